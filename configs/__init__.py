@@ -1,0 +1,1 @@
+"""Presets: each YAML file fills one frozen dataclass."""

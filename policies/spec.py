@@ -1,0 +1,106 @@
+"""Contracts between a policy and what executes its actions, checked before a run."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+class SpecMismatchError(ValueError):
+    """Two parts that were not made for each other; the message names both values."""
+
+
+@dataclass(frozen=True)
+class ActionComponent:
+    """A run of action entries with one meaning.
+
+    Attributes:
+        name: e.g. "translation", "rotation", "gripper".
+        size: number of entries.
+        form: "xyz", "axis_angle", "joint", or "gripper" (-1 open, +1 closed).
+        mode: "delta" or "absolute".
+        frame: "base", "end_effector" or "none".
+        unit: physical size of the value 1, e.g. "0.05 m"; actions are in [low, high] before scaling.
+        low, high: range of each entry.
+    """
+
+    name: str
+    size: int
+    form: str
+    mode: str
+    frame: str
+    unit: str
+    low: float = -1.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """Meaning of every entry of an action, in order."""
+
+    components: tuple[ActionComponent, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of action entries A."""
+        return sum(c.size for c in self.components)
+
+    def check(self, other: "ActionSpec", mine: str, theirs: str) -> None:
+        """Raises SpecMismatchError naming the first difference between two specs and what carries each."""
+        for a, b in zip(self.components, other.components, strict=False):
+            for field, value in asdict(a).items():
+                if getattr(b, field) != value:
+                    raise SpecMismatchError(
+                        f"action component '{a.name}' has {field} {value!r} in {mine} but {getattr(b, field)!r} in "
+                        f"{theirs}: convert the actions or choose a policy made for this environment"
+                    )
+        if len(self.components) != len(other.components):
+            raise SpecMismatchError(
+                f"{mine} has {self.size} action entries and {theirs} has {other.size}: "
+                "choose a policy made for this environment"
+            )
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Sizes and conventions of a frozen policy.
+
+    Attributes:
+        name: of the policy, e.g. "tiny".
+        horizon: chunk length H in control steps.
+        feature_size: D of the memory feature z.
+        key_size: K of the retrieval key.
+        context_size: C of the conditioning vector.
+        control_hz: control rate in Hz.
+        cameras: names of the images that the policy reads.
+        image_size: height and width of these images in pixels.
+        proprioception_size: P.
+        action: meaning of the action entries.
+        normaliser: hash of the constants that map raw to normalised proprioception and actions.
+    """
+
+    name: str
+    horizon: int
+    feature_size: int
+    key_size: int
+    context_size: int
+    control_hz: float
+    cameras: tuple[str, ...]
+    image_size: int
+    proprioception_size: int
+    action: ActionSpec
+    normaliser: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the whole spec: 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+OSC_POSE = ActionSpec(
+    (
+        ActionComponent("translation", 3, "xyz", "delta", "base", "0.05 m"),
+        ActionComponent("rotation", 3, "axis_angle", "delta", "base", "0.5 rad"),
+        ActionComponent("gripper", 1, "gripper", "absolute", "none", "-1 open, +1 closed"),
+    )
+)
+"""robosuite's and LIBERO's OSC_POSE controller at its default limits."""
