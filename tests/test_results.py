@@ -1,0 +1,93 @@
+"""sim/results.py"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vlamem.sim.results import (
+    Figure,
+    ResultsError,
+    fingerprint,
+    load_results,
+    without_wall_clock,
+    write_atomically,
+    write_result_page,
+    write_results,
+)
+
+
+def test_fingerprint_names_versions_machine_and_what_the_caller_gives() -> None:
+    marks = fingerprint(weights="abc", gl="osmesa llvmpipe")
+    assert marks["packages"]["numpy"]
+    assert marks["python"].startswith("3.12")
+    assert marks["cpu"]
+    assert (marks["weights"], marks["gl"]) == ("abc", "osmesa llvmpipe")
+    json.dumps(marks)
+
+
+def test_results_page_and_twin_carry_the_same_figures(tmp_path: Path) -> None:
+    figures = {"success": Figure.rate(27, 30), "weights_mb": Figure(10.5), "steps": Figure.mean([1.0, 2.0])}
+    page, twin = write_result_page("skills", "vlamem report", figures, "# Skills\n\nText.", tmp_path, {"seed": 3})
+    body = json.loads(twin.read_text())
+    assert body["command"] == "vlamem report"
+    assert body["fingerprint"]["seed"] == 3
+    assert body["figures"]["success"]["n"] == 30
+    assert body["figures"]["success"]["ci95"] == pytest.approx([0.7438, 0.9654], abs=1e-3)
+    assert body["figures"]["weights_mb"] == {"value": 10.5, "n": None, "ci95": None}
+    text = page.read_text()
+    assert text.startswith("# Skills\n")
+    assert "| success | 0.9 | 30 | 0.7438 to 0.9654 |" in text
+    assert "`vlamem report`" in text
+
+
+@pytest.mark.parametrize("figure", [Figure(float("nan")), Figure(0.5, 10, (0.6, 0.7))])
+def test_a_figure_that_makes_no_sense_is_not_written(tmp_path: Path, figure: Figure) -> None:
+    with pytest.raises(ValueError, match="figure bad"):
+        write_result_page("page", "command", {"bad": figure}, "# Page", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rate_over_no_trials_is_no_figure() -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        Figure.rate(0, 0)
+
+
+def test_results_round_trip_and_wall_clock_is_set_apart(tmp_path: Path) -> None:
+    write_results(tmp_path, {"arms": {"none": 1}, "wall_clock": {"seconds": 2.0}})
+    body = load_results(tmp_path)
+    assert body["version"] == 1
+    assert without_wall_clock(body) == {"schema": "vlamem.results", "version": 1, "arms": {"none": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "missing"),
+        ("{", "not JSON"),
+        ('{"schema": "vlamem.results", "version": 99}', "another version"),
+        ("[]", "list"),
+    ],
+)
+def test_unreadable_results_say_what_is_wrong(tmp_path: Path, text: str | None, complaint: str) -> None:
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ResultsError, match=complaint):
+        load_results(tmp_path)
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.md"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
