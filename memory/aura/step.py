@@ -1,0 +1,227 @@
+"""AURA-Mem's step: the equations under their names.
+
+State per row: W [d_v, d_k] and b [d_v], float32; (32*32 + 32) * 4 = 4,224 bytes, at any horizon.
+
+    z~ = standardised feature            k = unit(Wk z~)   q = unit(Wq z~)   v = Wv [z~, r_prev]
+    e  = v - (W k + b)                   inner prediction error
+    s  = log(1 + |e|^2)                  surprise
+    p  = sigmoid(gate_mlp([z~, s, r_prev]))    g = [p > 1/2], straight-through in training
+    W <- W + g * beta * e k^T            b <- b + g * gamma * e
+    r  = W q + b                         read-out
+    proposal = head([z~, r])
+
+r_prev is the state as the last write left it, asked with the present query: r_prev = W q + b before the write. It is
+recomputed at every tick, so it costs no byte, and a tick without a write leaves the state as it was, to the bit. A
+second identical event meets another r_prev than the first, so v and e differ and it can be counted. The read-out
+after the write then needs no second pass over W: r = r_prev + g * (beta * (k . q) + gamma) * e.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from flax.linen import initializers
+from jaxtyping import Array, Bool, Float
+
+from vlamem.memory.aura.config import AuraConfig
+from vlamem.memory.aura.gate import GATES, GateInput, GateParams, straight_through
+from vlamem.memory.head import HeadParams, init_head, propose
+from vlamem.memory.protocol import MemoryOut, check_feature_size, standardise
+
+
+class AuraState(NamedTuple):
+    """W, b, and what the gate carries: nothing (E = 0) but for the periodic and novelty controls."""
+
+    W: Float[Array, "B d_v d_k"]
+    b: Float[Array, "B d_v"]
+    carry: Float[Array, "B E"]
+
+
+@struct.dataclass
+class AuraParams:
+    """Parameters of an AURA memory; `mean` and `scale` standardise the feature and are measured, not learned."""
+
+    mean: Float[Array, "D"]
+    scale: Float[Array, "D"]
+    Wk: Float[Array, "D d_k"]
+    Wq: Float[Array, "D d_k"]
+    Wv: Float[Array, "D d_v"]
+    Wvr: Float[Array, "d_v d_v"]
+    beta_logit: Float[Array, ""]
+    gamma_logit: Float[Array, ""]
+    gate: GateParams
+    head: HeadParams
+
+
+class Ahead(NamedTuple):
+    """What a tick makes of its feature without the state; made for all ticks at once where they are known.
+
+    Leading axes are [B] or [T, B].
+    """
+
+    z: Float[Array, "... D"]
+    trusted: Bool[Array, "..."]
+    k: Float[Array, "... d_k"]
+    q: Float[Array, "... d_k"]
+    v: Float[Array, "... d_v"]
+    gate: Float[Array, "... width"]
+
+
+class Written(NamedTuple):
+    """What a tick's recurrence gives: read-out, surprise, gate figure, write mask and the gate's own loss."""
+
+    r: Float[Array, "B d_v"]
+    s: Float[Array, "B"]
+    p: Float[Array, "B"]
+    wrote: Bool[Array, "B"]
+    gate_loss: Float[Array, "B"]
+
+
+def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
+    """x / |x|, and 0 for 0."""
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+
+
+def init_params(key: Array, config: AuraConfig) -> AuraParams:
+    """Fresh parameters; the feature is taken as standardised until `mean` and `scale` are replaced."""
+    keys = jax.random.split(key, 6)
+    init = initializers.lecun_normal()
+    D, d_k, d_v = config.feature_size, config.key_size, config.value_size
+    Wk = init(keys[0], (D, d_k), jnp.float32)
+    return AuraParams(
+        mean=jnp.zeros(D),
+        scale=jnp.ones(D),
+        Wk=Wk,
+        Wq=Wk + 0.1 * init(keys[1], (D, d_k), jnp.float32),  # near Wk: what was written can be asked for from the start
+        Wv=init(keys[2], (D, d_v), jnp.float32),
+        Wvr=0.1 * init(keys[3], (d_v, d_v), jnp.float32),
+        beta_logit=jnp.full((), 3.0),
+        gamma_logit=jnp.full((), -3.0),
+        gate=GATES[config.gate].init(keys[4], config),
+        head=init_head(keys[5], config.head, D, d_v),
+    )
+
+
+def init_state(config: AuraConfig, batch: int) -> AuraState:
+    """The empty state: zeros."""
+    return AuraState(
+        jnp.zeros((batch, config.value_size, config.key_size)),
+        jnp.zeros((batch, config.value_size)),
+        jnp.zeros((batch, GATES[config.gate].carry_size(config))),
+    )
+
+
+def look_ahead(params: AuraParams, config: AuraConfig, z: Float[Array, "... D"]) -> Ahead:
+    """Everything of the step that depends on the feature alone."""
+    zn, trusted = standardise(z, params.mean, params.scale)
+    return Ahead(
+        z=zn,
+        trusted=trusted,
+        k=unit(zn @ params.Wk),
+        q=unit(zn @ params.Wq),
+        v=zn @ params.Wv,
+        gate=GATES[config.gate].ahead(params.gate, config, z, zn),
+    )
+
+
+def recur(
+    params: AuraParams,
+    config: AuraConfig,
+    state: AuraState,
+    x: Ahead,
+    reset: Bool[Array, "B"],
+    event: Bool[Array, "B"] | None = None,
+    force: Float[Array, "B"] | None = None,
+) -> tuple[AuraState, Written]:
+    """Error, gate, conditional write and read of one tick.
+
+    `force`, where above 0 or below 0, opens or closes the gate whatever it says: for counterfactual training.
+    """
+    gate = GATES[config.gate]
+    keep = 1.0 - reset.astype(jnp.float32)
+    W, b, carry = state.W * keep[:, None, None], state.b * keep[:, None], state.carry * keep[:, None]
+    beta, gamma = jax.nn.sigmoid(params.beta_logit), jax.nn.sigmoid(params.gamma_logit)
+
+    prediction = jnp.einsum("bij,bj->bi", W, x.k) + b
+    r_prev = jnp.einsum("bij,bj->bi", W, x.q) + b
+    e = x.v + r_prev @ params.Wvr - prediction
+    s = jnp.log1p(jnp.sum(e * e, axis=-1))
+
+    seen = GateInput(x.gate, x.z, s, r_prev, prediction, carry, event)
+    logit = gate.logit(params.gate, config, seen)
+    if force is not None:
+        logit = jnp.where(force == 0, logit, jax.lax.stop_gradient(logit) * 0 + 20.0 * force)
+    g = straight_through(logit) if gate.straight_through else jax.lax.stop_gradient((logit > 0).astype(s.dtype))
+    g = g * x.trusted
+    wrote = (logit > 0) & x.trusted
+
+    W = W + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
+    b = b + (g * gamma)[:, None] * e
+    r = r_prev + (g * (beta * jnp.sum(x.k * x.q, axis=-1) + gamma))[:, None] * e
+    carry = jnp.where(x.trusted[:, None], gate.carry(seen, wrote), carry)
+    p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
+    return AuraState(W, b, carry), Written(r, s, p, wrote, gate.loss(params.gate, seen))
+
+
+def answer(params: AuraParams, config: AuraConfig, x: Ahead, written: Written) -> MemoryOut:
+    """The proposal from z~ and the read-out; leading axes [B] or [T, B]."""
+    confidence, chunk, context, answers = propose(params.head, config.head, x.z @ params.head.z, written.r, x.trusted)
+    return MemoryOut(
+        confidence, chunk, context, answers, written.wrote, written.p, written.s, ~x.trusted, written.gate_loss
+    )
+
+
+@dataclass(frozen=True)
+class AuraMemory:
+    """AURA-Mem of one configuration; a `vlamem.memory.protocol.Memory`."""
+
+    config: AuraConfig
+
+    @property
+    def feature_size(self) -> int:
+        """D of the feature."""
+        return self.config.feature_size
+
+    def init_params(self, key: Array) -> AuraParams:
+        """Fresh parameters from a JAX key."""
+        return init_params(key, self.config)
+
+    def init(self, batch: int) -> AuraState:
+        """The empty state of `batch` rows: zeros."""
+        return init_state(self.config, batch)
+
+    def step(
+        self,
+        params: AuraParams,
+        state: AuraState,
+        z: Float[Array, "B D"],
+        reset: Bool[Array, "B"],
+        event: Bool[Array, "B"] | None = None,
+    ) -> tuple[AuraState, MemoryOut]:
+        """One control tick. Raises ValueError for a feature of another size."""
+        check_feature_size(z.shape[-1], self.config.feature_size)
+        x = look_ahead(params, self.config, z)
+        state, written = recur(params, self.config, state, x, reset, event)
+        return state, answer(params, self.config, x, written)
+
+    def scan(
+        self,
+        params: AuraParams,
+        state: AuraState,
+        zs: Float[Array, "T B D"],
+        resets: Bool[Array, "T B"],
+        events: Bool[Array, "T B"] | None = None,
+        force: Float[Array, "T B"] | None = None,
+    ) -> tuple[AuraState, MemoryOut]:
+        """T ticks: what needs no state is made for all ticks at once, only the recurrence is sequential."""
+        check_feature_size(zs.shape[-1], self.config.feature_size)
+        ahead = look_ahead(params, self.config, zs)
+
+        def tick(carry: AuraState, at: tuple[Ahead, Array, Array | None, Array | None]) -> tuple[AuraState, Written]:
+            x, reset, event, forced = at
+            return recur(params, self.config, carry, x, reset, event, forced)
+
+        state, written = jax.lax.scan(tick, state, (ahead, resets, events, force))
+        return state, answer(params, self.config, ahead, written)
