@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
@@ -38,9 +37,8 @@ class HeadConfig:
         return 1 + (self.chunk[0] * self.chunk[1] if self.chunk else 0) + self.context + self.answer
 
 
-@struct.dataclass
-class HeadParams:
-    """One hidden layer over [z~, r]: the parts for z~ and for r are kept apart, since z~'s can be made ahead of time."""
+class HeadParams(NamedTuple):
+    """One hidden layer over [z~, r], kept in two parts, since what z~ adds can be made ahead of time."""
 
     z: Float[Array, "D hidden"]
     r: Float[Array, "R hidden"]

@@ -138,7 +138,7 @@ def state_bytes(state: State, batch: int) -> float:
     for leaf in leaves:
         if leaf.ndim == 0 or leaf.shape[0] != batch:
             raise ValueError(f"a state array of shape {leaf.shape} has no leading axis of {batch} rows")
-    return sum(leaf.nbytes for leaf in leaves) / batch
+    return float(sum(leaf.nbytes for leaf in leaves)) / batch
 
 
 def reset_rows(state: State, empty: State, reset: Bool[Array, "B"]) -> State:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
@@ -39,8 +38,7 @@ class AuraState(NamedTuple):
     carry: Float[Array, "B E"]
 
 
-@struct.dataclass
-class AuraParams:
+class AuraParams(NamedTuple):
     """Parameters of an AURA memory; `mean` and `scale` standardise the feature and are measured, not learned."""
 
     mean: Float[Array, "D"]
