@@ -1,0 +1,87 @@
+"""Frozen policies by name."""
+
+import difflib
+import hashlib
+import importlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from vlamem.policies.protocol import FrozenPolicy
+
+_SHIPPED = {"tiny": ("vlamem.policies.tiny", "tiny.safetensors")}
+EXPERTS = ("expert", "random-choice")
+"""Scripted policies with privileged state; a suite makes them, since only it has that state."""
+
+
+class PolicyError(ValueError):
+    """A policy that does not exist or cannot be loaded; the message says what is there and the mend."""
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Where a policy comes from.
+
+    Attributes:
+        name: as the user gave it.
+        weights: its file, or None for scripted experts and policies of your own.
+        sha256: of the whole file, 64 hexadecimal digits, or None.
+    """
+
+    name: str
+    weights: Path | None
+    sha256: str | None
+
+
+def shipped_weights(name: str) -> Path:
+    """The weights file of a shipped policy, whether present or not. Raises KeyError for another name."""
+    package, file = _SHIPPED[name]
+    return Path(str(resources.files(package) / file))
+
+
+def find_policy(name: str) -> PolicySource:
+    """Finds a policy without loading it: a shipped one ("tiny"), an expert, a file, or "package.module:FACTORY".
+
+    Raises PolicyError for an unknown name and for weights that are missing.
+    """
+    if name in EXPERTS or ":" in name:
+        return PolicySource(name, None, None)
+    if name in _SHIPPED:
+        path = shipped_weights(name)
+        mend = "reinstall vlamem, or train it: vlamem pretrain"
+    elif name.endswith(".safetensors"):
+        path, mend = Path(name), "expected the path of a weights file"
+    else:
+        known = [*_SHIPPED, *EXPERTS]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(known)} or a .safetensors file"
+        raise PolicyError(f"unknown policy '{name}': {hint}")
+    if not path.is_file():
+        raise PolicyError(f"policy '{name}' has no weights at {path}: {mend}")
+    with path.open("rb") as file:
+        return PolicySource(name, path, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def load_policy(source: PolicySource) -> FrozenPolicy:
+    """Loads what `find_policy` found. "package.module:FACTORY" is called without arguments.
+
+    Raises PolicyError when its libraries are not installed, and whatever the policy raises for weights of another spec,
+    truncated or changed ones.
+    """
+    try:
+        if source.weights is not None:
+            from vlamem.policies.tiny.policy import TinyVLA
+
+            return TinyVLA.load(source.weights)
+        if ":" in source.name:
+            module, _, factory = source.name.partition(":")
+            policy: FrozenPolicy = getattr(importlib.import_module(module), factory)()
+            return policy
+    except ModuleNotFoundError as error:
+        raise PolicyError(
+            f"policy '{source.name}' needs the module '{error.name}': pip install 'vlamem[torch]' brings the shipped "
+            "policy's"
+        ) from error
+    except AttributeError as error:
+        raise PolicyError(f"policy '{source.name}' is not there ({error}): expected package.module:FACTORY") from error
+    raise PolicyError(f"policy '{source.name}' is scripted and made by a suite: use it in 'vlamem rollout'")
