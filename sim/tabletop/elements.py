@@ -55,11 +55,11 @@ def _block(i: int) -> ET.Element:
     ET.SubElement(
         body, "inertial", pos="0 0 0", mass=str(_BLOCK_MASS), diaginertia=f"{inertia} {inertia} {inertia}"
     )
-    touch = {"friction": "1.2 0.02 0.002", "condim": "4", "solimp": "0.95 0.99 0.001", "solref": "0.01 1"}
+    touch = {"friction": "0.6 0.02 0.002", "condim": "4", "solimp": "0.95 0.99 0.001", "solref": "0.01 1"}
     half = str(BLOCK_HALF)
     _geom(body, f"block{i}_cube", "box", f"{half} {half} {half}", **touch)
     _geom(body, f"block{i}_cylinder", "cylinder", f"{half} {half}", **touch)
-    ball = dict(touch, condim="6", friction="1.2 0.02 0.01")
+    ball = dict(touch, condim="6", friction="0.6 0.02 0.01")
     _geom(body, f"block{i}_ball", "sphere", half, **ball)
     return body
 

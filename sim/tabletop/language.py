@@ -139,6 +139,7 @@ class Goal:
 
 PLACES = ("left", "middle", "right")
 """Where a cup stands, as the agentview camera sees it."""
+COUNTS = ("one", "two", "three", "four", "five")
 REFERENCE_COLOURS = (*COLOURS, *PLACES, "")
 REFERENCE_SHAPES = (*SHAPES, "pad", "cup", "bowl", "button", "square")
 
@@ -154,3 +155,18 @@ def references() -> list[tuple[int, int, list[str]]]:
     nothing = REFERENCE_COLOURS.index("")
     rows += [(nothing, REFERENCE_SHAPES.index(n), [f"the {n}"]) for n in ("bowl", "button", "square")]
     return rows
+
+
+def all_goals() -> list[Goal]:
+    """Every goal that a task of the suite can have, in a fixed order."""
+    things = [f"{c} {s}" for c in COLOURS for s in SHAPES]
+    goals = [Goal.of("touch", thing=t) for t in things]
+    goals += [Goal.of("touch", thing=f"{c} block") for c in COLOURS]
+    goals += [Goal.of("touch", thing=f"{p} cup") for p in PLACES]
+    goals += [Goal.of("push", thing=t) for t in things]
+    goals += [Goal.of("bowl", thing=t) for t in things]
+    goals += [Goal.of("pad", thing=t, pad=c) for t in things for c in COLOURS]
+    goals += [Goal.of("put_back_told", pad=c) for c in COLOURS]
+    goals += [Goal.of("presses_left", count=n) for n in COUNTS]
+    plain = [k for k in TEMPLATES if "{" not in TEMPLATES[k][0]]
+    return goals + [Goal(k) for k in plain]

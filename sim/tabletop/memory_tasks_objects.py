@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from vlamem.sim.tabletop import motion
 from vlamem.sim.tabletop.elements import BLOCK_HALF, COLOURS, CUP_HEIGHT, N_CUPS, N_PADS, SHAPES
-from vlamem.sim.tabletop.language import PLACES, Goal
+from vlamem.sim.tabletop.language import COUNTS, PLACES, Goal
 from vlamem.sim.tabletop.memory_tasks import MemoryTask
 from vlamem.sim.tabletop.scene import Scene
 from vlamem.sim.tabletop.skills import follow_button, lay_button, lay_pads
@@ -153,8 +153,7 @@ class CountPress(MemoryTask):
         left = self.answer - self.presses
         if left <= 0:
             return Goal("raise")
-        count = ("one", "two", "three", "four", "five")[left - 1]
-        return Goal.of("presses_left", count=count)
+        return Goal.of("presses_left", count=COUNTS[left - 1])
 
     def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
         return self.places["button"] if self.presses < self.answer else None

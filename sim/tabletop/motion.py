@@ -51,8 +51,7 @@ def wait(scene: Scene, home: Float[np.ndarray, "3"], gripper: float = CLOSED) ->
     goal = home.copy()
     if hand[2] < 0.08 and away > 0.03:
         goal[:2] = hand[:2]
-    move = action(hand, goal, gripper)
-    return move
+    return action(hand, goal, gripper)
 
 
 def touch(scene: Scene, target: Float[np.ndarray, "3"], top: float) -> Float[np.ndarray, "7"]:
@@ -70,21 +69,20 @@ def _beside(scene: Scene, block: int) -> bool:
 
 
 def pick_and_place(
-    scene: Scene, block: int, goal: Float[np.ndarray, "2"], drop: float, reached: float = 0.015
+    scene: Scene, block: int, goal: Float[np.ndarray, "2"], drop: float, reached: float = 0.02
 ) -> Float[np.ndarray, "7"]:
     """Grasps the block, carries it over `goal`, lowers it to height `drop` and lets go."""
     hand, at = scene.hand, scene.block(block)
     at_goal = float(np.linalg.norm(at[:2] - goal)) < reached
     if grasped(scene, block):
         offset = at[:2] - hand[:2]
-        if at_goal and at[2] < drop + 0.012:
+        if at_goal and at[2] < drop + 0.014:
             return action(hand, hand, OPEN)
         return funnel(hand, goal - offset, drop + hand[2] - at[2], CLOSED, mouth=0.008)
     if at_goal and at[2] < drop + 0.02:
         return action(hand, np.array([*hand[:2], 0.16]), OPEN)
-    if scene.opening < 0.06 and not (_beside(scene, block) and scene.opening > 0.035):
-        high = action(hand, np.array([*hand[:2], max(hand[2], TRAVEL)]), OPEN)
-        return high
+    if scene.opening < 0.06 and hand[2] < TRAVEL - 0.02 and not (_beside(scene, block) and scene.opening > 0.035):
+        return action(hand, np.array([*hand[:2], TRAVEL]), OPEN)
     if np.linalg.norm(at[:2] - hand[:2]) < 0.012 and hand[2] < at[2] + 0.006:
         return action(hand, np.array([*at[:2], at[2] - 0.002]), CLOSED)
     return funnel(hand, at[:2], min(_GRASP_HEIGHT, at[2]), OPEN)
@@ -102,7 +100,7 @@ def push(scene: Scene, block: int, goal: Float[np.ndarray, "2"]) -> Float[np.nda
     offset = hand[:2] - at
     ahead = float(offset @ along)
     aside = float(np.linalg.norm(offset - ahead * along))
-    low = 0.014
+    low = 0.022
     if hand[2] < 0.035 and ahead < -BLOCK_HALF and aside < 0.014 + 0.1 * max(0.0, -ahead - 0.05):
         line = at - along * (BLOCK_HALF - 0.004) + along * min(far, 0.05)
         correction = -(offset - ahead * along) * 1.0
