@@ -104,6 +104,16 @@ def _draw_collision_meshes(model: mujoco.MjModel) -> None:
             model.geom_group[i] = 2
 
 
+class _Current:
+    """robosuite's simulation without its `forward`: mj_step1 has just brought everything up to date."""
+
+    def __init__(self, sim: Any) -> None:
+        self.model, self.data = sim.model, sim.data
+
+    def forward(self) -> None:
+        """Nothing to do."""
+
+
 class Scene:
     """One simulated table. Positions go in and come out in the table frame [m]."""
 
@@ -114,6 +124,7 @@ class Scene:
         self.model: mujoco.MjModel = self._env.sim.model._model
         self.data: mujoco.MjData = self._env.sim.data._data
         self.robot = self._env.robots[0]
+        self._current = _Current(self._env.sim)
         if not detailed:
             _draw_collision_meshes(self.model)
         table = self.id("geom", "table_visual")
@@ -232,11 +243,13 @@ class Scene:
                 self.data.qvel[self._block_qvel[i] : self._block_qvel[i] + 6] = 0
         ramp = _GRIPPER_RAMP * np.sign(action[6]) * np.array([-1.0, 1.0])
         gripper = self.robot.gripper
+        self.robot.controller.sim = self._current
         for substep in range(SUBSTEPS):
             mujoco.mj_step1(self.model, self.data)
             gripper.current_action = np.clip(gripper.current_action + ramp, -1.0, 1.0)
             self.robot.control(action, policy_step=substep == 0)
             mujoco.mj_step2(self.model, self.data)
+        self.robot.controller.sim = self._env.sim
 
     def settle(self) -> None:
         """Brings derived quantities up to date after positions were set."""
