@@ -12,7 +12,7 @@ from vlamem.policies.protocol import FrozenPolicy, Observation
 class ChunkRunner:
     """Action queues of B environments, filled by a frozen policy.
 
-    Each control step: `due` says which rows need a plan, `plan` gives those rows their next actions from an observation,
+    Each control step: `due` says which rows need a plan, `plan` gives them their next actions from an observation,
     `pop` takes one action a row. Every row draws its noise from a stream of its own, so what a row does depends on
     neither the other rows nor the episodes before. A memory, when there is one, ticks between `due` and `plan`.
     """
@@ -25,7 +25,7 @@ class ChunkRunner:
                 f"{policy.spec.horizon} steps, choose 1 to {policy.spec.horizon}"
             )
         self._policy, self._execute = policy, execute
-        self._queues: list[deque[Float[np.ndarray, "A"]]] = [deque() for _ in range(rows)]
+        self._queues: list[deque[np.ndarray]] = [deque() for _ in range(rows)]
         self._noise: list[np.random.Generator | None] = [None] * rows
         components = policy.spec.action.components
         self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in components])

@@ -1,0 +1,40 @@
+# make setup     the environment, in .venv, and the GL libraries
+# make rollout   the shipped policy over the tabletop suite's skills
+# make test      all tests
+# make lint | typing | requirements | clean
+.DEFAULT_GOAL := rollout
+.PHONY: setup rollout test lint typing requirements clean
+SHELL := /bin/bash
+PYTHON ?= python3.12
+PY := .venv/bin/python
+OUT ?= runs/skills
+
+setup:
+	@bash requirements/gl.sh
+	@PYTHON="$(PYTHON)" bash requirements/install.sh .venv requirements/dev.txt -e .
+
+rollout: setup
+	$(PY) -m vlamem rollout --suite tabletop --tasks skills --policy tiny --episodes 10 --workers 2 --video 2 --out "$(OUT)"
+
+test: setup
+	$(PY) -m pytest
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# mypy reads the folders under their installed names through links
+typing: setup
+	@rm -rf build/typing && mkdir -p build/typing/vlamem
+	@for folder in memory policies sim deploy scripts configs; do if [ -d $$folder ]; then ln -s ../../../$$folder build/typing/vlamem/; fi; done
+	@for file in vlamem/*; do ln -s ../../../$$file build/typing/vlamem/; done
+	MYPYPATH=build/typing $(PY) -m mypy -p vlamem
+
+# versions move here and nowhere else
+requirements: setup
+	$(PY) -m uv pip compile requirements/bootstrap.in --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/bootstrap.txt
+	$(PY) -m uv pip compile pyproject.toml --extra torch --extra sim --extra lerobot --extra export --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
+	$(PY) -m uv pip compile pyproject.toml --constraints requirements/dev.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/core.txt
+
+clean:
+	rm -rf .venv build dist *.egg-info
