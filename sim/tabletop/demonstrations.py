@@ -116,9 +116,7 @@ def record(
     return table
 
 
-def _bursts(
-    rng: np.random.Generator, push: Disturbance, ticks: int
-) -> list[tuple[int, int, Float[np.ndarray, "3"]]]:
+def _bursts(rng: np.random.Generator, push: Disturbance, ticks: int) -> list[tuple[int, int, Float[np.ndarray, "3"]]]:
     if rng.random() >= push.share:
         return []
     bursts = []
@@ -172,4 +170,3 @@ def plan(episodes: dict[str, int], worker: int, workers: int) -> Iterator[tuple[
     for i, (_, name, episode) in enumerate(turns):
         if i % workers == worker:
             yield name, episode
-

@@ -52,9 +52,7 @@ def _block(i: int) -> ET.Element:
     body = _body(f"block{i}")
     ET.SubElement(body, "freejoint", name=f"block{i}_joint")
     inertia = f"{_BLOCK_MASS * (2 * BLOCK_HALF) ** 2 / 6:.3e}"
-    ET.SubElement(
-        body, "inertial", pos="0 0 0", mass=str(_BLOCK_MASS), diaginertia=f"{inertia} {inertia} {inertia}"
-    )
+    ET.SubElement(body, "inertial", pos="0 0 0", mass=str(_BLOCK_MASS), diaginertia=f"{inertia} {inertia} {inertia}")
     touch = {"friction": "0.6 0.02 0.002", "condim": "4", "solimp": "0.95 0.99 0.001", "solref": "0.01 1"}
     half = str(BLOCK_HALF)
     _geom(body, f"block{i}_cube", "box", f"{half} {half} {half}", **touch)

@@ -4,7 +4,7 @@ Each ends its delay with a visible go signal, so that waiting itself needs no me
 variant that tests timing. After the cue, no pixel, proprioceptive value or object pose tells the answer.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -12,8 +12,10 @@ from jaxtyping import Float
 from vlamem.sim.tabletop import motion
 from vlamem.sim.tabletop.elements import BLOCK_HALF, COLOURS, SHAPES
 from vlamem.sim.tabletop.language import Goal
-from vlamem.sim.tabletop.scene import Scene
 from vlamem.sim.tabletop.task import HOME, Block, Task, allowed, held_out, scatter
+
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.scene import Scene
 
 _CUE_START = (3, 7)
 _CUE_TICKS = 10
@@ -31,6 +33,7 @@ class MemoryTask(Task):
 
     kind = "memory"
     acting_steps: ClassVar[int] = 80
+    most_cues: ClassVar[int] = 1
 
     def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True) -> None:
         super().__init__()
@@ -41,6 +44,7 @@ class MemoryTask(Task):
         self.choices, self.delay, self.go_signal = choices, delay, go_signal
         self.may_act = False
         self.cue_end = 0
+        self.longest = _CUE_START[1] + self.most_cues * (_CUE_TICKS + _GAP_TICKS) + delay + self.acting_steps
 
     def begin(self, cue_end: int) -> None:
         """Fixes the timeline once the cue's end is known [control steps]."""
@@ -53,7 +57,7 @@ class MemoryTask(Task):
         self.may_act = self.now >= self.cue_end + self.delay
         self.go = self.may_act and self.go_signal
 
-    def lay_colours(self, scene: Scene, rng: np.random.Generator, novel: bool | None, answer: int) -> None:
+    def lay_colours(self, scene: "Scene", rng: np.random.Generator, novel: bool | None, answer: int) -> None:
         """`choices` blocks of different colours; `answer` is the one whose place a split may hold out."""
         while True:
             colours = [str(c) for c in rng.permutation(list(COLOURS))[: self.choices]]
@@ -64,7 +68,7 @@ class MemoryTask(Task):
         for i, (block, xy) in enumerate(zip(self.blocks, spots, strict=True)):
             scene.place_block(i, block.colour, block.shape, xy, float(rng.uniform(-0.25, 0.25)))
 
-    def touch_block(self, scene: Scene, index: int) -> Float[np.ndarray, "7"]:
+    def touch_block(self, scene: "Scene", index: int) -> Float[np.ndarray, "7"]:
         """Touches a block once acting is allowed, waits at home until then."""
         if not self.may_act:
             return motion.wait(scene, HOME)
@@ -81,7 +85,7 @@ class RecallColour(MemoryTask):
     def chance(self) -> float:
         return 1.0 / self.choices
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         self.cues = self.draw_cues(rng)
         self.answer = self.known = self.cues[-1]
         self.lay_colours(scene, rng, novel, self.answer)
@@ -98,7 +102,7 @@ class RecallColour(MemoryTask):
         on = 0 <= index < len(self.cues) and within < _CUE_TICKS and self.now >= self._start
         self.lamp = self.blocks[self.cues[index]].colour if on else None
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         self.show_cues()
         self.follow_timeline()
         touched = self.touched_block(scene)
@@ -108,10 +112,10 @@ class RecallColour(MemoryTask):
     def goal(self, told: bool) -> Goal:
         return Goal.of("touch", thing=f"{self.blocks[self.answer].colour} block") if told else Goal(self.name)
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return scene.block(self.answer)
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return self.touch_block(scene, self.known)
 
     def guess(self, rng: np.random.Generator) -> None:
@@ -123,6 +127,7 @@ class LatestWins(RecallColour):
 
     name = "latest_wins"
     remember = "the last colour of the lamp, not the earlier ones"
+    most_cues = 4
 
     def draw_cues(self, rng: np.random.Generator) -> list[int]:
         cues = [int(rng.integers(self.choices))]
@@ -147,6 +152,7 @@ class Sequence(RecallColour):
         if not 2 <= length <= choices:
             raise ValueError(f"sequence: length {length} is outside 2 to {choices}, the number of blocks")
         self.length = length
+        self.longest += (length - 1) * (_CUE_TICKS + _GAP_TICKS)
 
     @property
     def chance(self) -> float:
@@ -159,7 +165,7 @@ class Sequence(RecallColour):
         self.believed = list(self.order)
         return self.order
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         self.show_cues()
         self.follow_timeline()
         touched = self.touched_block(scene)
@@ -181,10 +187,10 @@ class Sequence(RecallColour):
     def goal(self, told: bool) -> Goal:
         return Goal.of("touch", thing=f"{self.blocks[self.next].colour} block") if told else Goal(self.name)
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return scene.block(self.next)
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return self.touch_block(scene, self.believed[min(self.done, self.length - 1)])
 
     def guess(self, rng: np.random.Generator) -> None:
@@ -205,12 +211,12 @@ class Patrol(RecallColour):
         super().__init__(choices, delay, go_signal)
         if not 200 <= steps <= 100_000:
             raise ValueError(f"patrol: steps {steps} is outside 200 to 100000")
-        self.steps = steps
+        self.longest = steps
 
     @property
     def chance(self) -> float:
         """Every query right, at two queries in the default stream."""
-        return float((1.0 / self.choices) ** max(1, self.steps // 170))
+        return float((1.0 / self.choices) ** max(1, self.longest // 170))
 
     def draw_cues(self, rng: np.random.Generator) -> list[int]:
         self._rng = rng
@@ -220,10 +226,10 @@ class Patrol(RecallColour):
 
     def begin(self, cue_end: int) -> None:
         super().begin(cue_end)
-        self.max_steps = self.steps
-        self._spots: list[Float[np.ndarray, "3"]] = []
+        self.max_steps = self.longest
+        self._spots: list[Float[np.ndarray, 3]] = []
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         if not self._spots:
             self._spots = [scene.block(i) for i in range(self.choices)]
         self.show_cues()
@@ -239,7 +245,7 @@ class Patrol(RecallColour):
         if self.now >= self.max_steps:
             self.status = "success" if self.queries and self.correct == self.queries else "failure"
 
-    def _next_round(self, scene: Scene) -> None:
+    def _next_round(self, scene: "Scene") -> None:
         self._start = self.now + int(self._rng.integers(40, 70))
         self.cues = [int(self._rng.integers(self.choices)) for _ in range(int(self._rng.integers(1, 3)))]
         self.answer = self.known = self.cues[-1]

@@ -1,5 +1,7 @@
 """Memory tasks in which places and counts must be remembered: cups, pads and a button."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
 
@@ -7,9 +9,11 @@ from vlamem.sim.tabletop import motion
 from vlamem.sim.tabletop.elements import BLOCK_HALF, COLOURS, CUP_HEIGHT, N_CUPS, N_PADS, SHAPES
 from vlamem.sim.tabletop.language import COUNTS, PLACES, Goal
 from vlamem.sim.tabletop.memory_tasks import MemoryTask
-from vlamem.sim.tabletop.scene import Scene
 from vlamem.sim.tabletop.skills import follow_button, lay_button, lay_pads
 from vlamem.sim.tabletop.task import HOME, Block, allowed, held_out, scatter
+
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.scene import Scene
 
 _CUP_Y = (-0.13, 0.0, 0.13)
 _LIFT_TICKS, _SWAP_TICKS, _SHOW_TICKS = 8, 14, 10
@@ -32,12 +36,13 @@ class ShellGame(MemoryTask):
         if not 0 <= swaps <= 10:
             raise ValueError(f"shell_game: swaps {swaps} is outside 0 to 10")
         self.swaps = swaps
+        self.longest = 7 + _SHOW_TICKS + _LIFT_TICKS + swaps * _SWAP_TICKS + delay + self.acting_steps
 
     @property
     def chance(self) -> float:
         return 1.0 / N_CUPS
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         while True:
             self._x = rng.uniform(0.0, 0.12, N_CUPS)
             self._y = np.array(_CUP_Y) + rng.uniform(-0.015, 0.015, N_CUPS)
@@ -56,7 +61,7 @@ class ShellGame(MemoryTask):
         self.begin(self._start + _LIFT_TICKS + self.swaps * _SWAP_TICKS)
         self._place_cups(scene)
 
-    def _place_cups(self, scene: Scene) -> None:
+    def _place_cups(self, scene: "Scene") -> None:
         """Cups hover beside the ball, come down over it and then swap along half circles."""
         since = self.now - self._start
         lift = 0.09 * float(np.clip(1.0 - since / _LIFT_TICKS, 0.0, 1.0))
@@ -87,7 +92,7 @@ class ShellGame(MemoryTask):
             self.places["pea"] = np.array([*spots[self._first], 0.022])
         self._order = order
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         self._place_cups(scene)
         self.follow_timeline()
         touched = [place for place, cup in enumerate(self._order) if f"cup{cup}" in scene.touched()]
@@ -97,10 +102,10 @@ class ShellGame(MemoryTask):
     def goal(self, told: bool) -> Goal:
         return Goal.of("touch", thing=f"{PLACES[self.answer]} cup") if told else Goal(self.name)
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return self.places[f"{PLACES[self.answer]} cup"]
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         if not self.may_act:
             return motion.wait(scene, HOME)
         return motion.touch(scene, self.places[f"{PLACES[self.known]} cup"], CUP_HEIGHT)
@@ -115,11 +120,15 @@ class CountPress(MemoryTask):
     name = "count_press"
     remember = "how many times the lamp blinked, and how many presses were made"
 
+    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True) -> None:
+        super().__init__(choices, delay, go_signal)
+        self.longest = 7 + 12 * choices + delay + 50 + 30 * choices
+
     @property
     def chance(self) -> float:
         return 1.0 / self.choices
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         self.answer = self.known = 1 + int(rng.integers(self.choices))
         while True:
             xy = scatter(rng, 1, 0.0)[0]
@@ -134,7 +143,7 @@ class CountPress(MemoryTask):
         self.begin(self._start + 12 * self.choices)
         self.max_steps = self.cue_end + self.delay + 50 + 30 * self.choices
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         blink, within = divmod(self.now - self._start, 12)
         self.lamp = self._colour if 0 <= blink < self.answer and within < 6 and self.now >= self._start else None
         self.follow_timeline()
@@ -155,10 +164,10 @@ class CountPress(MemoryTask):
             return Goal("raise")
         return Goal.of("presses_left", count=COUNTS[left - 1])
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return self.places["button"] if self.presses < self.answer else None
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         if not self.may_act or self.presses >= self.known:
             return motion.wait(scene, HOME)
         return motion.press(scene, self.places["button"], self.button_lit)
@@ -177,12 +186,13 @@ class PutBack(MemoryTask):
         super().__init__(choices, delay, go_signal)
         if choices > N_PADS:
             raise ValueError(f"put_back: choices {choices} is more than the {N_PADS} pads")
+        self.longest = 280 + delay
 
     @property
     def chance(self) -> float:
         return 1.0 / self.choices
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         corners = np.array([[-0.08, -0.13], [-0.08, 0.13], [0.12, -0.13], [0.12, 0.13]])[: self.choices]
         while True:
             spots = [c + rng.uniform(-0.02, 0.02, 2) for c in corners]
@@ -201,9 +211,9 @@ class PutBack(MemoryTask):
         self.places = {"square": position}
         self._moved: int | None = None
         self.begin(0)
-        self.max_steps = 150 + self.delay + 130
+        self.max_steps = self.longest
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         at = scene.block(0)
         free = "block0" not in scene.touched()
         if self._moved is None:
@@ -221,11 +231,11 @@ class PutBack(MemoryTask):
     def goal(self, told: bool) -> Goal:
         return Goal.of("put_back_told", pad=self.pads[self.answer]) if told else Goal(self.name)
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         there = self.pad_positions[self.answer] if self.may_act else self.square
         return np.array([*there, 0.0])
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         if self.may_act:
             return motion.pick_and_place(scene, 0, self.pad_positions[self.known], BLOCK_HALF)
         if self._moved is not None:

@@ -1,10 +1,14 @@
 """Motions of the scripted experts: functions of the state alone, so that they recover from anywhere."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
 
 from vlamem.sim.tabletop.elements import BLOCK_HALF
-from vlamem.sim.tabletop.scene import Scene
+
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.scene import Scene
 
 TRAVEL = 0.11
 """Height at which the hand travels over the table [m]."""
@@ -44,7 +48,7 @@ def funnel(
     return action(hand, goal, gripper)
 
 
-def wait(scene: Scene, home: Float[np.ndarray, "3"], gripper: float = CLOSED) -> Float[np.ndarray, "7"]:
+def wait(scene: "Scene", home: Float[np.ndarray, "3"], gripper: float = CLOSED) -> Float[np.ndarray, "7"]:
     """Rises and returns to `home`, then stays."""
     hand = scene.hand
     away = float(np.linalg.norm(home[:2] - hand[:2]))
@@ -54,22 +58,22 @@ def wait(scene: Scene, home: Float[np.ndarray, "3"], gripper: float = CLOSED) ->
     return action(hand, goal, gripper)
 
 
-def touch(scene: Scene, target: Float[np.ndarray, "3"], top: float) -> Float[np.ndarray, "7"]:
+def touch(scene: "Scene", target: Float[np.ndarray, "3"], top: float) -> Float[np.ndarray, "7"]:
     """Down onto `target` until the closed fingers meet its top at height `top`."""
     return funnel(scene.hand, target[:2], top - 0.012, CLOSED, travel=top + 0.07)
 
 
-def grasped(scene: Scene, block: int) -> bool:
+def grasped(scene: "Scene", block: int) -> bool:
     """Whether the fingers are closed on the block."""
     return f"block{block}" in scene.touched() and 0.02 < scene.opening < _HELD_MAX and _beside(scene, block)
 
 
-def _beside(scene: Scene, block: int) -> bool:
+def _beside(scene: "Scene", block: int) -> bool:
     return float(np.linalg.norm(scene.hand - scene.block(block))) < 0.035
 
 
 def pick_and_place(
-    scene: Scene, block: int, goal: Float[np.ndarray, "2"], drop: float, reached: float = 0.02
+    scene: "Scene", block: int, goal: Float[np.ndarray, "2"], drop: float, reached: float = 0.02
 ) -> Float[np.ndarray, "7"]:
     """Grasps the block, carries it over `goal`, lowers it to height `drop` and lets go."""
     hand, at = scene.hand, scene.block(block)
@@ -88,7 +92,7 @@ def pick_and_place(
     return funnel(hand, at[:2], min(_GRASP_HEIGHT, at[2]), OPEN)
 
 
-def push(scene: Scene, block: int, goal: Float[np.ndarray, "2"]) -> Float[np.ndarray, "7"]:
+def push(scene: "Scene", block: int, goal: Float[np.ndarray, "2"]) -> Float[np.ndarray, "7"]:
     """Gets behind the block, comes down and pushes it along the line to `goal`."""
     hand, at = scene.hand, scene.block(block)[:2]
     way = goal - at
@@ -108,7 +112,7 @@ def push(scene: Scene, block: int, goal: Float[np.ndarray, "2"]) -> Float[np.nda
     return funnel(hand, behind, low, CLOSED, travel=0.09)
 
 
-def press(scene: Scene, button: Float[np.ndarray, "3"], lit: bool) -> Float[np.ndarray, "7"]:
+def press(scene: "Scene", button: Float[np.ndarray, "3"], lit: bool) -> Float[np.ndarray, "7"]:
     """Down on the button until it lights, then up again until it is dark."""
     hand = scene.hand
     if lit:

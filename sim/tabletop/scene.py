@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.sim.tabletop.elements import (
+    BLOCK_HALF,
     COLOURS,
     DARK,
     N_BLOCKS,
@@ -142,9 +143,7 @@ class Scene:
         self._block_qpos = [self.model.jnt_qposadr[self.id("joint", f"block{i}_joint")] for i in range(N_BLOCKS)]
         self._block_qvel = [self.model.jnt_dofadr[self.id("joint", f"block{i}_joint")] for i in range(N_BLOCKS)]
         self._button_qpos = self.model.jnt_qposadr[self.id("joint", "button_slide")]
-        self._finger_qpos = [
-            self.model.jnt_qposadr[self.id("joint", f"gripper0_finger_joint{i}")] for i in (1, 2)
-        ]
+        self._finger_qpos = [self.model.jnt_qposadr[self.id("joint", f"gripper0_finger_joint{i}")] for i in (1, 2)]
         self._on_table = [False] * N_BLOCKS
 
     def _name(self, kind: int, index: int) -> str:
@@ -158,7 +157,7 @@ class Scene:
         return int(index)
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Empty table, arm at home up to 1.5 cm or so of joint noise drawn from `rng`; nothing of the last episode stays."""
+        """Empty table, arm at home but for joint noise (0.02 rad) from `rng`; nothing of the last episode stays."""
         self.model.body_pos[:] = self._blank_body_pos
         self.model.geom_rgba[:] = self._blank_rgba
         self.model.mat_rgba[:] = self._blank_mat_rgba
@@ -186,12 +185,10 @@ class Scene:
 
     def place_block(self, i: int, colour: str, shape: str, xy: Float[np.ndarray, "2"], yaw: float = 0.0) -> None:
         """Puts block `i` on the table."""
-        from vlamem.sim.tabletop.elements import BLOCK_HALF
-
         self._switch_block(i, colour, shape)
         self._on_table[i] = True
         at = self._block_qpos[i]
-        self.data.qpos[at : at + 3] = _TABLE + [*xy, BLOCK_HALF + 0.0005]
+        self.data.qpos[at : at + 3] = _TABLE + np.array([*xy, BLOCK_HALF + 0.0005])
         self.data.qpos[at + 3 : at + 7] = [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
         self.data.qvel[self._block_qvel[i] : self._block_qvel[i] + 6] = 0
 
@@ -239,7 +236,7 @@ class Scene:
         for i in range(N_BLOCKS):
             if not self._on_table[i]:
                 at = self._block_qpos[i]
-                self.data.qpos[at : at + 3] = PARKED + [0, 0.1 * i, 0]
+                self.data.qpos[at : at + 3] = PARKED + np.array([0, 0.1 * i, 0])
                 self.data.qvel[self._block_qvel[i] : self._block_qvel[i] + 6] = 0
         ramp = _GRIPPER_RAMP * np.sign(action[6]) * np.array([-1.0, 1.0])
         gripper = self.robot.gripper

@@ -1,13 +1,17 @@
 """Markov skills: the current frame and the sentence say all that is needed."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
 
 from vlamem.sim.tabletop import motion
 from vlamem.sim.tabletop.elements import BLOCK_HALF, COLOURS, SHAPES
 from vlamem.sim.tabletop.language import Goal
-from vlamem.sim.tabletop.scene import Scene
 from vlamem.sim.tabletop.task import HOME, Block, Task, allowed, held_out, scatter
+
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.scene import Scene
 
 PAD_RGB = 0.75
 """Pads are drawn in their colour, mixed with this much of it."""
@@ -41,7 +45,7 @@ class Skill(Task):
 
     def lay_blocks(
         self,
-        scene: Scene,
+        scene: "Scene",
         rng: np.random.Generator,
         novel: bool | None,
         apart: float,
@@ -61,7 +65,7 @@ class Skill(Task):
         """The target in words."""
         return f"{self.blocks[self.aim].colour} {self.blocks[self.aim].shape}"
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return scene.block(self.aim)
 
 
@@ -69,12 +73,12 @@ class Touch(Skill):
     """Touch the named block before any other."""
 
     name = "touch"
+    longest = 80
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
-        self.max_steps = 80
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         self.lay_blocks(scene, rng, novel, apart=0.085)
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         touched = self.touched_block(scene)
         if touched is not None:
             self.status = "success" if touched == self.aim else "failure"
@@ -82,7 +86,7 @@ class Touch(Skill):
     def goal(self, told: bool) -> Goal:
         return Goal.of("touch", thing=self.thing)
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.touch(scene, scene.block(self.aim), 2 * BLOCK_HALF)
 
 
@@ -90,11 +94,11 @@ class Push(Skill):
     """Push the named block onto the square."""
 
     name = "push"
+    longest = 140
     shapes = ("cube", "cylinder")
     distractors = 1
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
-        self.max_steps = 140
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         self.square = np.zeros(2)
         while True:
             self.square = scatter(rng, 1, 0.0)[0] * 0.75
@@ -112,7 +116,7 @@ class Push(Skill):
         scene.tint("zone_square", (0.93, 0.93, 0.93))
         self.places = {"square": position}
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         away = np.abs(scene.block(0)[:2] - self.square).max()
         if away < 0.025:
             self.status = "success"
@@ -120,13 +124,14 @@ class Push(Skill):
     def goal(self, told: bool) -> Goal:
         return Goal.of("push", thing=self.thing)
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.push(scene, self.aim, self.square)
 
 
 class _Place(Skill):
     """Pick the named block up and place it somewhere."""
 
+    longest = 160
     distractors = 2
     drop = BLOCK_HALF
     near = 0.035
@@ -135,7 +140,7 @@ class _Place(Skill):
         super().__init__()
         self.there = np.zeros(2)
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         at = scene.block(0)
         on = np.linalg.norm(at[:2] - self.there) < self.near and at[2] < self.drop + 0.02
         if on and "block0" not in scene.touched():
@@ -143,7 +148,7 @@ class _Place(Skill):
         elif at[2] < -0.05:
             self.status = "failure"
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.pick_and_place(scene, self.aim, self.there, self.drop)
 
 
@@ -154,8 +159,7 @@ class PlaceInBowl(_Place):
     drop = BLOCK_HALF + 0.016
     near = 0.045
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
-        self.max_steps = 160
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         self.there = scatter(rng, 1, 0.0)[0]
         self.lay_blocks(scene, rng, novel, apart=0.115, taken=[self.there])
         position = np.array([*self.there, 0.0])
@@ -172,8 +176,7 @@ class PlaceOnPad(_Place):
     name = "place_pad"
     distractors = 1
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
-        self.max_steps = 160
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         pads = scatter(rng, 2, 0.12)
         self.lay_blocks(scene, rng, novel, apart=0.105, taken=pads)
         lay_pads(self, scene, [str(c) for c in rng.permutation(list(COLOURS))[:2]], pads)
@@ -187,14 +190,14 @@ class Press(Skill):
     """Press the button until it lights up."""
 
     name = "press"
+    longest = 80
     distractors = 2
 
     @property
     def chance(self) -> float:
         return 0.0
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
-        self.max_steps = 80
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         while True:
             xy = scatter(rng, 1, 0.0)[0]
             if allowed(novel, held_out("red", xy)):
@@ -202,7 +205,7 @@ class Press(Skill):
         self.lay_blocks(scene, rng, None, apart=0.11, taken=[xy])
         lay_button(self, scene, xy)
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         follow_button(self, scene)
         if self.button_lit:
             self.status = "success"
@@ -210,10 +213,10 @@ class Press(Skill):
     def goal(self, told: bool) -> Goal:
         return Goal("press")
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return self.places["button"]
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.press(scene, self.places["button"], self.button_lit)
 
 
@@ -221,14 +224,14 @@ class Raise(Skill):
     """Bring the hand up, away from whatever it is near."""
 
     name = "raise"
+    longest = 60
     distractors = 2
 
     @property
     def chance(self) -> float:
         return 0.0
 
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
-        self.max_steps = 60
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         self.lay_blocks(scene, rng, None, apart=0.11)
         self._held = 0
         low = np.array([*scatter(rng, 1, 0.0)[0], rng.uniform(0.06, 0.12)])
@@ -236,7 +239,7 @@ class Raise(Skill):
         for _ in range(40):
             scene.step(motion.funnel(scene.hand, low[:2], float(low[2]), motion.CLOSED))
 
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         self._held = self._held + 1 if scene.hand[2] > 0.16 else 0
         if self._held >= 5:
             self.status = "success"
@@ -246,14 +249,14 @@ class Raise(Skill):
     def goal(self, told: bool) -> Goal:
         return Goal("raise")
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return None
 
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.wait(scene, HOME)
 
 
-def lay_pads(task: Task, scene: Scene, colours: list[str], spots: list[Float[np.ndarray, "2"]]) -> None:
+def lay_pads(task: Task, scene: "Scene", colours: list[str], spots: list[Float[np.ndarray, "2"]]) -> None:
     """Puts coloured pads on the table."""
     task.pads, task.pad_positions = colours, np.array(spots)
     for i, (colour, xy) in enumerate(zip(colours, spots, strict=True)):
@@ -262,7 +265,7 @@ def lay_pads(task: Task, scene: Scene, colours: list[str], spots: list[Float[np.
         scene.tint(f"pad{i}_disc", (r, g, b))
 
 
-def lay_button(task: Task, scene: Scene, xy: Float[np.ndarray, "2"]) -> None:
+def lay_button(task: Task, scene: "Scene", xy: Float[np.ndarray, "2"]) -> None:
     """Puts the button on the table."""
     position = np.array([*xy, 0.0])
     scene.move_body("button", position)
@@ -270,7 +273,7 @@ def lay_button(task: Task, scene: Scene, xy: Float[np.ndarray, "2"]) -> None:
     task.button_lit = False
 
 
-def follow_button(task: Task, scene: Scene) -> bool:
+def follow_button(task: Task, scene: "Scene") -> bool:
     """Lights the button when it is pressed and darkens it when the hand has left it; True at the moment of a press."""
     was = task.button_lit
     if scene.button_depth > 0.006:

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from vlamem.sim.tabletop.elements import COLOURS, SHAPES
 from vlamem.sim.tabletop.language import PLACES, REFERENCE_COLOURS, REFERENCE_SHAPES, Goal
-from vlamem.sim.tabletop.scene import Scene
+
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.scene import Scene
 
 Status = Literal["running", "success", "failure"]
 WORKSPACE = np.array([[-0.12, 0.16], [-0.19, 0.19]])
@@ -49,15 +51,17 @@ class Task(ABC):
         name: as in `--tasks`.
         kind: "skill" (the current frame suffices) or "memory".
         remember: what must be remembered, empty for a skill.
-        max_steps: control steps after which the episode fails.
+        longest: control steps that an episode can take at most.
+        max_steps: control steps after which the episode at hand fails.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Literal["skill", "memory"]]
     remember: ClassVar[str] = ""
+    longest: int
 
     def __init__(self) -> None:
-        self.max_steps = 120
+        self.max_steps = 0
         self.now = 0
         self.status: Status = "running"
         self.blocks: list[Block] = []
@@ -67,7 +71,7 @@ class Task(ABC):
         self._dark_at = 0
         self.pads: list[str] = []
         self.pad_positions = np.zeros((0, 2))
-        self.places: dict[str, Float[np.ndarray, "3"]] = {}
+        self.places: dict[str, Float[np.ndarray, 3]] = {}
 
     # What a task defines ------------------------------------------------------------------------------------------
 
@@ -77,11 +81,11 @@ class Task(ABC):
         """Success rate of an expert that knows everything but what must be remembered."""
 
     @abstractmethod
-    def layout(self, scene: Scene, rng: np.random.Generator, novel: bool | None) -> None:
+    def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
         """Lays the episode out. `novel`: only (True) or never (False) combinations held out of training."""
 
     @abstractmethod
-    def update(self, scene: Scene) -> None:
+    def update(self, scene: "Scene") -> None:
         """Moves the timeline on by one control step and decides `status`."""
 
     @abstractmethod
@@ -89,28 +93,29 @@ class Task(ABC):
         """What the sentence says; `told`: the oracle variant, which says the answer."""
 
     @abstractmethod
-    def act(self, scene: Scene) -> Float[np.ndarray, "7"]:
+    def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         """The scripted expert's action, with privileged state."""
 
     def guess(self, rng: np.random.Generator) -> None:
         """Replaces what the expert knows of the answer by a random choice."""
         raise NotImplementedError(f"task {self.name} has nothing to guess: it is a skill")
 
-    def target(self, scene: Scene) -> Float[np.ndarray, "3"] | None:
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         """Where the thing is that the (oracle) sentence refers to now."""
         return None
 
     # What they share ----------------------------------------------------------------------------------------------
 
-    def reset(self, scene: Scene, rng: np.random.Generator, novel: bool | None = None) -> None:
+    def reset(self, scene: "Scene", rng: np.random.Generator, novel: bool | None = None) -> None:
         """Starts an episode; a function of `rng` and `novel` alone."""
         scene.reset(rng)
         Task.__init__(self)
+        self.max_steps = self.longest
         self.layout(scene, rng, novel)
         scene.settle()
         self._show(scene)
 
-    def tick(self, scene: Scene) -> None:
+    def tick(self, scene: "Scene") -> None:
         """To be called after every control step."""
         self.now += 1
         if self.status == "running":
@@ -126,13 +131,13 @@ class Task(ABC):
         self.lit = block
         self._dark_at = self.now + 5
 
-    def _show(self, scene: Scene) -> None:
+    def _show(self, scene: "Scene") -> None:
         scene.set_light("lamp", COLOURS[self.lamp] if self.lamp else None)
         scene.set_light("go", (0.95, 0.97, 0.95) if self.go else None)
         for i, block in enumerate(self.blocks):
             scene.tint_block(i, (1.0, 1.0, 1.0) if self.lit == i else COLOURS[block.colour])
 
-    def touched_block(self, scene: Scene) -> int | None:
+    def touched_block(self, scene: "Scene") -> int | None:
         """Index of the block that the hand touches, the lowest if several."""
         names = scene.touched()
         return next((i for i in range(len(self.blocks)) if f"block{i}" in names), None)
@@ -141,7 +146,7 @@ class Task(ABC):
         """Index of the block of a colour (and shape)."""
         return next(i for i, b in enumerate(self.blocks) if all(getattr(b, k) == v for k, v in what.items()))
 
-    def categories(self, scene: Scene) -> list[int]:
+    def categories(self, scene: "Scene") -> list[int]:
         """Privileged labels in the order of CATEGORIES."""
         colour_ids = {c: 1 + i for i, c in enumerate(COLOURS)}
         on_pad = 0
@@ -161,7 +166,7 @@ class Task(ABC):
 
     button_lit: bool = False
 
-    def values(self, scene: Scene) -> list[float]:
+    def values(self, scene: "Scene") -> list[float]:
         """Privileged positions in the order of VALUES; nan for what is not there or not unique."""
         colours = [b.colour for b in self.blocks]
         row: list[float] = []
@@ -172,13 +177,11 @@ class Task(ABC):
             row += self.places[thing].tolist() if thing in self.places else [np.nan] * 3
         return row
 
-    def objects(self, scene: Scene) -> Float[np.ndarray, "8 5"]:
+    def objects(self, scene: "Scene") -> Float[np.ndarray, "8 5"]:
         """What can be referred to: colour id, shape id, x, y, z per slot; colour id -1 for an empty slot."""
         rows = [(b.colour_id, SHAPES.index(b.shape), *scene.block(i)) for i, b in enumerate(self.blocks)]
         pad = REFERENCE_SHAPES.index("pad")
-        rows += [
-            (list(COLOURS).index(c), pad, *xy, 0.0) for c, xy in zip(self.pads, self.pad_positions, strict=True)
-        ]
+        rows += [(list(COLOURS).index(c), pad, *xy, 0.0) for c, xy in zip(self.pads, self.pad_positions, strict=True)]
         for name, position in self.places.items():
             colour, _, shape = name.rpartition(" ")
             if shape in REFERENCE_SHAPES:
