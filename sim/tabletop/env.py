@@ -9,16 +9,15 @@ from jaxtyping import Float
 from vlamem.memory.seeding import stream
 from vlamem.policies.spec import OSC_POSE, ActionSpec
 from vlamem.sim.tabletop.language import HELD_OUT, TEMPLATES
-from vlamem.sim.tabletop.render import CAMERAS, Cameras, Profile
-from vlamem.sim.tabletop.scene import CONTROL_HZ, Scene
+from vlamem.sim.tabletop.render import CAMERAS, Profile
+from vlamem.sim.tabletop.scene import CONTROL_HZ
+from vlamem.sim.tabletop.stage import Stage, borrow, give_back
 from vlamem.sim.tabletop.task import Task
 
 Split = Literal["test", "train", "novel"]
 Wording = Literal["training", "held_out"]
 _FIRST_EPISODE: dict[str, int] = {"test": 0, "train": 1_000_000, "novel": 2_000_000}
 _MOST_EPISODES = 1_000_000
-
-_idle: dict[bool, list[Scene]] = {False: [], True: []}
 
 
 class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -56,10 +55,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.render_mode = "rgb_array"
         self.render_on_step = True
         self.episode = -1
-        self._detailed = render == "faithful"
-        pool = _idle[self._detailed]
-        self.scene = pool.pop() if pool else Scene(detailed=self._detailed)
-        self._cameras: Cameras | None = None
+        self._stage: Stage | None = borrow(render)
+        self.scene = self._stage.scene
         self._paraphrase = 0
         image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(
@@ -134,17 +131,16 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._camera("agentview")
 
     def close(self) -> None:
-        """Frees the renderer; the simulation is kept for the next environment of this process."""
-        if self._cameras is not None:
-            self._cameras.close()
-            self._cameras = None
-            _idle[self._detailed].append(self.scene)
+        """Gives the simulation and its renderer to the next environment of this process."""
+        if self._stage is not None:
+            give_back(self._stage)
+            self._stage = None
         super().close()
 
     def _camera(self, name: str) -> Any:
-        if self._cameras is None:
-            self._cameras = Cameras(self.scene.model, self.image_size, self.profile)
-        return self._cameras(self.scene.data, name)
+        if self._stage is None:
+            raise RuntimeError("this environment is closed: make another")
+        return self._stage.cameras(self.image_size)(self.scene.data, name)
 
     def _observation(self, images: bool | None = None) -> dict[str, Any]:
         wanted = self.render_on_step if images is None else images

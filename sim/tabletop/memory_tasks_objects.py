@@ -210,6 +210,7 @@ class PutBack(MemoryTask):
         scene.tint("zone_square", (0.93, 0.93, 0.93))
         self.places = {"square": position}
         self._moved: int | None = None
+        self._rest = rng.uniform(-0.006, 0.006, 2)
         self.begin(0)
         self.max_steps = self.longest
 
@@ -220,6 +221,7 @@ class PutBack(MemoryTask):
             on_square = np.linalg.norm(at[:2] - self.square) < 0.04 and at[2] < BLOCK_HALF + 0.015
             if on_square and free and scene.hand[2] > 0.12:
                 self._moved = self.now
+                self._forget_the_way(scene)
             self.may_act = False
             return
         self.may_act = self.now >= self._moved + self.delay
@@ -227,6 +229,11 @@ class PutBack(MemoryTask):
         away = np.linalg.norm(self.pad_positions - at[:2], axis=1)
         if self.may_act and free and away.min() < 0.04 and at[2] < BLOCK_HALF + 0.015:
             self.status = "success" if int(away.argmin()) == self.answer else "failure"
+
+    def _forget_the_way(self, scene: "Scene") -> None:
+        """Centres the block on the square: how it lies there would tell from where it was brought."""
+        block = self.blocks[0]
+        scene.place_block(0, block.colour, block.shape, self.square + self._rest)
 
     def goal(self, told: bool) -> Goal:
         return Goal.of("put_back_told", pad=self.pads[self.answer]) if told else Goal(self.name)

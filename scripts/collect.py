@@ -1,0 +1,95 @@
+"""`vlamem collect`: records demonstrations by the scripted experts."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vlamem.scripts.config import complain, load_config
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_HELP = """Records demonstrations by the scripted experts, resumable: started again, it goes on where it stopped.
+
+example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
+"""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Options of `vlamem collect`."""
+
+    tasks: tuple[str, ...]
+    """Task names, or "skills", "memory", "all"."""
+    episodes: int
+    """Demonstrations a task."""
+    share: tuple[str, ...]
+    """Another number for single tasks, e.g. touch=2500 push=1600."""
+    out: Path
+    """Directory to record into."""
+    format: Literal["frames", "lerobot"]
+    """frames: sparse frames with privileged labels, for `vlamem pretrain`. lerobot: LeRobotDataset v3, every tick."""
+    size: int
+    """Image height and width [pixels]."""
+    stride: int
+    """A frame every so many ticks while the expert acts (frames only)."""
+    idle_stride: int
+    """A frame every so many ticks while it waits (frames only)."""
+    workers: int
+    """Processes (frames only)."""
+
+
+def _episodes(args: Args) -> dict[str, int]:
+    from vlamem.sim.suite import load_suite, select_tasks
+
+    suite = load_suite("tabletop")
+    names = [n for n in select_tasks(suite, args.tasks) if suite.tasks[n].kind != "oracle"]
+    episodes = dict.fromkeys(names, args.episodes)
+    for entry in args.share:
+        name, _, number = entry.partition("=")
+        if name not in episodes or not number.isdigit():
+            raise ValueError(f"--share {entry}: expected TASK=NUMBER with a task of this recording: {', '.join(names)}")
+        episodes[name] = int(number)
+    return episodes
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the verb; 0 when all demonstrations are there, 1 when a worker died."""
+    from tqdm import tqdm
+
+    args = load_config(Args, "collect", arguments, _HELP)
+    episodes = _episodes(args)
+    with tqdm(total=sum(episodes.values()), unit="episode", desc="demonstrations") as bar:
+        progress = _show(bar)
+        if args.format == "lerobot":
+            from vlamem.sim.tabletop.lerobot_dataset import write_lerobot
+
+            write_lerobot(episodes, args.out, args.size, progress)
+            return 0
+        from vlamem.sim.tabletop.collect import CollectError, Collection, collect
+
+        what = Collection(
+            episodes=episodes,
+            out=args.out,
+            image_size=args.size,
+            stride=args.stride,
+            idle_stride=args.idle_stride,
+            workers=args.workers,
+            command=shlex.join(["vlamem", "collect", *arguments]),
+        )
+        try:
+            collect(what, progress)
+        except CollectError as error:
+            complain("collect", str(error))
+            return 1
+    return 0
+
+
+def _show(bar: "tqdm[Any]") -> Callable[[int, int], None]:
+    def progress(recorded: int, unsuccessful: int) -> None:
+        bar.update(recorded + unsuccessful - bar.n)
+        bar.set_postfix(unsuccessful=unsuccessful)
+
+    return progress

@@ -1,0 +1,67 @@
+"""The command `vlamem`: finds the verb and hands the rest of the line to its module, which is imported only then."""
+
+import importlib
+import os
+import signal
+import sys
+
+VERBS = {
+    "rollout": "run a policy over a suite's tasks in simulation",
+    "collect": "record demonstrations by the scripted experts",
+    "compare": "compare two runs, paired by task, initial state and seed",
+    "doctor": "check versions, rendering, devices and weights, and say what to mend",
+}
+"""One line for each module of this folder; `scripts/<verb, - as _>.py` has `main(arguments) -> exit status`."""
+
+_USAGE = """\
+usage: vlamem VERB [options]      memory for frozen vision-language-action policies
+
+{verbs}
+
+'vlamem VERB --help' shows the options of a verb and an example.
+With VLAMEM_TRACEBACK=1 an error shows where it came from.
+"""
+
+
+def _usage() -> str:
+    return _USAGE.format(verbs="\n".join(f"  {verb:<15} {line}" for verb, line in VERBS.items()))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs `vlamem` with `arguments` (those of the command line by default) and returns its exit status.
+
+    0: done. 1: something failed or was recorded as an error. 2: the command line or its input is wrong.
+    128 + signal: stopped by Ctrl-C or SIGTERM.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage(), end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        from vlamem import __version__
+
+        print(f"vlamem {__version__}")
+        return 0
+    verb = words[0]
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(VERBS)}"
+        print(f"vlamem: unknown verb '{verb}': {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"vlamem.scripts.{verb.replace('-', '_')}")
+    try:
+        return int(module.main(words[1:]))
+    except KeyboardInterrupt:
+        print(f"vlamem {verb}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (ValueError, OSError) as error:
+        if os.environ.get("VLAMEM_TRACEBACK"):
+            raise
+        print(f"vlamem {verb}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

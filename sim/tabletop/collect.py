@@ -1,0 +1,117 @@
+"""Records many demonstrations with several processes, resumable: what a killed run finished is kept."""
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlamem.policies.tiny.frames import FramesWriter
+from vlamem.sim.tabletop.demonstrations import Disturbance, frames_meta, plan, record
+from vlamem.sim.tabletop.tasks import TASKS
+
+
+class CollectError(RuntimeError):
+    """A worker died; what it recorded before stays, and the same command goes on from there."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What to record.
+
+    Attributes:
+        episodes: demonstrations per task.
+        out: directory; each worker writes `worker-<i>` below it.
+        image_size: S [pixels].
+        stride, idle_stride: a frame every so many ticks while the expert acts, and while it waits.
+        disturbance: how the hand is pushed away.
+        workers: processes.
+        shard_frames: frames a shard; an unfinished shard is lost when the process is killed.
+        command: written into the frames' meta.
+    """
+
+    episodes: Mapping[str, int]
+    out: Path
+    image_size: int = 84
+    stride: int = 3
+    idle_stride: int = 6
+    disturbance: Disturbance = field(default_factory=Disturbance)
+    workers: int = 2
+    shard_frames: int = 2048
+    command: str = "vlamem collect"
+
+
+def collect(what: Collection, progress: Callable[[int, int], None]) -> None:
+    """Records what is missing; `progress(recorded, unsuccessful)` is called after every episode.
+
+    Raises ValueError for an unknown task or no workers, CollectError when a worker dies.
+    """
+    for name, episodes in what.episodes.items():
+        if name not in TASKS:
+            raise ValueError(f"unknown task '{name}': choose from {', '.join(TASKS)}")
+        if episodes < 1:
+            raise ValueError(f"{name}: {episodes} episodes; expected 1 or more")
+    if what.workers < 1:
+        raise ValueError(f"workers {what.workers} is below 1")
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    workers = [context.Process(target=_work, args=(what, i, messages), daemon=True) for i in range(what.workers)]
+    for worker in workers:
+        worker.start()
+    running, recorded, unsuccessful = len(workers), 0, 0
+    try:
+        while running:
+            try:
+                message = messages.get(timeout=5.0)
+            except queue.Empty:
+                dead = [w for w in workers if w.exitcode not in (None, 0)]
+                if dead:
+                    raise CollectError(
+                        f"a recording process stopped with exit status {dead[0].exitcode}: what was recorded is kept, "
+                        "run the same command again to go on"
+                    ) from None
+                continue
+            if message == "end":
+                running -= 1
+                continue
+            recorded += int(message)
+            unsuccessful += int(not message)
+            progress(recorded, unsuccessful)
+    finally:
+        for worker in workers:
+            if running:
+                worker.terminate()
+            worker.join()
+
+
+def _work(what: Collection, index: int, messages: Any) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from vlamem.sim.tabletop import SUITE
+    from vlamem.sim.tabletop.env import TabletopEnv
+
+    names = list(TASKS)
+    env: TabletopEnv | None = None
+    writer = FramesWriter(what.out / f"worker-{index}", frames_meta(what.command, what.image_size), what.shard_frames)
+    done = writer.episodes_done()
+    with writer:
+        for name, episode in plan(what.episodes, index, what.workers):
+            if (names.index(name), episode) in done:
+                messages.put(True)
+                continue
+            if env is not None and env.task.name != name:
+                env.close()
+                env = None
+            env = env or SUITE.make(name, image_size=what.image_size)
+            frames = record(
+                env,
+                episode,
+                stride=what.stride,
+                idle_stride=what.idle_stride,
+                disturbance=what.disturbance,
+            )
+            if frames is not None:
+                writer.add_episode(frames)
+            messages.put(frames is not None)
+    messages.put("end")
