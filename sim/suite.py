@@ -50,8 +50,9 @@ class SuiteEnv(Protocol):
 
     An observation is a dict: one uint8 [H, W, 3] RGB upright image per camera, `proprioception` float32 [P] and
     `instruction` str. With `render_on_step` False, observations come without images and `observe` gives a full one.
-    `reset` takes options {"episode": int, "split": str}; the initial state is a function of (task, split, episode).
-    `step` reports {"success": bool} in its info.
+    `reset` takes options {"episode": int, "split": str, "wording": str}; the initial state is a function of (task,
+    split, episode) alone. `step` reports {"success": bool} in its info. `expert_action` is what a scripted expert with
+    privileged state does now.
     """
 
     action_spec: ActionSpec
@@ -70,6 +71,10 @@ class SuiteEnv(Protocol):
         """The current observation with its images."""
         ...
 
+    def expert_action(self) -> Float[np.ndarray, "A"]:
+        """The scripted expert's action."""
+        ...
+
     def close(self) -> None:
         """Frees the simulator and its GL context."""
         ...
@@ -84,7 +89,7 @@ class Suite(Protocol):
     def make(
         self, task: str, *, image_size: int = 84, render: RenderProfile = "fast", **task_parameters: Any
     ) -> SuiteEnv:
-        """An environment for one task."""
+        """An environment for one task. `guessing=True` gives its expert a random choice in place of the answer."""
         ...
 
 

@@ -1,0 +1,155 @@
+"""Gives episodes to worker processes and watches over these: a worker that hangs or dies is replaced."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from vlamem.sim.plan import RolloutConfig
+from vlamem.sim.recording import DiskFullError, EpisodeRecord
+from vlamem.sim.worker import THREADS, serve
+
+Job = tuple[str, int]
+_POLL_S = 0.5
+
+
+class RunRefusedError(ValueError):
+    """A worker found that the run cannot be done; the message is its."""
+
+
+@dataclass
+class _Seat:
+    """A worker and what it is doing."""
+
+    process: SpawnProcess
+    connection: Connection
+    clock: Any
+    ready: bool = False
+    job: Job | None = None
+    task: str = ""
+    lost: bool = False
+
+
+def _start(config: RolloutConfig, first_task: str) -> _Seat:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    clock = context.Value("d", time.monotonic(), lock=False)
+    process = context.Process(target=serve, args=(theirs, clock, config, first_task), daemon=True)
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(THREADS)
+    try:
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    theirs.close()
+    return _Seat(process, ours, clock)
+
+
+def _stop(seat: _Seat) -> None:
+    seat.connection.close()
+    if seat.job is not None or not seat.ready:
+        seat.process.terminate()
+    seat.process.join(5)
+    if seat.process.is_alive():
+        seat.process.kill()
+        seat.process.join()
+
+
+class _Jobs:
+    """Episodes still to be given out, task by task, so that a worker changes its environment rarely."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._left: dict[str, deque[int]] = {}
+        for task, episode in jobs:
+            self._left.setdefault(task, deque()).append(episode)
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def take(self, task: str, busy_with: set[str]) -> Job:
+        """The next episode of `task`, else of a task that no one is on, else of the one with most left."""
+        if task not in self._left:
+            task = max(self._left, key=lambda t: (t not in busy_with, len(self._left[t])))
+        episode = self._left[task].popleft()
+        if not self._left[task]:
+            del self._left[task]
+        return task, episode
+
+
+def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[EpisodeRecord]:
+    """Yields a record for each job, in the order in which they end, until all are done or `stopped()`.
+
+    An episode whose worker hangs for `config.watchdog_s` or dies is recorded as an error. Raises RunRefusedError when
+    policy and environment do not fit or workers cannot start, DiskFullError when a worker met a full disk.
+    """
+    left = _Jobs(jobs)
+    first_task = jobs[0][0] if jobs else ""
+    seats = [_start(config, first_task) for _ in range(min(config.workers, len(jobs)))]
+    try:
+        while (left or any(seat.job for seat in seats)) and not stopped():
+            for seat in seats:
+                if seat.ready and seat.job is None and left:
+                    seat.job = left.take(seat.task, {s.task for s in seats})
+                    seat.task = seat.job[0]
+                    seat.clock.value = time.monotonic()
+                    with suppress(BrokenPipeError):  # it died while idle: found out below
+                        seat.connection.send_bytes(json.dumps(seat.job).encode())
+            wait([seat.connection for seat in seats], _POLL_S)
+            for i, seat in enumerate(seats):
+                record = _hear(seat, config)
+                if record is not None:
+                    yield record
+                if seat.lost:
+                    _stop(seat)
+                    seats[i] = _start(config, first_task)
+    finally:
+        for seat in seats:
+            _stop(seat)
+
+
+def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:
+    """What a worker has to say; for one that is gone or hangs, the error record of its episode."""
+    if seat.connection.poll():
+        try:
+            message = json.loads(seat.connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            seat.process.join(5)
+            return _lost(seat, config, f"worker process ended with exit status {seat.process.exitcode}")
+        body = message["body"]
+        if message["kind"] == "ready":
+            seat.ready = True
+            return None
+        if message["kind"] == "refused":
+            raise RunRefusedError(body)
+        if message["kind"] == "disk":
+            raise DiskFullError(body)
+        seat.job = None
+        return EpisodeRecord(**body)
+    if (seat.job or not seat.ready) and time.monotonic() - seat.clock.value > config.watchdog_s:
+        seat.process.kill()
+        seat.process.join()
+        return _lost(seat, config, f"no control step for {config.watchdog_s:g} s: the worker hung and was replaced")
+    return None
+
+
+def _lost(seat: _Seat, config: RolloutConfig, why: str) -> EpisodeRecord | None:
+    job, seat.job, seat.lost = seat.job, None, True
+    if not seat.ready:
+        raise RunRefusedError(f"a worker process could not start: {why}; 'vlamem doctor' checks what it needs")
+    if job is None:
+        return None
+    task, episode = job
+    return EpisodeRecord(
+        config.memory, task, config.split, episode, config.seed, "error", f"{config.split}/{episode}", error=why
+    )

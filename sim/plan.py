@@ -1,0 +1,128 @@
+"""What a rollout is to do: its configuration, its episodes, and the record in its folder that lets it go on."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vlamem.sim.results import write_atomically
+
+PLAN_VERSION = 1
+_MAY_DIFFER = ("out", "workers", "video", "watchdog_s", "retry_errors")
+
+
+class PlanError(ValueError):
+    """A rollout that cannot be done as asked; the message names the value, what was expected and the mend."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """One run: a policy over tasks of a suite."""
+
+    suite: str
+    """Suite of tasks: tabletop, or one of your own as package.module:ATTRIBUTE."""
+    tasks: tuple[str, ...]
+    """Tasks by name, or skills, memory, oracle, all."""
+    policy: str
+    """tiny (shipped), a .safetensors file, expert, random-choice, or package.module:FACTORY."""
+    memory: str
+    """Memory that goes with the policy: none."""
+    episodes: int
+    """Episodes of each task, from initial state 0 on."""
+    seed: int
+    """Seed of the policy's noise."""
+    out: Path
+    """Run folder; a stopped run in it is continued."""
+    workers: int
+    """Processes; the results do not depend on it."""
+    video: int
+    """Record the first so many episodes of each task as mp4."""
+    split: Literal["test", "train", "novel"]
+    """Initial states: test, train, or novel combinations that training leaves out."""
+    wording: Literal["training", "held_out"]
+    """Paraphrases of the instruction: those of training, or the one held out of it."""
+    size: int
+    """Height and width of camera images in pixels; must be the policy's."""
+    render: Literal["fast", "faithful"]
+    """Render profile."""
+    execute: int
+    """Actions of each chunk carried out before the next plan."""
+    parameters: tuple[str, ...]
+    """Task parameters as name=value, for tasks that have them."""
+    watchdog_s: float
+    """Seconds without a control step after which a worker is taken to hang and is replaced."""
+    retry_errors: bool
+    """When continuing, run episodes again that ended as errors."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("video", 0), ("execute", 1)):
+            if getattr(self, name) < least:
+                raise PlanError(f"{name} is {getattr(self, name)}: expected {least} or more")
+        if self.watchdog_s <= 0:
+            raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
+        if self.memory != "none":
+            raise PlanError(f"unknown memory '{self.memory}': the only one in this version is 'none'")
+        self.task_parameters()
+
+    def task_parameters(self) -> dict[str, Any]:
+        """`parameters` as keyword arguments. Raises PlanError for one without name or value."""
+        found = {}
+        for entry in self.parameters:
+            name, equals, value = entry.partition("=")
+            if not (name.isidentifier() and equals and value):
+                raise PlanError(f"task parameter '{entry}' is not name=value: write e.g. --parameters delay=40")
+            found[name] = yaml.safe_load(value)
+        return found
+
+    def command(self) -> str:
+        """The command line that gives these results; options that do not change them are left out."""
+        words = ["vlamem rollout"]
+        for name, value in self.results_depend_on().items():
+            if value not in ([], ""):
+                words.append(f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+        return " ".join(words)
+
+    def results_depend_on(self) -> dict[str, Any]:
+        """The part of the configuration that decides the results, as JSON values."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in values.items() if k not in _MAY_DIFFER}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} was {a!r} and is now {b!r}")
+    return found
+
+
+def open_folder(config: RolloutConfig, fingerprint: dict[str, Any]) -> None:
+    """Makes the run folder, or checks that the run in it is this one.
+
+    A run may be continued with more episodes. Raises PlanError naming what differs: an option that results depend on,
+    or a version, weights hash or renderer of the fingerprint; OSError when the folder cannot be written.
+    """
+    path = config.out / "run.json"
+    now = {"version": PLAN_VERSION, "configuration": config.results_depend_on(), "fingerprint": fingerprint}
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            old = before["configuration"]
+            fewer = old["episodes"] > config.episodes
+        except (ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"{path} is not the record of a run ({error}): choose another --out") from error
+        same = {"episodes": old["episodes"]}
+        expected = now | {"configuration": config.results_depend_on() | same}
+        differences = _differences(before, json.loads(json.dumps(expected)))
+        if fewer:
+            differences.append(f"episodes was {old['episodes']} and is now {config.episodes}")
+        if differences:
+            raise PlanError(f"{config.out} holds another run: {'; '.join(differences)}: choose another --out")
+    elif (config.out / "episodes.jsonl").exists():
+        raise PlanError(f"{config.out} has episodes but no run.json: choose another --out")
+    write_atomically(path, json.dumps(now, indent=2) + "\n")

@@ -1,0 +1,167 @@
+"""What a run leaves on disk while it goes on: a line per episode, and videos."""
+
+import errno
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+Outcome = Literal["success", "failure", "error"]
+
+
+class RecordError(ValueError):
+    """A line of episodes.jsonl that is no episode; the message names file and line."""
+
+
+class DiskFullError(OSError):
+    """The disk is full; what was recorded before is whole."""
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One episode.
+
+    Attributes:
+        arm: memory that was used, "none" without one.
+        task, split, episode, seed: what the episode is.
+        outcome: "error" when the environment or its process broke, which says nothing about the policy.
+        initial_state: names the state that the episode began in, equal in runs that can be paired.
+        instruction: what the policy was told.
+        steps: control steps carried out.
+        decisions: chunks planned.
+        writes, ticks: memory writes, and control steps on which a memory ticked.
+        state_bytes: size of the memory's state.
+        error: what broke, else None.
+        wall_clock: seconds, and decision_ms after warm-up; differs from run to run.
+    """
+
+    arm: str
+    task: str
+    split: str
+    episode: int
+    seed: int
+    outcome: Outcome
+    initial_state: str
+    instruction: str = ""
+    steps: int = 0
+    decisions: int = 0
+    writes: int = 0
+    ticks: int = 0
+    state_bytes: int = 0
+    error: str | None = None
+    wall_clock: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Arm, task and episode: unique in a run."""
+        return self.arm, self.task, self.episode
+
+
+def _disk_full(error: OSError, path: Path) -> OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(
+            error.errno, f"the disk is full, {path.name} could not be written: make room there", str(path)
+        )
+    return error
+
+
+class EpisodeLog:
+    """Appends episodes to a file, one JSON line each, on disk before the next begins."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[EpisodeRecord]:
+        """All whole lines. A last line cut short by a kill is dropped, and removed by the next append.
+
+        Raises RecordError for any other line that is no episode.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        records = []
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+            try:
+                records.append(EpisodeRecord(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise RecordError(
+                    f"{self._path}, line {number} is no episode of this version ({error}): "
+                    "remove the line to have it run again"
+                ) from error
+        return records
+
+    def append(self, record: EpisodeRecord) -> None:
+        """Adds one episode and waits until it is on disk.
+
+        Raises DiskFullError with the file as it was before; other OSErrors likewise.
+        """
+        line = (json.dumps(asdict(record), ensure_ascii=False) + "\n").encode()
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            whole = self._whole(handle)
+            os.ftruncate(handle, whole)
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.pwrite(handle, line[written:], whole + written)
+                os.fsync(handle)
+            except OSError as error:
+                os.ftruncate(handle, whole)
+                raise _disk_full(error, self._path) from error
+        finally:
+            os.close(handle)
+
+    @staticmethod
+    def _whole(handle: int) -> int:
+        """Size up to the last newline."""
+        end = os.fstat(handle).st_size
+        while end > 0:
+            start = max(0, end - 65536)
+            found = os.pread(handle, end - start, start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+        return 0
+
+
+def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: float, title: str) -> None:
+    """Writes H.264 frames of one even size at `hz` frames a second; the file appears whole or not at all.
+
+    Raises DiskFullError, or another OSError, leaving nothing behind.
+    """
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    try:
+        with av.open(str(temporary), "w") as container:
+            container.metadata["title"] = title
+            stream: Any = container.add_stream("libx264", rate=Fraction(hz).limit_denominator(1000))
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": "20", "preset": "veryfast", "threads": "1"}
+            for frame in frames:
+                stream.height, stream.width = frame.shape[:2]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _disk_full(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def side_by_side(
+    images: Iterable[UInt8[np.ndarray, "H W 3"]], height: int = 336
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Camera images next to each other, enlarged by a whole factor to about `height` pixels, sizes made even."""
+    row: UInt8[np.ndarray, "height width 3"] = np.concatenate(list(images), axis=1)
+    factor = max(1, round(height / row.shape[0]))
+    row = row.repeat(factor, axis=0).repeat(factor, axis=1)
+    return row[: row.shape[0] // 2 * 2, : row.shape[1] // 2 * 2]

@@ -1,0 +1,127 @@
+"""Runs a policy over the tasks of a suite and writes down what happened.
+
+The folder of a run: run.json (what it is), episodes.jsonl (one line each, on disk before the next begins), results.json
+(at the end), videos/. A run that was stopped is continued by the same command and ends with the same results.json, its
+section `wall_clock` apart.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+from vlamem.policies.registry import EXPERTS, PolicySource, find_policy, load_policy
+from vlamem.sim import gl
+from vlamem.sim.dispatch import Job, dispatch
+from vlamem.sim.plan import RolloutConfig, open_folder
+from vlamem.sim.recording import EpisodeLog, EpisodeRecord
+from vlamem.sim.results import WALL_CLOCK, fingerprint, write_results
+from vlamem.sim.suite import load_suite, select_tasks
+from vlamem.sim.summary import summarise
+
+
+@dataclass(frozen=True)
+class RolloutEnd:
+    """How a rollout ended.
+
+    Attributes:
+        done, planned: episodes recorded, and all that the run has.
+        errors: episodes recorded as errors.
+        signal: number of the signal that stopped it, or None.
+        results: body of results.json; None when it was stopped before the end.
+    """
+
+    done: int
+    planned: int
+    errors: int
+    signal: int | None
+    results: dict[str, Any] | None
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of obeying them."""
+    got: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
+    """The run's fingerprint. Raises NoGLError when images are needed and nothing can render them."""
+    policy: dict[str, Any] = {"name": source.name, "weights_sha256": source.sha256}
+    rendering = None
+    cameras: tuple[str, ...] = ()
+    if config.policy not in EXPERTS:
+        spec = load_policy(source).spec
+        cameras = spec.cameras
+        policy |= {"spec": spec.fingerprint, "normaliser": spec.normaliser, "action_spec": asdict(spec.action)}
+    if cameras or config.video:
+        backend = gl.choose()
+        os.environ["MUJOCO_GL"] = backend.name
+        rendering = backend.marks()
+    return fingerprint(gl=rendering, command=config.command(), seed=config.seed, policy=policy)
+
+
+def rollout(
+    config: RolloutConfig,
+    begin: Callable[[int, int], None] = lambda done, planned: None,
+    progress: Callable[[EpisodeRecord], None] = lambda record: None,
+) -> RolloutEnd:
+    """Plays what of `config` is not yet in its folder, and writes results.json when all is.
+
+    `begin` is told how many episodes are done already and how many there are; `progress` gets each new record.
+    Raises SuiteError, PolicyError, PlanError, SpecMismatchError or RunRefusedError before anything is played when the
+    run cannot be done, NoGLError without a renderer, DiskFullError when the disk fills. Episodes recorded until then
+    stay, and the same call continues.
+    """
+    began = time.perf_counter()
+    suite = load_suite(config.suite)
+    tasks = select_tasks(suite, config.tasks)
+    source = find_policy(config.policy)
+    marks = _marks(config, source)
+    open_folder(config, marks)
+    log = EpisodeLog(config.out / "episodes.jsonl")
+    planned: list[Job] = [(task, episode) for task in tasks for episode in range(config.episodes)]
+    records = {(r.task, r.episode): r for r in log.read() if not (config.retry_errors and r.outcome == "error")}
+    jobs = [job for job in planned if job not in records]
+    begin(len(planned) - len(jobs), len(planned))
+    with _signals() as signals, closing(dispatch(config, jobs, lambda: bool(signals))) as played:
+        for record in played:
+            log.append(record)
+            records[record.task, record.episode] = record
+            progress(record)
+    finished = [records[job] for job in planned if job in records]
+    errors = sum(r.outcome == "error" for r in finished)
+    stopped_by = signals[0] if signals else None
+    if len(finished) < len(planned):
+        return RolloutEnd(len(finished), len(planned), errors, stopped_by, None)
+    arms, latency = summarise(finished, tasks)
+    body = {
+        "fingerprint": marks,
+        "configuration": config.results_depend_on(),
+        "arms": arms,
+        WALL_CLOCK: {
+            "command": shlex.join(sys.argv),
+            "workers": config.workers,
+            "seconds": time.perf_counter() - began,
+            "episode_seconds": sum(r.wall_clock.get("seconds", 0.0) for r in finished),
+            "played_in_this_call": len(jobs),
+            "decision_ms": latency,
+        },
+    }
+    write_results(config.out, body)
+    return RolloutEnd(len(finished), len(planned), errors, stopped_by, body)

@@ -1,0 +1,65 @@
+"""A worker process: plays the episodes it is told to and reports each. Messages are JSON."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+from vlamem.sim.episode import Player
+from vlamem.sim.plan import RolloutConfig
+from vlamem.sim.recording import DiskFullError
+
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Environment of a worker: one thread of arithmetic, so that sums come out in one order on any number of cores."""
+
+
+def heartbeat(clock: "Synchronized[float]") -> Callable[[], None]:
+    """A function that notes that the worker moves."""
+
+    def beat() -> None:
+        clock.value = time.monotonic()
+
+    return beat
+
+
+def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutConfig, first_task: str) -> None:
+    """Body of the process. Sends "ready", then a record for each [task, episode] received, until the other side closes.
+
+    Sends "refused" with one line when policy and environment cannot work together, "disk" when the disk is full.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+
+    def say(kind: str, body: Any) -> None:
+        connection.send_bytes(json.dumps({"kind": kind, "body": body}).encode())
+
+    beat = heartbeat(clock)
+    beat()
+    try:
+        player = Player(config, beat)
+        player.check(first_task)
+    except (ValueError, TypeError, OSError) as error:
+        say("refused", str(error))
+        return
+    try:
+        say("ready", os.getpid())
+        while True:
+            task, episode = json.loads(connection.recv_bytes())
+            beat()
+            try:
+                record = player.play(task, episode)
+            except DiskFullError as error:
+                say("disk", str(error))
+                return
+            except (ValueError, TypeError) as error:
+                say("refused", str(error))
+                return
+            say("done", asdict(record))
+    except (EOFError, BrokenPipeError):  # the other side is gone, or has no more work
+        return
+    finally:
+        player.close()
