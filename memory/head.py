@@ -1,6 +1,5 @@
 """The head that turns a memory's read-out into a proposal; AURA-Mem and the baselines share it."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -8,33 +7,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """What the head proposes; at least one of the three.
-
-    Attributes:
-        chunk: (H, A), horizon in control steps and action size of a proposed chunk, or None.
-        context: C, size of the proposed context residual, 0 for none.
-        answer: n, number of answers in a benchmark, 0 for none.
-        hidden: width of the hidden layer.
-    """
-
-    chunk: tuple[int, int] | None = None
-    context: int = 0
-    answer: int = 0
-    hidden: int = 64
-
-    def __post_init__(self) -> None:
-        if self.chunk is None and self.context == 0 and self.answer == 0:
-            raise ValueError("a head needs a chunk (H, A), a context size or a number of answers")
-        if self.hidden < 1 or self.context < 0 or self.answer < 0 or (self.chunk and min(self.chunk) < 1):
-            raise ValueError(f"sizes of a head must be positive, got {self}")
-
-    @property
-    def outputs(self) -> int:
-        """Entries of the last layer: one for the confidence, then chunk, context and answer."""
-        return 1 + (self.chunk[0] * self.chunk[1] if self.chunk else 0) + self.context + self.answer
+from vlamem.memory.aura.config import HeadConfig
 
 
 class HeadParams(NamedTuple):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from vlamem.memory.aura.config import FEATURE_LIMIT
 from vlamem.memory.proposal import Proposal
 
 State = Any
@@ -18,9 +19,6 @@ State = Any
 
 Params = Any
 """A pytree of arrays."""
-
-FEATURE_LIMIT = 1e3
-"""Root mean square of a standardised feature row above which it is refused, as a row with NaN or infinity is."""
 
 
 class MemoryOut(NamedTuple):

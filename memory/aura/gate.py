@@ -156,6 +156,7 @@ def _oracle_logit(params: GateParams, config: AuraConfig, x: GateInput) -> Array
 
 GATES: dict[str, Gate] = {
     "learned": Gate(_learned_init, _learned_logit, ahead=_learned_ahead, straight_through=True),
+    "counterfactual": Gate(_learned_init, _learned_logit, ahead=_learned_ahead),
     "always": Gate(_no_params, _constant(OPEN)),
     "never": Gate(_no_params, _constant(CLOSED)),
     "random": Gate(_no_params, _random_logit, ahead=_hash_uniform),
