@@ -7,6 +7,7 @@ import sys
 
 VERBS = {
     "rollout": "run a policy over a suite's tasks in simulation",
+    "pretrain": "train TinyVLA on recorded demonstrations",
     "collect": "record demonstrations by the scripted experts",
     "compare": "compare two runs, paired by task, initial state and seed",
     "doctor": "check versions, rendering, devices and weights, and say what to mend",
