@@ -5,6 +5,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class Batch:
     values: Tensor
 
 
-def is_held_out(task: NDArray[np.integer], episode: NDArray[np.integer]) -> NDArray[np.bool_]:  # type: ignore[type-arg]  # any width
+def is_held_out(task: NDArray[np.integer[Any]], episode: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Whether each frame's episode, about one in twenty, is kept from training."""
     pairs = np.stack([task.astype(np.int64), episode.astype(np.int64)], 1)
     unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
@@ -115,7 +116,7 @@ class Batches:
         rows = np.array([self._by_task[t][1][rng.integers(len(self._by_task[t][1]))] for t in task])
         return self.of_rows(rows, rng)
 
-    def of_rows(self, rows: NDArray[np.integer], rng: np.random.Generator) -> Batch:  # type: ignore[type-arg]  # any width
+    def of_rows(self, rows: NDArray[np.integer[Any]], rng: np.random.Generator) -> Batch:
         """The batch of these frames."""
         columns, n = self.frames.columns, len(rows)
         goals = columns["goal"][rows]
@@ -177,7 +178,7 @@ class Batches:
             stop.set()
             thread.join()
 
-    def _images(self, camera: str, rows: NDArray[np.integer], rng: np.random.Generator) -> Tensor:  # type: ignore[type-arg]  # any width
+    def _images(self, camera: str, rows: NDArray[np.integer[Any]], rng: np.random.Generator) -> Tensor:
         """Patches, uint8; while training each image is shifted by a few pixels, its edge repeated."""
         images = self.frames.images(camera, rows)
         shift = self.options.shift
@@ -212,7 +213,9 @@ class Batches:
         return sentence.reshape(-1), position.reshape(-1, 3)
 
     @staticmethod
-    def _draw(groups: NDArray[np.int64], group: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:  # type: ignore[type-arg]  # any width
+    def _draw(
+        groups: NDArray[np.int64], group: NDArray[np.integer[Any]], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
         first, count = groups[group].T
         return np.asarray(first + (rng.random(len(group)) * count).astype(np.int64))
 

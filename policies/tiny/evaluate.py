@@ -1,5 +1,7 @@
 """Held-out figures of a TinyVLA in training, and what can be read linearly from its feature z."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -89,7 +91,7 @@ def fit_retrieval_key(network: TinyNetwork, training: Batches, count: int = 3000
     network.key_projection.copy_(torch.from_numpy(projection))
 
 
-def _ridge(x: NDArray[np.float32], y: NDArray[np.float64], test: NDArray[np.float32]) -> NDArray[np.float64]:
+def _ridge(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32]) -> NDArray[np.float64]:
     def padded(a: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.concatenate([a, np.ones((len(a), 1))], 1).astype(np.float64)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor
 
 from vlamem.policies.tiny.batches import Batch
@@ -92,7 +92,8 @@ def _flow(network: TinyNetwork, batch: Batch, condition: Tensor, draws: int, gen
     x = (1 - t)[:, None, None] * chunk + t[:, None, None] * noise
     velocity = network.flow(x, t, condition.repeat(draws, 1)).float()
     error = (velocity - (noise - chunk)).square().mean(2)
-    return (error * valid).sum() / valid.sum().clamp(min=1)
+    mean: Tensor = (error * valid).sum() / valid.sum().clamp(min=1)
+    return mean
 
 
 def _categories(logits: Tensor, labels: Tensor, cardinalities: tuple[int, ...]) -> Tensor:

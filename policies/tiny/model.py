@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 

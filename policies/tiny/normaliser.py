@@ -45,4 +45,4 @@ class Normaliser:
             2 * (y * z + w * x),
         ]
         opening = raw[:, 7:8] / self.opening_scale
-        return np.concatenate([position, np.stack(columns, 1), opening], 1).astype(np.float32)
+        return np.asarray(np.concatenate([position, np.stack(columns, 1), opening], 1), np.float32)

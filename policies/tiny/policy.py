@@ -98,13 +98,9 @@ class TinyVLA:
         """
         tensors, header = load_weights(path, KIND)
         try:
-            sizes = header["config"]
-            config = ModelConfig(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()},
-            )
+            config = ModelConfig(**_fields(header["config"]))
             tokeniser = Tokeniser(tuple(header["vocabulary"]), config.sentence_length)
-            n = header["normaliser"]
-            normaliser = Normaliser(**{k: tuple(v) if isinstance(v, list) else v for k, v in n.items()})
+            normaliser = Normaliser(**_fields(header["normaliser"]))
             stored = header["spec"]
         except (KeyError, TypeError) as error:
             raise WeightsError(f"{path} lacks a part of its header ({error!r}): train it again") from error
@@ -208,6 +204,11 @@ def check_same_spec(stored: dict[str, Any], needed: PolicySpec, mine: str, their
                 f"spec field {name!r} is {stored.get(name)!r} in {mine} but {plain!r} in {theirs}: use weights that "
                 "were made for it, or train them with 'vlamem pretrain'"
             )
+
+
+def _fields(stored: dict[str, Any]) -> dict[str, Any]:
+    """Dataclass fields from JSON, where a tuple is a list."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -89,7 +89,8 @@ def pretrain(
     """Trains on the frames in `directories` and writes the weights to `out`; returns the held-out metrics.
 
     With `resume`, a training that was stopped goes on where its last checkpoint was; the frames may have grown since.
-    `start_from` takes weights to begin with. Raises FramesError and WeightsError for what cannot be read or does not fit.
+    `start_from` takes weights to begin with. Raises FramesError and WeightsError for what cannot be read or is of
+    other sizes.
     """
     options = options or PretrainOptions()
     torch.set_num_threads(options.threads)
