@@ -19,7 +19,7 @@ COLOURS = {
 }
 SHAPES = ("cube", "cylinder", "ball")
 SIZE = 84
-CENTRE, HALF = np.array([0.5, 0.0]), 0.3
+CENTRE, HALF = np.array([0.0, 0.0]), 0.3
 
 
 def meta() -> FramesMeta:

@@ -189,7 +189,7 @@ class Batches:
                 images, padded, rng.integers(0, 2 * shift + 1, (len(rows), 2)), strict=True
             ):
                 image[:] = wide[dy : dy + size, dx : dx + size]
-        return patches(torch.from_numpy(images)).contiguous(memory_format=torch.channels_last)
+        return patches(images)
 
     def _name_objects(
         self, objects: NDArray[np.float32], rng: np.random.Generator

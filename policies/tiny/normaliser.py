@@ -19,8 +19,8 @@ class Normaliser:
         label_scale: length that a position label of 1 stands for in the training losses [m].
     """
 
-    position_centre: tuple[float, float, float] = (0.5, 0.0, 0.2)
-    position_scale: float = 0.25
+    position_centre: tuple[float, float, float] = (0.0, 0.0, 0.12)
+    position_scale: float = 0.2
     opening_scale: float = 0.08
     label_scale: float = 0.1
 

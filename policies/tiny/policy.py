@@ -62,10 +62,9 @@ def spec_of(config: ModelConfig, normaliser: Normaliser) -> PolicySpec:
     )
 
 
-def images_to_network(images: Tensor) -> Tensor:
+def images_to_network(images: NDArray[np.uint8]) -> Tensor:
     """uint8 [B, S, S, 3] to the trunk's patches, -1..1, float32."""
-    x = patches(images).contiguous(memory_format=torch.channels_last)
-    return x.float() / 127.5 - 1.0
+    return patches(images).float() / 127.5 - 1.0
 
 
 class TinyVLA:
@@ -117,7 +116,7 @@ class TinyVLA:
     def encode(self, obs: Observation) -> Encoding:
         """z [B, D], key [B, K] and the conditioning; raises ValueError naming a camera or size that does not fit."""
         with torch.inference_mode():
-            cameras = [images_to_network(torch.from_numpy(self._image(obs, c))) for c in self.spec.cameras]
+            cameras = [images_to_network(self._image(obs, c)) for c in self.spec.cameras]
             raw = np.asarray(obs.proprioception, np.float32)
             if raw.shape != (len(obs.instruction), self.spec.proprioception_size):
                 raise ValueError(
@@ -183,7 +182,7 @@ class TinyVLA:
                 f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 "
                 f"[{len(obs.instruction)}, {size}, {size}, 3]"
             )
-        return np.array(image)
+        return image
 
     def _context(self, sentences: list[str]) -> Tensor:
         """[B, C]; each sentence is encoded once, alone, so that a row never depends on its neighbours."""
