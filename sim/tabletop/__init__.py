@@ -3,6 +3,8 @@
 The simulator is imported when an environment is made, not when tasks are listed.
 """
 
+import ctypes.util
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,11 @@ from vlamem.sim.suite import RenderProfile, SuiteError, TaskInfo
 if TYPE_CHECKING:
     from vlamem.sim.tabletop.env import TabletopEnv
 
-__all__ = ["SUITE", "TabletopSuite", "register_gymnasium"]
+if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
+    # MuJoCo reads it when it is imported, and without it asks for a window system
+    os.environ["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+
+__all__ = ["SUITE", "TabletopSuite", "make_env", "register_gymnasium"]
 
 
 class TabletopSuite:
@@ -51,6 +57,12 @@ class TabletopSuite:
 SUITE = TabletopSuite()
 
 
+def make_env(**options: Any) -> "TabletopEnv":
+    """SUITE.make as a function, for gymnasium's registry (which passes `render_mode` too)."""
+    options.pop("render_mode", None)
+    return SUITE.make(**options)
+
+
 def register_gymnasium() -> list[str]:
     """Registers every task with gymnasium as `vlamem/Tabletop-<Task>-v0` and returns the ids."""
     import gymnasium
@@ -60,6 +72,6 @@ def register_gymnasium() -> list[str]:
         words = "".join(w.capitalize() for w in name.split("_"))
         identifier = f"vlamem/Tabletop-{words}-v0"
         if identifier not in gymnasium.registry:
-            gymnasium.register(identifier, entry_point="vlamem.sim.tabletop:SUITE.make", kwargs={"task": name})
+            gymnasium.register(identifier, entry_point="vlamem.sim.tabletop:make_env", kwargs={"task": name})
         ids.append(identifier)
     return ids

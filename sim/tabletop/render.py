@@ -1,10 +1,13 @@
 """Cameras. `fast` leaves out shadows, reflections and multisampling; `faithful` draws everything."""
 
+import atexit
 from typing import Literal
 
 import mujoco
 import numpy as np
 from jaxtyping import UInt8
+
+from vlamem.sim.gl import choose
 
 Profile = Literal["fast", "faithful"]
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}
@@ -21,7 +24,12 @@ class Cameras:
         if self._fast:
             model.vis.quality.offsamples = 0
             model.vis.quality.shadowsize = 0
-        self._renderer = mujoco.Renderer(model, size, size)
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except Exception:
+            choose()  # says which backend is broken and the mend, if that is the reason
+            raise
+        atexit.register(self.close)
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[1] = 1
@@ -40,4 +48,5 @@ class Cameras:
 
     def close(self) -> None:
         """Frees the GL context."""
+        atexit.unregister(self.close)
         self._renderer.close()

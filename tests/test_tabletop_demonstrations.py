@@ -1,0 +1,101 @@
+"""Demonstrations: what is recorded, that it is reproducible and resumable, and that nothing leaks the answer."""
+
+import numpy as np
+import pytest
+
+from vlamem.policies.tiny.frames import Frames, complete_shards
+from vlamem.sim.tabletop import SUITE
+from vlamem.sim.tabletop.collect import Collection, collect
+from vlamem.sim.tabletop.demonstrations import HORIZON, Disturbance, frames_meta, plan, record
+from vlamem.sim.tabletop.language import all_goals
+from vlamem.sim.tabletop.leak import probe
+
+
+@pytest.fixture
+def env():
+    made = SUITE.make("recall_colour")
+    yield made
+    made.close()
+
+
+def test_same_episode_is_recorded_the_same_whatever_came_before(env):
+    first = record(env, 3)
+    record(env, 5)
+    again = record(env, 3)
+    assert first is not None
+    for name, column in first.items():
+        np.testing.assert_array_equal(column, again[name], err_msg=name)
+
+
+def test_chunks_are_the_experts_actions_and_stop_at_the_go_signal(env):
+    frames = record(env, 0, disturbance=Disturbance(share=0.0))
+    go = frames["categories"][:, 1].astype(bool)
+    waiting = frames["chunk_valid"][~go].sum(1)
+    ticks_left = frames["tick"][go].min() - frames["tick"][~go]
+    assert (waiting <= np.maximum(ticks_left, 1)).all()
+    assert np.abs(frames["chunk"]).max() <= 1.0
+    assert frames["chunk"].shape[1:] == (HORIZON, 7)
+
+
+def test_both_sentences_are_recorded_with_the_same_pixels(env):
+    frames = record(env, 1)
+    own, told = frames["goal"][0]
+    assert all_goals()[own].key == "recall_colour"
+    assert all_goals()[told].key == "touch"
+
+
+def test_pushed_frames_are_left_out_and_the_expert_recovers(env):
+    hard = Disturbance(share=1.0, every=6.0, strength=1.0)
+    frames = record(env, 2, disturbance=hard)
+    assert frames is not None
+    assert not frames["chunk_valid"].all()
+
+
+def test_plan_gives_every_episode_to_one_worker():
+    episodes = {"touch": 5, "push": 3}
+    given = [list(plan(episodes, w, 2)) for w in range(2)]
+    assert sorted(given[0] + given[1]) == sorted((t, e) for t, n in episodes.items() for e in range(n))
+
+
+def test_recording_with_two_processes_resumes_where_it_stopped(tmp_path):
+    few = Collection({"touch": 2}, tmp_path, workers=2, shard_frames=1)
+    collect(few, lambda *_: None)
+    kept = {p: p.stat().st_mtime_ns for w in (0, 1) for p in complete_shards(tmp_path / f"worker-{w}")}
+    counts = []
+    collect(Collection({"touch": 4}, tmp_path, workers=2, shard_frames=1), lambda *c: counts.append(c))
+    assert counts[-1] == (4, 0)
+    assert all(p.stat().st_mtime_ns == t for p, t in kept.items())
+    frames = Frames([tmp_path / "worker-0", tmp_path / "worker-1"])
+    assert sorted(set(frames.columns["episode"].tolist())) == [0, 1, 2, 3]
+
+
+def test_collecting_an_unknown_task_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown task 'tuch'"):
+        collect(Collection({"tuch": 1}, tmp_path), lambda *_: None)
+
+
+def test_meta_indexes_every_goal():
+    assert len(frames_meta("test").goals) == len(all_goals())
+
+
+@pytest.mark.parametrize(("task", "episodes"), [("recall_colour", 60), ("shell_game", 60), ("put_back", 40)])
+def test_nothing_after_the_cue_tells_the_answer(task, episodes):
+    made = SUITE.make(task)
+    found = probe(made, episodes)
+    made.close()
+    assert found.p_value > 0.001
+    if task == "shell_game":  # the control: the same probe does find the ball while it can be seen
+        assert found.cue_accuracy > found.chance + 0.2
+
+
+def test_lerobot_dataset_reads_back(tmp_path):
+    pytest.importorskip("lerobot")
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from vlamem.sim.tabletop.lerobot_dataset import REPO_ID, write_lerobot
+
+    write_lerobot({"press": 1}, tmp_path, 64, lambda *_: None)
+    dataset = LeRobotDataset(REPO_ID, root=tmp_path / "dataset")
+    assert dataset.num_episodes == 1
+    assert bool(dataset[len(dataset) - 1]["next.success"])
+    assert dataset[0]["observation.images.wrist"].shape == (3, 64, 64)
