@@ -62,7 +62,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.observation_space = gymnasium.spaces.Dict(
             {
                 **dict.fromkeys(CAMERAS, image),
-                "proprioception": gymnasium.spaces.Box(-np.inf, np.inf, (8,), np.float32),
+                "proprioception": gymnasium.spaces.Box(-2.0, 2.0, (8,), np.float32),
                 "instruction": gymnasium.spaces.Text(200, charset="abcdefghijklmnopqrstuvwxyz ,"),
             }
         )
