@@ -18,6 +18,8 @@ from vlamem.sim.worker import THREADS, serve
 
 Job = tuple[str, int]
 _POLL_S = 0.5
+_START_S = 300.0
+"""Libraries load and scenes are built before the first step, slowly on a busy machine."""
 
 
 class RunRefusedError(ValueError):
@@ -136,10 +138,11 @@ def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:
             raise DiskFullError(body)
         seat.job = None
         return EpisodeRecord(**body)
-    if (seat.job or not seat.ready) and time.monotonic() - seat.clock.value > config.watchdog_s:
+    patience = config.watchdog_s if seat.ready else max(config.watchdog_s, _START_S)
+    if (seat.job or not seat.ready) and time.monotonic() - seat.clock.value > patience:
         seat.process.kill()
         seat.process.join()
-        return _lost(seat, config, f"no control step for {config.watchdog_s:g} s: the worker hung and was replaced")
+        return _lost(seat, config, f"no control step for {patience:g} s: the worker hung and was replaced")
     return None
 
 

@@ -108,7 +108,8 @@ def open_folder(config: RolloutConfig, fingerprint: dict[str, Any]) -> None:
     or a version, weights hash or renderer of the fingerprint; OSError when the folder cannot be written.
     """
     path = config.out / "run.json"
-    now = {"version": PLAN_VERSION, "configuration": config.results_depend_on(), "fingerprint": fingerprint}
+    marks = {key: value for key, value in fingerprint.items() if key != "command"}
+    now = {"version": PLAN_VERSION, "configuration": config.results_depend_on(), "fingerprint": marks}
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))

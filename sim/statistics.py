@@ -1,11 +1,11 @@
-"""Intervals and tests behind every figure that the project reports."""
+"""Intervals and tests behind every figure that the project reports; scipy, slow to load, is imported where used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def wilson95(successes: int, n: int) -> tuple[float, float]:
         raise ValueError(f"{successes} successes of {n} trials is impossible: expected 0 <= successes <= n")
     if n == 0:
         return 0.0, 1.0
+    from scipy import stats
+
     interval = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -62,6 +64,8 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     discordant = only_first + only_second
     if discordant == 0:
         return 1.0
+    from scipy import stats
+
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue)
 
 
@@ -77,7 +81,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDi
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     n, only_first, only_second = a.size, int((a & ~b).sum()), int((~a & b).sum())
     p10, p01 = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
-    half = float(stats.norm.ppf(0.975)) * sqrt((p10 + p01 - (p10 - p01) ** 2) / (n + 2))
+    half = NormalDist().inv_cdf(0.975) * sqrt((p10 + p01 - (p10 - p01) ** 2) / (n + 2))
     return PairedDifference(
         n,
         (only_first - only_second) / n,
@@ -99,6 +103,8 @@ def mean95(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     mean = float(x.mean())
     if x.size < 2:
         return mean, None
+    from scipy import stats
+
     half = float(stats.t.ppf(0.975, x.size - 1) * x.std(ddof=1) / sqrt(x.size))
     return mean, (mean - half, mean + half)
 

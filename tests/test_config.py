@@ -1,0 +1,114 @@
+"""scripts/config.py and scripts/main.py"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from vlamem.scripts.config import ConfigError, load_config, preset, read_yaml
+from vlamem.scripts.main import VERBS, main
+from vlamem.sim.plan import RolloutConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a test."""
+
+    name: str
+    count: int
+    share: float
+    tasks: tuple[str, ...]
+    where: Path
+    loud: bool
+    pace: Literal["slow", "fast"]
+    limit: int | None
+
+
+TEXT = "name: x\ncount: 3\nshare: 1\ntasks: [a, b]\nwhere: runs\nloud: true\npace: fast\nlimit: null\n"
+
+
+def test_yaml_fills_every_kind_of_field() -> None:
+    options = Options(**read_yaml(TEXT, Options, "f.yaml"))
+    assert options == Options("x", 3, 1.0, ("a", "b"), Path("runs"), True, "fast", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("coutn: 3", "unknown key 'coutn': did you mean 'count'"),
+        ("zzz: 3", "known keys: name, count"),
+        ("count: many", r"f.yaml: count is 'many' \(str\): expected int"),
+        ("count: 1.5", "expected int"),
+        ("count: true", "expected int"),
+        ("tasks: a", "expected a list"),
+        ("tasks: [1]", r"tasks\[0\] is 1"),
+        ("pace: medium", "choose one of 'slow', 'fast'"),
+        ("- a", "holds a list"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_yaml_that_does_not_fit_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        read_yaml(text, Options, "f.yaml")
+
+
+def test_command_line_wins_over_file_and_file_over_preset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("episodes: 7\nseed: 3\n")
+    config = load_config(RolloutConfig, "rollout", ["--config", str(file), "--seed", "9", "--tasks", "a", "b"], "")
+    default = preset(RolloutConfig, "rollout")
+    assert (config.episodes, config.seed, config.tasks) == (7, 9, ("a", "b"))
+    assert config.size == default.size
+
+
+def test_a_missing_config_file_or_value_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", "--config", str(tmp_path / "gone.yaml")]) == 2
+    assert main(["rollout", "--config"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_an_unknown_option_exits_2_and_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["rollout", "--episode", "3"])
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert "--episodes" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "file", sorted(p.name for p in resources.files("vlamem.configs").iterdir() if p.name.endswith(".yaml"))
+)
+def test_every_preset_is_a_mapping(file: str) -> None:
+    body: Any = yaml.safe_load((resources.files("vlamem.configs") / file).read_text(encoding="utf-8"))
+    assert isinstance(body, dict)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_of_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"vlamem {verb} " in said.partition("xample: ")[2]
+
+
+def test_general_help_lists_the_verbs_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from vlamem.scripts.main import main; main(['--help']);"
+        "print([m for m in ('numpy', 'jax', 'torch', 'tyro', 'yaml', 'rich') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(verb in said for verb in VERBS)
+    assert said.endswith("[]\n")
+
+
+def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rolout"]) == 2
+    assert "did you mean 'rollout'" in capsys.readouterr().err
+    assert main([]) == 2
+    assert main(["--version"]) == 0

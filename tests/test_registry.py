@@ -1,0 +1,54 @@
+"""policies/registry.py"""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from vlamem.policies.registry import PolicyError, find_policy, load_policy
+
+
+def test_a_weights_file_is_found_with_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"weights")
+    source = find_policy(str(path))
+    assert source.weights == path
+    assert source.sha256 == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_damaged_weights_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"mine\.safetensors"):
+        load_policy(find_policy(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("tinny", "did you mean 'tiny'"),
+        ("expret", "did you mean 'expert'"),
+        ("zzz", "or a .safetensors file"),
+        ("gone.safetensors", "no weights at gone"),
+    ],
+)
+def test_an_unknown_policy_names_the_nearest(name: str, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint):
+        find_policy(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("point_mass:nothing", "is not there"),
+        ("no_such_module:policy", "needs the module 'no_such_module'"),
+        ("expert", "made by a suite"),
+    ],
+)
+def test_a_policy_that_cannot_be_loaded_says_why(name: str, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint):
+        load_policy(find_policy(name))
+
+
+def test_a_policy_of_ones_own_is_made_by_its_factory() -> None:
+    assert load_policy(find_policy("point_mass:policy")).spec.name == "points"
