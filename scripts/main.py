@@ -57,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"vlamem {verb}: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, e.g. head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         if os.environ.get("VLAMEM_TRACEBACK"):
             raise
