@@ -4,7 +4,7 @@ Every tick is simulated, about every third is rendered: the chunk of a frame com
 most of the cost. Now and then the hand is pushed away for a few ticks, so that the frames show how to recover.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +163,7 @@ def _chunks(
     return chunks, valid
 
 
-def plan(episodes: dict[str, int], worker: int, workers: int) -> Iterator[tuple[str, int]]:
+def plan(episodes: Mapping[str, int], worker: int, workers: int) -> Iterator[tuple[str, int]]:
     """The (task, episode) pairs of one worker, tasks interleaved so that a part of the whole is a fair sample."""
     most = max(episodes.values())
     turns = sorted((e / n, name, e) for name, n in episodes.items() for e in range(n) if e < most)

@@ -40,11 +40,12 @@ _BLOCK_MASS = 0.06
 
 def _geom(parent: ET.Element, name: str, kind: str, size: str, solid: bool = True, **more: str) -> None:
     contact = {} if solid else {"contype": "0", "conaffinity": "0"}
-    ET.SubElement(parent, "geom", name=name, type=kind, size=size, group="1", **contact, **more)
+    given = {"name": name, "type": kind, "size": size, "group": "1"} | contact | more
+    ET.SubElement(parent, "geom", given)
 
 
 def _body(name: str, **more: str) -> ET.Element:
-    return ET.Element("body", name=name, pos=f"{PARKED[0]} {PARKED[1]} {PARKED[2]}", **more)
+    return ET.Element("body", {"name": name, "pos": f"{PARKED[0]} {PARKED[1]} {PARKED[2]}"} | more)
 
 
 def _block(i: int) -> ET.Element:
@@ -55,10 +56,10 @@ def _block(i: int) -> ET.Element:
     ET.SubElement(body, "inertial", pos="0 0 0", mass=str(_BLOCK_MASS), diaginertia=f"{inertia} {inertia} {inertia}")
     touch = {"friction": "0.6 0.02 0.002", "condim": "4", "solimp": "0.95 0.99 0.001", "solref": "0.01 1"}
     half = str(BLOCK_HALF)
-    _geom(body, f"block{i}_cube", "box", f"{half} {half} {half}", **touch)
-    _geom(body, f"block{i}_cylinder", "cylinder", f"{half} {half}", **touch)
+    _geom(body, f"block{i}_cube", "box", f"{half} {half} {half}", True, **touch)
+    _geom(body, f"block{i}_cylinder", "cylinder", f"{half} {half}", True, **touch)
     ball = dict(touch, condim="6", friction="0.6 0.02 0.01")
-    _geom(body, f"block{i}_ball", "sphere", half, **ball)
+    _geom(body, f"block{i}_ball", "sphere", half, True, **ball)
     return body
 
 

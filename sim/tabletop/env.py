@@ -1,6 +1,6 @@
 """A tabletop task as a gymnasium environment."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -38,7 +38,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         guessing: replaces what the scripted expert knows of the answer by a random choice.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012  # gymnasium declares it
     action_spec: ActionSpec = OSC_POSE
     control_hz: float = CONTROL_HZ
     cameras: tuple[str, ...] = tuple(CAMERAS)

@@ -82,7 +82,7 @@ def _features(env: TabletopEnv) -> Float[np.ndarray, "d"]:
         seen[c][: size * _POOL, : size * _POOL].reshape(size, _POOL, size, _POOL, 3).mean((1, 3)).ravel() / 255
         for c in CAMERAS
     ]
-    return np.concatenate([*pooled, seen["proprioception"]]).astype(np.float64)
+    return np.asarray(np.concatenate([*pooled, seen["proprioception"]]), np.float64)
 
 
 def _cross_validated(x: Float[np.ndarray, "n d"], y: Int[np.ndarray, "n"]) -> tuple[float, int]:

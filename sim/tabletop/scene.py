@@ -273,7 +273,7 @@ class Scene:
         quat = np.empty(4)
         mujoco.mju_mat2Quat(quat, self.data.site_xmat[self._site])
         leading = quat[np.argmax(np.abs(quat))]
-        return np.concatenate([self.hand, quat * np.sign(leading), [self.opening]]).astype(np.float32)
+        return np.array([*self.hand, *(quat * np.sign(leading)), self.opening], np.float32)
 
     def touched(self) -> set[str]:
         """Names of the bodies that the gripper is in contact with."""

@@ -99,7 +99,7 @@ class Push(Skill):
     distractors = 1
 
     def layout(self, scene: "Scene", rng: np.random.Generator, novel: bool | None) -> None:
-        self.square = np.zeros(2)
+        self.square: np.ndarray = np.zeros(2)
         while True:
             self.square = scatter(rng, 1, 0.0)[0] * 0.75
             self.lay_blocks(scene, rng, novel, apart=0.12, taken=[self.square])
