@@ -65,23 +65,23 @@ def find_policy(name: str) -> PolicySource:
 def load_policy(source: PolicySource) -> FrozenPolicy:
     """Loads what `find_policy` found. "package.module:FACTORY" is called without arguments.
 
-    Raises PolicyError when its libraries are not installed, and whatever the policy raises for weights of another spec,
-    truncated or changed ones.
+    Raises PolicyError when a policy of your own cannot be imported, ModuleNotFoundError without torch, and whatever the
+    policy raises for weights of another spec, truncated or changed ones.
     """
-    try:
-        if source.weights is not None:
-            from vlamem.policies.tiny.policy import TinyVLA
+    if source.weights is not None:
+        from vlamem.policies.tiny.policy import TinyVLA
 
-            return TinyVLA.load(source.weights)
-        if ":" in source.name:
-            module, _, factory = source.name.partition(":")
-            policy: FrozenPolicy = getattr(importlib.import_module(module), factory)()
-            return policy
+        return TinyVLA.load(source.weights)
+    if source.name in EXPERTS:
+        raise PolicyError(f"policy '{source.name}' is scripted and made by a suite: use it in 'vlamem rollout'")
+    module, _, attribute = source.name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise PolicyError(
-            f"policy '{source.name}' needs the module '{error.name}': pip install 'vlamem[torch]' brings the shipped "
-            "policy's"
+            f"policy '{source.name}' needs the module '{error.name}': is it installed and on the path?"
         ) from error
     except AttributeError as error:
         raise PolicyError(f"policy '{source.name}' is not there ({error}): expected package.module:FACTORY") from error
-    raise PolicyError(f"policy '{source.name}' is scripted and made by a suite: use it in 'vlamem rollout'")
+    policy: FrozenPolicy = factory()
+    return policy

@@ -13,6 +13,16 @@ VERBS = {
     "doctor": "check versions, rendering, devices and weights, and say what to mend",
 }
 """One line for each module of this folder; `scripts/<verb, - as _>.py` has `main(arguments) -> exit status`."""
+_EXTRAS = {
+    "torch": "torch",
+    "mujoco": "sim",
+    "robosuite": "sim",
+    "gymnasium": "sim",
+    "av": "sim",
+    "matplotlib": "sim",
+    "lerobot": "lerobot",
+}
+"""Modules that the core does without, and the extra that brings each."""
 
 _USAGE = """\
 usage: vlamem VERB [options]      memory for frozen vision-language-action policies
@@ -60,6 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, e.g. head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"vlamem {verb}: needs {error.name}: pip install 'vlamem[{extra}]'", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         if os.environ.get("VLAMEM_TRACEBACK"):
             raise

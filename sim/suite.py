@@ -107,16 +107,17 @@ def load_attribute(path: str) -> Any:
 def load_suite(name: str) -> Suite:
     """The suite called `name`: a registered one, or one of your own given as "package.module:ATTRIBUTE".
 
-    Raises SuiteError for an unknown name, and for a suite whose simulator is not installed.
+    Raises SuiteError for an unknown name, and for one of your own that cannot be imported.
     """
     if name not in _SUITES and ":" not in name:
         raise SuiteError(f"unknown suite '{name}': {_nearest(name, list(_SUITES))}")
+    if name in _SUITES:
+        known: Suite = load_attribute(_SUITES[name])
+        return known
     try:
-        suite: Suite = load_attribute(_SUITES.get(name, name))
+        suite: Suite = load_attribute(name)
     except ModuleNotFoundError as error:
-        raise SuiteError(
-            f"suite '{name}' needs the module '{error.name}': install the simulator with pip install 'vlamem[sim]'"
-        ) from error
+        raise SuiteError(f"suite '{name}' needs the module '{error.name}': is it installed and on the path?") from error
     except AttributeError as error:
         raise SuiteError(f"suite '{name}' is not there ({error}): expected package.module:ATTRIBUTE") from error
     return suite

@@ -42,7 +42,7 @@ def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutC
     try:
         player = Player(config, beat)
         player.check(first_task)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         say("refused", str(error))
         return
     try:
