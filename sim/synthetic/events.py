@@ -17,7 +17,7 @@ class EventConfig:
         ticks: T.
         rates: event rates, 0 to 1; each row draws one of them.
         lookalikes: share of key-and-value ticks without the event mark.
-        repeats: share of events that say what is known.
+        repeats: share of ticks that say what is known already.
         queries: share of ticks that ask.
         noise: standard deviation of the sensory noise, a dimension.
     """
@@ -27,7 +27,7 @@ class EventConfig:
     lookalikes: float = 0.2
     repeats: float = 0.1
     queries: float = 0.15
-    noise: float = 0.1
+    noise: float = 0.05
 
     def __post_init__(self) -> None:
         if not self.rates or min(self.rates) <= 0:
@@ -37,9 +37,7 @@ class EventConfig:
             raise ValueError(f"shares of events, look-alikes, repeats and queries add up to {total:.3g}, above 1")
 
 
-def draw_kinds(
-    key: Array, ticks: int, shares: list[tuple[Kind, Float[Array, "B"]]], batch: int
-) -> Int[Array, "T B"]:
+def draw_kinds(key: Array, ticks: int, shares: list[tuple[Kind, Float[Array, "B"]]], batch: int) -> Int[Array, "T B"]:
     """Each tick's kind, independently, by its share; what is left over is noise."""
     u = jax.random.uniform(key, (ticks, batch))
     kind, low = jnp.full((ticks, batch), Kind.NOISE), jnp.zeros(batch)

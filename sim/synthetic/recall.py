@@ -56,11 +56,10 @@ def recall_streams(key: Array, config: RecallConfig, vocabulary: Vocabulary, bat
     # position of each tick within its row's bindings; the bindings end where the queries start
     at = jnp.arange(config.binding_ticks)[:, None] - (config.binding_ticks - total)
     order = jax.vmap(lambda k: jax.random.permutation(k, keys))(jax.random.split(for_order, batch))
-    again = jnp.argsort(jnp.where(jnp.arange(keys) < count[:, None], jax.random.uniform(for_second, (batch, keys)), 2.0))
+    shuffle = jax.random.uniform(for_second, (batch, keys))
+    again = jnp.argsort(jnp.where(jnp.arange(keys) < count[:, None], shuffle, 2.0))
     slot = jnp.where(at < count, at, jnp.take_along_axis(again, jnp.clip(at - count, 0, keys - 1).T, axis=1).T)
     events_key = jnp.take_along_axis(order, jnp.clip(slot, 0, keys - 1).T, axis=1).T
-    kind = jnp.concatenate(
-        [jnp.where(at >= 0, Kind.EVENT, Kind.NOISE), jnp.full((config.queries, batch), Kind.QUERY)]
-    )
+    kind = jnp.concatenate([jnp.where(at >= 0, Kind.EVENT, Kind.NOISE), jnp.full((config.queries, batch), Kind.QUERY)])
     events_key = jnp.concatenate([events_key, jnp.zeros((config.queries, batch), events_key.dtype)])
     return emit(for_emit, bind(for_bind, kind, events_key, vocabulary), vocabulary, config.noise)

@@ -123,9 +123,7 @@ def _value_after(event: Bool[Array, "T B N"], change: Int[Array, "T B"], values:
     return jnp.cumsum(jnp.where(event, added, 0), axis=0) % values
 
 
-def bind(
-    key: Array, kind: Int[Array, "T B"], events_key: Int[Array, "T B"], vocabulary: Vocabulary
-) -> Bound:
+def bind(key: Array, kind: Int[Array, "T B"], events_key: Int[Array, "T B"], vocabulary: Vocabulary) -> Bound:
     """Works out keys, values and answers from what was decided.
 
     Events take their key from `events_key`; repeats and queries take one of the keys that are known by then, and are

@@ -34,7 +34,7 @@ class SurpriseConfig:
     def __post_init__(self) -> None:
         total = self.rate + self.loud_rate + self.queries
         if not 0 < self.rate < 1 or total > 1:
-            raise ValueError(f"shares of events, loud changes and queries must lie in (0, 1], they add up to {total:.3g}")
+            raise ValueError(f"shares of events, loud changes and queries add up to {total:.3g}, expected (0, 1]")
         if not 0 < self.quiet < self.loud:
             raise ValueError(f"quiet {self.quiet} must be above 0 and below loud {self.loud}")
 

@@ -1,0 +1,240 @@
+"""Training of memories over recorded or generated features; the frozen policy is never touched.
+
+One jitted update for AURA-Mem and for every baseline; a run depends on its key alone, so that seeds run side by side.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from vlamem.memory.aura.losses import Batch, Losses, counterfactual_loss, straight_through_loss
+from vlamem.memory.aura.step import AuraMemory
+from vlamem.memory.protocol import Memory, Params, scan
+
+OPTIMIZERS = ("adamw", "muon", "adafactor")
+SIGNALS = ("straight-through", "counterfactual")
+
+Draw = Callable[[Array], Batch]
+"""A batch from a JAX key; jitted and vmapped over seeds."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a memory is trained.
+
+    Attributes:
+        updates: gradient updates.
+        learning_rate: at its peak; warmed up over the first tenth, then a cosine down to a twentieth.
+        optimizer: one of OPTIMIZERS; adafactor keeps no full second moments, for little memory.
+        weight_decay: of matrices; vectors and scalars are not decayed.
+        clip: bound on the global gradient norm.
+        signal: what trains a learned gate, one of SIGNALS.
+        copies: runs a row of the counterfactual signal.
+        write_cost: cost of writing at every tick, in units of the action error.
+        ramp: shares of the updates between which the write cost rises from a twentieth to the whole; a gate that is
+            charged before its memory is of use closes for good.
+        rate: writes per tick that a Lagrange multiplier holds, in (0, 1]; None leaves write_cost as it is.
+        gain: step of the multiplier per update, for a rate that is off by its own size.
+        multipliers: range of the multiplier; below 0 it pays for writes, above what the action error asks for.
+    """
+
+    updates: int = 500
+    learning_rate: float = 3e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    signal: str = "straight-through"
+    copies: int = 4
+    write_cost: float = 0.1
+    ramp: tuple[float, float] = (0.3, 0.7)
+    rate: float | None = None
+    gain: float = 0.05
+    multipliers: tuple[float, float] = (-4.0, 8.0)
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
+        if self.signal not in SIGNALS:
+            raise ValueError(f"signal {self.signal!r} is not one of {', '.join(SIGNALS)}")
+        if self.rate is not None and not 0 < self.rate <= 1:
+            raise ValueError(f"rate {self.rate} is outside (0, 1]: it is the share of ticks that may write")
+        if self.updates < 1 or self.learning_rate <= 0:
+            raise ValueError(f"updates {self.updates} and learning_rate {self.learning_rate} must be positive")
+
+
+class Training(NamedTuple):
+    """A run under way.
+
+    Attributes:
+        params: of the memory.
+        optimizer: state of the optimizer.
+        multiplier: cost per write in force; 1 and unused where no rate is asked.
+        rate: writes per tick, averaged over the last updates.
+    """
+
+    params: Params
+    optimizer: Any
+    multiplier: Float[Array, ""]
+    rate: Float[Array, ""]
+
+
+class Pace(NamedTuple):
+    """What changes from update to update; traced, so that no schedule needs a compilation of its own.
+
+    Attributes:
+        learning_rate: of this update.
+        cost: cost of writing at every tick; multiplies the multiplier where a rate is asked.
+    """
+
+    learning_rate: Float[Array, ""]
+    cost: Float[Array, ""]
+
+
+def pace(config: TrainConfig, i: int) -> Pace:
+    """Learning rate and write cost of update i, 0 to config.updates - 1."""
+    done, warm = i / config.updates, 0.1
+    fall = math.cos(math.pi * (done - warm) / (1 - warm))
+    shape = 0.1 + 0.9 * done / warm if done < warm else 0.05 + 0.475 * (1 + fall)
+    start, end = config.ramp
+    ramp = min(1.0, max(0.05, (done - start) / max(end - start, 1e-9)))
+    cost = ramp * (config.write_cost if config.rate is None else 1.0)
+    return Pace(jnp.asarray(config.learning_rate * shape), jnp.asarray(cost))
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimizer called `config.optimizer` for a learning rate of 1; `update` scales its steps."""
+
+    def matrices(params: Params) -> Any:
+        return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+    if config.optimizer == "adamw":
+        inner = optax.adamw(1.0, weight_decay=config.weight_decay, mask=matrices)
+    elif config.optimizer == "muon":
+        inner = optax.contrib.muon(1.0, weight_decay=config.weight_decay, weight_decay_mask=matrices)
+    else:
+        inner = optax.adafactor(1.0, multiply_by_parameter_scale=False, min_dim_size_to_factor=32)
+    return optax.chain(optax.clip_by_global_norm(config.clip), inner)
+
+
+def standardised(params: Params, zs: Float[Array, "... D"]) -> Params:
+    """`params` with `mean` and `scale` measured on `zs`; a component that hardly varies keeps a bounded scale."""
+    flat = zs.reshape(-1, zs.shape[-1])
+    spread = jnp.std(flat, axis=0)
+    floor = jnp.maximum(1e-2 * jnp.mean(spread), 1e-6)
+    return params._replace(mean=jnp.mean(flat, axis=0), scale=1.0 / jnp.maximum(spread, floor))
+
+
+def begin(memory: Memory, config: TrainConfig, draw: Draw, key: Array) -> Training:
+    """Fresh parameters, standardised on a first batch, and a fresh optimizer."""
+    for_params, for_batch = jax.random.split(key)
+    params = standardised(memory.init_params(for_params), draw(for_batch).zs)
+    rate = jnp.asarray(1.0 if config.rate is None else config.rate, jnp.float32)
+    return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate)
+
+
+def update(
+    memory: Memory, config: TrainConfig, training: Training, batch: Batch, key: Array, at: Pace
+) -> tuple[Training, Losses]:
+    """One gradient update, and one step of the multiplier (or of a control gate's threshold) towards the asked rate."""
+    cost = training.multiplier * at.cost
+
+    def loss(params: Params) -> tuple[Float[Array, ""], Losses]:
+        if config.signal == "counterfactual":
+            if not isinstance(memory, AuraMemory):
+                raise ValueError(f"the counterfactual signal trains an AURA gate, not {type(memory).__name__}")
+            return counterfactual_loss(memory, params, batch, cost, key, config.copies)
+        return straight_through_loss(memory, params, batch, cost, key)
+
+    grads, losses = jax.grad(loss, has_aux=True)(training.params)
+    steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
+    params = optax.apply_updates(training.params, jax.tree.map(lambda step: at.learning_rate * step, steps))
+    rate = 0.9 * training.rate + 0.1 * losses.rate
+    multiplier = training.multiplier
+    if config.rate is not None:
+        off = rate / config.rate - 1.0
+        # an integral alone would wind itself up on a rate out of reach: both its step and its range are bounded
+        multiplier = jnp.clip(multiplier + config.gain * jnp.clip(off, -1.0, 1.0), *config.multipliers)
+        if isinstance(memory, AuraMemory) and "threshold" in params.gate:
+            held = params.gate["threshold"] + 0.1 * (losses.rate - config.rate)
+            params = params._replace(gate=params.gate | {"threshold": held})
+    return Training(params, optimizer, multiplier, rate), losses
+
+
+@cache
+def _compiled(memory: Memory, config: TrainConfig) -> Callable[..., tuple[Training, Losses]]:
+    """`update` over a leading axis of seeds; kept, so that streams of one shape share one compilation."""
+
+    def one(training: Training, batch: Batch, key: Array, at: Pace) -> tuple[Training, Losses]:
+        return update(memory, config, training, batch, key, at)
+
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, Pace(0, None))), donate_argnums=0)
+
+
+def train(
+    memory: Memory,
+    config: TrainConfig,
+    draws: Sequence[tuple[float, Draw]],
+    keys: Array,
+    learning_rates: Sequence[float] | None = None,
+) -> tuple[Training, Losses]:
+    """Whole runs, one for each of the S `keys`, side by side in one compiled update.
+
+    `draws` is a curriculum: each draw is used until its share of the updates is done. All draw one batch shape.
+    `learning_rates` gives each run its own peak instead of config.learning_rate, for sweeps. Every array of the
+    Training has a leading axis S; the losses are [updates, S]. A run depends on its own key alone.
+    """
+    peaks = jnp.asarray(learning_rates or [config.learning_rate] * len(keys)) / config.learning_rate
+    batches = [(until, jax.jit(jax.vmap(draw))) for until, draw in draws]
+    fold = jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i)), in_axes=(0, None), out_axes=1)
+    split = jax.jit(fold)
+    first, rest = split(keys, 0)
+    training = jax.jit(jax.vmap(lambda key: begin(memory, config, draws[-1][1], key)))(first)
+    step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0)))
+    history: list[Losses] = []
+    for i in range(config.updates):
+        for_batch, for_update = split(rest, i)
+        draw = next((b for until, b in batches if i < until * config.updates), batches[-1][1])
+        at = pace(config, i)
+        at = at._replace(learning_rate=at.learning_rate * peaks)
+        training, losses = step(training, draw(for_batch), for_update, at)
+        history.append(losses)
+    return training, jax.tree.map(lambda *x: jnp.stack(x), *history)
+
+
+def with_threshold_moved(params: Params, by: Float[Array, ""]) -> Params:
+    """`params` of an AURA memory whose gate opens later by `by` in its own units."""
+    gate = dict(params.gate)
+    if "threshold" in gate:
+        gate["threshold"] = gate["threshold"] + by
+    elif "out_bias" in gate:
+        gate["out_bias"] = gate["out_bias"] - by
+    else:
+        raise ValueError("this gate has no threshold to move: its rate is fixed by its configuration")
+    return params._replace(gate=gate)
+
+
+def hold_rate(
+    memory: AuraMemory, params: Params, batch: Batch, rate: float | Float[Array, ""], reach: float = 8.0
+) -> Params:
+    """`params` with the gate's threshold moved, by bisection within +-`reach`, until it writes at `rate` on `batch`.
+
+    For the last per cents that a multiplier leaves over, and for control gates that need another arm's budget.
+    """
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = 0.5 * (low + high)
+        moved = with_threshold_moved(params, middle)
+        _, out = scan(memory, moved, memory.init(batch.zs.shape[1]), batch.zs, batch.resets, batch.events)
+        too_many = jnp.mean(out.wrote.astype(jnp.float32)) > rate
+        return jnp.where(too_many, middle, low), jnp.where(too_many, high, middle)
+
+    low, high = jax.lax.fori_loop(0, 16, halve, (jnp.asarray(-reach), jnp.asarray(reach)))
+    return with_threshold_moved(params, 0.5 * (low + high))

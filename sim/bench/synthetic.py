@@ -1,0 +1,283 @@
+"""The synthetic benchmark: every arm trained on a family's mixed streams, scored on each of its settings.
+
+Resumable arm by arm: each finished arm is one JSON file in the run folder, which a second run of the same preset takes
+as it is.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vlamem.memory.aura import AuraMemory
+from vlamem.memory.aura.weights import Header, TrainedFor, save_weights
+from vlamem.memory.protocol import Memory, Params, flatten, scan, state_bytes
+from vlamem.memory.training import TrainConfig, hold_rate, train
+from vlamem.sim.bench.synthetic_arms import (
+    ARMS,
+    AT_BUDGET,
+    BY_NAME,
+    FAMILIES,
+    Arm,
+    Setting,
+    batch_of,
+    curriculum,
+    marks,
+    settings,
+)
+from vlamem.sim.results import write_atomically
+from vlamem.sim.synthetic import KINDS, Kind, Streams, key_of
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much is run.
+
+    Attributes:
+        seeds: training runs an arm.
+        updates: of each run.
+        rows: streams a batch and a seed.
+        ticks: of a training stream.
+        scored_rows: streams a setting and a seed.
+        families: of FAMILIES.
+        arms: names of ARMS.
+        sweep: learning rates tried for each learner, one run of `sweep_updates` each; the lowest error is kept.
+        sweep_updates: updates of a run of the sweep.
+    """
+
+    seeds: int
+    updates: int
+    rows: int = 8
+    ticks: int = 256
+    scored_rows: int = 16
+    families: tuple[str, ...] = FAMILIES
+    arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
+    sweep: tuple[float, ...] = ()
+    sweep_updates: int = 100
+
+
+MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "random", "periodic")
+PRESETS = {
+    "full": Preset(seeds=5, updates=300, sweep=(1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)),
+    "quick": Preset(seeds=2, updates=250, families=("events",), arms=MAIN),
+    "smoke": Preset(
+        seeds=2, updates=8, rows=4, ticks=64, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
+    ),
+}
+LEARNING_RATE = 5e-3
+WRITE_COST = 1.0
+
+
+def training_config(arm: Arm, preset: Preset, learning_rate: float) -> TrainConfig:
+    """How an arm is trained; control gates with a threshold are held near a tenth while they train."""
+    return TrainConfig(
+        updates=preset.updates,
+        learning_rate=learning_rate,
+        write_cost=WRITE_COST if arm.gate in ("learned", "counterfactual") else 0.0,
+        signal="counterfactual" if arm.gate == "counterfactual" else "straight-through",
+        rate=0.1 if arm.gate in ("novelty", "reconstruction") else None,
+    )
+
+
+def _draws(arm: Arm, family: str, preset: Preset) -> list[tuple[float, Callable[[Array], Any]]]:
+    def draw(make: Callable[[Array, int], Streams]) -> Callable[[Array], Any]:
+        def one(key: Array) -> Any:
+            for_streams, for_marks = jax.random.split(key)
+            return batch_of(arm, make(for_streams, preset.rows), for_marks)
+
+        return one
+
+    return [(until, draw(make)) for until, make in curriculum(family, preset.ticks)]
+
+
+def _seed_keys(family: str, what: str, seeds: int) -> Array:
+    return jnp.stack([key_of(seed, what, family) for seed in range(seeds)])
+
+
+def sweep(arm: Arm, family: str, preset: Preset) -> dict[str, float]:
+    """Mean error of the last fifth of a short run for each learning rate, as text of the rate."""
+    config = training_config(arm, preset, LEARNING_RATE)
+    config = TrainConfig(**{**asdict(config), "updates": preset.sweep_updates, "ramp": config.ramp})
+    keys = jnp.stack([key_of(0, "sweep", family)] * len(preset.sweep))
+    _, losses = train(arm.memory(preset.ticks), config, _draws(arm, family, preset), keys, list(preset.sweep))
+    error = np.asarray(losses.action_error)[-preset.sweep_updates // 5 :].mean(0)
+    return {f"{rate:g}": round(float(e), 4) for rate, e in zip(preset.sweep, error, strict=True)}
+
+
+@cache
+def _runner(memory: Memory) -> Callable[..., Any]:
+    """A part of a stream, over seeds: state and (answer, wrote, gate)."""
+
+    def run(params: Params, state: Any, zs: Array, resets: Array, events: Array) -> Any:
+        state, out = scan(memory, params, state, zs, resets, events)
+        return state, (jnp.argmax(out.answer, axis=-1), out.wrote, out.gate)
+
+    return jax.jit(jax.vmap(run))
+
+
+def play(memory: Memory, params: Params, streams: Streams, part: int) -> tuple[np.ndarray, ...]:
+    """Answers, writes and gate [S, T, B] of S seeds' params over their own streams, `part` ticks at a time."""
+    run = _runner(memory)
+    S, T, B = streams.kind.shape
+    state = jax.tree.map(lambda x: jnp.stack([x] * S), memory.init(B))
+    said = []
+    for start in range(0, T, part):
+        at = slice(start, start + part)
+        state, out = run(params, state, streams.z[:, at], streams.reset[:, at], streams.event[:, at])
+        said.append(jax.tree.map(np.asarray, out))
+    return tuple(np.concatenate(parts, axis=1) for parts in zip(*said, strict=True))
+
+
+def score(
+    arm: Arm, params: Params, setting: Setting, preset: Preset, rates: dict[str, list[float]] | None
+) -> list[dict[str, Any]]:
+    """What each seed's memory did on its streams of one setting: counts of answers and of writes by kind of tick."""
+    S, T = params.mean.shape[0], max(setting.horizon, preset.ticks)
+    rows = max(2, preset.scored_rows * preset.ticks // T)
+    keys = _seed_keys(setting.name, "score", S)
+    streams = jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(keys)
+    rate = jnp.asarray(rates[setting.name] if rates and setting.name in rates else [0.1] * S)
+    told = jax.vmap(lambda s, key, r: marks(arm, s, jax.random.fold_in(key, 1), r))(streams, keys, rate)
+    memory = arm.memory(T if not arm.constant else preset.ticks)
+    if arm.gate in AT_BUDGET:
+        params = _held(memory, params, setting, preset, keys, rate)
+    answers, wrote, _ = play(memory, params, streams._replace(event=told), preset.ticks)
+    asked, right = np.asarray(streams.asked), answers == np.asarray(streams.answer)
+    kind = np.asarray(streams.kind)
+    return [
+        {
+            "asked": int(asked[s].sum()),
+            "right": int((right & asked)[s].sum()),
+            "ticks": int(kind[s].size),
+            "writes": int(wrote[s].sum()),
+            "kinds": {
+                name: [int((wrote[s] & (kind[s] == k)).sum()), int((kind[s] == k).sum())]
+                for k, name in enumerate(KINDS)
+            },
+        }
+        for s in range(S)
+    ]
+
+
+def _held(memory: Memory, params: Params, setting: Setting, preset: Preset, keys: Array, rate: Array) -> Params:
+    """`params` with thresholds moved to `rate` on streams of their own, of the training length."""
+    assert isinstance(memory, AuraMemory)
+    same = settings(setting.family, preset.ticks)[2 if setting.family == "events" else 0]
+    drawn = setting if setting.horizon == preset.ticks else same
+
+    def one(p: Params, key: Array, r: Array) -> Params:
+        streams = drawn.draw(jax.random.fold_in(key, 2), preset.rows)
+        return hold_rate(memory, p, batch_of(BY_NAME["oracle"], streams, key), r)
+
+    return jax.jit(jax.vmap(one))(params, keys, rate)
+
+
+def trace(arm: Arm, params: Params, preset: Preset, seed: int = 0, ticks: int = 192) -> dict[str, Any]:
+    """One row's gate and writes over its first ticks of a stream of the hard setting."""
+    first = jax.tree.map(lambda x: x[seed : seed + 1], params)
+    hard = next(s for s in settings("events", preset.ticks) if s.name == HARD)
+    streams = jax.vmap(lambda key: hard.draw(key, 1))(_seed_keys("trace", "score", 1))
+    _, wrote, gate = play(arm.memory(preset.ticks), first, streams, preset.ticks)
+    return {
+        "gate": [round(float(g), 4) for g in gate[0, :ticks, 0]],
+        "wrote": [int(w) for w in wrote[0, :ticks, 0]],
+        "kind": [int(k) for k in np.asarray(streams.kind)[0, :ticks, 0]],
+    }
+
+
+HARD = "events 10%"
+"""The hard setting: one tick in ten is an event, three in ten look like one and change nothing."""
+
+
+def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, report: Report) -> dict[str, Any]:
+    """Trains and scores one arm on one family, or reads what an earlier run of the same preset left."""
+    path = folder / family / f"{arm.name}.json"
+    mine = json.loads(json.dumps({k: v for k, v in asdict(preset).items() if k not in ("families", "arms")}))
+    if path.exists():
+        done = json.loads(path.read_text(encoding="utf-8"))
+        if done["preset"] == mine:
+            return dict(done)
+    start = time.perf_counter()
+    tried, rate = _learning_rate(arm, family, preset, folder)
+    memory = arm.memory(preset.ticks)
+    config = training_config(arm, preset, rate)
+    keys = _seed_keys(family, "train", preset.seeds)
+    training, losses = train(memory, config, _draws(arm, family, preset), keys)
+    rates = _rates_of_learned(family, folder) if arm.name in AT_BUDGET else None
+    done = {
+        "arm": arm.name,
+        "family": family,
+        "preset": mine,
+        "learning_rate": rate,
+        "sweep": tried,
+        "state_bytes": state_bytes(memory.init(2), 2),
+        "parameters": sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(training.params)),
+        "error": [[round(float(e), 4) for e in row] for row in np.asarray(losses.action_error)[::10]],
+        "settings": {s.name: score(arm, training.params, s, preset, rates) for s in settings(family, preset.ticks)},
+    }
+    if family == "events" and arm.gate in ("learned", "counterfactual"):
+        done["trace"] = trace(arm, training.params, preset)
+        _save(memory, training.params, done, folder / f"{arm.name}_gate.safetensors", command)
+    done["seconds"] = round(time.perf_counter() - start, 1)
+    write_atomically(path, json.dumps(done) + "\n")
+    report(f"{family} {arm.name}: {done['seconds']:.0f} s")
+    return done
+
+
+def _learning_rate(arm: Arm, family: str, preset: Preset, folder: Path) -> tuple[dict[str, float], float]:
+    """The sweep of this arm, made on events alone; arms that are AURA under another gate take the learned gate's."""
+    if not preset.sweep:
+        return {}, LEARNING_RATE
+    source = arm.name if arm.baseline is not None else "learned"
+    if family != "events" or source != arm.name:
+        path = folder / "events" / f"{source}.json"
+        if not path.exists():
+            return {}, LEARNING_RATE
+        return {}, float(json.loads(path.read_text(encoding="utf-8"))["learning_rate"])
+    tried = sweep(arm, family, preset)
+    return tried, float(min(tried, key=lambda rate: tried[rate]))
+
+
+def _rates_of_learned(family: str, folder: Path) -> dict[str, list[float]]:
+    path = folder / family / "learned.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: arms at the learned gate's budget run after the learned arm")
+    scores = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return {name: [seed["writes"] / seed["ticks"] for seed in seeds] for name, seeds in scores.items()}
+
+
+def _save(memory: Memory, params: Params, done: dict[str, Any], path: Path, command: str) -> None:
+    """The first seed's parameters, with what they scored on the hard setting."""
+    assert isinstance(memory, AuraMemory)
+    if HARD not in done["settings"]:
+        return
+    scored = done["settings"][HARD][0]
+    event = scored["kinds"][Kind.EVENT.name.lower()]
+    metrics = {
+        "accuracy": scored["right"] / max(1, scored["asked"]),
+        "writes_per_tick": scored["writes"] / scored["ticks"],
+        "p_write_event": event[0] / max(1, event[1]),
+    }
+    first = flatten(jax.tree.map(lambda x: x[0], params))
+    save_weights(path, Header(memory.config, TrainedFor("synthetic events", "none", "none"), command, metrics), first)
+
+
+def run(preset: Preset, folder: Path, command: str, report: Report) -> dict[str, dict[str, Any]]:
+    """Every family's every arm, {family: {arm: what run_arm gives}}; the families' main arms come first."""
+    found: dict[str, dict[str, Any]] = {family: {} for family in preset.families}
+    for names in (MAIN, tuple(a.name for a in ARMS if a.name not in MAIN)):
+        for family in preset.families:
+            for name in names:
+                if name in preset.arms and family in BY_NAME[name].families:
+                    found[family][name] = run_arm(BY_NAME[name], family, preset, folder, command, report)
+    return found
