@@ -26,7 +26,6 @@ class GateInput(NamedTuple):
 
     Attributes:
         ahead: what the gate's `ahead` made of the feature, which needs no state.
-        z: [B, D] standardised feature z~.
         s: [B] surprise log(1 + |e|^2).
         r_prev: [B, d_v] read-out before the write.
         prediction: [B, d_v] W k + b.
@@ -35,7 +34,6 @@ class GateInput(NamedTuple):
     """
 
     ahead: Float[Array, "B width"]
-    z: Float[Array, "B D"]
     s: Float[Array, "B"]
     r_prev: Float[Array, "B d_v"]
     prediction: Float[Array, "B d_v"]
@@ -81,11 +79,16 @@ def _learned_init(key: Array, config: AuraConfig) -> GateParams:
     init = initializers.lecun_normal()
     return {
         "z": init(from_z, (config.feature_size, config.gate_hidden), jnp.float32),
-        "sr": init(from_r, (1 + config.value_size, config.gate_hidden), jnp.float32),
+        # the surprise is one entry beside d_v: at equal weights the gate would be slow to tell news from repeats
+        "sr": init(from_r, (1 + config.value_size, config.gate_hidden), jnp.float32).at[0].multiply(4.0),
         "bias": jnp.zeros(config.gate_hidden),
         "out": init(out, (config.gate_hidden, 1), jnp.float32)[:, 0],
         "out_bias": jnp.ones(()),  # opens at first: a gate that never wrote learns nothing from the action error
     }
+
+
+def _feature(params: GateParams, config: AuraConfig, z: Array, zn: Array) -> Array:
+    return zn
 
 
 def _learned_ahead(params: GateParams, config: AuraConfig, z: Array, zn: Array) -> Array:
@@ -128,8 +131,8 @@ def _threshold_init(key: Array, config: AuraConfig) -> GateParams:
 
 def _novelty_logit(params: GateParams, config: AuraConfig, x: GateInput) -> Array:
     """Open where the cosine distance to the last written feature is above the threshold."""
-    norms = jnp.linalg.norm(x.z, axis=-1) * jnp.linalg.norm(x.carry, axis=-1)
-    cosine = jnp.sum(x.z * x.carry, axis=-1) / jnp.maximum(norms, 1e-6)
+    norms = jnp.linalg.norm(x.ahead, axis=-1) * jnp.linalg.norm(x.carry, axis=-1)
+    cosine = jnp.sum(x.ahead * x.carry, axis=-1) / jnp.maximum(norms, 1e-6)
     return 10.0 * (1.0 - cosine - params["threshold"])
 
 
@@ -141,7 +144,7 @@ def _reconstruction_init(key: Array, config: AuraConfig) -> GateParams:
 def _reconstruction_error(params: GateParams, x: GateInput) -> Array:
     """Mean squared error of z~ rebuilt from what the memory predicts for this key."""
     rebuilt = jax.lax.stop_gradient(x.prediction) @ params["decoder"]
-    return jnp.mean(jnp.square(rebuilt - x.z), axis=-1)
+    return jnp.mean(jnp.square(rebuilt - x.ahead), axis=-1)
 
 
 def _reconstruction_logit(params: GateParams, config: AuraConfig, x: GateInput) -> Array:
@@ -164,10 +167,11 @@ GATES: dict[str, Gate] = {
     "novelty": Gate(
         _threshold_init,
         _novelty_logit,
+        ahead=_feature,
         carry_size=lambda config: config.feature_size,
-        carry=lambda x, wrote: jnp.where(wrote[:, None], x.z, x.carry),
+        carry=lambda x, wrote: jnp.where(wrote[:, None], x.ahead, x.carry),
     ),
-    "reconstruction": Gate(_reconstruction_init, _reconstruction_logit, loss=_reconstruction_error),
+    "reconstruction": Gate(_reconstruction_init, _reconstruction_logit, ahead=_feature, loss=_reconstruction_error),
     "oracle": Gate(_no_params, _oracle_logit),
 }
 """The gates by the names of AuraConfig.gate."""

@@ -59,7 +59,6 @@ class Ahead(NamedTuple):
     Leading axes are [B] or [T, B].
     """
 
-    z: Float[Array, "... D"]
     trusted: Bool[Array, "..."]
     k: Float[Array, "... d_k"]
     q: Float[Array, "... d_k"]
@@ -75,6 +74,18 @@ class Written(NamedTuple):
     p: Float[Array, "B"]
     wrote: Bool[Array, "B"]
     gate_loss: Float[Array, "B"]
+
+
+class Decision(NamedTuple):
+    """What a tick decides from its two reads: the error, the gate g in {0, 1}, and the gate's carry after it."""
+
+    e: Float[Array, "B d_v"]
+    g: Float[Array, "B"]
+    s: Float[Array, "B"]
+    p: Float[Array, "B"]
+    wrote: Bool[Array, "B"]
+    gate_loss: Float[Array, "B"]
+    carry: Float[Array, "B E"]
 
 
 def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
@@ -111,17 +122,53 @@ def init_state(config: AuraConfig, batch: int) -> AuraState:
     )
 
 
-def look_ahead(params: AuraParams, config: AuraConfig, z: Float[Array, "... D"]) -> Ahead:
-    """Everything of the step that depends on the feature alone."""
+def look_ahead(
+    params: AuraParams, config: AuraConfig, z: Float[Array, "... D"]
+) -> tuple[Ahead, Float[Array, "... hidden"]]:
+    """Everything of the step that depends on the feature alone: for the recurrence, and for the head."""
     zn, trusted = standardise(z, params.mean, params.scale)
-    return Ahead(
-        z=zn,
+    ahead = Ahead(
         trusted=trusted,
         k=unit(zn @ params.Wk),
         q=unit(zn @ params.Wq),
         v=zn @ params.Wv,
         gate=GATES[config.gate].ahead(params.gate, config, z, zn),
     )
+    return ahead, zn @ params.head.z
+
+
+def rates(params: AuraParams) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """beta and gamma, learned, in (0, 1]."""
+    return jax.nn.sigmoid(params.beta_logit), jax.nn.sigmoid(params.gamma_logit)
+
+
+def decide(
+    params: AuraParams,
+    config: AuraConfig,
+    x: Ahead,
+    prediction: Float[Array, "B d_v"],
+    r_prev: Float[Array, "B d_v"],
+    carry: Float[Array, "B E"],
+    event: Bool[Array, "B"] | None = None,
+    force: Float[Array, "B"] | None = None,
+) -> Decision:
+    """Error, surprise and gate, given prediction = W k + b and r_prev = W q + b.
+
+    `force` is added to the gate's logit, for training: logistic noise makes it a draw from p, a large number of
+    either sign decides it.
+    """
+    gate = GATES[config.gate]
+    e = x.v + r_prev @ params.Wvr - prediction
+    s = jnp.log1p(jnp.sum(e * e, axis=-1))
+    seen = GateInput(x.gate, s, r_prev, prediction, carry, event)
+    logit = gate.logit(params.gate, config, seen)
+    if force is not None:
+        logit = logit + force
+    g = straight_through(logit) if gate.straight_through else jax.lax.stop_gradient((logit > 0).astype(s.dtype))
+    wrote = (logit > 0) & x.trusted
+    carry = jnp.where(x.trusted[:, None], gate.carry(seen, wrote), carry)
+    p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
+    return Decision(e, g * x.trusted, s, p, wrote, gate.loss(params.gate, seen), carry)
 
 
 def recur(
@@ -133,41 +180,30 @@ def recur(
     event: Bool[Array, "B"] | None = None,
     force: Float[Array, "B"] | None = None,
 ) -> tuple[AuraState, Written]:
-    """Error, gate, conditional write and read of one tick.
-
-    `force`, where above 0 or below 0, opens or closes the gate whatever it says: for counterfactual training.
-    """
-    gate = GATES[config.gate]
+    """Error, gate, conditional write and read of one tick."""
     keep = 1.0 - reset.astype(jnp.float32)
     W, b, carry = state.W * keep[:, None, None], state.b * keep[:, None], state.carry * keep[:, None]
-    beta, gamma = jax.nn.sigmoid(params.beta_logit), jax.nn.sigmoid(params.gamma_logit)
-
+    beta, gamma = rates(params)
     prediction = jnp.einsum("bij,bj->bi", W, x.k) + b
     r_prev = jnp.einsum("bij,bj->bi", W, x.q) + b
-    e = x.v + r_prev @ params.Wvr - prediction
-    s = jnp.log1p(jnp.sum(e * e, axis=-1))
-
-    seen = GateInput(x.gate, x.z, s, r_prev, prediction, carry, event)
-    logit = gate.logit(params.gate, config, seen)
-    if force is not None:
-        logit = jnp.where(force == 0, logit, jax.lax.stop_gradient(logit) * 0 + 20.0 * force)
-    g = straight_through(logit) if gate.straight_through else jax.lax.stop_gradient((logit > 0).astype(s.dtype))
-    g = g * x.trusted
-    wrote = (logit > 0) & x.trusted
-
+    e, g, s, p, wrote, gate_loss, carry = decide(params, config, x, prediction, r_prev, carry, event, force)
     W = W + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
     b = b + (g * gamma)[:, None] * e
     r = r_prev + (g * (beta * jnp.sum(x.k * x.q, axis=-1) + gamma))[:, None] * e
-    carry = jnp.where(x.trusted[:, None], gate.carry(seen, wrote), carry)
-    p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
-    return AuraState(W, b, carry), Written(r, s, p, wrote, gate.loss(params.gate, seen))
+    return AuraState(W, b, carry), Written(r, s, p, wrote, gate_loss)
 
 
-def answer(params: AuraParams, config: AuraConfig, x: Ahead, written: Written) -> MemoryOut:
-    """The proposal from z~ and the read-out; leading axes [B] or [T, B]."""
-    confidence, chunk, context, answers = propose(params.head, config.head, x.z @ params.head.z, written.r, x.trusted)
+def answer(
+    params: AuraParams,
+    config: AuraConfig,
+    for_head: Float[Array, "... hidden"],
+    trusted: Bool[Array, "..."],
+    written: Written,
+) -> MemoryOut:
+    """The proposal head([z~, r]), `for_head` being what z~ adds to its hidden layer; leading axes [B] or [T, B]."""
+    confidence, chunk, context, answers = propose(params.head, config.head, for_head, written.r, trusted)
     return MemoryOut(
-        confidence, chunk, context, answers, written.wrote, written.p, written.s, ~x.trusted, written.gate_loss
+        confidence, chunk, context, answers, written.wrote, written.p, written.s, ~trusted, written.gate_loss
     )
 
 
@@ -200,9 +236,9 @@ class AuraMemory:
     ) -> tuple[AuraState, MemoryOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.config.feature_size)
-        x = look_ahead(params, self.config, z)
+        x, for_head = look_ahead(params, self.config, z)
         state, written = recur(params, self.config, state, x, reset, event)
-        return state, answer(params, self.config, x, written)
+        return state, answer(params, self.config, for_head, x.trusted, written)
 
     def scan(
         self,
@@ -213,13 +249,13 @@ class AuraMemory:
         events: Bool[Array, "T B"] | None = None,
         force: Float[Array, "T B"] | None = None,
     ) -> tuple[AuraState, MemoryOut]:
-        """T ticks: what needs no state is made for all ticks at once, only the recurrence is sequential."""
+        """T ticks: what needs no state is made for all ticks at once, the recurrence in chunks.
+
+        `force`, where not 0, opens (1) or closes (-1) the gate: for counterfactual training.
+        """
         check_feature_size(zs.shape[-1], self.config.feature_size)
-        ahead = look_ahead(params, self.config, zs)
+        from vlamem.memory.aura.scan import scan_chunks  # it is built from this module's parts
 
-        def tick(carry: AuraState, at: tuple[Ahead, Array, Array | None, Array | None]) -> tuple[AuraState, Written]:
-            x, reset, event, forced = at
-            return recur(params, self.config, carry, x, reset, event, forced)
-
-        state, written = jax.lax.scan(tick, state, (ahead, resets, events, force))
-        return state, answer(params, self.config, ahead, written)
+        ahead, for_head = look_ahead(params, self.config, zs)
+        state, written = scan_chunks(params, self.config, state, (ahead, resets, events, force))
+        return state, answer(params, self.config, for_head, ahead.trusted, written)
