@@ -131,10 +131,9 @@ def standardised(params: Params, zs: Float[Array, "... D"]) -> Params:
     return params._replace(mean=jnp.mean(flat, axis=0), scale=1.0 / jnp.maximum(spread, floor))
 
 
-def begin(memory: Memory, config: TrainConfig, draw: Draw, key: Array) -> Training:
-    """Fresh parameters, standardised on a first batch, and a fresh optimizer."""
-    for_params, for_batch = jax.random.split(key)
-    params = standardised(memory.init_params(for_params), draw(for_batch).zs)
+def begin(memory: Memory, config: TrainConfig, zs: Float[Array, "... D"], key: Array) -> Training:
+    """Fresh parameters, standardised on the features `zs`, and a fresh optimizer."""
+    params = standardised(memory.init_params(key), zs)
     rate = jnp.asarray(1.0 if config.rate is None else config.rate, jnp.float32)
     return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate)
 
@@ -195,7 +194,8 @@ def train(
     fold = jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i)), in_axes=(0, None), out_axes=1)
     split = jax.jit(fold)
     first, rest = split(keys, 0)
-    training = jax.jit(jax.vmap(lambda key: begin(memory, config, draws[-1][1], key)))(first)
+    first_batch = batches[-1][1](split(keys, config.updates)[0])
+    training = jax.jit(jax.vmap(lambda zs, key: begin(memory, config, zs, key)))(first_batch.zs, first)
     step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0)))
     history: list[Losses] = []
     for i in range(config.updates):

@@ -63,19 +63,19 @@ class Preset:
     families: tuple[str, ...] = FAMILIES
     arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
     sweep: tuple[float, ...] = ()
-    sweep_updates: int = 100
+    sweep_updates: int = 60
 
 
 MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "random", "periodic")
 PRESETS = {
-    "full": Preset(seeds=5, updates=300, sweep=(1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)),
-    "quick": Preset(seeds=2, updates=250, families=("events",), arms=MAIN),
+    "full": Preset(seeds=5, updates=300, rows=4, sweep=(1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)),
+    "quick": Preset(seeds=2, updates=300, families=("events",), arms=MAIN),
     "smoke": Preset(
         seeds=2, updates=8, rows=4, ticks=64, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
     ),
 }
 LEARNING_RATE = 5e-3
-WRITE_COST = 1.0
+WRITE_COST = 0.5
 
 
 def training_config(arm: Arm, preset: Preset, learning_rate: float) -> TrainConfig:
@@ -138,16 +138,25 @@ def play(memory: Memory, params: Params, streams: Streams, part: int) -> tuple[n
     return tuple(np.concatenate(parts, axis=1) for parts in zip(*said, strict=True))
 
 
+@cache
+def _scored_streams(family: str, name: str, ticks: int, rows: int, seeds: int) -> Streams:
+    """The streams [S, T, B] that every arm is scored on in one setting."""
+    setting = next(s for s in settings(family, ticks) if s.name == name)
+    return jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(_seed_keys(name, "score", seeds))
+
+
 def score(
     arm: Arm, params: Params, setting: Setting, preset: Preset, rates: dict[str, list[float]] | None
 ) -> list[dict[str, Any]]:
     """What each seed's memory did on its streams of one setting: counts of answers and of writes by kind of tick."""
     S, T = params.mean.shape[0], max(setting.horizon, preset.ticks)
-    rows = max(2, preset.scored_rows * preset.ticks // T)
     keys = _seed_keys(setting.name, "score", S)
-    streams = jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(keys)
+    streams = _scored_streams(
+        setting.family, setting.name, preset.ticks, max(2, preset.scored_rows * preset.ticks // T), S
+    )
     rate = jnp.asarray(rates[setting.name] if rates and setting.name in rates else [0.1] * S)
-    told = jax.vmap(lambda s, key, r: marks(arm, s, jax.random.fold_in(key, 1), r))(streams, keys, rate)
+    tell = jax.jit(jax.vmap(lambda s, key, r: marks(arm, s, jax.random.fold_in(key, 1), r)))
+    told = tell(streams, keys, rate) if arm.schedule else streams.event
     memory = arm.memory(T if not arm.constant else preset.ticks)
     if arm.gate in AT_BUDGET:
         params = _held(memory, params, setting, preset, keys, rate)
@@ -208,7 +217,7 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
         if done["preset"] == mine:
             return dict(done)
     start = time.perf_counter()
-    tried, rate = _learning_rate(arm, family, preset, folder)
+    tried, rate = _learning_rate(arm, preset, folder)
     memory = arm.memory(preset.ticks)
     config = training_config(arm, preset, rate)
     keys = _seed_keys(family, "train", preset.seeds)
@@ -234,17 +243,15 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     return done
 
 
-def _learning_rate(arm: Arm, family: str, preset: Preset, folder: Path) -> tuple[dict[str, float], float]:
-    """The sweep of this arm, made on events alone; arms that are AURA under another gate take the learned gate's."""
+def _learning_rate(arm: Arm, preset: Preset, folder: Path) -> tuple[dict[str, float], float]:
+    """The arm's sweep, made once on the event streams; AURA under other gates takes the learned gate's."""
     if not preset.sweep:
         return {}, LEARNING_RATE
-    source = arm.name if arm.baseline is not None else "learned"
-    if family != "events" or source != arm.name:
-        path = folder / "events" / f"{source}.json"
-        if not path.exists():
-            return {}, LEARNING_RATE
-        return {}, float(json.loads(path.read_text(encoding="utf-8"))["learning_rate"])
-    tried = sweep(arm, family, preset)
+    learner = arm if arm.baseline is not None else BY_NAME["learned"]
+    path = folder / "sweep" / f"{learner.name}.json"
+    if not path.exists():
+        write_atomically(path, json.dumps(sweep(learner, "events", preset)) + "\n")
+    tried = json.loads(path.read_text(encoding="utf-8"))
     return tried, float(min(tried, key=lambda rate: tried[rate]))
 
 

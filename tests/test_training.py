@@ -1,0 +1,107 @@
+"""Training: a run depends on its key alone, learns, and holds the write rate that was asked for."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vlamem.memory.aura import AuraConfig, AuraMemory
+from vlamem.memory.aura.losses import Batch, Targets
+from vlamem.memory.head import HeadConfig
+from vlamem.memory.protocol import Memory, Params, scan
+from vlamem.memory.training import OPTIMIZERS, TrainConfig, hold_rate, pace, standardised, train
+from vlamem.sim.synthetic import EventConfig, event_streams, key_of, vocabulary
+
+WORDS = vocabulary(0, keys=4, values=4, size=24)
+CONFIG = EventConfig(ticks=32, rates=(0.15,), noise=0.03)
+
+
+def draw(key: jax.Array, rows: int = 16) -> Batch:
+    streams = event_streams(key, CONFIG, WORDS, rows)
+    targets = Targets(streams.asked.astype(jnp.float32), answer=streams.answer)
+    return Batch(streams.z, streams.reset, targets, streams.event)
+
+
+def aura(gate: str) -> AuraMemory:
+    return AuraMemory(AuraConfig(24, HeadConfig(answer=4, hidden=16), gate, key_size=8, value_size=8, gate_hidden=16))
+
+
+def rate_of(memory: Memory, params: Params, batch: Batch) -> float:
+    rows = batch.zs.shape[1]
+    _, out = jax.jit(lambda p: scan(memory, p, memory.init(rows), batch.zs, batch.resets, batch.events))(params)
+    return float(out.wrote.mean())
+
+
+def first(tree: Params) -> Params:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+@pytest.fixture(scope="module")
+def held():
+    config = TrainConfig(updates=300, learning_rate=1e-2, rate=0.12, ramp=(0.0, 0.1))
+    return train(aura("learned"), config, [(1.0, draw)], key_of(0, "budget")[None])
+
+
+def test_a_memory_learns_to_answer(held):
+    error = held[1].action_error[:, 0]
+    assert float(error[-20:].mean()) < 0.6 * float(error[:20].mean())
+
+
+def test_the_asked_write_rate_is_held_within_a_tenth_on_held_out_streams(held):
+    fresh = draw(key_of(1, "held out"), rows=256)
+    assert rate_of(aura("learned"), first(held[0].params), fresh) == pytest.approx(0.12, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_a_threshold_moved_to_a_rate_holds_it_on_other_streams(held, rate):
+    memory = aura("learned")
+    params = hold_rate(memory, first(held[0].params), draw(key_of(2, "calibration"), rows=256), rate)
+    assert rate_of(memory, params, draw(key_of(3, "held out"), rows=256)) == pytest.approx(rate, rel=0.2)
+
+
+def test_gates_without_a_threshold_cannot_be_held():
+    memory = aura("always")
+    with pytest.raises(ValueError, match="no threshold to move"):
+        hold_rate(memory, memory.init_params(jax.random.key(0)), draw(jax.random.key(1)), 0.1)
+
+
+@pytest.fixture(scope="module")
+def short():
+    return TrainConfig(updates=3)
+
+
+def test_a_run_does_not_depend_on_the_runs_beside_it(short):
+    keys = jnp.stack([key_of(seed, "run") for seed in range(2)])
+    both, _ = train(aura("learned"), short, [(1.0, draw)], keys)
+    alone, _ = train(aura("learned"), short, [(1.0, draw)], keys[1:])
+    for x, y in zip(jax.tree.leaves(both.params), jax.tree.leaves(alone.params), strict=True):
+        assert jnp.allclose(x[1], y[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_changes_what_is_learned_and_not_what_is_measured(name):
+    memory = aura("learned")
+    trained, _ = train(memory, TrainConfig(updates=2, optimizer=name), [(1.0, draw)], key_of(0, "o")[None])
+    params, none = first(trained.params), memory.init_params(jax.random.key(0))
+    assert jnp.isfinite(params.Wk).all()
+    assert params.Wk.shape == none.Wk.shape
+    seen = standardised(params, draw(jax.random.key(5)).zs)
+    assert jnp.allclose(params.scale, seen.scale, rtol=0.3), "mean and scale stay as measured"
+
+
+def test_the_write_cost_rises_between_the_shares_of_its_ramp():
+    config = TrainConfig(updates=100, write_cost=2.0, ramp=(0.2, 0.6))
+    costs = [float(pace(config, i).cost) for i in (0, 20, 40, 60, 99)]
+    assert costs == pytest.approx([0.1, 0.1, 1.0, 2.0, 2.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5])
+def test_budgets_outside_0_to_1_are_refused(rate):
+    with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
+        TrainConfig(rate=rate)
+
+
+def test_unknown_optimizers_and_signals_are_named():
+    with pytest.raises(ValueError, match="'sgdd' is not one of adamw, muon, adafactor"):
+        TrainConfig(optimizer="sgdd")
+    with pytest.raises(ValueError, match="signal 'x' is not one of"):
+        TrainConfig(signal="x")
