@@ -29,11 +29,17 @@ def export_step(memory: AuraMemory, params: AuraParams, path: Path) -> None:
         state, out = memory.step(params, AuraState(W, b, jnp.zeros((W.shape[0], 0))), z, reset)
         return state.W, state.b, dict(flatten(out))
 
-    (rows,) = export.symbolic_shape("B")
     config = memory.config
-    shapes = ((config.value_size, config.key_size), (config.value_size,), (config.feature_size,))
-    like = [jax.ShapeDtypeStruct((rows, *shape), jnp.float32) for shape in shapes]
-    made = export.export(jax.jit(step), platforms=PLATFORMS)(*like, jax.ShapeDtypeStruct((rows,), jnp.bool_))
+    (rows,) = export.symbolic_shape("B")
+    like = jax.eval_shape(
+        lambda: (
+            jnp.zeros((rows, config.value_size, config.key_size)),
+            jnp.zeros((rows, config.value_size)),
+            jnp.zeros((rows, config.feature_size)),
+            jnp.zeros(rows, bool),
+        )
+    )
+    made = export.export(jax.jit(step), platforms=PLATFORMS)(*like)
     path.write_bytes(made.serialize())
 
 

@@ -38,13 +38,13 @@ def _kernel(
     s = jnp.log1p(jnp.sum(e * e))
     hidden = ahead_in[0, :] + s * gate_s[:] + jnp.sum(r_prev[:, None] * gate_r[:, :], axis=0)
     logit = jnp.sum(jnp.maximum(hidden, 0.0) * gate_out[:]) + gate_bias
-    g = jnp.where((logit > 0) & (trusted > 0), 1.0, 0.0)
+    g = jnp.where(logit > 0.0, trusted, 0.0)
 
-    @pl.when((g > 0) | (reset > 0))
-    def _() -> None:
+    def store() -> None:
         W_out[0, :, :] = W + (g * beta) * e[:, None] * k[None, :]
         b_out[0, :] = b + (g * gamma) * e
 
+    pl.when(g + reset > 0.0)(store)
     r_out[0, :] = r_prev + g * (beta * jnp.sum(k * q) + gamma) * e
     said_out[0, 0], said_out[0, 1] = s, logit
 
@@ -60,7 +60,7 @@ def recur(
     """What `step.recur` gives, without gradients. Raises ValueError for a memory that `supports` says no to."""
     if not supports(config):
         raise ValueError(f"the fused kernel runs learned gates with sizes that are powers of two, not {config}")
-    rows, d_v, d_k = state.W.shape
+    rows = state.W.shape[0]
     beta, gamma = rates(params)
     scalars = jnp.stack([params.gate["out_bias"], beta, gamma, jnp.zeros(())])
     flags = jnp.stack([x.trusted, reset], axis=-1).astype(jnp.float32)
@@ -74,7 +74,8 @@ def recur(
     def whole(a: Array) -> pl.BlockSpec:
         return pl.BlockSpec(a.shape, lambda i: (0,) * len(a.shape))
 
-    out_shape = tuple(jax.ShapeDtypeStruct((rows, *n), jnp.float32) for n in ((d_v, d_k), (d_v,), (d_v,), (2,)))
+    like = (state.W, state.b, state.b, jnp.zeros((rows, 2)))
+    out_shape = jax.eval_shape(lambda: like)
     W, b, r, said = pl.pallas_call(
         _kernel,
         out_shape=out_shape,
