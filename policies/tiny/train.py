@@ -115,20 +115,30 @@ def pretrain(
     metrics |= linear_probe(network, training, held_out)
     metrics |= {"steps": run.step, "minutes": run.seconds / 60, "parameters_m": parameters_of(network) / 1e6}
     header = {
-        "kind": KIND,
-        "config": asdict(network.config),
-        "vocabulary": list(run.tokeniser.words),
-        "normaliser": asdict(normaliser),
-        "spec": asdict(spec_of(network.config, normaliser)),
         "labels": {"categories": frames.meta.categories, "values": frames.meta.values},
         "options": asdict(options),
         "command": command,
         "data": _describe(frames, training, held_out),
         "metrics": {k: round(v, 5) if np.isfinite(v) else None for k, v in metrics.items()},
     }
-    save_weights(out, {k: v.numpy().astype(np.float16) for k, v in network.state_dict().items()}, header)
+    save_policy(network, run.tokeniser, normaliser, out, header)
     saved.unlink(missing_ok=True)
     return metrics
+
+
+def save_policy(
+    network: TinyNetwork, tokeniser: Tokeniser, normaliser: Normaliser, path: str | Path, told: Mapping[str, Any]
+) -> None:
+    """Writes what `TinyVLA.load` reads, tensors in half precision; `told` is added to the header."""
+    header = {
+        **told,
+        "kind": KIND,
+        "config": asdict(network.config),
+        "vocabulary": list(tokeniser.words),
+        "normaliser": asdict(normaliser),
+        "spec": asdict(spec_of(network.config, normaliser)),
+    }
+    save_weights(path, {k: v.detach().numpy().astype(np.float16) for k, v in network.state_dict().items()}, header)
 
 
 def _begin(frames: Frames, options: PretrainOptions) -> _Run:
@@ -253,11 +263,10 @@ def _restore(run: _Run, path: Path) -> None:
         network.load_state_dict(own)
     for name, parameter in run.network.named_parameters():
         if f"exp_avg.{name}" in tensors:
-            run.optimiser.state[parameter] = {
-                "step": torch.tensor(float(header["step"])),
-                "exp_avg": torch.from_numpy(tensors[f"exp_avg.{name}"].copy()),
-                "exp_avg_sq": torch.from_numpy(tensors[f"exp_avg_sq.{name}"].copy()),
-            }
+            moments = {m: torch.empty_like(parameter).detach() for m in ("exp_avg", "exp_avg_sq")}
+            for moment, tensor in moments.items():  # the fused step needs the parameter's own memory layout
+                tensor.copy_(torch.from_numpy(tensors[f"{moment}.{name}"]))
+            run.optimiser.state[parameter] = {"step": torch.tensor(float(header["step"])), **moments}
     run.tokeniser = Tokeniser(tuple(header["vocabulary"]), run.network.config.sentence_length)
     run.step, run.seconds = int(header["step"]), float(header["seconds"])
 
@@ -293,4 +302,4 @@ def _describe(frames: Frames, training: Batches, held_out: Batches) -> dict[str,
     }
 
 
-__all__ = ["CHECKPOINT", "FramesError", "PretrainOptions", "checkpoint_of", "pretrain"]
+__all__ = ["CHECKPOINT", "FramesError", "PretrainOptions", "checkpoint_of", "pretrain", "save_policy"]

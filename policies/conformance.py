@@ -1,0 +1,121 @@
+"""A conformance checker for frozen policies, in the manner of gymnasium's check_env."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from vlamem.memory.proposal import Proposal
+from vlamem.memory.seeding import stream
+from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
+
+TOLERANCE = 1e-4
+"""Largest difference between a row in a batch and the same row alone: matrix kernels differ by batch size."""
+
+
+class ConformanceError(AssertionError):
+    """A policy that breaks the contract; the message says which promise and by how much."""
+
+
+def _demand(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConformanceError(message)
+
+
+def check_policy(policy: FrozenPolicy, observation: Observation) -> None:
+    """Checks `policy` on a batch of at least two observations; raises ConformanceError for the first broken promise.
+
+    Shapes are those of the spec; keys have unit length; encode and sample are deterministic and change no argument;
+    a batch of rows equals single runs; rows of confidence 0 are what the bare policy gives, bit for bit, whatever
+    else is proposed and to whichever other rows.
+    """
+    spec, rows = policy.spec, len(observation.instruction)
+    _demand(rows >= 2, f"the observation has {rows} rows: check with two or more")
+    size = (rows, spec.horizon, spec.action.size)
+    noise = stream(0, "check_policy").standard_normal(size).astype(np.float32)
+    kept = noise.copy()
+    encoding = policy.encode(observation)
+    _check_encoding(policy, encoding, rows)
+    bare = policy.sample(encoding, noise)
+    _demand(bare.shape == size, f"sample gives {bare.shape}, the spec says {size}")
+    _demand(bool(np.isfinite(bare).all()), "sample gives values that are not finite")
+    _demand(np.array_equal(noise, kept), "sample changes the noise that it was given")
+    _check_determinism(policy, observation, encoding, noise, bare)
+    _check_rows_alone(policy, observation, encoding, noise, bare)
+    _check_abstention(policy, encoding, noise, bare)
+
+
+def _check_encoding(policy: FrozenPolicy, encoding: Encoding, rows: int) -> None:
+    spec = policy.spec
+    for name, array, width in (("z", encoding.z, spec.feature_size), ("key", encoding.key, spec.key_size)):
+        _demand(array.shape == (rows, width), f"{name} is {array.shape}, the spec says {(rows, width)}")
+        _demand(bool(np.isfinite(array).all()), f"{name} has values that are not finite")
+    length = np.linalg.norm(encoding.key, axis=1)
+    _demand(
+        bool(np.allclose(length, 1, atol=1e-3)), f"keys have length {length.min():.4f} to {length.max():.4f}, not 1"
+    )
+    context = policy.context_of(["touch it", "touch it"])
+    _demand(context.shape == (2, spec.context_size), f"context_of gives {context.shape} for two sentences")
+    _demand(np.array_equal(context[0], context[1]), "context_of gives two vectors for one sentence")
+
+
+def _check_determinism(
+    policy: FrozenPolicy,
+    observation: Observation,
+    encoding: Encoding,
+    noise: Float[NDArray[np.float32], "B H A"],
+    bare: Float[NDArray[np.float32], "B H A"],
+) -> None:
+    again = policy.encode(observation)
+    _demand(np.array_equal(again.z, encoding.z), "encode gives another z the second time")
+    _demand(np.array_equal(again.key, encoding.key), "encode gives another key the second time")
+    _demand(np.array_equal(policy.sample(again, noise), bare), "sample gives another chunk the second time")
+    other = policy.sample(encoding, -noise)
+    _demand(not np.array_equal(other, bare), "sample gives the same chunk for another noise")
+
+
+def _check_rows_alone(
+    policy: FrozenPolicy,
+    observation: Observation,
+    encoding: Encoding,
+    noise: Float[NDArray[np.float32], "B H A"],
+    bare: Float[NDArray[np.float32], "B H A"],
+) -> None:
+    for row in range(len(noise)):
+        one = slice(row, row + 1)
+        alone = policy.encode(
+            Observation(
+                {name: images[one] for name, images in observation.images.items()},
+                observation.proprioception[one],
+                observation.instruction[one],
+            )
+        )
+        chunk = policy.sample(alone, noise[one])
+        for name, single, batched in (
+            ("z", alone.z, encoding.z[one]),
+            ("key", alone.key, encoding.key[one]),
+            ("chunk", chunk, bare[one]),
+        ):
+            gap = float(np.abs(single - batched).max())
+            _demand(gap <= TOLERANCE, f"{name} of row {row} in a batch differs from the row alone by {gap:.2e}")
+
+
+def _check_abstention(
+    policy: FrozenPolicy,
+    encoding: Encoding,
+    noise: Float[NDArray[np.float32], "B H A"],
+    bare: Float[NDArray[np.float32], "B H A"],
+) -> None:
+    rows, rng = len(noise), stream(0, "check_policy", "proposal")
+    chunk = rng.uniform(-1, 1, noise.shape).astype(np.float32)
+    context = rng.standard_normal((rows, policy.spec.context_size)).astype(np.float32)
+    trusted = np.zeros(rows, np.float32)
+    for name, proposal in {
+        "a chunk and a context": Proposal(trusted, chunk, context),
+        "nothing": Proposal(trusted),
+    }.items():
+        abstained = policy.sample(encoding, noise, proposal)
+        _demand(np.array_equal(abstained, bare), f"a proposal of {name} with confidence 0 changes the chunk")
+    trusted = np.arange(rows) % 2 == 1
+    mixed = policy.sample(encoding, noise, Proposal(trusted.astype(np.float32), chunk, context))
+    _demand(np.array_equal(mixed[~trusted], bare[~trusted]), "a proposal to one row changes a row of confidence 0")
+    _demand(not np.array_equal(mixed[trusted], bare[trusted]), "a proposal of confidence 1 changes nothing")
