@@ -18,7 +18,10 @@ COLOURS = {
     "purple": (150, 60, 180),
 }
 SHAPES = ("cube", "cylinder", "ball")
-SIZE = 84
+SIZE = 48
+SCALE = SIZE / 84
+WORDINGS = ("touch the {}", "go and touch the {}", "put your hand on the {}")
+ASKING = ("touch the block of the colour that the lamp showed", "the lamp showed a colour touch that block")
 CENTRE, HALF = np.array([0.0, 0.0]), 0.3
 
 
@@ -28,21 +31,13 @@ def meta() -> FramesMeta:
     goals = [
         Goal(
             "touch",
-            tuple(
-                t.format(f"{names[c]} {SHAPES[s]}")
-                for t in ("touch the {}", "go and touch the {}", "put your hand on the {}")
-            ),
+            tuple(t.format(f"{names[c]} {SHAPES[s]}") for t in WORDINGS),
             (f"please tap the {names[c]} {SHAPES[s]}",),
             oracle=True,
         )
         for c, s in pairs
     ]
-    goals.append(
-        Goal(
-            "recall",
-            ("touch the block of the colour that the lamp showed", "the lamp showed a colour touch that block"),
-        )
-    )
+    goals.append(Goal("recall", ASKING))
     values = tuple(f"{name}_{axis}" for name in names for axis in "xy")
     return FramesMeta(
         tasks=("touch", "recall"),
@@ -52,13 +47,14 @@ def meta() -> FramesMeta:
         colours=tuple(names),
         shapes=SHAPES,
         references=tuple((c, s, (f"the {names[c]} {SHAPES[s]}",)) for c, s in pairs),
+        image_size=SIZE,
         command="synthetic",
     )
 
 
 def _draw(image: np.ndarray, at: np.ndarray, radius: float, colour: tuple[int, int, int], shape: int) -> None:
     y, x = np.mgrid[0:SIZE, 0:SIZE]
-    dx, dy = x - at[0], y - at[1]
+    dx, dy = x / SCALE - at[0], y / SCALE - at[1]
     if shape == 0:
         inside = np.maximum(abs(dx), abs(dy)) < radius * 0.9
     elif shape == 1:

@@ -19,15 +19,7 @@ from vlamem.policies.tiny.train import PretrainOptions, checkpoint_of, pretrain
 from vlamem.policies.tiny.weights import WeightsError, load_weights, read_header
 from vlamem.scripts import pretrain as verb
 
-SMALL: Mapping[str, int] = {
-    "stem": 8,
-    "width": 16,
-    "hidden": 32,
-    "feature": 32,
-    "key": 8,
-    "queries": 2,
-    "flow_blocks": 1,
-}
+SMALL: Mapping[str, int] = {"stem": 8, "width": 16, "hidden": 32, "feature": 32, "key": 8, "queries": 2}
 
 
 def options(steps: int, **more: object) -> PretrainOptions:
@@ -59,13 +51,13 @@ def test_training_lowers_the_loss_and_writes_a_policy_that_acts(frames: Path, tm
     before = pretrain([frames], tmp_path / "none.safetensors", options(1), progress=False)
     after = pretrain([frames], out, options(60), command="vlamem pretrain", progress=False)
     assert after["flow"] < before["flow"] - 0.05
-    assert after["named"] < before["named"]
+    assert after["value"] < before["value"]
     header = read_header(out)
     assert header["command"] == "vlamem pretrain"
     assert header["data"]["episodes"] == {"touch": 40, "recall": 40}
     assert header["metrics"]["steps"] == 60
     assert {"probe_lamp", "majority_lamp", "probe_red_x_cm", "chunk_error_held_out_wording"} <= set(header["metrics"])
-    assert TinyVLA.load(out).spec.image_size == 84
+    assert TinyVLA.load(out).spec.image_size == synthetic_frames.SIZE
 
 
 def test_a_stopped_training_resumes_to_the_very_same_weights(
