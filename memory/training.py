@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from vlamem.memory.aura.losses import Batch, Losses, counterfactual_loss, straight_through_loss
+from vlamem.memory.aura.losses import Batch, Losses, counterfactual_loss, straight_through_loss, worn
 from vlamem.memory.aura.step import AuraMemory
 from vlamem.memory.protocol import Memory, Params, scan
 
@@ -41,6 +41,7 @@ class TrainConfig:
         ramp: shares of the updates between which the write cost rises from a twentieth to the whole; a gate that is
             charged before its memory is of use closes for good.
         rate: writes per tick that a Lagrange multiplier holds, in (0, 1]; None leaves write_cost as it is.
+        wear: AURA memories start from a state worn by use, with noise of up to `wear` times what an episode leaves.
         gain: step of the multiplier per update, for a rate that is off by its own size.
         multipliers: range of the multiplier; below 0 it pays for writes, above what the action error asks for.
     """
@@ -55,6 +56,7 @@ class TrainConfig:
     write_cost: float = 0.1
     ramp: tuple[float, float] = (0.3, 0.7)
     rate: float | None = None
+    wear: float = 1.0
     gain: float = 0.05
     multipliers: tuple[float, float] = (-4.0, 8.0)
 
@@ -77,12 +79,14 @@ class Training(NamedTuple):
         optimizer: state of the optimizer.
         multiplier: cost per write in force; 1 and unused where no rate is asked.
         rate: writes per tick, averaged over the last updates.
+        spread: size of W's and b's entries at the end of an episode, averaged likewise.
     """
 
     params: Params
     optimizer: Any
     multiplier: Float[Array, ""]
     rate: Float[Array, ""]
+    spread: Float[Array, "two"]
 
 
 class Pace(NamedTuple):
@@ -91,10 +95,12 @@ class Pace(NamedTuple):
     Attributes:
         learning_rate: of this update.
         cost: cost of writing at every tick; multiplies the multiplier where a rate is asked.
+        wear: see TrainConfig.wear.
     """
 
     learning_rate: Float[Array, ""]
     cost: Float[Array, ""]
+    wear: Float[Array, ""]
 
 
 def pace(config: TrainConfig, i: int) -> Pace:
@@ -105,7 +111,7 @@ def pace(config: TrainConfig, i: int) -> Pace:
     start, end = config.ramp
     ramp = min(1.0, max(0.05, (done - start) / max(end - start, 1e-9)))
     cost = ramp * (config.write_cost if config.rate is None else 1.0)
-    return Pace(jnp.asarray(config.learning_rate * shape), jnp.asarray(cost))
+    return Pace(jnp.asarray(config.learning_rate * shape), jnp.asarray(cost), jnp.asarray(config.wear))
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -135,7 +141,7 @@ def begin(memory: Memory, config: TrainConfig, zs: Float[Array, "... D"], key: A
     """Fresh parameters, standardised on the features `zs`, and a fresh optimizer."""
     params = standardised(memory.init_params(key), zs)
     rate = jnp.asarray(1.0 if config.rate is None else config.rate, jnp.float32)
-    return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate)
+    return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate, jnp.zeros(2))
 
 
 def update(
@@ -143,13 +149,15 @@ def update(
 ) -> tuple[Training, Losses]:
     """One gradient update, and one step of the multiplier (or of a control gate's threshold) towards the asked rate."""
     cost = training.multiplier * at.cost
+    for_state, key = jax.random.split(key)
+    start = worn(memory.init(batch.zs.shape[1]), for_state, at.wear * training.spread)
 
     def loss(params: Params) -> tuple[Float[Array, ""], Losses]:
         if config.signal == "counterfactual":
             if not isinstance(memory, AuraMemory):
                 raise ValueError(f"the counterfactual signal trains an AURA gate, not {type(memory).__name__}")
-            return counterfactual_loss(memory, params, batch, cost, key, config.copies)
-        return straight_through_loss(memory, params, batch, cost, key)
+            return counterfactual_loss(memory, params, batch, cost, key, config.copies, start)
+        return straight_through_loss(memory, params, batch, cost, key, start)
 
     grads, losses = jax.grad(loss, has_aux=True)(training.params)
     steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
@@ -163,7 +171,8 @@ def update(
         if isinstance(memory, AuraMemory) and "threshold" in params.gate:
             held = params.gate["threshold"] + 0.1 * (losses.rate - config.rate)
             params = params._replace(gate=params.gate | {"threshold": held})
-    return Training(params, optimizer, multiplier, rate), losses
+    spread = 0.9 * training.spread + 0.1 * losses.spread
+    return Training(params, optimizer, multiplier, rate, spread), losses
 
 
 @cache
@@ -173,7 +182,7 @@ def _compiled(memory: Memory, config: TrainConfig) -> Callable[..., tuple[Traini
     def one(training: Training, batch: Batch, key: Array, at: Pace) -> tuple[Training, Losses]:
         return update(memory, config, training, batch, key, at)
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, Pace(0, None))), donate_argnums=0)
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, Pace(0, None, None))), donate_argnums=0)
 
 
 def train(
@@ -196,7 +205,7 @@ def train(
     first, rest = split(keys, 0)
     first_batch = batches[-1][1](split(keys, config.updates)[0])
     training = jax.jit(jax.vmap(lambda zs, key: begin(memory, config, zs, key)))(first_batch.zs, first)
-    step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0)))
+    step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, wear=0.0, ramp=(0.0, 1.0)))
     history: list[Losses] = []
     for i in range(config.updates):
         for_batch, for_update = split(rest, i)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vlamem.memory.aura.step import AuraMemory
-from vlamem.memory.protocol import Memory, MemoryOut, Params, scan
+from vlamem.memory.aura.step import AuraMemory, AuraState
+from vlamem.memory.protocol import Memory, MemoryOut, Params, State, scan
 
 DECIDED = 1e4
 """Added to a gate's logit, it decides whatever the gate says."""
@@ -49,11 +49,13 @@ class Losses(NamedTuple):
         action_error: weighted mean error of what was proposed.
         rate: writes per tick.
         gate_loss: what trained the gate beside the action error.
+        spread: root mean square of the entries of an AURA memory's W and b at the end, 0 for other memories.
     """
 
     action_error: Float[Array, ""]
     rate: Float[Array, ""]
     gate_loss: Float[Array, ""]
+    spread: Float[Array, "two"]
 
 
 def action_error(out: MemoryOut, targets: Targets) -> Float[Array, "T B"]:
@@ -89,8 +91,28 @@ def charge(p: Float[Array, "..."]) -> Float[Array, "..."]:
     return -jnp.log1p(-jnp.clip(p, 0.0, 1.0 - 1e-6))
 
 
+def _spread(state: State) -> Float[Array, "two"]:
+    if not isinstance(state, AuraState):
+        return jnp.zeros(2)
+    return jnp.sqrt(jnp.stack([jnp.mean(jnp.square(state.W)), jnp.mean(jnp.square(state.b))]))
+
+
+def worn(state: State, key: Array, spread: Float[Array, "two"]) -> State:
+    """An empty AURA state as long use leaves one: each row's W and b filled with noise of up to `spread`.
+
+    Noise in the keys that are written walks W in directions that no key overwrites, a little at each write: short
+    episodes never show it, so a memory trained on them alone does not learn to keep noise out of its keys.
+    """
+    if not isinstance(state, AuraState):
+        return state
+    for_size, for_w, for_b = jax.random.split(key, 3)
+    size = jax.random.uniform(for_size, (state.b.shape[0], 1))
+    W = (size * spread[0])[..., None] * jax.random.normal(for_w, state.W.shape)
+    return state._replace(W=W, b=size * spread[1] * jax.random.normal(for_b, state.b.shape))
+
+
 def straight_through_loss(
-    memory: Memory, params: Params, batch: Batch, cost: Float[Array, ""], key: Array
+    memory: Memory, params: Params, batch: Batch, cost: Float[Array, ""], key: Array, state: State | None = None
 ) -> tuple[Float[Array, ""], Losses]:
     """Action error plus `cost` per write: back-propagation through time, straight through the gate's threshold.
 
@@ -99,15 +121,15 @@ def straight_through_loss(
     Also right for every memory whose gate is not trained by the action error: the reconstruction gate's own objective
     is part of the sum.
     """
-    state = memory.init(batch.zs.shape[1])
+    state = memory.init(batch.zs.shape[1]) if state is None else state
     if isinstance(memory, AuraMemory) and memory.config.gate == "learned":
         noise = jax.random.logistic(key, batch.resets.shape)
-        _, out = memory.scan(params, state, batch.zs, batch.resets, batch.events, noise)
+        state, out = memory.scan(params, state, batch.zs, batch.resets, batch.events, noise)
     else:
-        _, out = scan(memory, params, state, batch.zs, batch.resets, batch.events)
+        state, out = scan(memory, params, state, batch.zs, batch.resets, batch.events)
     error = weighted_mean(action_error(out, batch.targets), batch.targets.weight)
     own = jnp.mean(out.gate_loss)
-    losses = Losses(error, jnp.mean(out.wrote.astype(jnp.float32)), own)
+    losses = Losses(error, jnp.mean(out.wrote.astype(jnp.float32)), own, _spread(state))
     return error + own + cost * jnp.mean(charge(out.gate)), losses
 
 
@@ -120,7 +142,13 @@ def _flips(key: Array, wrote: Bool[Array, "T B"], copies: int) -> Bool[Array, "T
 
 
 def counterfactual_loss(
-    memory: AuraMemory, params: Params, batch: Batch, cost: Float[Array, ""], key: Array, copies: int = 4
+    memory: AuraMemory,
+    params: Params,
+    batch: Batch,
+    cost: Float[Array, ""],
+    key: Array,
+    copies: int = 4,
+    start: AuraState | None = None,
 ) -> tuple[Float[Array, ""], Losses]:
     """Action error for everything but the gate; the gate learns what each write is worth by undoing it.
 
@@ -129,8 +157,9 @@ def counterfactual_loss(
     the gate's p at that tick is drawn to 1 where worth is above the cost and to 0 where it is not. The memory's gate
     must be 'counterfactual'.
     """
-    rows, state = batch.zs.shape[1], memory.init(batch.zs.shape[1] * copies)
-    _, out = scan(memory, params, memory.init(rows), batch.zs, batch.resets, batch.events)
+    start = memory.init(batch.zs.shape[1]) if start is None else start
+    state = jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), start)
+    end, out = scan(memory, params, start, batch.zs, batch.resets, batch.events)
     error = action_error(out, batch.targets)
     weight = batch.targets.weight
     flip = _flips(key, out.wrote, copies)
@@ -151,4 +180,4 @@ def counterfactual_loss(
     miss = -jnp.where(gain > 0, jnp.log(p), jnp.log1p(-p)) * jnp.minimum(jnp.abs(gain), 4.0)
     pull = jnp.sum(jnp.where(at, miss, 0.0)) / at.shape[1]
     mean_error = weighted_mean(error, weight)
-    return mean_error + pull, Losses(mean_error, jnp.mean(out.wrote.astype(jnp.float32)), pull)
+    return mean_error + pull, Losses(mean_error, jnp.mean(out.wrote.astype(jnp.float32)), pull, _spread(end))

@@ -22,10 +22,13 @@ from vlamem.memory.aura.weights import Header, TrainedFor, save_weights
 from vlamem.memory.protocol import Memory, Params, flatten, scan, state_bytes
 from vlamem.memory.training import TrainConfig, hold_rate, train
 from vlamem.sim.bench.synthetic_arms import (
+    ANSWERS,
     ARMS,
     AT_BUDGET,
     BY_NAME,
+    EVENT_KEYS,
     FAMILIES,
+    FEATURES,
     Arm,
     Setting,
     batch_of,
@@ -34,7 +37,7 @@ from vlamem.sim.bench.synthetic_arms import (
     settings,
 )
 from vlamem.sim.results import write_atomically
-from vlamem.sim.synthetic import KINDS, Kind, Streams, key_of
+from vlamem.sim.synthetic import KINDS, EventConfig, Kind, Streams, event_streams, key_of, vocabulary
 
 Report = Callable[[str], None]
 
@@ -63,13 +66,13 @@ class Preset:
     families: tuple[str, ...] = FAMILIES
     arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
     sweep: tuple[float, ...] = ()
-    sweep_updates: int = 60
+    sweep_updates: int = 100
 
 
 MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "random", "periodic")
 PRESETS = {
-    "full": Preset(seeds=5, updates=300, rows=4, sweep=(1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)),
-    "quick": Preset(seeds=2, updates=300, families=("events",), arms=MAIN),
+    "full": Preset(seeds=5, updates=700, rows=4, sweep=(1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)),
+    "quick": Preset(seeds=2, updates=700, rows=4, families=("events",), arms=MAIN),
     "smoke": Preset(
         seeds=2, updates=8, rows=4, ticks=64, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
     ),
@@ -139,50 +142,74 @@ def play(memory: Memory, params: Params, streams: Streams, part: int) -> tuple[n
 
 
 @cache
-def _scored_streams(family: str, name: str, ticks: int, rows: int, seeds: int) -> Streams:
-    """The streams [S, T, B] that every arm is scored on in one setting."""
-    setting = next(s for s in settings(family, ticks) if s.name == name)
-    return jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(_seed_keys(name, "score", seeds))
+def _drawer(ticks: int, rows: int) -> Callable[[Array, Array], Streams]:
+    """Event streams of seeds by rate, compiled once for all rates."""
+    config, words = EventConfig(ticks=ticks), vocabulary(0, keys=EVENT_KEYS, values=ANSWERS, size=FEATURES)
+    return jax.jit(
+        jax.vmap(lambda key, rate: event_streams(key, config, words, rows, jnp.reshape(rate, (1,))), in_axes=(0, None))
+    )
+
+
+@cache
+def _scored_streams(family: str, ticks: int, length: int, rate: float | None, name: str, preset: Preset) -> Streams:
+    """The streams [S, T, B] that every arm is scored on in one setting; horizons of one length share theirs."""
+    keys, rows = _seed_keys(name, "score", preset.seeds), preset.scored_rows
+    if rate is not None:
+        return _drawer(length, rows)(keys, jnp.asarray(rate))
+    setting = next(s for s in settings(family, ticks) if s.ticks == length and name in (s.name, "horizons"))
+    return jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(keys)
 
 
 def score(
-    arm: Arm, params: Params, setting: Setting, preset: Preset, rates: dict[str, list[float]] | None
-) -> list[dict[str, Any]]:
-    """What each seed's memory did on its streams of one setting: counts of answers and of writes by kind of tick."""
-    S, T = params.mean.shape[0], max(setting.horizon, preset.ticks)
-    keys = _seed_keys(setting.name, "score", S)
-    streams = _scored_streams(
-        setting.family, setting.name, preset.ticks, max(2, preset.scored_rows * preset.ticks // T), S
-    )
-    rate = jnp.asarray(rates[setting.name] if rates and setting.name in rates else [0.1] * S)
+    arm: Arm, params: Params, group: list[Setting], preset: Preset, rates: dict[str, list[float]] | None
+) -> dict[str, list[dict[str, Any]]]:
+    """What each seed's memory did on the streams that a group of settings shares, by setting.
+
+    Counts of answers and of writes by kind of tick over each setting's horizon.
+    """
+    S, longest = params.mean.shape[0], group[-1]
+    name = longest.name if len(group) == 1 else "horizons"
+    keys = _seed_keys(name, "score", S)
+    streams = _scored_streams(longest.family, preset.ticks, longest.ticks, longest.rate, name, preset)
+    rate = jnp.asarray((rates or {}).get(longest.name, [0.1] * S))
     tell = jax.jit(jax.vmap(lambda s, key, r: marks(arm, s, jax.random.fold_in(key, 1), r)))
     told = tell(streams, keys, rate) if arm.schedule else streams.event
-    memory = arm.memory(T if not arm.constant else preset.ticks)
+    memory = arm.memory(preset.ticks if arm.constant else longest.ticks)
     if arm.gate in AT_BUDGET:
-        params = _held(memory, params, setting, preset, keys, rate)
+        params = _held(memory, params, longest, preset, keys, rate)
     answers, wrote, _ = play(memory, params, streams._replace(event=told), preset.ticks)
     asked, right = np.asarray(streams.asked), answers == np.asarray(streams.answer)
-    kind = np.asarray(streams.kind)
-    return [
-        {
-            "asked": int(asked[s].sum()),
-            "right": int((right & asked)[s].sum()),
-            "ticks": int(kind[s].size),
-            "writes": int(wrote[s].sum()),
-            "kinds": {
-                name: [int((wrote[s] & (kind[s] == k)).sum()), int((kind[s] == k).sum())]
-                for k, name in enumerate(KINDS)
-            },
-        }
-        for s in range(S)
-    ]
+    return {
+        s.name: [
+            _counts(*(x[seed, : s.horizon] for x in (asked, right, wrote, np.asarray(streams.kind))))
+            for seed in range(S)
+        ]
+        for s in group
+    }
+
+
+def _counts(asked: np.ndarray, right: np.ndarray, wrote: np.ndarray, kind: np.ndarray) -> dict[str, Any]:
+    return {
+        "asked": int(asked.sum()),
+        "right": int((right & asked).sum()),
+        "ticks": int(kind.size),
+        "writes": int(wrote.sum()),
+        "kinds": {name: [int((wrote & (kind == k)).sum()), int((kind == k).sum())] for k, name in enumerate(KINDS)},
+    }
+
+
+def groups(family: str, ticks: int) -> list[list[Setting]]:
+    """The settings of a family, those together that one set of streams serves."""
+    all_ = settings(family, ticks)
+    horizons = [s for s in all_ if s.ticks > ticks]
+    return [[s] for s in all_ if s.ticks == ticks] + ([horizons] if horizons else [])
 
 
 def _held(memory: Memory, params: Params, setting: Setting, preset: Preset, keys: Array, rate: Array) -> Params:
     """`params` with thresholds moved to `rate` on streams of their own, of the training length."""
     assert isinstance(memory, AuraMemory)
     same = settings(setting.family, preset.ticks)[2 if setting.family == "events" else 0]
-    drawn = setting if setting.horizon == preset.ticks else same
+    drawn = setting if setting.ticks == preset.ticks else same
 
     def one(p: Params, key: Array, r: Array) -> Params:
         streams = drawn.draw(jax.random.fold_in(key, 2), preset.rows)
@@ -223,6 +250,10 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     keys = _seed_keys(family, "train", preset.seeds)
     training, losses = train(memory, config, _draws(arm, family, preset), keys)
     rates = _rates_of_learned(family, folder) if arm.name in AT_BUDGET else None
+    scored: dict[str, list[dict[str, Any]]] = {}
+    for group in groups(family, preset.ticks):
+        if arm.constant or len(group) == 1:  # the cache of the longest horizon would be attended to at every tick
+            scored |= score(arm, training.params, group, preset, rates)
     done = {
         "arm": arm.name,
         "family": family,
@@ -232,7 +263,7 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
         "state_bytes": state_bytes(memory.init(2), 2),
         "parameters": sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(training.params)),
         "error": [[round(float(e), 4) for e in row] for row in np.asarray(losses.action_error)[::10]],
-        "settings": {s.name: score(arm, training.params, s, preset, rates) for s in settings(family, preset.ticks)},
+        "settings": scored,
     }
     if family == "events" and arm.gate in ("learned", "counterfactual"):
         done["trace"] = trace(arm, training.params, preset)

@@ -24,6 +24,7 @@ from vlamem.sim.synthetic import (
 )
 
 FEATURES = 64
+EVENT_KEYS = 16
 ANSWERS = 8
 HEAD = HeadConfig(answer=ANSWERS)
 EVENT_RATES = (0.02, 0.05, 0.1, 0.2)
@@ -95,12 +96,23 @@ AT_BUDGET = ("random", "periodic", "novelty", "reconstruction")
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of stream that is scored: `draw(key, rows)` gives streams of a length that `ticks` divides."""
+    """One kind of stream that is scored.
+
+    Attributes:
+        name: in tables.
+        family: of FAMILIES.
+        draw: streams of `ticks`, from a key and a number of rows.
+        ticks: length that is drawn.
+        horizon: ticks that count, from the first; streams of one length serve all shorter horizons.
+        rate: of events, where that is all that sets it apart from the other settings of its length.
+    """
 
     name: str
     family: str
     draw: Callable[[Array, int], Streams]
+    ticks: int
     horizon: int
+    rate: float | None = None
 
 
 def _fold(streams: Streams, parts: int) -> Streams:
@@ -112,18 +124,20 @@ def _fold(streams: Streams, parts: int) -> Streams:
             parts * T, B // parts, *x.shape[2:]
         )
 
+    if parts == 1:
+        return streams
     return Streams(*map(lay, streams._replace(reset=streams.reset.at[0].set(True))))
 
 
 def _events(rates: tuple[float, ...], ticks: int, total: int) -> Callable[[Array, int], Streams]:
-    words = vocabulary(0, keys=16, values=ANSWERS, size=FEATURES)
+    words = vocabulary(0, keys=EVENT_KEYS, values=ANSWERS, size=FEATURES)
     config = EventConfig(ticks=ticks, rates=rates)
     parts = max(1, total // ticks)
     return lambda key, rows: _fold(event_streams(key, config, words, rows * parts), parts)
 
 
 def _surprise(ticks: int, total: int) -> Callable[[Array, int], Streams]:
-    words = vocabulary(0, keys=16, values=ANSWERS, size=FEATURES)
+    words = vocabulary(0, keys=EVENT_KEYS, values=ANSWERS, size=FEATURES)
     config, parts = SurpriseConfig(ticks=ticks), max(1, total // ticks)
     return lambda key, rows: _fold(surprise_streams(key, config, words, rows * parts), parts)
 
@@ -139,12 +153,15 @@ def _recall(bindings: tuple[int, ...], total: int) -> Callable[[Array, int], Str
 def settings(family: str, ticks: int) -> list[Setting]:
     """What is scored in a family; all but the horizons have `ticks` ticks."""
     if family == "recall":
-        return [Setting(f"recall N={n}", family, _recall((n,), ticks), ticks) for n in BINDINGS if n * 5 // 4 < ticks]
+        return [
+            Setting(f"recall N={n}", family, _recall((n,), ticks), ticks, ticks) for n in BINDINGS if n * 5 // 4 < ticks
+        ]
     if family == "surprise":
-        return [Setting("surprise", family, _surprise(ticks, ticks), ticks)]
-    rates = [Setting(f"events {rate:.0%}", family, _events((rate,), ticks, ticks), ticks) for rate in EVENT_RATES]
-    longer = [Setting(f"horizon {h}", family, _events((0.1,), h, max(h, ticks)), h) for h in HORIZONS]
-    return rates + [s for s in longer if s.horizon % ticks == 0 or ticks % s.horizon == 0]
+        return [Setting("surprise", family, _surprise(ticks, ticks), ticks, ticks)]
+    rates = [Setting(f"events {r:.0%}", family, _events((r,), ticks, ticks), ticks, ticks, r) for r in EVENT_RATES]
+    longest = ticks * 16
+    long = _events((0.1,), longest, longest)
+    return rates + [Setting(f"horizon {h}", family, long, longest, h) for h in HORIZONS if h <= longest]
 
 
 def curriculum(family: str, ticks: int) -> list[tuple[float, Callable[[Array, int], Streams]]]:
