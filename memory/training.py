@@ -42,6 +42,8 @@ class TrainConfig:
             charged before its memory is of use closes for good.
         rate: writes per tick that a Lagrange multiplier holds, in (0, 1]; None leaves write_cost as it is.
         wear: AURA memories start from a state worn by use, with noise of up to `wear` times what an episode leaves.
+        feedback: bound on the spectral norm of Wvr, AURA's path from the last read-out into the next value. At 1 a read
+            feeds itself back undiminished: noise adds up write by write, and accuracy falls with the horizon.
         gain: step of the multiplier per update, for a rate that is off by its own size.
         multipliers: range of the multiplier; below 0 it pays for writes, above what the action error asks for.
     """
@@ -57,6 +59,7 @@ class TrainConfig:
     ramp: tuple[float, float] = (0.3, 0.7)
     rate: float | None = None
     wear: float = 1.0
+    feedback: float = 0.5
     gain: float = 0.05
     multipliers: tuple[float, float] = (-4.0, 8.0)
 
@@ -144,6 +147,14 @@ def begin(memory: Memory, config: TrainConfig, zs: Float[Array, "... D"], key: A
     return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate, jnp.zeros(2))
 
 
+def spectral_bound(x: Float[Array, "n n"]) -> Float[Array, ""]:
+    """An upper bound on the spectral norm of x, at most n^(1/16) times it: |(x^T x)^4|_F^(1/8)."""
+    size = jnp.linalg.norm(x) + 1e-12
+    gram = x.T @ x / size**2
+    fourth = jnp.linalg.matrix_power(gram, 4)
+    return size * (jnp.linalg.norm(fourth) + 1e-30) ** 0.125
+
+
 def update(
     memory: Memory, config: TrainConfig, training: Training, batch: Batch, key: Array, at: Pace
 ) -> tuple[Training, Losses]:
@@ -162,6 +173,8 @@ def update(
     grads, losses = jax.grad(loss, has_aux=True)(training.params)
     steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
     params = optax.apply_updates(training.params, jax.tree.map(lambda step: at.learning_rate * step, steps))
+    if isinstance(memory, AuraMemory):
+        params = params._replace(Wvr=params.Wvr * jnp.minimum(1.0, config.feedback / spectral_bound(params.Wvr)))
     rate = 0.9 * training.rate + 0.1 * losses.rate
     multiplier = training.multiplier
     if config.rate is not None:
