@@ -233,8 +233,8 @@ def _page(done: list[dict[str, Any]], recovered: int, bench: EnduranceBench) -> 
         [
             "# Bytes written by memory that outlives power loss",
             "",
-            f"{bench.ticks:,} ticks of the event-sparse stream (one tick in ten an event), each arm in a process of "
-            "its own, all at the same time on the same disk. A tick ends when what it wrote is on the medium (fdatasync). "
+            f"{bench.ticks:,} ticks of the event-sparse stream (one in ten an event), each arm in a process of "
+            "its own, all at the same time on one disk. A tick ends when what it wrote is on the medium (fdatasync). "
             "AURA and always-write persist W and b (4,224 bytes, a head and a checksum; two pages) at every write and "
             "only then; the log appends a key and a value (256 bytes) at every tick.",
             "",
