@@ -13,6 +13,8 @@ from vlamem.sim.tabletop.task import HOME, Block, Task, allowed, held_out, scatt
 if TYPE_CHECKING:
     from vlamem.sim.tabletop.scene import Scene
 
+_PUSH_REACH = 0.18
+"""Farthest x at which the arm can come down behind a block [m]."""
 PAD_RGB = 0.75
 """Pads are drawn in their colour, mixed with this much of it."""
 
@@ -109,7 +111,8 @@ class Push(Skill):
             along = way / far
             ahead = float((other - start) @ along)
             aside = float(np.linalg.norm(other - start - ahead * along))
-            if far < 0.22 and (aside > 0.09 or ahead > far + 0.06 or ahead < -0.12):
+            clear = aside > 0.09 or ahead > far + 0.06 or ahead < -0.12
+            if far < 0.22 and clear and (start - 0.056 * along)[0] < _PUSH_REACH:
                 break
         position = np.array([*self.square, 0.0006])
         scene.move_body("zone", position)
