@@ -1,8 +1,7 @@
 """AURA-Mem's step in NumPy for one row: the yardstick of the other implementations, and the tick of a robot.
 
 A jitted call costs several times more than this arithmetic, so one row on a CPU is best done here. The equations are
-those of `step.py`; matrices that meet the same vector are laid side by side, so a tick without a write is four
-matrix-vector products over buffers that are made once.
+those of `step.py`; matrices that meet the same vector are laid side by side, and every buffer is made once.
 """
 
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy import add, dot, maximum, multiply, subtract
 
 from vlamem.memory.aura.config import FEATURE_LIMIT, AuraConfig
 
@@ -68,30 +68,31 @@ class AuraTick:
         none = np.zeros((D, 0), np.float32)
         gate_z, gate_bias = (a["gate.z"], a["gate.bias"]) if learned else (none, none[0])
         sr = a["gate.sr"] if learned else np.zeros((1 + d_v, 0), np.float32)
-        # y = [z~, 1] F: k | q | v | gate hidden | head hidden | 1
-        from_z = np.hstack([a["Wk"], a["Wq"], a["Wv"], gate_z, a["head.z"], np.zeros((D, 1))])
-        biases = np.hstack([np.zeros(2 * d_k + d_v), gate_bias, a["head.bias"], np.ones(1)])
-        self._F = np.vstack([from_z, biases[None]]).astype(np.float32)
-        # u = r_prev R, added to y from v on
-        self._R = np.hstack([a["Wvr"], sr[1:], a["head.r"], np.zeros((d_v, 1))]).astype(np.float32)
-        self._head_r = np.ascontiguousarray(a["head.r"])
-        self._out = np.vstack([a["head.out"], a["head.out_bias"][None]]).astype(np.float32)
-        self._gate_s, self._gate_out = np.ascontiguousarray(sr[0]), a.get("gate.out", np.zeros(0, np.float32))
+        # y = [z~, 1] F: k | q | v | gate hidden; what r_prev adds to the last two is r_prev R
+        biases = np.hstack([np.zeros(2 * d_k + d_v, np.float32), gate_bias])
+        self._F = np.vstack([np.hstack([a["Wk"], a["Wq"], a["Wv"], gate_z]), biases[None]])
+        self._R = np.hstack([a["Wvr"], sr[1:]])
+        self._gate_s, self._gate_out = np.ascontiguousarray(sr[0]), a.get("gate.out", none[0])
         self._gate_bias = float(a.get("gate.out_bias", 0.0))
+        # the head's hidden layer is [z~, 1] H + r Hr, its last entry a 1 for the bias of what follows
+        units = np.hstack([a["head.z"], np.zeros((D, 1), np.float32)])
+        self._H = np.vstack([units, np.append(a["head.bias"], np.float32(1))[None]])
+        self._Hr = np.hstack([a["head.r"], np.zeros((d_v, 1), np.float32)])
+        self._out = np.vstack([a["head.out"], a["head.out_bias"][None]])
 
         self._zb = np.ones(D + 1, np.float32)
         self._z = self._zb[:D]
         self._y = np.empty(self._F.shape[1], np.float32)
         self._k, self._q, self._tail = self._y[:d_k], self._y[d_k : 2 * d_k], self._y[2 * d_k :]
         self._kq = self._y[: 2 * d_k].reshape(2, d_k)
-        self._v, self._gate_h = self._tail[:d_v], self._tail[d_v : d_v + width]
-        self._head_h, self._head_1 = self._tail[d_v + width : -1], self._tail[d_v + width :]
-        self._u = np.empty(self._R.shape[1], np.float32)
+        self._v, self._gate_h = self._tail[:d_v], self._tail[d_v:]
+        self._u, self._hidden = np.empty(d_v + width, np.float32), np.empty(width, np.float32)
         self._reads = np.empty((2, d_v), np.float32)
-        self._prediction, self._r_prev = self._reads
+        self._prediction, self._r = self._reads
         self._norms = np.empty((2, 1), np.float32)
-        self._e, self._step, self._hidden = (np.empty(n, np.float32) for n in (d_v, d_v, width))
+        self._e, self._step = np.empty(d_v, np.float32), np.empty(d_v, np.float32)
         self._outer = np.empty((d_v, d_k), np.float32)
+        self._units, self._from_r = (np.empty(self._H.shape[1], np.float32) for _ in range(2))
         self._result = np.empty(head.outputs, np.float32)
         at, self._chunk, self._context, self._answer = 1, None, None, None
         if head.chunk:
@@ -107,8 +108,10 @@ class AuraTick:
         self.W[:] = 0
         self.b[:] = 0
 
-    def tick(self, z: Float[Vector, "D"]) -> TickOut:
+    def tick(self, z: Float[Vector, "D"], propose: bool = True) -> TickOut:
         """One control tick: gate, write if it opens, read, propose. W and b change on a write only.
+
+        Without `propose`, for ticks at which no plan is made, the head is left out: confidence is 0, the rest None.
 
         Raises ValueError for a feature of another size.
         """
@@ -118,29 +121,29 @@ class AuraTick:
                 f"feature of shape {z.shape} does not match this memory ({zn.size},): load the policy that it was "
                 "trained for"
             )
-        np.subtract(z, self._mean, zn)
-        np.multiply(zn, self._scale, zn)
+        subtract(z, self._mean, zn)
+        multiply(zn, self._scale, zn)
         trusted = bool(zn.dot(zn) <= self._limit)  # NaN and infinity fail the comparison
         if not trusted:
             zn[:] = 0
-        np.dot(self._zb, self._F, self._y)
-        k, q, e, reads, tail = self._k, self._q, self._e, self._reads, self._tail
+        dot(self._zb, self._F, self._y)
+        k, q, e, reads, tail, r = self._k, self._q, self._e, self._reads, self._tail, self._r
         k_unit, q_unit = 1.0 / sqrt(k.dot(k) + 1e-12), 1.0 / sqrt(q.dot(q) + 1e-12)
 
-        np.dot(self._kq, self.W.T, reads)  # W k and W q in one pass
+        dot(self._kq, self.W.T, reads)  # W k and W q in one pass
         self._norms[0, 0], self._norms[1, 0] = k_unit, q_unit
-        np.multiply(reads, self._norms, reads)
-        np.add(reads, self.b, reads)
-        np.dot(self._r_prev, self._R, self._u)
-        np.add(tail, self._u, tail)
-        np.subtract(self._v, self._prediction, e)
+        multiply(reads, self._norms, reads)
+        add(reads, self.b, reads)
+        dot(r, self._R, self._u)  # r is r_prev until the row is written
+        add(tail, self._u, tail)
+        subtract(self._v, self._prediction, e)
         s = log1p(float(e.dot(e)))
 
         if self._hidden.size:
             hidden = self._hidden
-            np.multiply(self._gate_s, s, hidden)
-            np.add(hidden, self._gate_h, hidden)
-            np.maximum(hidden, 0, hidden)
+            multiply(self._gate_s, s, hidden)
+            add(hidden, self._gate_h, hidden)
+            maximum(hidden, 0, hidden)
             logit = float(hidden.dot(self._gate_out)) + self._gate_bias
         else:
             logit = 20.0 if self._always else -20.0
@@ -148,19 +151,25 @@ class AuraTick:
         if wrote:
             self._write(float(k.dot(q)) * k_unit * q_unit, k_unit)
 
-        np.maximum(self._head_h, 0, self._head_h)
-        np.dot(self._head_1, self._out, self._result)
-        confidence = sigmoid(float(self._result[0])) if trusted else 0.0
         p = sigmoid(logit) if trusted else 0.0
+        if not propose:
+            return TickOut(0.0, None, None, None, wrote, p, s, not trusted)
+        units = self._units
+        dot(self._zb, self._H, units)
+        dot(r, self._Hr, self._from_r)
+        add(units, self._from_r, units)
+        maximum(units, 0, units)
+        dot(units, self._out, self._result)
+        confidence = sigmoid(float(self._result[0])) if trusted else 0.0
         return TickOut(confidence, self._chunk, self._context, self._answer, wrote, p, s, not trusted)
 
     def _write(self, k_dot_q: float, k_unit: float) -> None:
-        """W <- W + beta e k^T, b <- b + gamma e, and what the write adds to r in the head's hidden layer."""
+        """W <- W + beta e k^T, b <- b + gamma e, r <- what is read after it."""
         e, step = self._e, self._step
-        np.multiply(e, self._beta * k_unit, step)
-        np.multiply(step[:, None], self._k, self._outer)
-        np.add(self.W, self._outer, self.W)
-        np.multiply(e, self._gamma, step)
-        np.add(self.b, step, self.b)
-        np.multiply(e, self._beta * k_dot_q + self._gamma, step)
-        self._head_h += step.dot(self._head_r)
+        multiply(e, self._beta * k_unit, step)
+        multiply(step[:, None], self._k, self._outer)
+        add(self.W, self._outer, self.W)
+        multiply(e, self._gamma, step)
+        add(self.b, step, self.b)
+        multiply(e, self._beta * k_dot_q + self._gamma, step)
+        add(self._r, step, self._r)
