@@ -9,6 +9,7 @@ VERBS = {
     "rollout": "run a policy over a suite's tasks in simulation",
     "pretrain": "train TinyVLA on recorded demonstrations",
     "collect": "record demonstrations by the scripted experts",
+    "bench": "measure, and write docs/results/NAME.md",
     "compare": "compare two runs, paired by task, initial state and seed",
     "doctor": "check versions, rendering, devices and weights, and say what to mend",
 }
