@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from vlamem.memory.aura.losses import Batch, Losses, counterfactual_loss, straight_through_loss, worn
+from vlamem.memory.aura.losses import Batch, Losses, counterfactual_loss, straight_through_loss
 from vlamem.memory.aura.step import AuraMemory
-from vlamem.memory.protocol import Memory, Params, scan
+from vlamem.memory.protocol import Memory, Params, State, reset_rows, scan
 
 OPTIMIZERS = ("adamw", "muon", "adafactor")
 SIGNALS = ("straight-through", "counterfactual")
@@ -41,7 +41,8 @@ class TrainConfig:
         ramp: shares of the updates between which the write cost rises from a twentieth to the whole; a gate that is
             charged before its memory is of use closes for good.
         rate: writes per tick that a Lagrange multiplier holds, in (0, 1]; None leaves write_cost as it is.
-        wear: AURA memories start from a state worn by use, with noise of up to `wear` times what an episode leaves.
+        carry: share of episodes that start from the state that an earlier episode left, so that an AURA memory knows
+            what long use does to W; no gradient crosses from one into the other.
         feedback: bound on the spectral norm of Wvr, AURA's path from the last read-out into the next value. At 1 a read
             feeds itself back undiminished: noise adds up write by write, and accuracy falls with the horizon.
         gain: step of the multiplier per update, for a rate that is off by its own size.
@@ -58,7 +59,7 @@ class TrainConfig:
     write_cost: float = 0.1
     ramp: tuple[float, float] = (0.3, 0.7)
     rate: float | None = None
-    wear: float = 1.0
+    carry: float = 0.95
     feedback: float = 0.5
     gain: float = 0.05
     multipliers: tuple[float, float] = (-4.0, 8.0)
@@ -82,14 +83,14 @@ class Training(NamedTuple):
         optimizer: state of the optimizer.
         multiplier: cost per write in force; 1 and unused where no rate is asked.
         rate: writes per tick, averaged over the last updates.
-        spread: size of W's and b's entries at the end of an episode, averaged likewise.
+        state: what the last episodes left in each row of an AURA memory, () for other memories.
     """
 
     params: Params
     optimizer: Any
     multiplier: Float[Array, ""]
     rate: Float[Array, ""]
-    spread: Float[Array, "two"]
+    state: Any
 
 
 class Pace(NamedTuple):
@@ -98,12 +99,12 @@ class Pace(NamedTuple):
     Attributes:
         learning_rate: of this update.
         cost: cost of writing at every tick; multiplies the multiplier where a rate is asked.
-        wear: see TrainConfig.wear.
+        carry: see TrainConfig.carry.
     """
 
     learning_rate: Float[Array, ""]
     cost: Float[Array, ""]
-    wear: Float[Array, ""]
+    carry: Float[Array, ""]
 
 
 def pace(config: TrainConfig, i: int) -> Pace:
@@ -114,7 +115,7 @@ def pace(config: TrainConfig, i: int) -> Pace:
     start, end = config.ramp
     ramp = min(1.0, max(0.05, (done - start) / max(end - start, 1e-9)))
     cost = ramp * (config.write_cost if config.rate is None else 1.0)
-    return Pace(jnp.asarray(config.learning_rate * shape), jnp.asarray(cost), jnp.asarray(config.wear))
+    return Pace(jnp.asarray(config.learning_rate * shape), jnp.asarray(cost), jnp.asarray(config.carry))
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -140,11 +141,12 @@ def standardised(params: Params, zs: Float[Array, "... D"]) -> Params:
     return params._replace(mean=jnp.mean(flat, axis=0), scale=1.0 / jnp.maximum(spread, floor))
 
 
-def begin(memory: Memory, config: TrainConfig, zs: Float[Array, "... D"], key: Array) -> Training:
+def begin(memory: Memory, config: TrainConfig, zs: Float[Array, "T B D"], key: Array) -> Training:
     """Fresh parameters, standardised on the features `zs`, and a fresh optimizer."""
     params = standardised(memory.init_params(key), zs)
     rate = jnp.asarray(1.0 if config.rate is None else config.rate, jnp.float32)
-    return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate, jnp.zeros(2))
+    state = memory.init(zs.shape[1]) if isinstance(memory, AuraMemory) else ()
+    return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate, state)
 
 
 def spectral_bound(x: Float[Array, "n n"]) -> Float[Array, ""]:
@@ -161,21 +163,25 @@ def update(
     """One gradient update, and one step of the multiplier (or of a control gate's threshold) towards the asked rate."""
     cost = training.multiplier * at.cost
     for_state, key = jax.random.split(key)
-    start = worn(memory.init(batch.zs.shape[1]), for_state, at.wear * training.spread)
+    start = memory.init(batch.zs.shape[1])
+    if isinstance(memory, AuraMemory):
+        fresh = jax.random.uniform(for_state, batch.resets.shape[1:]) >= at.carry
+        start = reset_rows(training.state, start, fresh)
 
-    def loss(params: Params) -> tuple[Float[Array, ""], Losses]:
+    def loss(params: Params) -> tuple[Float[Array, ""], tuple[Losses, State]]:
         if config.signal == "counterfactual":
             if not isinstance(memory, AuraMemory):
                 raise ValueError(f"the counterfactual signal trains an AURA gate, not {type(memory).__name__}")
             return counterfactual_loss(memory, params, batch, cost, key, config.copies, start)
         return straight_through_loss(memory, params, batch, cost, key, start)
 
-    grads, losses = jax.grad(loss, has_aux=True)(training.params)
+    grads, (losses, state) = jax.grad(loss, has_aux=True)(training.params)
     steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
     params = optax.apply_updates(training.params, jax.tree.map(lambda step: at.learning_rate * step, steps))
     if isinstance(memory, AuraMemory):
         params = params._replace(Wvr=params.Wvr * jnp.minimum(1.0, config.feedback / spectral_bound(params.Wvr)))
     rate = 0.9 * training.rate + 0.1 * losses.rate
+    state = state if isinstance(memory, AuraMemory) else ()
     multiplier = training.multiplier
     if config.rate is not None:
         off = rate / config.rate - 1.0
@@ -184,8 +190,7 @@ def update(
         if isinstance(memory, AuraMemory) and "threshold" in params.gate:
             held = params.gate["threshold"] + 0.1 * (losses.rate - config.rate)
             params = params._replace(gate=params.gate | {"threshold": held})
-    spread = 0.9 * training.spread + 0.1 * losses.spread
-    return Training(params, optimizer, multiplier, rate, spread), losses
+    return Training(params, optimizer, multiplier, rate, state), losses
 
 
 @cache
@@ -218,7 +223,7 @@ def train(
     first, rest = split(keys, 0)
     first_batch = batches[-1][1](split(keys, config.updates)[0])
     training = jax.jit(jax.vmap(lambda zs, key: begin(memory, config, zs, key)))(first_batch.zs, first)
-    step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, wear=0.0, ramp=(0.0, 1.0)))
+    step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0)))
     history: list[Losses] = []
     for i in range(config.updates):
         for_batch, for_update = split(rest, i)

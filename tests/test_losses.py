@@ -112,7 +112,7 @@ def test_the_counterfactual_signal_opens_the_gate_where_a_write_pays():
 
     def pull(shift):
         p = params._replace(gate=params.gate | {"z": params.gate["z"].at[2].add(shift)})
-        return counterfactual_loss(memory, p, cued, jnp.asarray(0.1), jax.random.key(6), copies=32)[1].gate_loss
+        return counterfactual_loss(memory, p, cued, jnp.asarray(0.1), jax.random.key(6), copies=32)[1][0].gate_loss
 
     _, out = scan(memory, params, memory.init(B), cued.zs, cued.resets)
     assert bool(out.wrote[0].all())

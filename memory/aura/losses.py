@@ -49,13 +49,11 @@ class Losses(NamedTuple):
         action_error: weighted mean error of what was proposed.
         rate: writes per tick.
         gate_loss: what trained the gate beside the action error.
-        spread: root mean square of the entries of an AURA memory's W and b at the end, 0 for other memories.
     """
 
     action_error: Float[Array, ""]
     rate: Float[Array, ""]
     gate_loss: Float[Array, ""]
-    spread: Float[Array, "two"]
 
 
 def action_error(out: MemoryOut, targets: Targets) -> Float[Array, "T B"]:
@@ -91,29 +89,9 @@ def charge(p: Float[Array, "..."]) -> Float[Array, "..."]:
     return -jnp.log1p(-jnp.clip(p, 0.0, 1.0 - 1e-6))
 
 
-def _spread(state: State) -> Float[Array, "two"]:
-    if not isinstance(state, AuraState):
-        return jnp.zeros(2)
-    return jnp.sqrt(jnp.stack([jnp.mean(jnp.square(state.W)), jnp.mean(jnp.square(state.b))]))
-
-
-def worn(state: State, key: Array, spread: Float[Array, "two"]) -> State:
-    """An empty AURA state as long use leaves one: each row's W and b filled with noise of up to `spread`.
-
-    Noise in the keys that are written walks W in directions that no key overwrites, a little at each write: short
-    episodes never show it, so a memory trained on them alone does not learn to keep noise out of its keys.
-    """
-    if not isinstance(state, AuraState):
-        return state
-    for_size, for_w, for_b = jax.random.split(key, 3)
-    size = jax.random.uniform(for_size, (state.b.shape[0], 1))
-    W = (size * spread[0])[..., None] * jax.random.normal(for_w, state.W.shape)
-    return state._replace(W=W, b=size * spread[1] * jax.random.normal(for_b, state.b.shape))
-
-
 def straight_through_loss(
     memory: Memory, params: Params, batch: Batch, cost: Float[Array, ""], key: Array, state: State | None = None
-) -> tuple[Float[Array, ""], Losses]:
+) -> tuple[Float[Array, ""], tuple[Losses, State]]:
     """Action error plus `cost` per write: back-propagation through time, straight through the gate's threshold.
 
     A learned gate's decision is drawn from its p. Were it p > 1/2, every write that the memory needs would have been
@@ -129,8 +107,8 @@ def straight_through_loss(
         state, out = scan(memory, params, state, batch.zs, batch.resets, batch.events)
     error = weighted_mean(action_error(out, batch.targets), batch.targets.weight)
     own = jnp.mean(out.gate_loss)
-    losses = Losses(error, jnp.mean(out.wrote.astype(jnp.float32)), own, _spread(state))
-    return error + own + cost * jnp.mean(charge(out.gate)), losses
+    losses = Losses(error, jnp.mean(out.wrote.astype(jnp.float32)), own)
+    return error + own + cost * jnp.mean(charge(out.gate)), (losses, state)
 
 
 def _flips(key: Array, wrote: Bool[Array, "T B"], copies: int) -> Bool[Array, "T B copies"]:
@@ -149,7 +127,7 @@ def counterfactual_loss(
     key: Array,
     copies: int = 4,
     start: AuraState | None = None,
-) -> tuple[Float[Array, ""], Losses]:
+) -> tuple[Float[Array, ""], tuple[Losses, State]]:
     """Action error for everything but the gate; the gate learns what each write is worth by undoing it.
 
     Each row is run again in `copies` copies, each with one tick's decision turned over and all others kept. With
@@ -180,4 +158,5 @@ def counterfactual_loss(
     miss = -jnp.where(gain > 0, jnp.log(p), jnp.log1p(-p)) * jnp.minimum(jnp.abs(gain), 4.0)
     pull = jnp.sum(jnp.where(at, miss, 0.0)) / at.shape[1]
     mean_error = weighted_mean(error, weight)
-    return mean_error + pull, Losses(mean_error, jnp.mean(out.wrote.astype(jnp.float32)), pull, _spread(end))
+    losses = Losses(mean_error, jnp.mean(out.wrote.astype(jnp.float32)), pull)
+    return mean_error + pull, (losses, end)
