@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         try:
             end = rollout(config, begin, progress)
         except DiskFullError as error:
-            bar.leave = False
+            bar.close()
             complain("rollout", f"{error}; all finished episodes are kept, the same command continues")
             return 1
     if end.results is None:
