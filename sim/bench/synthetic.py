@@ -71,14 +71,14 @@ class Preset:
 
 MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "random", "periodic")
 PRESETS = {
-    "full": Preset(seeds=5, updates=700, rows=4, sweep=(1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)),
-    "quick": Preset(seeds=2, updates=700, rows=4, families=("events",), arms=MAIN),
+    "full": Preset(seeds=5, updates=1000, rows=4, sweep=(1e-3, 2e-3, 4e-3, 7e-3, 1e-2)),
+    "quick": Preset(seeds=2, updates=1000, rows=4, families=("events",), arms=MAIN),
     "smoke": Preset(
         seeds=2, updates=8, rows=4, ticks=64, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
     ),
 }
-LEARNING_RATE = 5e-3
-WRITE_COST = 0.5
+LEARNING_RATE = 1e-2
+WRITE_COST = 1.5
 
 
 def training_config(arm: Arm, preset: Preset, learning_rate: float) -> TrainConfig:
