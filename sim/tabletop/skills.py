@@ -13,6 +13,8 @@ from vlamem.sim.tabletop.task import HOME, Block, Task, allowed, held_out, scatt
 if TYPE_CHECKING:
     from vlamem.sim.tabletop.scene import Scene
 
+_LIFTED = 0.035
+"""Height of a block's centre above which it has been picked up [m]."""
 _PUSH_REACH = 0.18
 """Farthest x at which the arm can come down behind a block [m]."""
 PAD_RGB = 0.75
@@ -150,6 +152,11 @@ class _Place(Skill):
             self.status = "success"
         elif at[2] < -0.05:
             self.status = "failure"
+
+    def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
+        """The block, and once it is lifted the place that it goes to."""
+        block = scene.block(self.aim)
+        return np.array([*self.there, 0.0]) if block[2] > _LIFTED else block
 
     def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.pick_and_place(scene, self.aim, self.there, self.drop)
