@@ -153,9 +153,7 @@ def _mean(rates: Mapping[str, tuple[int, int]]) -> Figure:
     return Figure(float(np.mean([s / m for s, m in rates.values()])), n, wilson95(successes, n))
 
 
-def _write(
-    options: SkillsBench, ends: Mapping[str, Mapping[str, Any]], probes: Mapping[str, Any]
-) -> tuple[Path, Path]:
+def _write(options: SkillsBench, ends: Mapping[str, Mapping[str, Any]], probes: Mapping[str, Any]) -> tuple[Path, Path]:
     tasks = load_suite("tabletop").tasks
     by_arm = {name: _rates(results) for name, results in ends.items()}
     skills = {t: r for t, r in by_arm["test"].items() if tasks[t].kind == "skill"}
