@@ -71,7 +71,7 @@ class Preset:
 
 MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "random", "periodic")
 PRESETS = {
-    "full": Preset(seeds=5, updates=1000, rows=4, sweep=(1e-3, 2e-3, 4e-3, 7e-3, 1e-2)),
+    "full": Preset(seeds=5, updates=1000, rows=4),
     "quick": Preset(seeds=2, updates=1000, rows=4, families=("events",), arms=MAIN),
     "smoke": Preset(
         seeds=2, updates=8, rows=4, ticks=64, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
