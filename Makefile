@@ -14,7 +14,7 @@ setup:
 	@PYTHON="$(PYTHON)" bash requirements/install.sh .venv requirements/dev.txt -e .
 
 rollout: setup
-	$(PY) -m vlamem rollout --suite tabletop --tasks skills --policy tiny --episodes 10 --workers 2 --video 2 --out "$(OUT)"
+	$(PY) -m vlamem rollout --suite tabletop --tasks skills --policy tiny --episodes 20 --workers 2 --video 2 --out "$(OUT)"
 
 test: setup
 	$(PY) -m pytest

@@ -17,6 +17,9 @@ from vlamem.sim.recording import DiskFullError, EpisodeRecord
 from vlamem.sim.rollout import rollout
 from vlamem.sim.summary import table
 
+_WIDTH = 100
+"""Columns that the table needs."""
+
 
 def main(arguments: list[str]) -> int:
     """`vlamem rollout`."""
@@ -52,6 +55,7 @@ def main(arguments: list[str]) -> int:
         )
         return 128 + end.signal if end.signal else 1
     console = Console()
+    console.width = max(console.width, _WIDTH)
     console.print(table(end.results))
     rendering = end.results["fingerprint"]["gl"]
     if rendering and rendering["software"]:
