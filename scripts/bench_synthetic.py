@@ -20,6 +20,8 @@ class Args:
     """quick: one family, main arms, 2 seeds, 15 minutes on 2 cores. full: all arms, 5 seeds. smoke: does it run."""
     out: Path
     """Folder of finished arms, one below it for each preset; a stopped bench goes on."""
+    only_page: bool
+    """Write the page from the arms that are finished; train nothing."""
     results: Path
     """Folder of the page; only a full run may write docs/results, the others write theirs into their own folder."""
 
@@ -28,14 +30,18 @@ def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     args = load_config(Args, "bench_synthetic", arguments, __doc__ or "")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from vlamem.sim.bench.synthetic import PRESETS, run
+    from vlamem.sim.bench.synthetic import PRESETS, finished, run
     from vlamem.sim.bench.synthetic_notes import NOTES
     from vlamem.sim.bench.synthetic_plots import accuracy_against_writes, gate_over_time
     from vlamem.sim.bench.synthetic_report import write_page
 
     command = shlex.join(["vlamem", "bench", "synthetic", *arguments])
     folder = args.out / args.preset
-    found = run(PRESETS[args.preset], folder, command, lambda line: print(line, flush=True))
+    preset = PRESETS[args.preset]
+    if args.only_page:
+        found = finished(preset, folder)
+    else:
+        found = run(preset, folder, command, lambda line: print(line, flush=True))
     results = args.results if args.preset == "full" else folder
     plots = []
     if "events" in found:

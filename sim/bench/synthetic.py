@@ -310,6 +310,22 @@ def _save(memory: Memory, params: Params, done: dict[str, Any], path: Path, comm
     save_weights(path, Header(memory.config, TrainedFor("synthetic events", "none", "none"), command, metrics), first)
 
 
+def finished(preset: Preset, folder: Path) -> dict[str, dict[str, Any]]:
+    """The arms of a preset that are done, in the form of `run`.
+
+    Raises FileNotFoundError when there is none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for family in preset.families:
+        for arm in ARMS:
+            path = folder / family / f"{arm.name}.json"
+            if arm.name in preset.arms and path.exists():
+                found.setdefault(family, {})[arm.name] = json.loads(path.read_text(encoding="utf-8"))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no finished arm: run 'vlamem bench synthetic' without --only-page")
+    return found
+
+
 def run(preset: Preset, folder: Path, command: str, report: Report) -> dict[str, dict[str, Any]]:
     """Every family's every arm, {family: {arm: what run_arm gives}}; the families' main arms come first."""
     found: dict[str, dict[str, Any]] = {family: {} for family in preset.families}
