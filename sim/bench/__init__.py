@@ -1,0 +1,1 @@
+"""Benches: each measures one thing and writes its results page."""
