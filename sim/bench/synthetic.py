@@ -169,10 +169,11 @@ def score(
     """
     S, longest = params.mean.shape[0], group[-1]
     name = longest.name if len(group) == 1 else "horizons"
-    keys = _seed_keys(name, "score", S)
+    # a key of its own: one derived from the streams' key may be the very one that decided where the events are
+    keys = _seed_keys(name, "marks", S)
     streams = _scored_streams(longest.family, preset.ticks, longest.ticks, longest.rate, name, preset)
     rate = jnp.asarray((rates or {}).get(longest.name, [0.1] * S))
-    tell = jax.jit(jax.vmap(lambda s, key, r: marks(arm, s, jax.random.fold_in(key, 1), r)))
+    tell = jax.jit(jax.vmap(lambda s, key, r: marks(arm, s, key, r)))
     told = tell(streams, keys, rate) if arm.schedule else streams.event
     memory = arm.memory(preset.ticks if arm.constant else longest.ticks)
     if arm.gate in AT_BUDGET:
@@ -212,7 +213,7 @@ def _held(memory: Memory, params: Params, setting: Setting, preset: Preset, keys
     drawn = setting if setting.ticks == preset.ticks else same
 
     def one(p: Params, key: Array, r: Array) -> Params:
-        streams = drawn.draw(jax.random.fold_in(key, 2), preset.rows)
+        streams = drawn.draw(key, preset.rows)
         return hold_rate(memory, p, batch_of(BY_NAME["oracle"], streams, key), r)
 
     return jax.jit(jax.vmap(one))(params, keys, rate)
