@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vlamem.scripts.config import parse
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     colours = {"ok": "green", "absent": "yellow", "broken": "red"}
     for check in checks:
         status = f"[{colours[check.status]}]{check.status}[/]"
-        shown.add_row(check.name, status, check.found, "" if check.status == "ok" else check.mend)
+        shown.add_row(check.name, status, escape(check.found), "" if check.status == "ok" else escape(check.mend))
     console = Console()
     console.print(shown)
     for check in broken:

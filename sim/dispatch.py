@@ -93,7 +93,8 @@ def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], b
     """Yields a record for each job, in the order in which they end, until all are done or `stopped()`.
 
     An episode whose worker hangs for `config.watchdog_s` or dies is recorded as an error. Raises RunRefusedError when
-    policy and environment do not fit or workers cannot start, DiskFullError when a worker met a full disk.
+    policy and environment do not fit or workers cannot start, ModuleNotFoundError without the simulator, DiskFullError when a
+    worker met a full disk.
     """
     left = _Jobs(jobs)
     first_task = jobs[0][0] if jobs else ""
@@ -134,6 +135,8 @@ def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:
             return None
         if message["kind"] == "refused":
             raise RunRefusedError(body)
+        if message["kind"] == "missing":
+            raise ModuleNotFoundError(f"No module named '{body}'", name=body)
         if message["kind"] == "disk":
             raise DiskFullError(body)
         seat.job = None

@@ -30,7 +30,8 @@ def heartbeat(clock: "Synchronized[float]") -> Callable[[], None]:
 def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutConfig, first_task: str) -> None:
     """Body of the process. Sends "ready", then a record for each [task, episode] received, until the other side closes.
 
-    Sends "refused" with one line when policy and environment cannot work together, "disk" when the disk is full.
+    Sends "refused" with one line when policy and environment cannot work together, "missing" with
+    the name of a module that is not installed, "disk" when the disk is full.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
 
@@ -42,7 +43,10 @@ def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutC
     try:
         player = Player(config, beat)
         player.check(first_task)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except ModuleNotFoundError as error:
+        say("missing", error.name)
+        return
+    except (ValueError, TypeError, OSError) as error:
         say("refused", str(error))
         return
     try:
