@@ -34,7 +34,7 @@ events, where the straight-through signal stood at 97 %: it labels some tens of 
 
 The tables hold the arms that are finished; a row or column that is missing has not been run. The learning rate of
 0.01 comes from a sweep of the straight-through gate alone (error after 100 updates, one run each: 2.11 at 0.001, 1.60
-at 0.0025, 0.47 at 0.005, 0.40 at 0.01, 0.39 at 0.02); no baseline has had its own. Without the control arms there is
-no gap to the best fixed-size baseline and none to random and periodic writing on this page yet. The same command goes
-on where it stopped.
+at 0.0025, 0.47 at 0.005, 0.40 at 0.01, 0.39 at 0.02); no baseline has had its own. While the only finished baseline of
+constant size is AURA-Mem that always writes, "best fixed size" means that one. The same command goes on where it
+stopped.
 """
