@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     command = shlex.join(["vlamem", "bench", "kernels", *arguments])
     bench = KernelBench(
         batches=(1, 64, 1024, 16384) if full else (1, 64),
-        seconds=2.0 if full else 0.5,
+        seconds=1.0 if full else 0.5,
         scan_ticks=256,
         scan_rows=64 if full else 16,
         results=args.results if full else args.out,
