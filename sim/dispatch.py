@@ -93,8 +93,8 @@ def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], b
     """Yields a record for each job, in the order in which they end, until all are done or `stopped()`.
 
     An episode whose worker hangs for `config.watchdog_s` or dies is recorded as an error. Raises RunRefusedError when
-    policy and environment do not fit or workers cannot start, ModuleNotFoundError without the simulator, DiskFullError when a
-    worker met a full disk.
+    policy and environment do not fit or workers cannot start, ModuleNotFoundError without the simulator, DiskFullError
+    when a worker met a full disk.
     """
     left = _Jobs(jobs)
     first_task = jobs[0][0] if jobs else ""
