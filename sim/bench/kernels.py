@@ -337,7 +337,7 @@ def _page(rows: list[Row], speed: dict[str, float], bench: KernelBench, gpu: boo
             "and the fused kernel store W on a write only.",
             "",
             f"Training scans, {bench.scan_ticks} ticks of {bench.scan_rows} rows; naive is `lax.scan` over the "
-            "equations as they stand; the four in turn, best call of each, since longer calls are the more disturbed by "
+            "equations as they stand; the four in turn, best call of each, since long calls are disturbed most by "
             "whatever else the machine does:",
             "",
             "| what | row-ticks/s |",
