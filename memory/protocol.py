@@ -49,7 +49,14 @@ class MemoryOut(NamedTuple):
 
 @runtime_checkable
 class Memory(Protocol):
-    """A memory of any kind. `step` is pure, and a batch of B rows gives what B single runs give."""
+    """A memory of any kind. `step` is pure, and a batch of B rows gives what B single runs give.
+
+    A memory is hashable (a frozen dataclass of its sizes is), so that what was compiled for it can be kept.
+    """
+
+    def __hash__(self) -> int:
+        """Equal for memories of equal sizes and kind."""
+        ...
 
     @property
     def feature_size(self) -> int:

@@ -154,7 +154,7 @@ def spectral_bound(x: Float[Array, "n n"]) -> Float[Array, ""]:
     size = jnp.linalg.norm(x) + 1e-12
     gram = x.T @ x / size**2
     fourth = jnp.linalg.matrix_power(gram, 4)
-    return size * (jnp.linalg.norm(fourth) + 1e-30) ** 0.125
+    return jnp.asarray(size * (jnp.linalg.norm(fourth) + 1e-30) ** 0.125)
 
 
 def update(
@@ -200,7 +200,8 @@ def _compiled(memory: Memory, config: TrainConfig) -> Callable[..., tuple[Traini
     def one(training: Training, batch: Batch, key: Array, at: Pace) -> tuple[Training, Losses]:
         return update(memory, config, training, batch, key, at)
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, Pace(0, None, None))), donate_argnums=0)
+    seeded: Any = Pace(0, None, None)  # type: ignore[arg-type]  # axes in place of arrays
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, seeded)), donate_argnums=0)
 
 
 def train(

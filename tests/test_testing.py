@@ -30,7 +30,11 @@ class _Poisoned(AuraMemory):
 
 @pytest.mark.parametrize(
     ("broken", "promise"),
-    [(_Leaky, "a reset row goes on as a new one"), (_Mixing, "single rows|a reset row|leaves the others"), (_Poisoned, "finite|leaves its state")],
+    [
+        (_Leaky, "a reset row goes on as a new one"),
+        (_Mixing, "single rows|a reset row|leaves the others"),
+        (_Poisoned, "finite|leaves its state"),
+    ],
 )
 def test_a_memory_that_breaks_a_promise_is_told_which(broken, promise):
     memory, params = learned()

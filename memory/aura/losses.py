@@ -148,7 +148,7 @@ def counterfactual_loss(
     decided = repeat(jnp.where(out.wrote, 1.0, -1.0))
     force = DECIDED * jnp.where(flip.reshape(decided.shape), -decided, decided)
     _, other = memory.scan(jax.lax.stop_gradient(params), state, repeat(batch.zs), repeat(batch.resets), None, force)
-    undone = action_error(other, Targets(*(None if x is None else repeat(x) for x in batch.targets)))
+    undone = action_error(other, jax.tree.map(repeat, batch.targets))
     kept = repeat(error)
     at = flip.reshape(decided.shape)
     worth = decided * jnp.sum((undone - kept) * repeat(weight), axis=0)

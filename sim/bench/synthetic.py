@@ -123,7 +123,7 @@ def _runner(memory: Memory) -> Callable[..., Any]:
 
     def run(params: Params, state: Any, zs: Array, resets: Array, events: Array) -> Any:
         state, out = scan(memory, params, state, zs, resets, events)
-        return state, (jnp.argmax(out.answer, axis=-1), out.wrote, out.gate)
+        return state, (jnp.argmax(jnp.asarray(out.answer), axis=-1), out.wrote, out.gate)
 
     return jax.jit(jax.vmap(run))
 
@@ -157,7 +157,8 @@ def _scored_streams(family: str, ticks: int, length: int, rate: float | None, na
     if rate is not None:
         return _drawer(length, rows)(keys, jnp.asarray(rate))
     setting = next(s for s in settings(family, ticks) if s.ticks == length and name in (s.name, "horizons"))
-    return jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(keys)
+    drawn: Streams = jax.jit(jax.vmap(lambda key: setting.draw(key, rows)))(keys)
+    return drawn
 
 
 def score(
