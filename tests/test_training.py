@@ -37,7 +37,7 @@ def first(tree: Params) -> Params:
 
 @pytest.fixture(scope="module")
 def held():
-    config = TrainConfig(updates=300, learning_rate=1e-2, rate=0.12, ramp=(0.0, 0.1))
+    config = TrainConfig(updates=600, learning_rate=1e-2, rate=0.12, carry=0.0)
     return train(aura("learned"), config, [(1.0, draw)], key_of(0, "budget")[None])
 
 
@@ -46,16 +46,16 @@ def test_a_memory_learns_to_answer(held):
     assert float(error[-20:].mean()) < 0.6 * float(error[:20].mean())
 
 
-def test_the_asked_write_rate_is_held_within_a_tenth_on_held_out_streams(held):
+def test_the_multiplier_brings_the_write_rate_near_the_asked_one(held):
     fresh = draw(key_of(1, "held out"), rows=256)
-    assert rate_of(aura("learned"), first(held[0].params), fresh) == pytest.approx(0.12, rel=0.1)
+    assert rate_of(aura("learned"), first(held[0].params), fresh) == pytest.approx(0.12, rel=0.5)
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.3])
-def test_a_threshold_moved_to_a_rate_holds_it_on_other_streams(held, rate):
+@pytest.mark.parametrize("rate", [0.05, 0.12, 0.3])
+def test_a_threshold_moved_to_a_rate_holds_it_within_a_tenth_on_held_out_streams(held, rate):
     memory = aura("learned")
-    params = hold_rate(memory, first(held[0].params), draw(key_of(2, "calibration"), rows=256), rate)
-    assert rate_of(memory, params, draw(key_of(3, "held out"), rows=256)) == pytest.approx(rate, rel=0.2)
+    params = hold_rate(memory, first(held[0].params), draw(key_of(2, "calibration"), rows=512), rate)
+    assert rate_of(memory, params, draw(key_of(3, "held out"), rows=512)) == pytest.approx(rate, rel=0.1)
 
 
 def test_gates_without_a_threshold_cannot_be_held():
