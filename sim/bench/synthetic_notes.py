@@ -25,8 +25,8 @@ ticks, at first with more repeats written (1.4 times the oracle's writes after 7
 learning rate of 0.02); 1,000 updates at a cost of 1.5 and a rate of 0.01 ended that.
 
 **Keys and noise.** With 32 keys in a d_k of 32 and noise 0.05 accuracy stayed at 96 % (10 % events) and 90 % (20 %);
-with 16 keys it is 99 % and more. The first version of the streams had noise 0.1 and 32 keys, where accuracy was 82 %:
-what is called hard here is easier than that.
+with 16 keys it is 99 % and more. The first version of the streams had noise 0.1 and 32 keys, where accuracy was
+82 %: what is called hard here is easier than that.
 
 **Counterfactual signal.** With 300 updates of one flipped tick in each of 4 copies a row it reached 71 % at 10 %
 events, where the straight-through signal stood at 97 %: it labels some tens of ticks an update, the other all. That was one
