@@ -29,8 +29,8 @@ with 16 keys it is 99 % and more. The first version of the streams had noise 0.1
 82 %: what is called hard here is easier than that.
 
 **Counterfactual signal.** With 300 updates of one flipped tick in each of 4 copies a row it reached 71 % at 10 %
-events, where the straight-through signal stood at 97 %: it labels some tens of ticks an update, the other all. That was one
-seed at noise 0.05; the signal has not been run in the present setting.
+events, where the straight-through signal stood at 97 %: it labels some tens of ticks an update, the other all. That
+was one seed at noise 0.05; the signal has not been run in the present setting.
 
 ## Left
 
