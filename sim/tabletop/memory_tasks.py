@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CUE_START = (3, 7)
 _CUE_TICKS = 10
 _GAP_TICKS = 6
+_FIRST_QUERY_STEP, _ROUND_STEPS = 57, 113
 
 
 class MemoryTask(Task):
@@ -215,8 +216,9 @@ class Patrol(RecallColour):
 
     @property
     def chance(self) -> float:
-        """Every query right, at two queries in the default stream."""
-        return float((1.0 / self.choices) ** max(1, self.longest // 170))
+        """Every query right; the first comes at about step 57, the next ones every 113 steps in the mean."""
+        queries = 1 + max(0, self.longest - _FIRST_QUERY_STEP) // _ROUND_STEPS
+        return float((1.0 / self.choices) ** queries)
 
     def draw_cues(self, rng: np.random.Generator) -> list[int]:
         self._rng = rng
