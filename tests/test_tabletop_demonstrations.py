@@ -1,5 +1,8 @@
 """Demonstrations: what is recorded, that it is reproducible and resumable, and that nothing leaks the answer."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -88,14 +91,20 @@ def test_nothing_after_the_cue_tells_the_answer(task, episodes):
         assert found.cue_accuracy > found.chance + 0.2
 
 
+READ_BACK = """
+import sys
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from vlamem.sim.tabletop.lerobot_dataset import REPO_ID
+dataset = LeRobotDataset(REPO_ID, root=sys.argv[1])
+last = dataset[len(dataset) - 1]
+print(dataset.num_episodes, bool(last["next.success"]), tuple(last["observation.images.wrist"].shape))
+"""
+
+
 def test_lerobot_dataset_reads_back(tmp_path):
-    pytest.importorskip("lerobot")
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    from vlamem.sim.tabletop.lerobot_dataset import REPO_ID, write_lerobot
-
-    write_lerobot({"press": 1}, tmp_path, 64, lambda *_: None)
-    dataset = LeRobotDataset(REPO_ID, root=tmp_path / "dataset")
-    assert dataset.num_episodes == 1
-    assert bool(dataset[len(dataset) - 1]["next.success"])
-    assert dataset[0]["observation.images.wrist"].shape == (3, 64, 64)
+    pytest.importorskip("lerobot")  # it forks to encode, which a process with JAX in it must not: its own processes
+    words = ["collect", "--tasks", "press", "--episodes", "1", "--format", "lerobot", "--size", "64", "--out"]
+    subprocess.run([sys.executable, "-m", "vlamem", *words, str(tmp_path)], check=True, capture_output=True)
+    read = [sys.executable, "-c", READ_BACK, str(tmp_path / "dataset")]
+    said = subprocess.run(read, check=True, capture_output=True, text=True).stdout
+    assert said.splitlines()[-1] == "1 True (3, 64, 64)"
