@@ -6,25 +6,32 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy, Observation
 
 
 class ChunkRunner:
-    """Action queues of B environments, filled by a frozen policy.
+    """Action queues of B environments, filled by a frozen policy and its memories.
 
-    Each control step: `due` says which rows need a plan, `plan` gives them their next actions from an observation,
-    `pop` takes one action a row. Every row draws its noise from a stream of its own, so what a row does depends on
-    neither the other rows nor the episodes before. A memory, when there is one, ticks between `due` and `plan`.
+    Each control step: `observe`, where the policy has a memory that ticks, takes every row's observation; `due` says
+    which rows need a plan, `plan` gives them their next actions, `pop` takes one action a row. Every row draws its
+    noise from a stream of its own, so what a row does depends on neither the other rows nor the episodes before.
     """
 
-    def __init__(self, policy: FrozenPolicy, rows: int, execute: int) -> None:
-        """`execute` actions of each chunk are carried out before the next plan. Raises ValueError unless 1..H."""
+    def __init__(self, policy: FrozenPolicy | MemoryPolicy, rows: int, execute: int) -> None:
+        """`execute` actions of each chunk are carried out before the next plan.
+
+        Raises ValueError unless that is 1..H, and when a MemoryPolicy has another number of rows.
+        """
         if not 1 <= execute <= policy.spec.horizon:
             raise ValueError(
                 f"execute {execute} is not possible with policy '{policy.spec.name}': its chunks have "
                 f"{policy.spec.horizon} steps, choose 1 to {policy.spec.horizon}"
             )
-        self._policy, self._execute = policy, execute
+        self.policy = policy if isinstance(policy, MemoryPolicy) else MemoryPolicy(policy, rows=rows)
+        if self.policy.rows != rows:
+            raise ValueError(f"the memory policy has {self.policy.rows} rows and the runner {rows}: make them equal")
+        self._execute = execute
         self._queues: list[deque[np.ndarray]] = [deque() for _ in range(rows)]
         self._noise: list[np.random.Generator | None] = [None] * rows
         components = policy.spec.action.components
@@ -32,28 +39,42 @@ class ChunkRunner:
         self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in components])
 
     def reset(self, mask: Bool[np.ndarray, "B"], noise: Sequence[np.random.Generator | None]) -> None:
-        """Empties the queue of the masked rows and gives them the noise stream of their new episode."""
+        """Empties queue and memory of the masked rows and gives them the noise stream of their new episode."""
+        self.policy.reset(mask)
         for row in np.flatnonzero(mask):
             self._queues[row].clear()
             self._noise[row] = noise[row]
+
+    def observe(self, obs: Observation, rows: Int[np.ndarray, "R"] | None = None) -> Tick:
+        """One control step of the memories of `rows` (all, when None).
+
+        With `replan_on_write` what is left of the chunk of a row that was written is dropped, so that the row is due.
+        """
+        tick = self.policy.observe(obs, rows)
+        if self.policy.options.replan_on_write:
+            for row in tick.rows[tick.wrote]:
+                self._queues[row].clear()
+        return tick
 
     def due(self) -> Int[np.ndarray, "R"]:
         """Indices of rows whose queue is empty: these need an observation with images now."""
         return np.array([row for row, queue in enumerate(self._queues) if not queue], dtype=np.int64)
 
-    def plan(self, rows: Int[np.ndarray, "R"], obs: Observation) -> None:
-        """Encodes and samples for `rows`; `obs` has one row for each of them, in this order.
+    def plan(self, rows: Int[np.ndarray, "R"], seen: Observation | Tick) -> None:
+        """Samples for `rows`; an observation has one row for each of them, in this order, a tick at least these rows.
 
-        Raises ValueError for a row that was never reset.
+        A bare observation is a control step of its own: only where no memory ticks. Raises ValueError for a row that
+        was never reset, or that the tick has not seen.
         """
-        spec = self._policy.spec
+        tick = seen.of(rows) if isinstance(seen, Tick) else self.policy.observe(seen, rows)
+        spec = self.policy.spec
         draws = []
         for row in rows:
             generator = self._noise[row]
             if generator is None:
                 raise ValueError(f"row {row} has no noise stream: reset it before its first plan")
             draws.append(generator.standard_normal((spec.horizon, spec.action.size), dtype=np.float32))
-        chunks = self._policy.sample(self._policy.encode(obs), np.stack(draws))
+        chunks = self.policy.plan(tick, np.stack(draws))
         for row, chunk in zip(rows, np.clip(chunks, self._low, self._high), strict=True):
             self._queues[row].extend(chunk[: self._execute])
 
