@@ -20,13 +20,8 @@ class HeadParams(NamedTuple):
     out_bias: Float[Array, "outputs"]
 
 
-class Answers(NamedTuple):
-    """What a head says; leading axes [B] or [T, B], fields as in MemoryOut."""
-
-    confidence: Float[Array, "..."]
-    chunk: Float[Array, "... H A"] | None
-    context: Float[Array, "... C"] | None
-    answer: Float[Array, "... n"] | None
+Proposed = tuple[Array, Array | None, Array | None, Array | None]
+"""Confidence, chunk, context and answer: the first fields of a MemoryOut."""
 
 
 def init_head(key: Array, config: HeadConfig, feature_size: int, read_size: int) -> HeadParams:
@@ -49,7 +44,7 @@ def propose(
     z_part: Float[Array, "... hidden"],
     r: Float[Array, "... R"],
     trusted: Bool[Array, "..."],
-) -> Answers:
+) -> Proposed:
     """head([z~, r]) given `z_part` = z~ @ params.z; confidence is 0 where the feature is not trusted."""
     hidden = jax.nn.relu(z_part + r @ params.r + params.bias)
     y = hidden @ params.out + params.out_bias
@@ -64,4 +59,4 @@ def propose(
         context, at = y[..., at : at + config.context], at + config.context
     if config.answer:
         answer = y[..., at:]
-    return Answers(confidence, chunk, context, answer)
+    return confidence, chunk, context, answer

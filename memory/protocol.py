@@ -20,6 +20,11 @@ State = Any
 Params = Any
 """A pytree of arrays."""
 
+Feature = Float[Array, "B D"]
+Features = Float[Array, "T B D"]
+Rows = Bool[Array, "B"]
+Ticks = Bool[Array, "T B"]
+
 
 class MemoryOut(NamedTuple):
     """What one step says.
@@ -72,12 +77,7 @@ class Memory(Protocol):
         ...
 
     def step(
-        self,
-        params: Params,
-        state: State,
-        z: Float[Array, "B D"],
-        reset: Bool[Array, "B"],
-        event: Bool[Array, "B"] | None = None,
+        self, params: Params, state: State, z: Feature, reset: Rows, event: Rows | None = None
     ) -> tuple[State, MemoryOut]:
         """One control tick; rows under `reset` start from the empty state within it.
 
@@ -91,24 +91,14 @@ class ScanningMemory(Memory, Protocol):
     """A memory with a quicker way over T ticks than T steps; it must give what the steps give."""
 
     def scan(
-        self,
-        params: Params,
-        state: State,
-        zs: Float[Array, "T B D"],
-        resets: Bool[Array, "T B"],
-        events: Bool[Array, "T B"] | None = None,
+        self, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
     ) -> tuple[State, MemoryOut]:
         """T steps; every field of the answer has a leading T axis."""
         ...
 
 
 def scan(
-    memory: Memory,
-    params: Params,
-    state: State,
-    zs: Float[Array, "T B D"],
-    resets: Bool[Array, "T B"],
-    events: Bool[Array, "T B"] | None = None,
+    memory: Memory, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
 ) -> tuple[State, MemoryOut]:
     """T ticks of `memory` over B rows, resets inside; every field of the answer has a leading T axis."""
     if isinstance(memory, ScanningMemory):
@@ -117,12 +107,7 @@ def scan(
 
 
 def step_by_step(
-    memory: Memory,
-    params: Params,
-    state: State,
-    zs: Float[Array, "T B D"],
-    resets: Bool[Array, "T B"],
-    events: Bool[Array, "T B"] | None = None,
+    memory: Memory, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
 ) -> tuple[State, MemoryOut]:
     """The plain `lax.scan` over `memory.step`, which any quicker scan must equal."""
 
@@ -146,7 +131,7 @@ def state_bytes(state: State, batch: int) -> float:
     return float(sum(leaf.nbytes for leaf in leaves)) / batch
 
 
-def reset_rows(state: State, empty: State, reset: Bool[Array, "B"]) -> State:
+def reset_rows(state: State, empty: State, reset: Rows) -> State:
     """`state` with the rows under `reset` replaced by those of `empty`."""
     return jax.tree.map(lambda new, old: jnp.where(reset.reshape(-1, *[1] * (old.ndim - 1)), new, old), empty, state)
 

@@ -1,5 +1,7 @@
 """Losses: errors of proposals, the charge of a write, and the two signals that train the gate."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,9 @@ from vlamem.memory.aura.losses import (
     straight_through_loss,
     weighted_mean,
 )
-from vlamem.memory.baselines import fifo
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import scan
+from vlamem.sim.baselines import fifo
 
 T, B, D = 12, 3, 16
 HEAD = HeadConfig(chunk=(2, 3), context=4, answer=5)
@@ -74,7 +76,7 @@ def test_a_cost_without_any_use_of_writing_closes_the_gate(gate):
     memory, unasked = aura(gate), batch()
     unasked = unasked._replace(targets=unasked.targets._replace(weight=jnp.zeros((T, B))))
     params, key = memory.init_params(jax.random.key(3)), jax.random.key(4)
-    loss = straight_through_loss if gate == "learned" else counterfactual_loss
+    loss = straight_through_loss if gate == "learned" else functools.partial(counterfactual_loss, copies=4)
     grads = jax.grad(lambda p: loss(memory, p, unasked, jnp.asarray(1.0), key)[0])(params)
     assert float(grads.gate["out_bias"]) > 0
 
@@ -83,7 +85,7 @@ def test_a_cost_without_any_use_of_writing_closes_the_gate(gate):
 def test_without_a_cost_the_gate_is_moved_by_the_action_error(gate):
     memory = aura(gate)
     params, key = memory.init_params(jax.random.key(3)), jax.random.key(4)
-    loss = straight_through_loss if gate == "learned" else counterfactual_loss
+    loss = straight_through_loss if gate == "learned" else functools.partial(counterfactual_loss, copies=4)
     grads = jax.grad(lambda p: loss(memory, p, batch(), jnp.asarray(0.0), key)[0])(params)
     assert float(jnp.abs(grads.gate["out"]).max()) > 0
 

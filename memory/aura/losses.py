@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vlamem.memory.aura.step import AuraMemory, AuraState
+from vlamem.memory.aura.step import AuraMemory
 from vlamem.memory.protocol import Memory, MemoryOut, Params, State, scan
 
 DECIDED = 1e4
@@ -123,10 +123,10 @@ def counterfactual_loss(
     memory: AuraMemory,
     params: Params,
     batch: Batch,
-    cost: Float[Array, ""],
+    cost: Array,
     key: Array,
     copies: int = 4,
-    start: AuraState | None = None,
+    start: State | None = None,
 ) -> tuple[Float[Array, ""], tuple[Losses, State]]:
     """Action error for everything but the gate; the gate learns what each write is worth by undoing it.
 

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 from vlamem.memory.aura.config import AuraConfig
 from vlamem.memory.aura.step import Ahead, AuraParams, AuraState, Written, answer, look_ahead, rates
-from vlamem.memory.protocol import MemoryOut, check_feature_size
+from vlamem.memory.protocol import Feature, MemoryOut, Rows, check_feature_size
 
 
 def supports(config: AuraConfig) -> bool:
@@ -50,12 +50,7 @@ def _kernel(
 
 
 def recur(
-    params: AuraParams,
-    config: AuraConfig,
-    state: AuraState,
-    x: Ahead,
-    reset: Bool[Array, "B"],
-    interpret: bool = False,
+    params: AuraParams, config: AuraConfig, state: AuraState, x: Ahead, reset: Rows, interpret: bool = False
 ) -> tuple[AuraState, Written]:
     """What `step.recur` gives, without gradients. Raises ValueError for a memory that `supports` says no to."""
     if not supports(config):
@@ -92,12 +87,7 @@ def recur(
 
 
 def step(
-    params: AuraParams,
-    config: AuraConfig,
-    state: AuraState,
-    z: Float[Array, "B D"],
-    reset: Bool[Array, "B"],
-    interpret: bool = False,
+    params: AuraParams, config: AuraConfig, state: AuraState, z: Feature, reset: Rows, interpret: bool = False
 ) -> tuple[AuraState, MemoryOut]:
     """One control tick through the kernel; gives what `AuraMemory.step` gives."""
     check_feature_size(z.shape[-1], config.feature_size)

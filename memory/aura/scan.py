@@ -29,7 +29,7 @@ def scan_chunks(params: AuraParams, config: AuraConfig, state: AuraState, ticks:
     whole = T - T % CHUNK
 
     def one(carry: AuraState, xs: Ticks) -> tuple[AuraState, Written]:
-        return _chunk(params, config, carry, *xs)
+        return _chunk(params, config, carry, xs)
 
     chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // CHUNK, CHUNK, *x.shape[1:]), ticks)
     state, written = jax.lax.scan(one, state, chunks)
@@ -40,15 +40,8 @@ def scan_chunks(params: AuraParams, config: AuraConfig, state: AuraState, ticks:
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), written, rest)
 
 
-def _chunk(
-    params: AuraParams,
-    config: AuraConfig,
-    state: AuraState,
-    x: Ahead,
-    reset: Bool[Array, "C B"],
-    event: Bool[Array, "C B"] | None,
-    force: Float[Array, "C B"] | None,
-) -> tuple[AuraState, Written]:
+def _chunk(params: AuraParams, config: AuraConfig, state: AuraState, ticks: Ticks) -> tuple[AuraState, Written]:
+    x, reset, *_ = ticks
     beta, gamma = rates(params)
     C, B = reset.shape
     life = jnp.cumsum(reset, axis=0)  # 0 while the row has not been reset within the chunk
@@ -60,23 +53,18 @@ def _chunk(
     reads = jnp.stack([on_k, on_q], axis=2).transpose(1, 0, 2, 3)  # [C, B, 2, C]
     start = jnp.einsum("bij,tbcj->tbci", state.W, jnp.stack([x.k, x.q], axis=2)) + state.b[:, None]
     start = start * old[..., None, None]
-    own = beta * jnp.sum(x.k * x.q, axis=-1) + gamma
 
-    def tick(
-        carry: tuple[Array, Array], at: tuple[Array, Ahead, Array, Array, Array, Array, Array | None, Array | None]
-    ) -> tuple[tuple[Array, Array], Written]:
+    def tick(carry: tuple[Array, Array], at: tuple[Array, Array, Array, Ticks]) -> tuple[tuple[Array, Array], Written]:
         ge, held = carry
-        t, now, start_t, reads_t, own_t, reset_t, event_t, force_t = at
+        t, start_t, reads_t, (now, reset_t, event_t, force_t) = at
         both = start_t + jnp.einsum("bci,biv->bcv", reads_t, ge)
         held = held * (1.0 - reset_t.astype(jnp.float32))[:, None]
-        d = decide(params, config, now, both[:, 0], both[:, 1], held, event_t, force_t)
+        d = decide(params, config, now, (both[:, 0], both[:, 1]), held, event_t, force_t)
         ge = jax.lax.dynamic_update_index_in_dim(ge, d.g[:, None] * d.e, t, 1)
-        r = both[:, 1] + (d.g * own_t)[:, None] * d.e
-        return (ge, d.carry), Written(r, d.s, d.p, d.wrote, d.gate_loss)
+        return (ge, d.carry), d.written
 
     empty = jnp.zeros((B, C, config.value_size))
-    xs = (jnp.arange(C), x, start, reads, own, reset, event, force)
-    (ge, held), written = jax.lax.scan(tick, (empty, state.carry), xs)
+    (ge, held), written = jax.lax.scan(tick, (empty, state.carry), (jnp.arange(C), start, reads, ticks))
     ge = ge * (life == life[-1]).T[..., None]
     W = state.W * old[-1][:, None, None] + beta * jnp.einsum("biv,ibj->bvj", ge, x.k)
     b = state.b * old[-1][:, None] + gamma * jnp.sum(ge, axis=1)

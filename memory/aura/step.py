@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float
 from vlamem.memory.aura.config import AuraConfig
 from vlamem.memory.aura.gate import GATES, GateInput, GateParams, straight_through
 from vlamem.memory.head import HeadParams, init_head, propose
-from vlamem.memory.protocol import MemoryOut, check_feature_size, standardise
+from vlamem.memory.protocol import Feature, Features, MemoryOut, Rows, Ticks, check_feature_size, standardise
 
 
 class AuraState(NamedTuple):
@@ -77,15 +77,12 @@ class Written(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What a tick decides from its two reads: the error, the gate g in {0, 1}, and the gate's carry after it."""
+    """What a tick decides from its two reads: the error, the gate g in {0, 1}, its carry after it, and what is read."""
 
     e: Float[Array, "B d_v"]
     g: Float[Array, "B"]
-    s: Float[Array, "B"]
-    p: Float[Array, "B"]
-    wrote: Bool[Array, "B"]
-    gate_loss: Float[Array, "B"]
     carry: Float[Array, "B E"]
+    written: Written
 
 
 def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
@@ -146,18 +143,17 @@ def decide(
     params: AuraParams,
     config: AuraConfig,
     x: Ahead,
-    prediction: Float[Array, "B d_v"],
-    r_prev: Float[Array, "B d_v"],
+    reads: tuple[Float[Array, "B d_v"], Float[Array, "B d_v"]],
     carry: Float[Array, "B E"],
-    event: Bool[Array, "B"] | None = None,
+    event: Rows | None = None,
     force: Float[Array, "B"] | None = None,
 ) -> Decision:
-    """Error, surprise and gate, given prediction = W k + b and r_prev = W q + b.
+    """Error, surprise, gate and the read after the write, given the reads (W k + b, W q + b) before it.
 
     `force` is added to the gate's logit, for training: logistic noise makes it a draw from p, a large number of
     either sign decides it.
     """
-    gate = GATES[config.gate]
+    gate, (prediction, r_prev) = GATES[config.gate], reads
     e = x.v + r_prev @ params.Wvr - prediction
     s = jnp.log1p(jnp.sum(e * e, axis=-1))
     seen = GateInput(x.gate, s, r_prev, prediction, carry, event)
@@ -168,7 +164,9 @@ def decide(
     wrote = (logit > 0) & x.trusted
     carry = jnp.where(x.trusted[:, None], gate.carry(seen, wrote), carry)
     p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
-    return Decision(e, g * x.trusted, s, p, wrote, gate.loss(params.gate, seen), carry)
+    g, (beta, gamma) = g * x.trusted, rates(params)
+    r = r_prev + (g * (beta * jnp.sum(x.k * x.q, axis=-1) + gamma))[:, None] * e
+    return Decision(e, g, carry, Written(r, s, p, wrote, gate.loss(params.gate, seen)))
 
 
 def recur(
@@ -176,21 +174,19 @@ def recur(
     config: AuraConfig,
     state: AuraState,
     x: Ahead,
-    reset: Bool[Array, "B"],
-    event: Bool[Array, "B"] | None = None,
+    reset: Rows,
+    event: Rows | None = None,
     force: Float[Array, "B"] | None = None,
 ) -> tuple[AuraState, Written]:
     """Error, gate, conditional write and read of one tick."""
     keep = 1.0 - reset.astype(jnp.float32)
     W, b, carry = state.W * keep[:, None, None], state.b * keep[:, None], state.carry * keep[:, None]
     beta, gamma = rates(params)
-    prediction = jnp.einsum("bij,bj->bi", W, x.k) + b
-    r_prev = jnp.einsum("bij,bj->bi", W, x.q) + b
-    e, g, s, p, wrote, gate_loss, carry = decide(params, config, x, prediction, r_prev, carry, event, force)
+    reads = jnp.einsum("bij,bj->bi", W, x.k) + b, jnp.einsum("bij,bj->bi", W, x.q) + b
+    e, g, carry, written = decide(params, config, x, reads, carry, event, force)
     W = W + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
     b = b + (g * gamma)[:, None] * e
-    r = r_prev + (g * (beta * jnp.sum(x.k * x.q, axis=-1) + gamma))[:, None] * e
-    return AuraState(W, b, carry), Written(r, s, p, wrote, gate_loss)
+    return AuraState(W, b, carry), written
 
 
 def answer(
@@ -201,10 +197,8 @@ def answer(
     written: Written,
 ) -> MemoryOut:
     """The proposal head([z~, r]), `for_head` being what z~ adds to its hidden layer; leading axes [B] or [T, B]."""
-    confidence, chunk, context, answers = propose(params.head, config.head, for_head, written.r, trusted)
-    return MemoryOut(
-        confidence, chunk, context, answers, written.wrote, written.p, written.s, ~trusted, written.gate_loss
-    )
+    said = propose(params.head, config.head, for_head, written.r, trusted)
+    return MemoryOut(*said, written.wrote, written.p, written.s, ~trusted, written.gate_loss)
 
 
 @dataclass(frozen=True)
@@ -227,12 +221,7 @@ class AuraMemory:
         return init_state(self.config, batch)
 
     def step(
-        self,
-        params: AuraParams,
-        state: AuraState,
-        z: Float[Array, "B D"],
-        reset: Bool[Array, "B"],
-        event: Bool[Array, "B"] | None = None,
+        self, params: AuraParams, state: AuraState, z: Feature, reset: Rows, event: Rows | None = None
     ) -> tuple[AuraState, MemoryOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.config.feature_size)
@@ -244,9 +233,9 @@ class AuraMemory:
         self,
         params: AuraParams,
         state: AuraState,
-        zs: Float[Array, "T B D"],
-        resets: Bool[Array, "T B"],
-        events: Bool[Array, "T B"] | None = None,
+        zs: Features,
+        resets: Ticks,
+        events: Ticks | None = None,
         force: Float[Array, "T B"] | None = None,
     ) -> tuple[AuraState, MemoryOut]:
         """T ticks: what needs no state is made for all ticks at once, the recurrence in chunks.

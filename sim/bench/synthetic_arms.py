@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.aura import AuraConfig, AuraMemory
 from vlamem.memory.aura.losses import Batch, Targets
-from vlamem.memory.baselines import GruMemory, LinearAttentionMemory, SlotsMemory, fifo, kv_growing, kv_window
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import Memory
+from vlamem.sim.baselines import GruMemory, LinearAttentionMemory, SlotsMemory, fifo, kv_growing, kv_window
 from vlamem.sim.synthetic import (
     EventConfig,
     RecallConfig,

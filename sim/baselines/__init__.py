@@ -1,6 +1,6 @@
 """Memories that AURA-Mem is compared with, behind the same protocol and sized to its 4,224 bytes of state a row."""
 
-from vlamem.memory.baselines.attention import (
+from vlamem.sim.baselines.attention import (
     AttentionMemory,
     AttentionParams,
     AttentionState,
@@ -8,14 +8,14 @@ from vlamem.memory.baselines.attention import (
     kv_growing,
     kv_window,
 )
-from vlamem.memory.baselines.recurrent import (
+from vlamem.sim.baselines.recurrent import (
     GruMemory,
     GruParams,
     LinearAttentionMemory,
     LinearAttentionParams,
     LinearAttentionState,
 )
-from vlamem.memory.baselines.slots import SlotsMemory, SlotsParams, SlotsState
+from vlamem.sim.baselines.slots import SlotsMemory, SlotsParams, SlotsState
 
 __all__ = [
     "AttentionMemory",

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from vlamem.memory.baselines.recurrent import says
 from vlamem.memory.head import HeadConfig, HeadParams, init_head
-from vlamem.memory.protocol import MemoryOut, check_feature_size, reset_rows, standardise
+from vlamem.memory.protocol import Feature, MemoryOut, Rows, check_feature_size, reset_rows, standardise
+from vlamem.sim.baselines.recurrent import says
 
 
 class SlotsParams(NamedTuple):
@@ -83,12 +83,7 @@ class SlotsMemory:
         return SlotsState(wide, wide, flat, flat)
 
     def step(
-        self,
-        params: SlotsParams,
-        state: SlotsState,
-        z: Float[Array, "B D"],
-        reset: Bool[Array, "B"],
-        event: Bool[Array, "B"] | None = None,
+        self, params: SlotsParams, state: SlotsState, z: Feature, reset: Rows, event: Rows | None = None
     ) -> tuple[SlotsState, MemoryOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.size)

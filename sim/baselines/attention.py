@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.baselines.recurrent import says
 from vlamem.memory.head import HeadConfig, HeadParams, init_head
-from vlamem.memory.protocol import MemoryOut, check_feature_size, standardise
+from vlamem.memory.protocol import Feature, Features, MemoryOut, Rows, Ticks, check_feature_size, standardise
+from vlamem.sim.baselines.recurrent import says
 
 
 class AttentionParams(NamedTuple):
@@ -79,24 +79,14 @@ class AttentionMemory:
         return AttentionState(jnp.zeros((batch, self.entries, wide)), jnp.zeros((batch, self.entries), bool))
 
     def step(
-        self,
-        params: AttentionParams,
-        state: AttentionState,
-        z: Float[Array, "B D"],
-        reset: Bool[Array, "B"],
-        event: Bool[Array, "B"] | None = None,
+        self, params: AttentionParams, state: AttentionState, z: Feature, reset: Rows, event: Rows | None = None
     ) -> tuple[AttentionState, MemoryOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         state, out = self.scan(params, state, z[None], reset[None])
         return state, jax.tree.map(lambda x: x[0], out)
 
     def scan(
-        self,
-        params: AttentionParams,
-        state: AttentionState,
-        zs: Float[Array, "T B D"],
-        resets: Bool[Array, "T B"],
-        events: Bool[Array, "T B"] | None = None,
+        self, params: AttentionParams, state: AttentionState, zs: Features, resets: Ticks, events: Ticks | None = None
     ) -> tuple[AttentionState, MemoryOut]:
         """T ticks at once: each attends to the M latest trusted ticks since its row's reset."""
         check_feature_size(zs.shape[-1], self.size)

@@ -12,7 +12,7 @@ from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.head import HeadConfig, HeadParams, init_head, propose
-from vlamem.memory.protocol import MemoryOut, check_feature_size, reset_rows, standardise
+from vlamem.memory.protocol import Feature, MemoryOut, Rows, check_feature_size, reset_rows, standardise
 
 
 def says(
@@ -23,11 +23,9 @@ def says(
     trusted: Bool[Array, "..."],
 ) -> MemoryOut:
     """What a memory that writes at every trusted tick answers, given its read-out r; leading axes [B] or [T, B]."""
-    confidence, chunk, context, answer = propose(head, config, zn @ head.z, r, trusted)
     nothing = jnp.zeros(trusted.shape)
-    return MemoryOut(
-        confidence, chunk, context, answer, trusted, trusted.astype(jnp.float32), nothing, ~trusted, nothing
-    )
+    said = propose(head, config, zn @ head.z, r, trusted)
+    return MemoryOut(*said, trusted, trusted.astype(jnp.float32), nothing, ~trusted, nothing)
 
 
 class GruParams(NamedTuple):
@@ -78,12 +76,7 @@ class GruMemory:
         return jnp.zeros((batch, self.hidden))
 
     def step(
-        self,
-        params: GruParams,
-        state: Float[Array, "B n"],
-        z: Float[Array, "B D"],
-        reset: Bool[Array, "B"],
-        event: Bool[Array, "B"] | None = None,
+        self, params: GruParams, state: Float[Array, "B n"], z: Feature, reset: Rows, event: Rows | None = None
     ) -> tuple[Float[Array, "B n"], MemoryOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.size)
@@ -170,9 +163,9 @@ class LinearAttentionMemory:
         self,
         params: LinearAttentionParams,
         state: LinearAttentionState,
-        z: Float[Array, "B D"],
-        reset: Bool[Array, "B"],
-        event: Bool[Array, "B"] | None = None,
+        z: Feature,
+        reset: Rows,
+        event: Rows | None = None,
     ) -> tuple[LinearAttentionState, MemoryOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.size)
