@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _HELP = """Records demonstrations by the scripted experts, resumable: started again, it goes on where it stopped.
 
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
+         vlamem collect --features --episodes 100 --rollouts 60 --out data/features --workers 2
 """
 
 
@@ -38,7 +39,13 @@ class Args:
     idle_stride: int
     """A frame every so many ticks while it waits (frames only)."""
     workers: int
-    """Processes (frames only)."""
+    """Processes (frames and features)."""
+    features: bool
+    """Record the features of a frozen policy at every tick instead, for `vlamem train-gate`."""
+    policy: str
+    """Policy whose features are recorded."""
+    rollouts: int
+    """Episodes a task that the policy plays itself, beside the demonstrations (features only)."""
 
 
 def _episodes(args: Args) -> dict[str, int]:
@@ -63,6 +70,8 @@ def main(arguments: list[str]) -> int:
     episodes = _episodes(args)
     with tqdm(total=sum(episodes.values()), unit="episode", desc="demonstrations") as bar:
         progress = _show(bar)
+        if args.features:
+            return _features(args, episodes, bar, shlex.join(["vlamem", "collect", *arguments]))
         if args.format == "lerobot":
             from vlamem.sim.tabletop.lerobot_dataset import write_lerobot
 
@@ -84,6 +93,22 @@ def main(arguments: list[str]) -> int:
         except CollectError as error:
             complain("collect", str(error))
             return 1
+    return 0
+
+
+def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> int:
+    from vlamem.sim.features import FeatureCollection, RecordingError, collect_features
+
+    rollouts = dict.fromkeys(episodes, args.rollouts)
+    bar.reset(sum(episodes.values()) + sum(rollouts.values()))
+    bar.set_description("features")
+    try:
+        collect_features(
+            FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command), _show(bar)
+        )
+    except RecordingError as error:
+        complain("collect", str(error))
+        return 1
     return 0
 
 

@@ -1,0 +1,226 @@
+"""Recorded features of a frozen policy: what a memory is trained on, without the policy and without a simulator.
+
+A folder holds `meta.json`, `contexts.npy` (what the policy makes of every sentence), one raw file a column, to be
+memory-mapped, and `episodes.jsonl`: a line an episode, written after its columns are on disk. A recording that was
+killed is usable up to its last whole episode, and goes on there.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vlamem.memory.aura.weights import TrainedFor
+
+FORMAT = 1
+
+
+class FeaturesError(ValueError):
+    """Recorded features that cannot be used: broken, of another format, or of another policy; names both sides."""
+
+
+@dataclass(frozen=True)
+class FeaturesMeta:
+    """What a recording is of.
+
+    Attributes:
+        policy: whose features these are.
+        feature_size, context_size: D and C.
+        chunk: (H, A) of the expert's chunks.
+        goals: name and paraphrases of everything that a sentence can ask; the last paraphrase is held out of training.
+        suite: of tasks.
+        command: that recorded it.
+    """
+
+    policy: TrainedFor
+    feature_size: int
+    context_size: int
+    chunk: tuple[int, int]
+    goals: tuple[tuple[str, ...], ...]
+    suite: str
+    command: str
+
+    @property
+    def columns(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
+        """Type and shape of a tick's entry in each column."""
+        return {
+            "z": (np.float16, (self.feature_size,)),
+            "chunk": (np.float16, self.chunk),
+            "goal": (np.int16, (2,)),
+            "asked": (np.uint8, ()),
+        }
+
+
+@dataclass(frozen=True)
+class FeatureEpisode:
+    """One recorded episode.
+
+    Attributes:
+        task, episode, actor: what it is; the actor is who moved the robot.
+        first, ticks: where it lies in the columns.
+        success: how it ended.
+    """
+
+    task: str
+    episode: int
+    actor: str
+    first: int
+    ticks: int
+    success: bool
+
+
+@dataclass(frozen=True)
+class EpisodeTicks:
+    """The columns of T ticks.
+
+    Attributes:
+        z: [T, D], float16, the frozen policy's feature.
+        chunk: [T, H, A], what the expert does from here on, in normalised action space.
+        goal: [T, 2], index of the sentence that the policy is told and of the one that tells the answer.
+        asked: [T], 1 where the answer is known to who remembers and the two sentences differ.
+    """
+
+    z: np.ndarray
+    chunk: np.ndarray
+    goal: np.ndarray
+    asked: np.ndarray
+
+
+class FeatureWriter:
+    """Appends episodes to a folder; continues a recording of the same meta."""
+
+    def __init__(self, folder: Path, meta: FeaturesMeta, contexts: Float[np.ndarray, "G P C"]) -> None:
+        """Raises FeaturesError when the folder holds another recording."""
+        self.folder, self.meta = folder, meta
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "meta.json"
+        if path.exists():
+            _check_same(folder, _read_meta(folder), meta)
+        else:
+            np.save(folder / "contexts.npy", contexts.astype(np.float32))
+            path.write_text(json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n", encoding="utf-8")
+        self.episodes, whole = _read_index(folder)
+        self._ticks = sum(e.ticks for e in self.episodes)
+        self._files = {name: (folder / name).open("ab") for name in meta.columns}
+        self._index = (folder / "episodes.jsonl").open("ab")
+        os.ftruncate(self._index.fileno(), whole)
+        for name, (kind, shape) in meta.columns.items():  # what a kill left behind the last whole episode
+            size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=int))
+            os.ftruncate(self._files[name].fileno(), size * self._ticks)
+
+    def add(self, task: str, episode: int, actor: str, ticks: EpisodeTicks, success: bool) -> None:
+        """Writes one episode; on disk when this returns. Raises ValueError for columns that do not fit the meta."""
+        count = len(ticks.z)
+        for name, (kind, shape) in self.meta.columns.items():
+            column = np.ascontiguousarray(getattr(ticks, name), kind)
+            if column.shape != (count, *shape):
+                raise ValueError(f"column {name} is {column.shape}, expected {(count, *shape)}")
+            self._files[name].write(column.tobytes())
+            self._files[name].flush()
+            os.fsync(self._files[name].fileno())
+        line = FeatureEpisode(task, episode, actor, self._ticks, count, success)
+        self._index.write((json.dumps(asdict(line)) + "\n").encode())
+        self._index.flush()
+        os.fsync(self._index.fileno())
+        self._ticks += count
+        self.episodes.append(line)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in (*self._files.values(), self._index):
+            file.close()
+
+
+class Features:
+    """A recording, memory-mapped.
+
+    Attributes:
+        meta: what it is of.
+        episodes: those that are whole.
+        contexts: [G, P, C], the policy's conditioning for each paraphrase of each goal.
+    """
+
+    def __init__(self, folder: Path, used_with: TrainedFor | None = None) -> None:
+        """Raises FeaturesError for a folder that is no recording, or one of another policy than `used_with`."""
+        self.meta = _read_meta(folder)
+        if used_with is not None:
+            check_policy(str(folder), self.meta.policy, used_with)
+        self.episodes, _ = _read_index(folder)
+        if not self.episodes:
+            raise FeaturesError(f"{folder} has no whole episode: record with 'vlamem collect --features'")
+        self.contexts: Float[np.ndarray, "G P C"] = np.load(folder / "contexts.npy")
+        total = sum(e.ticks for e in self.episodes)
+        self._columns = {}
+        for name, (kind, shape) in self.meta.columns.items():
+            size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=int)) * total
+            if (folder / name).stat().st_size < size:
+                raise FeaturesError(f"{folder / name} is shorter than its {total} recorded ticks: record again")
+            self._columns[name] = np.memmap(folder / name, kind, "r", shape=(total, *shape))
+
+    def ticks(self, episode: FeatureEpisode) -> EpisodeTicks:
+        """The columns of one episode, read when they are used."""
+        at = slice(episode.first, episode.first + episode.ticks)
+        return EpisodeTicks(**{name: column[at] for name, column in self._columns.items()})
+
+
+def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) -> list[Features]:
+    """Every recording in `folders`, each a recording or a folder of recordings (one a worker).
+
+    Raises FeaturesError when there is none, or when they are not of one policy and one set of goals.
+    """
+    found = []
+    for folder in folders:
+        parts = [folder] if (folder / "meta.json").exists() else sorted(p.parent for p in folder.glob("*/meta.json"))
+        if not parts:
+            raise FeaturesError(f"{folder} holds no features: record them with 'vlamem collect --features'")
+        found += [(part, Features(part, used_with)) for part in parts if _read_index(part)[0]]
+    if not found:
+        raise FeaturesError(
+            f"{', '.join(map(str, folders))}: no whole episode, record with 'vlamem collect --features'"
+        )
+    for part, features in found[1:]:
+        _check_same(part, features.meta, found[0][1].meta)
+    return [features for _, features in found]
+
+
+def check_policy(what: str, made_for: TrainedFor, used_with: TrainedFor) -> None:
+    """Raises FeaturesError when two marks of a policy differ, naming both."""
+    for name, mine in asdict(made_for).items():
+        theirs = getattr(used_with, name)
+        if mine != theirs:
+            raise FeaturesError(
+                f"{what} is of policy {made_for.policy!r} ({name} {mine}) but is used with {used_with.policy!r} "
+                f"({name} {theirs}): record again with 'vlamem collect --features', or load that policy"
+            )
+
+
+def _check_same(folder: Path, old: FeaturesMeta, new: FeaturesMeta) -> None:
+    check_policy(str(folder), old.policy, new.policy)
+    for name, value in asdict(new).items():
+        if name != "command" and getattr(old, name) != getattr(new, name):
+            raise FeaturesError(f"{folder} was recorded with another {name} ({getattr(old, name)!r}, not {value!r})")
+
+
+def _read_meta(folder: Path) -> FeaturesMeta:
+    try:
+        body = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if body.pop("format") != FORMAT:
+            raise FeaturesError(f"{folder} is not of format {FORMAT}: recorded by another version, record again")
+        body["policy"] = TrainedFor(**body["policy"])
+        body["chunk"], body["goals"] = tuple(body["chunk"]), tuple(tuple(g) for g in body["goals"])
+        return FeaturesMeta(**body)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise FeaturesError(f"{folder} is no recording of features ({error!r}): expected a meta.json") from error
+
+
+def _read_index(folder: Path) -> tuple[list[FeatureEpisode], int]:
+    """Whole lines of the index, and the bytes that they take."""
+    path = folder / "episodes.jsonl"
+    data = path.read_bytes() if path.exists() else b""
+    whole = data.rfind(b"\n") + 1
+    return [FeatureEpisode(**json.loads(line)) for line in data[:whole].splitlines()], whole

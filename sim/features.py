@@ -1,0 +1,236 @@
+"""Records a frozen policy's features over the tabletop suite: demonstrations, and the policy's own rollouts.
+
+Each tick keeps z, the sentence told and the one that tells the answer, and what the expert would do from there. The
+experts are functions of the state, so every state that the policy gets into is labelled by asking them there: the chunk
+label of a tick is what they say at this and the following ticks, cut where something unforeseeable happens.
+"""
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vlamem.memory.seeding import stream
+from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter
+from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.voices import identity
+
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.env import TabletopEnv
+
+ACTORS = ("expert", "told", "own")
+"""Who moves the robot: the expert, now and then pushed away; the policy under the sentence that tells the answer; the
+policy under its own sentence, which is told the answer only after it has gone its own way for a while."""
+_BATCH = 32
+_EXECUTE = 8
+
+
+class RecordingError(RuntimeError):
+    """A recording process died; what it recorded before stays, and the same command goes on from there."""
+
+
+@dataclass(frozen=True)
+class FeatureCollection:
+    """What to record.
+
+    Attributes:
+        policy: as in `--policy`.
+        demonstrations, rollouts: episodes by task, of the expert and of the policy.
+        out: directory; each process writes `worker-<i>` below it.
+        workers: processes.
+        command: written into the meta.
+    """
+
+    policy: str
+    demonstrations: Mapping[str, int]
+    rollouts: Mapping[str, int]
+    out: Path
+    workers: int = 1
+    command: str = "vlamem collect --features"
+
+
+def jobs(what: FeatureCollection) -> list[tuple[str, int, str]]:
+    """Every (task, episode, actor), tasks and actors interleaved so that a part of the whole is a fair sample."""
+    turns: list[tuple[float, str, int, str]] = []
+    for task, n in what.demonstrations.items():
+        turns += [(e / n, task, e, "expert") for e in range(n)]
+    for task, n in what.rollouts.items():
+        # other layouts than the demonstrations', so that a gate sees more of them
+        turns += [((e + 0.5) / n, task, 100_000 + e, "own" if e % 3 == 2 else "told") for e in range(n)]
+    return [(task, episode, actor) for _, task, episode, actor in sorted(turns)]
+
+
+def record_features(env: "TabletopEnv", policy: FrozenPolicy, episode: int, actor: str) -> tuple[EpisodeTicks, bool]:
+    """One episode of split "train" with `actor`; the ticks, and whether it succeeded.
+
+    Raises ValueError for an unknown actor.
+    """
+    from vlamem.sim.tabletop.language import all_goals
+
+    if actor not in ACTORS:
+        raise ValueError(f"actor {actor!r} is unknown: choose one of {', '.join(ACTORS)}")
+    index = {goal: i for i, goal in enumerate(all_goals())}
+    task = env.task
+    rng = stream(0, "features", task.name, episode, actor)
+    env.render_on_step = False
+    env.reset(options={"episode": episode, "split": "train"})
+    hand_over = int(rng.integers(10, 90)) if actor == "own" else 0
+    pushes = _pushes(rng)
+    seen: list[Observation] = []
+    z: list[np.ndarray] = []
+    expert: list[np.ndarray] = []
+    goals: list[tuple[int, int]] = []
+    asked: list[bool] = []
+    phases: list[tuple[bool, int]] = []
+    plan: list[np.ndarray] = []
+    while task.status == "running":
+        own, told = task.goal(False), task.goal(True)
+        goals.append((index[own], index[told]))
+        known = task.now >= getattr(task, "cue_end", 0)
+        asked.append(own != told and known)
+        phases.append((task.go, index[told]))
+        expert.append(env.expert_action())
+        full = env.observe()
+        obs = _observation(full, policy, own.sentence(0))
+        if actor == "expert":
+            seen.append(obs)
+            action = np.clip(expert[-1] + next(pushes), -1, 1)
+        else:
+            sentence = (told if task.now >= hand_over else own).sentence(0)
+            encoding = policy.encode(_observation(full, policy, sentence))
+            z.append(encoding.z[0])
+            if not plan:
+                noise = rng.standard_normal((1, policy.spec.horizon, policy.spec.action.size), dtype=np.float32)
+                plan = list(policy.sample(encoding, noise)[0, :_EXECUTE])
+            action = np.clip(plan.pop(0), -1, 1)
+        env.step(action)
+    for first in range(0, len(seen), _BATCH):
+        z += list(policy.encode(_stacked(seen[first : first + _BATCH])).z)
+    chunks = expert_chunks(np.array(expert), phases, policy.spec.horizon)
+    ticks = EpisodeTicks(np.array(z), chunks, np.array(goals), np.array(asked))
+    return ticks, task.status == "success"
+
+
+def expert_chunks(
+    actions: Float[np.ndarray, "T A"], phases: list[tuple[bool, int]], horizon: int
+) -> Float[np.ndarray, "T H A"]:
+    """The chunk from each tick on, its last action held from where the phase changes or the episode ends."""
+    chunks = np.zeros((len(actions), horizon, actions.shape[1]), np.float32)
+    until = len(actions)
+    for t in range(len(actions) - 1, -1, -1):
+        if t + 1 < len(actions) and phases[t + 1] != phases[t]:
+            until = t + 1
+        at = np.minimum(np.arange(t, t + horizon), until - 1)
+        chunks[t] = actions[at]
+    return chunks
+
+
+def _pushes(rng: np.random.Generator) -> Iterator[Float[np.ndarray, "7"]]:
+    """What is added to the expert's action: in three of five episodes a push of a few ticks now and then."""
+    disturbed, left, offset = rng.random() < 0.6, 0, np.zeros(7, np.float32)
+    while True:
+        if left == 0 and disturbed and rng.random() < 1 / 25:
+            left = int(rng.integers(3, 7))
+            offset[:3] = rng.uniform(-1, 1, 3) * [1.0, 1.0, 0.7]
+        yield offset if left else np.zeros(7, np.float32)
+        left = max(0, left - 1)
+
+
+def _observation(full: Mapping[str, Any], policy: FrozenPolicy, sentence: str) -> Observation:
+    images = {name: full[name][None] for name in policy.spec.cameras}
+    return Observation(images, full["proprioception"][None], (sentence,))
+
+
+def _stacked(rows: list[Observation]) -> Observation:
+    images = {name: np.concatenate([o.images[name] for o in rows]) for name in rows[0].images}
+    body = np.concatenate([o.proprioception for o in rows])
+    return Observation(images, body, tuple(o.instruction[0] for o in rows))
+
+
+def features_meta(policy: FrozenPolicy, sha256: str | None, command: str) -> FeaturesMeta:
+    """Meta of a recording of this policy over the tabletop suite."""
+    from vlamem.sim.tabletop.language import all_goals
+
+    spec = policy.spec
+    goals = tuple((*g.training_sentences, g.sentence(-1)) for g in all_goals())
+    chunk = (spec.horizon, spec.action.size)
+    return FeaturesMeta(
+        identity(policy, sha256), spec.feature_size, spec.context_size, chunk, goals, "tabletop", command
+    )
+
+
+def collect_features(what: FeatureCollection, progress: Callable[[int, int], None]) -> None:
+    """Records what is missing; `progress(recorded, unsuccessful)` after every episode.
+
+    Raises ValueError for no workers, RecordingError when a process dies, and what `find_policy` raises.
+    """
+    if what.workers < 1:
+        raise ValueError(f"workers {what.workers} is below 1")
+    find_policy(what.policy)
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    workers = [context.Process(target=_work, args=(what, i, messages), daemon=True) for i in range(what.workers)]
+    for worker in workers:
+        worker.start()
+    running, recorded, unsuccessful = len(workers), 0, 0
+    try:
+        while running:
+            try:
+                message = messages.get(timeout=5.0)
+            except queue.Empty:
+                dead = [w for w in workers if w.exitcode not in (None, 0)]
+                if dead:
+                    raise RecordingError(
+                        f"a recording process stopped with exit status {dead[0].exitcode}: what was recorded is kept, "
+                        "run the same command again to go on"
+                    ) from None
+                continue
+            if message == "end":
+                running -= 1
+                continue
+            recorded += int(message)
+            unsuccessful += int(not message)
+            progress(recorded, unsuccessful)
+    finally:
+        for worker in workers:
+            if running:
+                worker.terminate()
+            worker.join()
+
+
+def _work(what: FeatureCollection, index: int, messages: Any) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from vlamem.sim.tabletop import SUITE
+
+    source = find_policy(what.policy)
+    policy = load_policy(source)
+    if source.weights is not None:
+        import torch
+
+        torch.set_num_threads(1)
+    meta = features_meta(policy, source.sha256, what.command)
+    contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
+    writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
+    done = {(e.task, e.episode, e.actor): e.success for e in writer.episodes}
+    env: TabletopEnv | None = None
+    for i, (task, episode, actor) in enumerate(jobs(what)):
+        if i % what.workers != index:
+            continue
+        if (task, episode, actor) not in done:
+            if env is None or env.task.name != task:
+                if env is not None:
+                    env.close()
+                env = SUITE.make(task, image_size=policy.spec.image_size)
+            ticks, success = record_features(env, policy, episode, actor)
+            writer.add(task, episode, actor, ticks, success)
+            done[task, episode, actor] = success
+        messages.put(done[task, episode, actor])
+    writer.close()
+    messages.put("end")
