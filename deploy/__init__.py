@@ -1,0 +1,1 @@
+"""Serving a policy with memory, and driving a robot with it."""

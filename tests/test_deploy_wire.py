@@ -1,0 +1,109 @@
+"""deploy/wire.py: what goes over the wire comes back, and nothing else is read."""
+
+import contextlib
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlamem.deploy.wire import WireError, WireLimits, pack, unpack
+
+KINDS = [np.uint8, np.int16, np.int64, np.float16, np.float32, np.float64, np.bool_]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 1)])
+def test_an_array_comes_back_as_it_was(kind: type, shape: tuple[int, ...]) -> None:
+    array = np.arange(int(np.prod(shape))).reshape(shape).astype(kind)
+    back = unpack(pack({"x": array}))["x"]
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
+
+
+def test_an_array_of_another_memory_order_comes_back_as_it_was() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    np.testing.assert_array_equal(unpack(pack(array)), array)
+
+
+def test_scalars_and_plain_values_come_back() -> None:
+    message = {"a": np.float32(0.5), "b": [1, "x", None, True, -3.5], b"c": b"\x00"}
+    assert unpack(pack(message)) == message
+
+
+def test_text_marks_are_read_too() -> None:
+    form = {"__ndarray__": True, "data": b"\x01\x02", "dtype": "|u1", "shape": [2]}
+    np.testing.assert_array_equal(unpack(msgpack.packb(form)), [1, 2])
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=500, deadline=None)
+def test_any_bytes_are_a_message_or_a_wire_error(data: bytes) -> None:
+    with contextlib.suppress(WireError):
+        unpack(data)
+
+
+@given(st.integers(0, 200), st.integers(0, 255))
+@settings(max_examples=300, deadline=None)
+def test_a_changed_byte_is_a_message_or_a_wire_error(at: int, byte: int) -> None:
+    data = bytearray(pack({"images": {"agentview": np.zeros((4, 4, 3), np.uint8)}, "state": np.ones(8, np.float32)}))
+    data[at % len(data)] = byte
+    with contextlib.suppress(WireError):
+        unpack(bytes(data))
+
+
+def nested(depth: int) -> bytes:
+    return b"\x91" * depth + b"\x00"
+
+
+def form(**changed: object) -> bytes:
+    fields = {b"__ndarray__": True, b"data": bytes(4), b"dtype": "<f4", b"shape": [1]}
+    return msgpack.packb(fields | {k.encode(): v for k, v in changed.items()})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (nested(9), "nested deeper than 8"),
+        (nested(100_000), "nested deeper than 8"),
+        (b"\xdd\xff\xff\xff\xff", "is beyond the limit"),
+        (b"\xc6\xff\xff\xff\xff", "announced"),
+        (b"\x9f" * 1000, "nested deeper"),
+        (msgpack.packb([0] * 3000), "beyond the limit of 2048"),
+        (msgpack.packb([[0] * 1500, [0] * 1500]), "more than 2048 values"),
+        (msgpack.packb("x" * 5000), "a string of 5000 bytes"),
+        (msgpack.packb(msgpack.ExtType(1, b"x")), "not allowed"),
+        (msgpack.packb({1: 2}), "not a msgpack message"),
+        (b"\x00\x00", "1 bytes after"),
+        (b"", "cut short"),
+        (b"\xa5ab", "cut short"),
+        (b"\xa2\xff\xfe", "not a msgpack message"),
+        (form(dtype="|O"), "not allowed"),
+        (form(dtype="<c16"), "not allowed"),
+        (form(dtype="f4,f4"), "not allowed"),
+        (form(dtype="nonsense"), "not allowed"),
+        (form(dtype=7), "not allowed"),
+        (form(shape=[2]), "4 bytes of data"),
+        (form(shape=[-1]), "sizes of 0 or more"),
+        (form(shape=[1] * 6), "at most 5 sizes"),
+        (form(shape=[True]), "sizes of 0 or more"),
+        (form(data="text"), "expected bytes"),
+        (msgpack.packb({b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}), "does not fit"),
+        (msgpack.packb({b"__npgeneric__": True, b"data": "x", b"dtype": "|u1"}), "expected a number"),
+    ],
+)
+def test_what_is_refused_is_named(data: bytes, said: str) -> None:
+    with pytest.raises(WireError, match=said):
+        unpack(data)
+
+
+def test_a_message_beyond_its_size_is_refused_before_it_is_read() -> None:
+    with pytest.raises(WireError, match="beyond the limit of 10"):
+        unpack(bytes(11), WireLimits(bytes=10))
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), np.zeros(1, complex), np.datetime64("now")])
+def test_what_cannot_be_sent_is_refused(value: object) -> None:
+    with pytest.raises(WireError):
+        pack({"x": value})
