@@ -1,0 +1,86 @@
+"""What is stored: episodes whose outcome was verified, cut into segments."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from vlamem.memory.success.layout import EntryError, Layout
+
+Outcome = Literal["success", "failure"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A state and what was done from it.
+
+    Attributes:
+        tick: control step of the episode at which the segment begins.
+        progress: of the episode at that tick, 0 to 1.
+        key: [K], unit length, float32.
+        proprioception: [P], float32.
+        chunk: [H, A], executed actions in the policy's normalised action space, float32.
+    """
+
+    tick: int
+    progress: float
+    key: Float[np.ndarray, "K"]
+    proprioception: Float[np.ndarray, "P"]
+    chunk: Float[np.ndarray, "H A"]
+
+    def checksum(self, identity: str) -> int:
+        """CRC-32 of everything in the segment and of the episode that it belongs to."""
+        head = f"{identity}/{self.tick}/{self.progress!r}".encode()
+        crc = zlib.crc32(head)
+        for array in (self.key, self.proprioception, self.chunk):
+            crc = zlib.crc32(np.ascontiguousarray(array, np.float32).tobytes(), crc)
+        return crc
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A verified episode: the prefix up to the progress peak of a success, or what preceded a failure.
+
+    Attributes:
+        identity: unique name; storing the same one twice stores it once.
+        instruction: what the robot was told.
+        outcome: as verified.
+        verifier: who said so.
+        confidence: of the verifier, 0 to 1.
+        made: time of the episode [s since 1970].
+        segments: in order.
+        meaning: [C], the policy's vector of the instruction, by which paraphrases are recognised; or None.
+    """
+
+    identity: str
+    instruction: str
+    outcome: Outcome
+    verifier: str
+    confidence: float
+    made: float
+    segments: tuple[Segment, ...]
+    meaning: Float[np.ndarray, "C"] | None = None
+
+    def check(self, layout: Layout) -> None:
+        """Raises EntryError naming the first thing in the episode that may not be stored."""
+        if not self.identity or not self.instruction.strip():
+            raise EntryError("an episode needs an identity and an instruction: give both when recording begins")
+        if self.outcome not in ("success", "failure") or not self.verifier:
+            raise EntryError(
+                f"outcome {self.outcome!r} by verifier {self.verifier!r}: only verified successes and failures are kept"
+            )
+        if not 0 <= self.confidence <= 1:
+            raise EntryError(f"confidence {self.confidence} of verifier '{self.verifier}' is outside 0 to 1")
+        if not self.segments:
+            raise EntryError(f"episode '{self.identity}' has no segments: it ended before the policy was asked")
+        for i, segment in enumerate(self.segments):
+            try:
+                if not 0 <= segment.progress <= 1:
+                    raise EntryError(f"progress {segment.progress} is outside 0 to 1")
+                layout.check_key(segment.key)
+                layout.check_proprioception(segment.proprioception)
+                layout.check_chunk(segment.chunk)
+            except EntryError as error:
+                raise EntryError(f"episode '{self.identity}', segment {i}: {error}") from error

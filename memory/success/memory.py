@@ -1,0 +1,337 @@
+"""Success memory: verified successes on disk, found again by likeness of state, spoken as an elite action prior."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vlamem.memory.proposal import Proposal
+from vlamem.memory.success.calibration import Calibration
+from vlamem.memory.success.capacity import Eviction, victims
+from vlamem.memory.success.consistency import warped
+from vlamem.memory.success.episode import Episode, Segment
+from vlamem.memory.success.index import Engine
+from vlamem.memory.success.layout import EntryError, Layout, Origin, OriginError
+from vlamem.memory.success.metric import Metric
+from vlamem.memory.success.retrieve import Candidates, Prior, RetrieveOptions, elite_prior
+from vlamem.memory.success.shelf import Shelf
+from vlamem.memory.success.store import (
+    Instruction,
+    Merge,
+    StoreDamagedError,
+    StoredSegment,
+    SuccessStore,
+)
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How a success memory is kept.
+
+    Attributes:
+        retrieve: how priors are made. Its threshold is replaced by a stored calibration's.
+        calibrated: False leaves a stored calibration out.
+        proprioception_weight: of the proprioception in the similarity, where no calibration says it.
+        most_segments: capacity in segments of successes, and again of failures; None has no bound.
+        most_bytes: capacity in bytes of stored arrays, likewise.
+        eviction: what goes when it is full.
+        merge_similarity: states from here on may be merged; above 1 nothing is.
+        merge_distance: warped distance per step up to which chunks of such states are one.
+        engine: of the index.
+        wait_s: how long a write waits for another process.
+        check: whether the whole file is checked at opening.
+        seed: of random eviction.
+    """
+
+    retrieve: RetrieveOptions = field(default_factory=RetrieveOptions)
+    calibrated: bool = True
+    proprioception_weight: float = 1.0
+    most_segments: int | None = None
+    most_bytes: int | None = None
+    eviction: Eviction = "utility"
+    merge_similarity: float = 0.999
+    merge_distance: float = 0.05
+    engine: Engine = "auto"
+    wait_s: float = 10.0
+    check: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a commit did: ids of new segments, how many were merged into others, ids that had to go, and its time."""
+
+    ids: tuple[int, ...]
+    merged: int
+    evicted: tuple[int, ...]
+    milliseconds: float
+
+
+class SuccessMemory:
+    """The success memory of one origin (policy, weights, normaliser, robot).
+
+    `query` is what a policy asks; `commit` stores a verified episode, from any thread. The database is the truth: the
+    index is rebuilt from it at opening, and checked against it.
+
+    Args:
+        path: of the database; made when missing.
+        origin, layout: whose memory it is and what its arrays mean.
+        options: how it is kept.
+        admit: let a second origin into a file that has another; the two are kept apart.
+
+    Raises OriginError when the file holds another origin's experience and `admit` is False, EntryError when its arrays
+    have another meaning, and the errors of SuccessStore.
+    """
+
+    def __init__(
+        self, path: Path, origin: Origin, layout: Layout, options: MemoryOptions | None = None, admit: bool = False
+    ) -> None:
+        self.options = options or MemoryOptions()
+        self.layout, self.path = layout, Path(path)
+        self._lock = threading.RLock()
+        self.store = SuccessStore(self.path, self.options.wait_s)
+        try:
+            if self.options.check:
+                self.store.check_pages()
+            self.origin = self._find(origin, admit)
+            self._load()
+        except BaseException:
+            self.store.close()
+            raise
+        self.last: tuple[Prior, ...] = ()
+
+    def _find(self, origin: Origin, admit: bool) -> int:
+        known = self.store.origins()
+        for number, theirs, layout in known:
+            if theirs == origin:
+                if layout != self.layout:
+                    raise EntryError(
+                        f"{self.path} stores arrays as {layout.to_json()}, asked for {self.layout.to_json()}: open it "
+                        "with the layout that it was made with"
+                    )
+                return number
+        if known and not admit:
+            known[0][1].check(origin, str(self.path), "what it is opened for")
+            raise OriginError(f"{self.path} holds another origin")  # unreachable unless equality is changed
+        return self.store.add_origin(origin, self.layout)
+
+    def _load(self) -> None:
+        """Builds the shelves from the store."""
+        body = self.store.calibration(self.origin) if self.options.calibrated else None
+        self.calibration = None if body is None else Calibration.from_json(body)
+        retrieve = self.options.retrieve
+        weight, centre = self.options.proprioception_weight, None
+        if self.calibration is not None:
+            retrieve = replace(retrieve, threshold=self.calibration.threshold)
+            weight = self.calibration.proprioception_weight
+            centre = None if self.calibration.centre is None else np.asarray(self.calibration.centre)
+        self.retrieve = retrieve
+        self.metric = Metric(self.layout, weight, centre)
+        self.successes = Shelf(self.metric, self.options.engine)
+        self.failures = Shelf(self.metric, self.options.engine)
+        self._seen = 0
+        self._data_version = self.store.data_version()
+        self._take(list(self.store.segments(self.origin)))
+
+    def _take(self, stored: Sequence[StoredSegment]) -> None:
+        self.successes.add([s for s in stored if s.outcome == "success"])
+        self.failures.add([s for s in stored if s.outcome == "failure"])
+        self._seen = max([self._seen, *(s.id for s in stored)])
+        self._instructions = {i.text: i for i in self.store.instructions()}
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.store.close()
+
+    def __enter__(self) -> "SuccessMemory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Segments of successes."""
+        return len(self.successes)
+
+    # Asking -------------------------------------------------------------------------------------------------------
+
+    def query(
+        self,
+        key: Float[np.ndarray, "R K"],
+        proprioception: Float[np.ndarray, "R P"],
+        instruction: Sequence[str],
+        meaning: Float[np.ndarray, "R C"] | None = None,
+    ) -> Proposal:
+        """What the memory proposes for R states; rows where it abstains have confidence 0 and a chunk of zeros.
+
+        `meaning` is the policy's vector of each instruction: with it a paraphrase finds what was stored under other
+        words; without, an instruction finds its own words alone. `last` keeps the priors, with what was used for them.
+        Raises EntryError for keys of another size or values that are not finite.
+        """
+        keys, states = np.asarray(key, np.float32), np.asarray(proprioception, np.float32)
+        self.layout.check_key(keys)
+        self.layout.check_proprioception(states)
+        if not len(keys) == len(states) == len(instruction):
+            raise EntryError(f"{len(keys)} keys, {len(states)} states, {len(instruction)} instructions: give one a row")
+        embedded = self.metric.embed(keys, states)
+        with self._lock:
+            self.last = tuple(
+                self._recall(x, text, None if meaning is None else meaning[i])
+                for i, (x, text) in enumerate(zip(embedded, instruction, strict=True))
+            )
+        shape = (len(keys), self.layout.horizon, self.layout.action_size)
+        chunks = np.zeros(shape, np.float32)
+        for row, prior in enumerate(self.last):
+            if prior.chunk is not None:
+                chunks[row] = prior.chunk
+        return Proposal(np.array([p.confidence for p in self.last], np.float32), chunks)
+
+    def _recall(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
+        allowed = self._same_meaning(text, meaning)
+        k = self.retrieve.neighbours
+        good = self.successes.nearest(state, k, allowed) if len(self.successes) else self._nothing()
+        bad = self._nothing()
+        if self.retrieve.failures and len(self.failures):
+            bad = self.failures.nearest(state, k, allowed)
+        return elite_prior(good, bad, self.layout.parts, self.retrieve)
+
+    def _nothing(self) -> Candidates:
+        chunks = np.zeros((0, self.layout.horizon, self.layout.action_size), np.float32)
+        return Candidates(np.zeros(0, np.int64), np.zeros(0), chunks, np.zeros(0))
+
+    def _same_meaning(self, text: str, meaning: Float[np.ndarray, "C"] | None) -> Int[np.ndarray, "G"] | None:
+        """Ids of instructions that say the same, or None when all do."""
+        found = [i.id for i in self._instructions.values() if self._means(i, text, meaning)]
+        return None if len(found) == len(self._instructions) else np.array(found, np.int64)
+
+    def _means(self, stored: Instruction, text: str, meaning: Float[np.ndarray, "C"] | None) -> bool:
+        if stored.text == text:
+            return True
+        if meaning is None or stored.meaning is None or stored.meaning.shape != meaning.shape:
+            return False
+        product = float(np.linalg.norm(meaning) * np.linalg.norm(stored.meaning))
+        return float(meaning @ stored.meaning) >= self.retrieve.instruction * max(product, 1e-12)
+
+    def credit(self, used: Int[np.ndarray, "N"], success: bool) -> None:
+        """Tells the memory how an episode ended in which these segments were used. Raises as `commit`."""
+        ids = np.unique(used)
+        if len(ids):
+            self.store.credit(ids, success)
+            with self._lock:
+                self.successes.credit(ids, success)
+
+    # Storing ------------------------------------------------------------------------------------------------------
+
+    def commit(self, episode: Episode) -> Committed:
+        """Stores a verified episode in one transaction: durable when this returns.
+
+        Near-duplicates are merged, and what has to go for it goes in the same transaction. Raises EntryError for what
+        may not be stored, StoreBusyError and StoreFullError when nothing was stored and it may be tried again.
+        """
+        began = time.perf_counter()
+        episode.check(self.layout)
+        with self._lock:
+            shelf = self.successes if episode.outcome == "success" else self.failures
+            merges, nearest = self._duplicates(shelf, episode)
+            fresh = len(episode.segments) - len(merges)
+            room = self._room()
+            if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
+                first = len(episode.segments) - room if room else len(episode.segments)
+                kept = episode.segments[first:]
+                if not kept:
+                    return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
+                episode = replace(episode, segments=kept)
+                merges, nearest = self._duplicates(shelf, episode)
+                fresh = len(kept) - len(merges)
+            over = 0 if room is None else len(shelf) + fresh - room
+            spared = np.array([m.onto for m in merges], np.int64)
+            gone = victims(shelf, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
+            gone = gone[~np.isin(gone, spared)]
+            ids = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
+            if ids is None:
+                return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
+            shelf.remove(gone)
+            for place in shelf.places(spared):
+                shelf.column("merged")[place] += 1
+            self._take(list(self.store.segments(self.origin, self._seen)))
+        return Committed(tuple(ids), len(merges), tuple(gone.tolist()), 1e3 * (time.perf_counter() - began))
+
+    def _room(self) -> int | None:
+        bounds = []
+        if self.options.most_segments is not None:
+            bounds.append(self.options.most_segments)
+        if self.options.most_bytes is not None:
+            bounds.append(self.options.most_bytes // segment_bytes(self.layout))
+        return min(bounds) if bounds else None
+
+    def _duplicates(self, shelf: Shelf, episode: Episode) -> tuple[list[Merge], list[float]]:
+        """Which segments are stored already in all but name, and the similarity of each to its nearest."""
+        if not len(shelf):
+            return [], []
+        merges, nearest = [], []
+        here = self._instructions.get(episode.instruction)
+        states = self.metric.embed(*arrays_of(episode.segments))
+        for i, (state, segment) in enumerate(zip(states, episode.segments, strict=True)):
+            found = shelf.nearest(state, 1, None if here is None else np.array([here.id]))
+            nearest.append(float(found.similarity[0]) if len(found.ids) else -1e30)
+            if here is None or nearest[-1] < self.options.merge_similarity:
+                continue
+            if float(warped(segment.chunk[None], found.chunks)[0]) <= self.options.merge_distance:
+                merges.append(Merge(i, int(found.ids[0])))
+        return merges, nearest
+
+    def prune(self, ids: Int[np.ndarray, "N"]) -> None:
+        """Deletes segments. Raises as `commit`."""
+        with self._lock:
+            self.store.delete(ids.tolist())
+            self.successes.remove(ids)
+            self.failures.remove(ids)
+
+    # Soundness ----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Takes over what another process has stored or deleted since; True when there was something."""
+        with self._lock:
+            version = self.store.data_version()
+            if version == self._data_version:
+                return False
+            self._load()
+            return True
+
+    def verify(self) -> int:
+        """Checks the database and the index against it, and gives the number of segments.
+
+        Raises StoreDamagedError naming the first thing that does not fit.
+        """
+        self.store.check_pages()
+        with self._lock:
+            count = 0
+            for stored in self.store.segments(self.origin):
+                shelf = self.successes if stored.outcome == "success" else self.failures
+                at = shelf.places(np.array([stored.id]))
+                if not len(at) or shelf.column("checksum")[at[0]] != stored.segment.checksum(""):
+                    raise StoreDamagedError(f"{self.path}: the index does not hold segment {stored.id}: open it again")
+                count += 1
+            if count != len(self.successes) + len(self.failures):
+                raise StoreDamagedError(f"{self.path}: the index holds segments that the store has not: open it again")
+        return count
+
+    def recalibrate(self, calibration: Calibration) -> None:
+        """Stores a calibration and goes on with it."""
+        self.store.add_calibration(self.origin, time.time(), calibration.to_json())
+        with self._lock:
+            self._load()
+
+
+def segment_bytes(layout: Layout) -> int:
+    """Bytes of the arrays of one stored segment."""
+    return 4 * (layout.key_size + layout.proprioception_size + layout.horizon * layout.action_size)
+
+
+def arrays_of(segments: Sequence[Segment]) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N P"]]:
+    """Keys and proprioception of segments."""
+    return np.stack([s.key for s in segments]), np.stack([s.proprioception for s in segments])

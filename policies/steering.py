@@ -1,0 +1,134 @@
+"""Steering any frozen sampler towards a proposed chunk, without touching it.
+
+Flow time t runs from 1 (noise) to 0 (data), and the velocity is v = noise - data. A proposal of confidence c enters at
+t0 = 1 - c (1 - lowest): x_t0 = (1 - t0) a_elite + t0 noise (Retrieve-then-Steer, arXiv 2605.10094), and the frozen
+field is integrated from t0 to 0 in proportionally fewer steps. Confidence 0 is the sampler as it was, bit for bit.
+
+Three ways: `steer_flow` for policies with a velocity field, `steer_denoising` for DDPM and DDIM policies, `blend` for
+policies without a sampler.
+"""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vlamem.memory.proposal import Proposal
+
+LOWEST = 0.2
+"""Flow time at which a proposal of confidence 1 enters."""
+
+Velocity = Callable[[Float[np.ndarray, "B H A"], Float[np.ndarray, "B"]], Float[np.ndarray, "B H A"]]
+"""(x, t of each row) -> v; of a frozen policy, for its current conditioning."""
+Denoise = Callable[[Float[np.ndarray, "B H A"], int], Float[np.ndarray, "B H A"]]
+"""(x, position in the schedule) -> x one step cleaner; of a frozen policy, for its current conditioning."""
+
+
+def start_time(confidence: Float[np.ndarray, "B"], lowest: float = LOWEST) -> Float[np.ndarray, "B"]:
+    """t0 of each row: 1 at confidence 0, `lowest` at confidence 1.
+
+    Raises ValueError for a confidence outside 0 to 1, or `lowest` outside 0 to 1.
+    """
+    sure = np.asarray(confidence, np.float32)
+    if not ((sure >= 0) & (sure <= 1)).all():
+        raise ValueError(f"confidence {confidence!r}: expected values in 0..1")
+    if not 0 <= lowest <= 1:
+        raise ValueError(f"lowest start {lowest} is outside 0 to 1: it is a flow time")
+    return np.where(sure > 0, 1 - sure * (1 - lowest), 1.0).astype(np.float32)
+
+
+def enter(
+    noise: Float[np.ndarray, "B H A"], chunk: Float[np.ndarray, "B H A"], start: Float[np.ndarray, "B"]
+) -> Float[np.ndarray, "B H A"]:
+    """x_t0 of each row; rows with t0 = 1 are their noise, untouched. Raises ValueError for shapes or NaN."""
+    chunk = _checked(chunk, noise)
+    t = start[:, None, None]
+    return np.where(t < 1, (1 - t) * chunk + t * noise, noise).astype(np.float32)
+
+
+def step_counts(start: Float[np.ndarray, "B"], steps: int) -> Int[np.ndarray, "B"]:
+    """Integration steps of each row: its share of `steps`, rounded up, at least 1."""
+    return np.maximum(1, np.ceil(start * steps - 1e-6)).astype(np.int64)
+
+
+def steer_flow(
+    velocity: Velocity,
+    noise: Float[np.ndarray, "B H A"],
+    steps: int,
+    proposal: Proposal | None = None,
+    lowest: float = LOWEST,
+) -> Float[np.ndarray, "B H A"]:
+    """Euler integration of a frozen velocity field from each row's t0 to 0.
+
+    Rows need not take the same number of steps; one that is not due yet waits at its start. Raises ValueError for a
+    proposal of another shape, with NaN, or with a confidence outside 0 to 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: expected 1 or more")
+    x = np.asarray(noise, np.float32)
+    start = np.ones(len(x), np.float32)
+    if proposal is not None and proposal.chunk is not None:
+        start = start_time(proposal.confidence, lowest)
+        x = enter(x, proposal.chunk, start)
+    counts = step_counts(start, steps)
+    for left in range(int(counts.max(initial=0)), 0, -1):
+        t = np.minimum(start * (left / counts), 1).astype(np.float32)
+        moved = x - (start / counts)[:, None, None].astype(np.float32) * velocity(x, t)
+        x = np.where((left <= counts)[:, None, None], moved, x)
+    return x
+
+
+def steer_denoising(
+    denoise: Denoise,
+    noise: Float[np.ndarray, "B H A"],
+    signal: Sequence[float],
+    proposal: Proposal | None = None,
+    lowest: float = LOWEST,
+) -> Float[np.ndarray, "B H A"]:
+    """The same for DDPM and DDIM: a proposal enters at the first position of the schedule that is due at its t0.
+
+    Args:
+        denoise: the frozen policy's step from position i to i + 1 of its schedule, with its own noise where it has any.
+        noise: where unsteered rows begin, [B, H, A].
+        signal: alpha-bar at each position, rising from nearly 0 (noise) to nearly 1 (data); as many as there are steps.
+        proposal, lowest: as in `steer_flow`.
+
+    At position i a proposal enters as sqrt(alpha-bar) a_elite + sqrt(1 - alpha-bar) noise, which is what a forward
+    diffusion of it would be. Raises ValueError as `steer_flow`, and for a schedule that does not rise within 0 to 1.
+    """
+    bars = np.asarray(signal, np.float64)
+    if not len(bars) or bars.min() < 0 or bars.max() > 1 or (np.diff(bars) < 0).any():
+        raise ValueError("the schedule's alpha-bar must rise from noise to data within 0 to 1: is it reversed?")
+    x = np.asarray(noise, np.float32)
+    first = np.zeros(len(x), np.int64)
+    if proposal is not None and proposal.chunk is not None:
+        start = start_time(proposal.confidence, lowest)
+        chunk = _checked(proposal.chunk, x)
+        first = np.array([min(len(bars) - 1, len(bars) - ceil(t * len(bars) - 1e-6)) for t in start], np.int64)
+        bar = bars[first][:, None, None]
+        entered = np.sqrt(bar) * chunk + np.sqrt(1 - bar) * x
+        x = np.where((start < 1)[:, None, None], entered, x).astype(np.float32)
+    for position in range(int(first.min(initial=len(bars))), len(bars)):
+        x = np.where((first <= position)[:, None, None], denoise(x, position), x)
+    return x
+
+
+def blend(chunk: Float[np.ndarray, "B H A"], proposal: Proposal | None) -> Float[np.ndarray, "B H A"]:
+    """The proposal mixed into a finished chunk by confidence, for policies without a sampler (ACT).
+
+    Raises ValueError for a proposal of another shape or with NaN.
+    """
+    if proposal is None or proposal.chunk is None:
+        return chunk
+    start_time(proposal.confidence)
+    c = np.asarray(proposal.confidence, np.float32)[:, None, None]
+    return np.where(c > 0, (1 - c) * chunk + c * _checked(proposal.chunk, chunk), chunk).astype(np.float32)
+
+
+def _checked(chunk: Float[np.ndarray, "B H A"], like: Float[np.ndarray, "B H A"]) -> Float[np.ndarray, "B H A"]:
+    if chunk.shape != like.shape:
+        raise ValueError(f"proposed chunk is {list(chunk.shape)}, expected {list(like.shape)}")
+    if np.isnan(chunk).any():
+        raise ValueError("proposed chunk has NaN entries: a memory that knows nothing proposes confidence 0")
+    return np.asarray(chunk, np.float32)

@@ -1,0 +1,112 @@
+"""A success memory as a voice of a frozen policy: what the policy's spec says of its arrays, and its own words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from vlamem.memory.proposal import Proposal
+from vlamem.memory.success.layout import ActionPart, EntryError, Layout, Origin, PartKind
+from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
+from vlamem.policies.protocol import FrozenPolicy
+from vlamem.policies.spec import ActionComponent, PolicySpec
+
+TABLETOP_SCALE = (0.03, 0.03, 0.03, 0.3, 0.3, 0.3, 0.3, 0.02)
+"""What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
+_KINDS: dict[str, PartKind] = {
+    "xyz": "linear",
+    "joint": "linear",
+    "axis_angle": "axis_angle",
+    "quaternion": "quaternion",
+    "gripper": "vote",
+}
+
+
+def layout_of(spec: PolicySpec, scale: Sequence[float] | None = None, quaternion: int | None = None) -> Layout:
+    """What a policy's spec says of keys and chunks.
+
+    Args:
+        spec: of the policy.
+        scale: [P] for the similarity of states; that of the tabletop robots for 8 entries, 0.1 each otherwise.
+        quaternion: where a unit quaternion stands in the proprioception; 3 for the tabletop robots' 8 entries.
+
+    Raises EntryError for an action form that cannot be averaged, naming those that can.
+    """
+    if scale is None:
+        size = spec.proprioception_size
+        tabletop = size == len(TABLETOP_SCALE)
+        scale = TABLETOP_SCALE if tabletop else (0.1,) * size
+        quaternion = 3 if tabletop and quaternion is None else quaternion
+    parts = tuple(_part(c) for c in spec.action.components)
+    return Layout(spec.key_size, spec.horizon, parts, tuple(float(s) for s in scale), quaternion)
+
+
+def _part(component: ActionComponent) -> ActionPart:
+    if component.form not in _KINDS:
+        raise EntryError(
+            f"action component '{component.name}' has form {component.form!r}, which cannot be averaged: known forms "
+            f"are {', '.join(_KINDS)}"
+        )
+    radians = 1.0
+    if component.form == "axis_angle":
+        number, _, unit = component.unit.partition(" ")
+        if unit != "rad":
+            raise EntryError(f"rotation '{component.name}' is in {component.unit!r}: expected a number of radians")
+        radians = float(number)
+    return ActionPart(component.name, component.size, _KINDS[component.form], radians, component.low, component.high)
+
+
+def origin_of(spec: PolicySpec, weights_sha256: str | None, robot: str = "") -> Origin:
+    """Whose experience it is; `robot` defaults to the action spec's meaning and the control rate."""
+    marks = [f"{c.name}:{c.form}:{c.mode}:{c.frame}:{c.unit}" for c in spec.action.components]
+    return Origin(
+        spec.fingerprint,
+        (weights_sha256 or "unknown")[:16],
+        spec.normaliser,
+        robot or f"{spec.control_hz:g}Hz/" + "/".join(marks),
+    )
+
+
+class SuccessVoice:
+    """A success memory that knows a paraphrase by the policy's own vector of it.
+
+    `query` is what MemoryPolicy asks; `memory.last` keeps the priors behind the last answer.
+    """
+
+    def __init__(self, memory: SuccessMemory, policy: FrozenPolicy) -> None:
+        self.memory, self.policy = memory, policy
+        self._meanings: dict[str, np.ndarray] = {}
+
+    def meaning(self, instruction: str) -> Float[np.ndarray, "C"]:
+        """The policy's vector of a sentence, computed once."""
+        if instruction not in self._meanings:
+            self._meanings[instruction] = np.asarray(self.policy.context_of([instruction])[0], np.float32)
+        return self._meanings[instruction]
+
+    def query(
+        self,
+        key: Float[np.ndarray, "R K"],
+        proprioception: Float[np.ndarray, "R P"],
+        instruction: Sequence[str],
+    ) -> Proposal:
+        """What the memory proposes for R states; see SuccessMemory.query."""
+        meanings = np.stack([self.meaning(text) for text in instruction])
+        return self.memory.query(key, proprioception, instruction, meanings)
+
+
+def open_success(
+    path: str | Path,
+    policy: FrozenPolicy,
+    weights_sha256: str | None = None,
+    robot: str = "",
+    options: MemoryOptions | None = None,
+    admit: bool = False,
+) -> SuccessVoice:
+    """The success memory in a file, as a voice of `policy`; the file is made when missing.
+
+    Raises OriginError naming what differs when it was made with another policy, weights, normaliser or robot.
+    """
+    layout = layout_of(policy.spec)
+    origin = origin_of(policy.spec, weights_sha256, robot)
+    return SuccessVoice(SuccessMemory(Path(path), origin, layout, options, admit), policy)
