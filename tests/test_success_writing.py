@@ -1,0 +1,231 @@
+"""From an episode to what is stored: recorder, verifiers, critic, and the thread that writes."""
+
+import threading
+
+import numpy as np
+import pytest
+from success_cases import LAYOUT, ORIGIN, episode, state
+
+from vlamem.memory.seeding import stream
+from vlamem.memory.success import (
+    BackgroundWriter,
+    CriticOptions,
+    CriticVerifier,
+    EntryError,
+    EpisodeRecorder,
+    MemoryOptions,
+    OperatorVerifier,
+    PredicateVerifier,
+    ProgressCritic,
+    SuccessMemory,
+    Told,
+    train_critic,
+)
+from vlamem.memory.success.critic import calibrate_threshold
+from vlamem.memory.success.verify import TrustAll, Verdict, time_to_success
+
+
+def recorded(steps: int = 10, every: int = 2, plans: bool = True) -> EpisodeRecorder:
+    """An episode of `steps` actions (all entries t / 100), asked at every second tick, plans of tenths."""
+    recorder = EpisodeRecorder(LAYOUT)
+    recorder.begin("touch the mark", "one")
+    for t in range(steps):
+        if t % every == 0:
+            planned = np.full((4, 7), 0.5, np.float32) if plans else None
+            recorder.observe(*state(0, t), planned, np.array([t]))
+        recorder.act(np.full(7, t / 100))
+    return recorder
+
+
+def test_segments_hold_what_was_executed_and_go_on_as_planned_at_the_end():
+    recorder = recorded()
+    made = recorder.finish(PredicateVerifier().verify(recorder.trace(), True), 5.0)
+    assert made is not None
+    assert [s.tick for s in made.segments] == [0, 2, 4, 6, 8]
+    np.testing.assert_allclose(made.segments[1].chunk[:, 0], [0.02, 0.03, 0.04, 0.05])
+    np.testing.assert_allclose(made.segments[4].chunk[:, 0], [0.08, 0.09, 0.5, 0.5])
+    made.check(LAYOUT)
+
+
+def test_only_the_prefix_up_to_the_progress_peak_is_kept():
+    recorder = recorded()
+    progress = np.array([0, 0.2, 0.4, 0.6, 0.8, 1.0, 0.7, 0.4, 0.2, 0.1, 0.0])
+    made = recorder.finish(Verdict("success", "critic", 0.97, 5, progress), 5.0)
+    assert made is not None
+    assert [s.tick for s in made.segments] == [0, 2, 4]
+    np.testing.assert_allclose(made.segments[2].chunk[:, 0], [0.04, 0.5, 0.5, 0.5])
+    assert [s.progress for s in made.segments] == [0, 0.4, 0.8]
+
+
+def test_a_segment_cut_short_without_a_plan_is_left_out():
+    recorder = recorded(plans=False)
+    made = recorder.finish(PredicateVerifier().verify(recorder.trace(), True), 5.0)
+    assert made is not None
+    assert [s.tick for s in made.segments] == [0, 2, 4, 6]
+
+
+def test_of_a_failure_the_last_segments_are_kept():
+    recorder = recorded(20)
+    made = recorder.finish(PredicateVerifier().verify(recorder.trace(), False), 5.0)
+    assert made is not None
+    assert made.outcome == "failure"
+    assert [s.tick for s in made.segments] == [12, 14, 16, 18]
+
+
+def test_nothing_is_stored_without_a_verifiers_word():
+    recorder = recorded()
+    for verifier in (PredicateVerifier(), OperatorVerifier()):
+        assert recorder.finish(verifier.verify(recorder.trace(), None), 5.0) is None
+    assert TrustAll().verify(recorder.trace(), False).outcome == "success"
+
+
+def test_the_trace_names_what_was_used_and_a_new_episode_forgets_it():
+    recorder = recorded()
+    np.testing.assert_array_equal(recorder.trace().used, [0, 2, 4, 6, 8])
+    recorder.begin("touch the mark")
+    assert recorder.trace().used.size == 0
+    assert recorder.trace().identity != "one"
+
+
+def test_time_to_success_is_progress_where_nothing_else_is_known():
+    np.testing.assert_allclose(time_to_success(4, 4), [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(time_to_success(4, 2), [0, 0.5, 1, 1, 1])
+
+
+# The critic -----------------------------------------------------------------------------------------------------------
+
+
+def told(i: int, success: bool) -> Told:
+    """A hand that comes down to the mark, or stops half-way."""
+    draw = stream(0, "told", i)
+    end = 1.0 if success else draw.uniform(0.2, 0.6)
+    done = np.linspace(0, end, 12)
+    keys = np.stack([np.cos(done), np.sin(done), *(0.05 * draw.standard_normal((4, 12)))], axis=1)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    proprioception = np.zeros((12, 8), np.float32)
+    proprioception[:, 2], proprioception[:, 3] = 0.2 * (1 - done), 1.0
+    return Told(keys.astype(np.float32), proprioception, np.arange(12.0), success)
+
+
+@pytest.fixture(scope="module")
+def critic() -> ProgressCritic:
+    return train_critic(LAYOUT, [told(i, i % 3 != 0) for i in range(60)], CriticOptions(steps=250))
+
+
+def test_the_critic_is_precise_on_episodes_that_it_has_not_seen(critic):
+    assert critic.precision >= 0.97
+    assert critic.recall > 0.6
+    said = []
+    for i in range(100, 160):
+        t = told(i, i % 2 == 0)
+        said.append((critic.progress(t.keys, t.proprioception).max() >= critic.threshold, t.success))
+    accepted = [truth for positive, truth in said if positive]
+    assert len(accepted) > 15
+    assert np.mean(accepted) >= 0.95
+
+
+def test_progress_rises_along_a_success(critic):
+    progress = critic.progress(told(200, True).keys, told(200, True).proprioception)
+    assert progress[-1] > 0.8 > progress[6] > progress[0]
+
+
+def test_a_saved_critic_says_the_same(critic, tmp_path):
+    critic.save(tmp_path / "critic.safetensors")
+    loaded = ProgressCritic.load(tmp_path / "critic.safetensors")
+    t = told(3, False)
+    np.testing.assert_allclose(loaded.progress(t.keys, t.proprioception), critic.progress(t.keys, t.proprioception))
+    assert loaded.threshold == critic.threshold
+
+
+def test_the_critic_verifies_from_the_trace_alone(critic):
+    verifier = CriticVerifier(critic)
+    for i, success in ((300, True), (303, False)):
+        t = told(i, success)
+        recorder = EpisodeRecorder(LAYOUT)
+        recorder.begin("touch the mark")
+        for key, proprioception in zip(t.keys, t.proprioception, strict=True):
+            recorder.observe(key, proprioception)
+            recorder.act(np.zeros(7))
+        verdict = verifier.verify(recorder.trace(), not success)  # what the environment says is not looked at
+        assert (verdict.outcome == "success") is success
+        assert verdict.progress.shape == (13,)
+
+
+def test_features_of_another_size_are_refused_by_the_critic(critic):
+    with pytest.raises(EntryError, match="features of size 9 do not match this critic"):
+        critic.progress(np.zeros((1, 1), np.float32), np.zeros((1, 8), np.float32))
+
+
+def test_too_few_failures_to_learn_from_are_named():
+    with pytest.raises(EntryError, match="20 successes and 0 failures are too few"):
+        train_critic(LAYOUT, [told(i, True) for i in range(20)])
+
+
+def test_the_threshold_is_the_lowest_of_the_wanted_precision():
+    peaks = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    threshold, precision, recall = calibrate_threshold(peaks, np.array([True, True, False, True, False]), 0.75)
+    assert (threshold, precision, recall) == (0.6, 0.75, 1.0)
+    assert calibrate_threshold(peaks, np.array([True, True, False, True, False]), 1.0)[0] == 0.8
+
+
+# The writer -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory(tmp_path):
+    made = SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, MemoryOptions(engine="numpy", wait_s=0.05))
+    yield made
+    made.close()
+
+
+def test_the_writer_stores_and_credits_in_order(memory):
+    writer = BackgroundWriter(memory)
+    writer.submit(episode(1))
+    writer.submit(episode(2), np.array([1, 2]), True)
+    assert writer.flush(20)
+    assert len(memory) == 6
+    assert memory.successes.column("uses").tolist() == [1, 1, 0, 0, 0, 0]
+    assert writer.close() == ()
+
+
+def test_with_a_full_disk_episodes_are_kept_and_stored_when_there_is_room(memory):
+    said: list[str] = []
+    told_of = threading.Event()
+
+    def report(line: str) -> None:
+        said.append(line)
+        told_of.set()
+
+    memory.store.limit_bytes(memory.store.bytes())
+    writer = BackgroundWriter(memory, report, retry_s=0.02)
+    for i in range(60):
+        writer.submit(episode(i))
+    assert told_of.wait(20)
+    assert "disk is full" in said[0]
+    assert writer.waiting > 0
+    memory.store.limit_bytes(1 << 30)
+    assert writer.flush(20)
+    assert memory.verify() == 180
+    writer.close()
+
+
+def test_what_could_not_be_stored_is_given_back_on_closing(memory):
+    memory.store.limit_bytes(memory.store.bytes())
+    writer = BackgroundWriter(memory, retry_s=0.02)
+    for i in range(60):
+        writer.submit(episode(i))
+    left = writer.close()
+    assert left
+    stored = {h.identity for h in memory.store.episode_heads(memory.origin)}
+    assert stored | {e.identity for e in left} == {f"success-{i}" for i in range(60)}
+
+
+def test_an_episode_that_may_not_be_stored_is_reported_and_does_not_stop_the_rest(memory):
+    said: list[str] = []
+    writer = BackgroundWriter(memory, said.append)
+    writer.submit(episode(1, instruction=" "))
+    writer.submit(episode(2))
+    assert writer.flush(20)
+    assert len(memory) == 3
+    assert "not stored: an episode needs an identity and an instruction" in said[0]
+    writer.close()
