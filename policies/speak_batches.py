@@ -1,0 +1,186 @@
+"""Batches for training a memory to speak: recorded episodes laid end to end, and whole held-out ones for validation.
+
+What the memory reads is [z, what the policy was told]; what it should propose is the residual from there to the
+sentence that tells the answer, and the expert's chunk. Skills are part of every batch: there the residual is 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vlamem.memory.aura.losses import Batch, Targets
+from vlamem.memory.seeding import stream
+from vlamem.policies.features import FeatureEpisode, Features, FeaturesError
+
+HELD_OUT = 10
+"""Every so manieth layout is kept for validation."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Standard deviations by which targets are divided in training, so that both kinds of error are of size 1."""
+
+    context: float
+    chunk: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a memory is to propose, and how its rows are made.
+
+    Attributes:
+        context, chunk: which of the two.
+        skill_weight: weight of a tick of a skill beside a tick at which a memory task asks.
+        keep: chance that an episode in the middle of a row starts without a reset, as in long use.
+        noise: standard deviation of what is added to z in training, in units of each entry's own; scenes are few, and
+            without it the head learns them by heart and does without the memory.
+    """
+
+    context: bool = True
+    chunk: bool = True
+    skill_weight: float = 0.2
+    keep: float = 0.3
+    noise: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (self.context or self.chunk):
+            raise ValueError("nothing to learn: a memory proposes a chunk, a context or both")
+
+
+@dataclass(frozen=True)
+class Row:
+    """T ticks of one row, all [T, ...]."""
+
+    feature: Float[np.ndarray, "T D"]
+    weight: Float[np.ndarray, "T"]
+    residual: Float[np.ndarray, "T C"]
+    chunk: Float[np.ndarray, "T H A"]
+    goal: Int[np.ndarray, "T 2"]
+    asked: Int[np.ndarray, "T"]
+
+
+class SpeakData:
+    """Recorded episodes as rows for a memory."""
+
+    def __init__(self, recordings: Sequence[Features], wanted: Wanted, tasks: Sequence[str] = ()) -> None:
+        """`tasks`: only these; all that were recorded when empty. Raises FeaturesError for a task without episodes."""
+        self.wanted, self.contexts = wanted, recordings[0].contexts
+        self.meta = recordings[0].meta
+        found: dict[str, list[tuple[Features, FeatureEpisode]]] = {}
+        for features in recordings:
+            for episode in features.episodes:
+                found.setdefault(episode.task, []).append((features, episode))
+        missing = [t for t in tasks if t not in found]
+        if missing:
+            raise FeaturesError(f"no features of task {missing[0]!r}: recorded are {', '.join(sorted(found))}")
+        self.tasks = tuple(t for t in sorted(found) if not tasks or t in tasks)
+        self.training = {t: [e for e in found[t] if e[1].episode % HELD_OUT != HELD_OUT - 1] for t in self.tasks}
+        self.held_out = {t: [e for e in found[t] if e[1].episode % HELD_OUT == HELD_OUT - 1] for t in self.tasks}
+        if not all(self.training.values()):
+            empty = next(t for t in self.tasks if not self.training[t])
+            raise FeaturesError(f"task {empty!r} has no episode to train on: record more of it")
+        self.feature_size = self.meta.feature_size + self.meta.context_size
+
+    @property
+    def canonical(self) -> Float[np.ndarray, "G C"]:
+        """The policy's conditioning for the first paraphrase of each goal."""
+        return self.contexts[:, 0]
+
+    @cached_property
+    def scales(self) -> Scales:
+        """Standard deviation of the residuals and of the chunks at ticks that count."""
+        rows = [self._sample(t, stream(0, "scales", t, i)) for t in self.tasks for i in range(8)]
+        told = np.concatenate([r.residual[r.asked > 0] for r in rows])
+        chunks = np.concatenate([r.chunk[r.weight > 0] for r in rows])
+        if not len(told):
+            raise FeaturesError(f"no tick of {', '.join(self.tasks)} asks for a memory: choose memory tasks")
+        return Scales(float(np.sqrt(np.mean(told**2))), float(np.std(chunks)))
+
+    def row(self, features: Features, episode: FeatureEpisode, paraphrase: int) -> Row:
+        """One episode whose policy was told the `paraphrase` of its sentence."""
+        t = features.ticks(episode)
+        goal = np.asarray(t.goal, np.int64)
+        own = self.contexts[goal[:, 0], paraphrase]
+        z = np.asarray(t.z, np.float32)
+        skill = goal[:, 0] == goal[:, 1]
+        weight = np.where(skill, self.wanted.skill_weight, t.asked).astype(np.float32)
+        residual = np.where(skill[:, None], 0.0, self.canonical[goal[:, 1]] - own).astype(np.float32)
+        feature = np.concatenate([z, own], axis=1)
+        return Row(feature, weight, residual, np.asarray(t.chunk, np.float32), goal, np.asarray(t.asked, np.int64))
+
+    def _sample(self, task: str, rng: np.random.Generator) -> Row:
+        episodes = self.training[task]
+        features, episode = episodes[int(rng.integers(len(episodes)))]
+        return self.row(features, episode, int(rng.integers(self.contexts.shape[1] - 1)))
+
+    def batch(self, ticks: int, rows: int, rng: np.random.Generator) -> Batch:
+        """`rows` rows of `ticks` ticks; tasks alike often, episodes laid end to end, the last one cut."""
+        return self.targets(*self.labelled(ticks, rows, rng))
+
+    def labelled(self, ticks: int, rows: int, rng: np.random.Generator) -> tuple[list[Row], np.ndarray]:
+        """The rows of a batch and their resets [T, B]."""
+        made = [self._filled(ticks, rng) for _ in range(rows)]
+        return [self._noisy(row, rng) for row, _ in made], np.stack([reset for _, reset in made], axis=1)
+
+    @cached_property
+    def _spread(self) -> Float[np.ndarray, "D"]:
+        rows = [self._sample(t, stream(0, "spread", t, i)) for t in self.tasks for i in range(8)]
+        return np.concatenate([r.feature for r in rows])[:, : self.meta.feature_size].std(axis=0)
+
+    def _noisy(self, row: Row, rng: np.random.Generator) -> Row:
+        size = (len(row.feature), self.meta.feature_size)
+        row.feature[:, : size[1]] += self.wanted.noise * self._spread * rng.standard_normal(size, dtype=np.float32)
+        return row
+
+    def targets(self, rows: Sequence[Row], resets: np.ndarray) -> Batch:
+        """Rows of equal length as a batch, time first, targets divided by their scales."""
+        wanted, scales = self.wanted, self.scales
+
+        def stacked(name: str) -> np.ndarray:
+            return np.stack([getattr(r, name) for r in rows], axis=1)
+
+        return Batch(
+            stacked("feature"),
+            resets,
+            Targets(
+                stacked("weight"),
+                chunk=stacked("chunk") / scales.chunk if wanted.chunk else None,
+                context=stacked("residual") / scales.context if wanted.context else None,
+            ),
+        )
+
+    def _filled(self, ticks: int, rng: np.random.Generator) -> tuple[Row, np.ndarray]:
+        parts, reset, at = [], np.zeros(ticks, bool), 0
+        while at < ticks:
+            part = self._sample(self.tasks[int(rng.integers(len(self.tasks)))], rng)
+            reset[at] = rng.random() >= self.wanted.keep
+            parts.append(part)
+            at += len(part.weight)
+        return _cut(parts, ticks), reset
+
+    def whole(self, task: str, most: int, ticks: int) -> list[Row]:
+        """Up to `most` held-out episodes of a task, each padded to `ticks` with weight 0; longer ones are cut."""
+        rows = []
+        for i, (features, episode) in enumerate(self.held_out[task][:most]):
+            row = self.row(features, episode, i % (self.contexts.shape[1] - 1))
+            short = ticks - len(row.weight)
+            padded = [
+                np.concatenate([x, np.repeat(x[-1:], short, axis=0)]) if short > 0 else x[:ticks] for x in _all(row)
+            ]
+            row = Row(*padded)
+            if short > 0:
+                row.weight[-short:] = 0
+                row.asked[-short:] = 0
+            rows.append(row)
+        return rows
+
+
+def _all(row: Row) -> list[np.ndarray]:
+    return [row.feature, row.weight, row.residual, row.chunk, row.goal, row.asked]
+
+
+def _cut(parts: list[Row], ticks: int) -> Row:
+    return Row(*(np.concatenate(columns)[:ticks] for columns in zip(*map(_all, parts), strict=True)))

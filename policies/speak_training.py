@@ -1,0 +1,325 @@
+"""Trains a memory to speak to a frozen policy from recorded features; JAX only, resumable, at the end one weights file.
+
+Two stages: the memory learns what to propose and when to write (vlamem.memory.training); then its confidence is fitted
+to how often the proposal is right, on ticks of all kinds, so that it abstains where it knows nothing.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from vlamem.memory.aura.losses import Batch, action_error, weighted_mean
+from vlamem.memory.protocol import Memory, MemoryOut, Params, flatten, scan
+from vlamem.memory.seeding import integer_seed, stream
+from vlamem.memory.training import TrainConfig, Training, begin, pace, update
+from vlamem.policies.speak_batches import Row, SpeakData
+
+
+@dataclass(frozen=True)
+class SpeakTraining:
+    """How a memory is trained to speak.
+
+    Attributes:
+        train: of the gradient updates; its `rate` is the budget of writes per tick.
+        ticks, rows: of a batch.
+        seed: of parameters and batches.
+        validate_every: updates between two looks at held-out episodes.
+        held_out: episodes a task for validation.
+        patience: looks without a lower error, after the write cost has fully come, that end the training.
+        checkpoint_every: updates between two checkpoints.
+        calibration: updates of the confidence.
+    """
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(updates=800, rate=0.05))
+    ticks: int = 192
+    rows: int = 24
+    seed: int = 0
+    validate_every: int = 50
+    held_out: int = 6
+    patience: int = 6
+    checkpoint_every: int = 100
+    calibration: int = 200
+
+
+class Score(NamedTuple):
+    """What held-out episodes say.
+
+    Attributes:
+        error: of proposals in units of no memory's, over asked ticks.
+        right: share of asked ticks whose told sentence is the nearest to what is proposed; nan without a context.
+        rate: writes per tick.
+        by_task: (right, rate) of each task.
+    """
+
+    error: float
+    right: float
+    rate: float
+    by_task: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A memory that speaks.
+
+    Attributes:
+        params: in the policy's units.
+        history: a dict a look: update, training error, rate, validation error and share right.
+        score: at the end.
+        updates: done.
+        seconds: of training, over all calls.
+        training_bytes: of parameters, optimizer and recurrent states, measured from the arrays.
+    """
+
+    params: Params
+    history: list[dict[str, float]]
+    score: Score
+    updates: int
+    seconds: float
+    training_bytes: int
+
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+def train_to_speak(
+    memory: Memory, data: SpeakData, how: SpeakTraining, folder: Path, progress: Progress = lambda i, last: None
+) -> Trained:
+    """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
+
+    Raises ValueError when `folder` holds a run of another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, key = how.train, jax.random.key(integer_seed(how.seed, "speak", "init"))
+    first = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "standardise"))
+    # through NumPy, so that no array is of a weak type: the second update would compile again
+    training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), begin(memory, config, jnp.asarray(first.zs), key))
+    run = _Run(folder, _marks(memory, how, data))
+    done, seconds, history, training = run.restore(training)
+    static = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0))
+    parts = head_parts(memory, data)
+
+    def one(before: Training, batch: Batch, key: Array, at: Any) -> Any:
+        after, losses = update(memory, static, before, batch, key, at)
+        return after._replace(params=masked(after.params, parts)), losses
+
+    step = jax.jit(one, donate_argnums=0)
+    training = training._replace(params=masked(training.params, parts))
+    held = _HeldOut(memory, data, how)
+    best, waited, last = np.inf, 0, {"error": np.nan, "rate": np.nan}
+    began = time.perf_counter()
+    while done < config.updates and waited < how.patience:
+        batch = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "batch", done))
+        at = jax.random.key(integer_seed(how.seed, "speak", "update", done))
+        training, losses = step(training, batch, at, pace(config, done))
+        done += 1
+        last = {"error": float(losses.action_error), "rate": float(losses.rate)}
+        if done % how.validate_every == 0 or done == config.updates:
+            score = held.score(training.params)
+            history.append(
+                {"update": done, **last, "held_out_error": score.error, "right": score.right, "held_rate": score.rate}
+            )
+            last |= history[-1]
+            if done >= config.ramp[1] * config.updates:
+                waited = 0 if score.error < best - 1e-3 else waited + 1
+                best = min(best, score.error)
+        if done % how.checkpoint_every == 0 or done == config.updates:
+            run.save(training, done, seconds + time.perf_counter() - began, history)
+        progress(done, last)
+    size = training_bytes(training)
+    params = calibrated(memory, training.params, data, how)
+    score = held.score(params)
+    seconds += time.perf_counter() - began
+    return Trained(in_policy_units(memory, params, data), history, score, done, seconds, size)
+
+
+class HeadParts(NamedTuple):
+    """Which weights of a head may be other than 0: 1 or 0, in the shapes of its z and out."""
+
+    z: Array
+    out: Array
+
+
+def head_parts(memory: Any, data: SpeakData) -> HeadParts:
+    """A head in two halves of its hidden layer: what to say, and how to move.
+
+    The sentence (and the confidence) is made of what was remembered and what was told, not of what is seen: a scene is
+    seen at every tick and the scenes of a recording are few, so that a head that sees them learns their answers by
+    heart and leaves the memory unused. The chunk, which has to go to a place, is made of everything.
+    """
+    head = getattr(memory, "config", memory).head
+    z, out = np.ones((memory.feature_size, head.hidden), np.float32), np.zeros((head.hidden, head.outputs), np.float32)
+    saying = head.hidden if not head.chunk else head.hidden // 2 if head.context else 0
+    z[: data.meta.feature_size, :saying] = 0
+    size = head.chunk[0] * head.chunk[1] if head.chunk else 0
+    out[saying:, 1 : 1 + size] = 1
+    out[:saying, 1 + size :] = 1
+    out[: saying or None, 0] = 1
+    return HeadParts(jnp.asarray(z), jnp.asarray(out))
+
+
+def masked(params: Params, parts: HeadParts) -> Params:
+    """`params` with what is outside the parts of its head set to 0."""
+    head = params.head
+    return params._replace(head=head._replace(z=head.z * parts.z, out=head.out * parts.out))
+
+
+def training_bytes(training: Training) -> int:
+    """Bytes of parameters, as many of gradients, optimizer and recurrent states."""
+    sizes = [sum(x.nbytes for x in jax.tree.leaves(part)) for part in training]
+    return sizes[0] + sum(sizes)
+
+
+def in_policy_units(memory: Memory, params: Params, data: SpeakData) -> Params:
+    """`params` whose head proposes in the units of the policy: targets were divided by their scales in training."""
+    head, at = getattr(memory, "config", memory).head, 1
+    factor = np.ones(head.outputs, np.float32)
+    if head.chunk:
+        size = head.chunk[0] * head.chunk[1]
+        factor[at : at + size], at = data.scales.chunk, at + size
+    factor[at : at + head.context] = data.scales.context
+    made = params.head._replace(out=params.head.out * factor, out_bias=params.head.out_bias * factor)
+    return params._replace(head=made)
+
+
+def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Params:
+    """`params` whose confidence is how likely the proposal is to be asked for and right; all else stays.
+
+    Logistic regression on the head's hidden layer. Right means: of all sentences that the policy knows, what is
+    proposed is nearest to the one that tells the answer; for a memory without contexts, that it is asked for.
+    """
+    bias = params.head.out_bias.at[0].set(0.0)
+    params = params._replace(head=params.head._replace(out_bias=bias, out=params.head.out.at[:, 0].set(0.0)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, how.calibration))
+    canonical = jnp.asarray(data.canonical)
+
+    def labelled(batch: Batch, goal: Array, own: Array, asked: Array) -> Array:
+        _, out = scan(memory, params, memory.init(own.shape[1]), batch.zs, batch.resets)
+        if out.context is None:
+            return asked > 0
+        return (asked > 0) & _right(out, goal, own, canonical, data.scales.context)
+
+    def loss(column: tuple[Array, Array], batch: Batch, label: Array) -> Array:
+        out_, bias_ = params.head.out.at[:, 0].set(column[0]), params.head.out_bias.at[0].set(column[1])
+        made = params._replace(head=params.head._replace(out=out_, out_bias=bias_))
+        _, out = scan(memory, made, memory.init(label.shape[1]), batch.zs, batch.resets)
+        p = jnp.clip(out.confidence, 1e-6, 1 - 1e-6)
+        return -jnp.mean(jnp.where(label, jnp.log(p), jnp.log1p(-p)))
+
+    @jax.jit
+    def step(column: Any, state: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> Any:
+        grads = jax.grad(loss)(column, batch, labelled(batch, goal, own, asked))
+        moves, state = optimizer.update(grads, state)
+        return optax.apply_updates(column, moves), state
+
+    column: Any = (params.head.out[:, 0], params.head.out_bias[0])
+    state = optimizer.init(column)
+    for i in range(how.calibration):
+        rows, resets = data.labelled(how.ticks, how.rows, stream(how.seed, "speak", "calibration", i))
+        batch = data.targets(rows, resets)
+        goal, asked = (np.stack([getattr(r, name) for r in rows], axis=1) for name in ("goal", "asked"))
+        own = batch.zs[..., data.meta.feature_size :]
+        column, state = step(column, state, batch, goal, own, asked)
+    head = params.head._replace(
+        out=params.head.out.at[:, 0].set(column[0]), out_bias=params.head.out_bias.at[0].set(column[1])
+    )
+    return params._replace(head=head)
+
+
+def _right(out: MemoryOut, goal: Array, own: Array, canonical: Array, scale: float) -> Array:
+    """[T, B], whether the nearest sentence to what is proposed is the one that tells the answer."""
+    said = own + scale * jnp.asarray(out.context)
+    distance = jnp.sum(canonical**2, axis=-1) - 2 * said @ canonical.T
+    return jnp.argmin(distance, axis=-1) == goal[..., 1]
+
+
+class _HeldOut:
+    """Whole held-out episodes of every task, run by one compiled function."""
+
+    def __init__(self, memory: Memory, data: SpeakData, how: SpeakTraining) -> None:
+        self._rows = {t: data.whole(t, how.held_out, 2 * how.ticks) for t in data.tasks if data.held_out[t]}
+        self._all = [row for rows in self._rows.values() for row in rows]
+        if not self._all:
+            return
+        resets = np.zeros((2 * how.ticks, len(self._all)), bool)
+        resets[0] = True
+        self._batch = data.targets(self._all, resets)
+        self._weight = jnp.asarray(np.stack([r.asked for r in self._all], axis=1), jnp.float32)
+        goal = jnp.asarray(np.stack([r.goal for r in self._all], axis=1))
+        own = jnp.asarray(self._batch.zs[..., data.meta.feature_size :])
+        canonical, scale = jnp.asarray(data.canonical), data.scales.context
+
+        def run(params: Params) -> tuple[Array, Array, Array]:
+            _, out = scan(memory, params, memory.init(len(self._all)), self._batch.zs, self._batch.resets)
+            right = out.wrote & False if out.context is None else _right(out, goal, own, canonical, scale)
+            return action_error(out, self._batch.targets), right, out.wrote
+
+        self._run = jax.jit(run)
+
+    def score(self, params: Params) -> Score:
+        """Error, share right and rate over the held-out episodes; nan when none was recorded."""
+        if not self._all:
+            return Score(np.nan, np.nan, np.nan, {})
+        error, right, wrote = self._run(params)
+        last = np.array([_length(r) for r in self._all])
+        inside = np.arange(len(wrote))[:, None] < last
+        by_task, at = {}, 0
+        asked, hit, written = np.asarray(self._weight), np.asarray(right), np.asarray(wrote)
+        for task, rows in self._rows.items():
+            part = slice(at, at + len(rows))
+            at += len(rows)
+            share = float(hit[:, part][asked[:, part] > 0].mean()) if asked[:, part].any() else np.nan
+            by_task[task] = (share, float(written[:, part][inside[:, part]].mean()))
+        share = float(hit[asked > 0].mean()) if asked.any() else np.nan
+        return Score(float(weighted_mean(error, self._weight)), share, float(written[inside].mean()), by_task)
+
+
+def _length(row: Row) -> int:
+    """Ticks of an episode before its padding, which repeats the last feature."""
+    same = np.all(row.feature == row.feature[-1], axis=1)
+    return int(len(same) - np.argmin(same[::-1])) if not same.all() else 1
+
+
+def _marks(memory: Memory, how: SpeakTraining, data: SpeakData) -> str:
+    said = {"memory": repr(memory), "how": asdict(how), "tasks": data.tasks, "wanted": asdict(data.wanted)}
+    return json.dumps(said | {"policy": asdict(data.meta.policy)}, sort_keys=True)
+
+
+class _Run:
+    """Checkpoints of one run in its folder."""
+
+    def __init__(self, folder: Path, marks: str) -> None:
+        self._path, self._marks = folder / "checkpoint.safetensors", marks
+
+    def save(self, training: Training, done: int, seconds: float, history: list[dict[str, float]]) -> None:
+        """Writes a checkpoint whole or not at all."""
+        said = {"marks": self._marks, "done": str(done), "seconds": str(seconds), "history": json.dumps(history)}
+        temporary = self._path.with_suffix(".tmp")
+        save_file({name: np.asarray(x).copy() for name, x in flatten(training).items()}, temporary, said)
+        os.replace(temporary, self._path)
+
+    def restore(self, fresh: Training) -> tuple[int, float, list[dict[str, float]], Training]:
+        """Updates done, seconds spent, history and training; those of a new run where there is no checkpoint."""
+        if not self._path.exists():
+            return 0, 0.0, [], fresh
+        with safe_open(self._path, framework="numpy") as file:
+            said = file.metadata()
+            if said["marks"] != self._marks:
+                raise ValueError(f"{self._path.parent} holds another training: remove it, or choose another --out")
+            leaves = [
+                jnp.asarray(file.get_tensor(name)).reshape(x.shape).astype(x.dtype)
+                for name, x in flatten(fresh).items()
+            ]
+        training = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
+        return int(said["done"]), float(said["seconds"]), json.loads(said["history"]), training
