@@ -1,0 +1,246 @@
+"""Labels of episodes: on disk before they are acknowledged, and carried out off the control loop, once each.
+
+`labels.jsonl` has a line for each label and a line for each that was carried out; what a crash leaves undone is done at
+the next start. What an episode consisted of is spooled to a file of its own while it runs, so that a label that comes
+after a restart still finds it.
+"""
+
+import json
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vlamem.deploy.wire import WireError, WireLimits, pack, unpack
+from vlamem.memory.success.memory import SuccessMemory
+from vlamem.memory.success.recorder import EpisodeRecorder
+from vlamem.memory.success.verify import OperatorVerifier
+
+Outcome = Literal["success", "failure"]
+Array = np.ndarray[Any, Any]
+_LENGTH = struct.Struct("<I")
+_RECORD = WireLimits(bytes=4 << 20)
+
+
+class LabelError(ValueError):
+    """A label that means nothing or cannot be kept; the message says why."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What someone said of an episode.
+
+    Attributes:
+        label: its own name; a second label of that name is the same one, sent again.
+        session, episode: which episode.
+        outcome: "success" or "failure".
+        source: who said it, e.g. "operator".
+        made: when [s since 1970].
+    """
+
+    label: str
+    session: str
+    episode: int
+    outcome: Outcome
+    source: str
+    made: float
+
+    def __post_init__(self) -> None:
+        if self.outcome not in ("success", "failure"):
+            raise LabelError(f"outcome {self.outcome!r}: expected 'success' or 'failure'")
+        if not isinstance(self.label, str) or not 0 < len(self.label) <= 64:
+            raise LabelError(f"label id {str(self.label)[:80]!r}: expected 1 to 64 letters")
+
+
+class LabelDesk:
+    """Takes labels, keeps them, and hands each to `carry_out` in a thread of its own.
+
+    `carry_out` returns one line that says what it did; when it raises, the label stays undone and is tried again at the
+    next start, and `report` is told.
+    """
+
+    def __init__(
+        self, path: Path, carry_out: Callable[[Label], str], report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._carry_out, self._report = carry_out, report
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._labels, self._done = _read(path)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._changed = threading.Condition()
+        self._waiting = [label for name, label in self._labels.items() if name not in self._done]
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="labels", daemon=True)
+        self._thread.start()
+
+    def take(self, label: Label) -> bool:
+        """Keeps a label: on disk when this returns. False for one taken before. Raises OSError on a full disk."""
+        with self._changed:
+            if label.label in self._labels:
+                return False
+            self._append({"label": asdict(label)})
+            self._labels[label.label] = label
+            self._waiting.append(label)
+            self._changed.notify_all()
+            return True
+
+    @property
+    def taken(self) -> int:
+        """Labels on disk."""
+        return len(self._labels)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Waits until every label was carried out or reported; False when it took longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout_s)
+
+    def close(self) -> None:
+        """Ends the thread after the label at hand; the others wait for the next start."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        os.close(self._file)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        data = (json.dumps(line, sort_keys=True) + "\n").encode()
+        written = os.write(self._file, data)
+        if written != len(data):
+            raise OSError(f"{written} of {len(data)} bytes of a label were written: the disk is full")
+        os.fdatasync(self._file)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
+                label = self._waiting[0]
+            try:
+                said = self._carry_out(label)
+                with self._changed:
+                    self._append({"done": label.label, "said": said, "at": time.time()})
+                    self._done.add(label.label)
+            except Exception as error:  # whatever the store raises, the next label must have its turn
+                self._report(f"label '{label.label}' of {label.session}/{label.episode} stays undone: {error}")
+            with self._changed:
+                self._waiting.pop(0)
+                self._changed.notify_all()
+
+
+def _read(path: Path) -> tuple[dict[str, Label], set[str]]:
+    """Labels and the names of those that were carried out; a last line cut short was never acknowledged."""
+    labels: dict[str, Label] = {}
+    done: set[str] = set()
+    if not path.exists():
+        return labels, done
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) != len(raw):
+        os.truncate(path, len(whole))
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            body = json.loads(line)
+            if "label" in body:
+                labels[body["label"]["label"]] = Label(**body["label"])
+            else:
+                done.add(body["done"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise LabelError(f"{path}, line {number} is no label ({error}): mend or remove that line") from error
+    return labels, done
+
+
+class Spool:
+    """What happens in the episodes of sessions, one file an episode; what is written survives the end of the process.
+
+    It is not synced: a label that comes after power loss may find an episode without its last seconds.
+    """
+
+    def __init__(self, folder: Path, most: int = 64) -> None:
+        self._folder, self._most = folder, most
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, session: str, episode: int) -> Path:
+        """The file of an episode."""
+        return self._folder / f"{session}-{episode:08d}.trace"
+
+    def begin(self, session: str, episode: int) -> None:
+        """Makes room for an episode; beyond `most` the oldest file goes."""
+        for old in sorted(self._folder.glob("*.trace"), key=lambda p: p.stat().st_mtime)[: -self._most]:
+            old.unlink(missing_ok=True)
+        self.path(session, episode).unlink(missing_ok=True)
+
+    def asked(
+        self, session: str, episode: int, step: int, instruction: str, key: Array, proprioception: Array, chunk: Array
+    ) -> None:
+        """The policy planned `chunk` at a step from what it saw."""
+        body = {"step": step, "instruction": instruction, "key": key, "proprioception": proprioception, "chunk": chunk}
+        self._append(session, episode, body)
+
+    def acted(self, session: str, episode: int, step: int, action: Array) -> None:
+        """The robot executed an action between step - 1 and step."""
+        self._append(session, episode, {"step": step, "action": action})
+
+    def read(self, session: str, episode: int) -> Iterator[dict[str, Any]]:
+        """What was written of an episode, in order; nothing when it is unknown."""
+        path = self.path(session, episode)
+        if not path.exists():
+            return
+        raw, at = path.read_bytes(), 0
+        while at + _LENGTH.size <= len(raw):
+            (size,) = _LENGTH.unpack_from(raw, at)
+            at += _LENGTH.size
+            if at + size > len(raw):
+                return  # the process ended while it wrote
+            try:
+                yield unpack(raw[at : at + size], _RECORD)
+            except WireError as error:
+                raise LabelError(f"{path} is damaged at byte {at} ({error})") from error
+            at += size
+
+    def forget(self, session: str, episode: int) -> None:
+        """Removes an episode."""
+        self.path(session, episode).unlink(missing_ok=True)
+
+    def _append(self, session: str, episode: int, body: dict[str, Any]) -> None:
+        data = pack(body)
+        with self.path(session, episode).open("ab", buffering=0) as file:
+            file.write(_LENGTH.pack(len(data)) + data)
+
+
+def commit_episode(
+    memory: SuccessMemory, spool: Spool, label: Label, meaning: Callable[[str], Array] | None = None
+) -> str:
+    """Commits a labelled episode to success memory and says what came of it; the spooled episode is removed."""
+    recorder = EpisodeRecorder(memory.layout)
+    begun = False
+    steps = 0
+    for entry in spool.read(label.session, label.episode):
+        if "action" in entry:
+            while begun and steps < entry["step"] - 1:  # a step without word of its action repeats the last
+                recorder.act(entry["action"])
+                steps += 1
+            if begun:
+                recorder.act(entry["action"])
+                steps += 1
+            continue
+        if not begun:
+            text = entry["instruction"]
+            recorder.begin(text, f"{label.session}/{label.episode}", None if meaning is None else meaning(text))
+            begun = True
+        recorder.observe(entry["key"], entry["proprioception"], entry["chunk"])
+    trace = recorder.trace()
+    verdict = OperatorVerifier(name=label.source).verify(trace, label.outcome == "success")
+    episode = recorder.finish(verdict, label.made, trace)
+    if episode is None:
+        said = f"nothing of {label.session}/{label.episode} could be kept: {len(trace.actions)} actions are known"
+    else:
+        committed = memory.commit(episode)
+        said = f"{len(committed.ids)} segments kept, {committed.merged} merged"
+    spool.forget(label.session, label.episode)
+    return said

@@ -1,0 +1,141 @@
+"""vla-eval's model-server protocol on the path /vla-eval of a server; memory sees every frame, inside a chunk too.
+
+A message is msgpack {type, payload, seq, timestamp}; arrays carry text marks, images come as PNG or JPEG or raw. Memory
+is one session a connection and empty at every episode_start.
+"""
+
+import io
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+import vlamem
+from vlamem.deploy.conversation import Conversation
+from vlamem.deploy.wire import WireError, pack, unpack
+from vlamem.policies.spec import ActionComponent, PolicySpec
+
+PATH = "/vla-eval"
+PROTOCOL = 1
+_MOST_PIXELS = 4096 * 4096
+_FORMATS = {
+    ("xyz", "delta"): "delta_xyz",
+    ("xyz", "absolute"): "absolute_xyz",
+    ("axis_angle", "delta"): "axis_angle",
+    ("axis_angle", "absolute"): "axis_angle",
+    ("gripper", "absolute"): "binary_close_positive",
+}
+_NAMES = {"translation": "position"}
+
+
+class Harness:
+    """One connection of the harness; answers through the same sessions and batches as every other client."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._talk = conversation
+        self._desk = conversation._desk
+        self._queue: deque[np.ndarray[Any, Any]] = deque()
+
+    async def answer(self, raw: bytes | str) -> bytes | None:
+        """The answer to one message, None for those that have none."""
+        seq = 0
+        try:
+            if isinstance(raw, str):
+                raise WireError("a text message: expected msgpack")
+            message = unpack(raw, self._desk.options.wire)
+            if not isinstance(message, dict) or not isinstance(message.get("payload"), dict):
+                raise WireError("expected a map of type, payload, seq and timestamp")
+            seq = message.get("seq", 0) if type(message.get("seq")) is int else 0
+            kind, payload = message.get("type"), message["payload"]
+            if kind == "hello":
+                return _message("hello", self._hello(), seq)
+            if kind == "episode_start":
+                await self._start()
+                return None
+            if kind == "observation":
+                return _message("action", {"actions": await self._act(payload)}, seq)
+            if kind in ("episode_end", "error"):
+                self._queue.clear()
+                return None
+            raise WireError(f"message type {str(kind)[:40]!r} is unknown")
+        except Exception as error:  # the harness is told, whatever it was
+            said = self._talk.refuse(error, extended=False)
+            return _message("error", {"error": said}, seq)
+
+    def _hello(self) -> dict[str, Any]:
+        spec = self._desk.policy.spec
+        return {
+            "harness_version": f"vlamem {vlamem.__version__}",
+            "protocol_version": PROTOCOL,
+            "model_server": f"vlamem {spec.name}",
+            "capabilities": {},
+            "action_spec": {_NAMES.get(c.name, c.name): _dim_spec(c) for c in spec.action.components},
+            "observation_spec": _observations(spec),
+        }
+
+    async def _start(self) -> None:
+        self._queue.clear()
+        session = await self._talk.own()
+        async with session.lock:
+            await self._desk.begin(session, session.episode + 1)
+
+    async def _act(self, payload: dict[Any, Any]) -> np.ndarray[Any, Any]:
+        session = await self._talk.own()
+        obs = self._desk.reader.read(_images(payload))
+        async with session.lock:
+            if session.episode == 0:
+                await self._desk.begin(session, 1)
+            decision = await self._desk.see(session, session.step + 1, obs, plan=not self._queue)
+        if decision.chunk is not None:
+            self._queue.extend(decision.chunk[: self._desk.options.execute])
+        return self._queue.popleft()
+
+
+def _message(kind: str, payload: dict[str, Any], seq: int) -> bytes:
+    return pack({"type": kind, "payload": _plain(payload), "seq": seq, "timestamp": time.time()})
+
+
+def _plain(value: Any) -> Any:
+    """Arrays with text marks, as the harness reads them."""
+    if isinstance(value, np.ndarray):
+        return {"__ndarray__": True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def _images(value: Any) -> Any:
+    """The payload with its encoded images as arrays. Raises WireError for one that is damaged or too large."""
+    if not isinstance(value, dict):
+        return value
+    if "__image__" not in value:
+        return {k: _images(v) for k, v in value.items()}
+    form, data, shape = value.get("format"), value.get("data"), value.get("shape")
+    if not isinstance(data, bytes):
+        raise WireError("an image's data is not bytes")
+    if form == "raw":
+        return unpack(pack({b"__ndarray__": True, b"data": data, b"dtype": "|u1", b"shape": shape}))
+    if form not in ("png", "jpeg"):
+        raise WireError(f"image format {str(form)[:20]!r}: expected png, jpeg or raw")
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=(form.upper(),)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise WireError(f"an image of {image.width} x {image.height} pixels is too large")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise WireError(f"a damaged {form} image ({type(error).__name__})") from error
+
+
+def _dim_spec(part: ActionComponent) -> dict[str, Any]:
+    form = _FORMATS.get((part.form, part.mode), part.form)
+    return {"name": part.name, "dims": part.size, "format": form, "range": [part.low, part.high]}
+
+
+def _observations(spec: PolicySpec) -> dict[str, Any]:
+    found: dict[str, Any] = {c: {"name": "image", "dims": 0, "format": "rgb_hwc_uint8"} for c in spec.cameras}
+    found["state"] = {"name": "state", "dims": spec.proprioception_size, "format": "raw"}
+    found["language"] = {"name": "language", "dims": 0, "format": "language"}
+    return found

@@ -1,0 +1,109 @@
+"""A policy whose memory shows in its actions, and a server of it on a free port."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+
+from vlamem.deploy.persistence import Owner, SessionStore, layout_of
+from vlamem.deploy.server import PolicyServer, ServeOptions
+from vlamem.deploy.sessions import SessionLimits
+from vlamem.deploy.wire import pack, unpack
+from vlamem.policies.memory_policy import Tick
+from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.spec import OSC_POSE, PolicySpec
+
+SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc")
+FOUR = SessionLimits(count=4)
+
+
+class Summing:
+    """Writes when proprioception[0] is above 0.5: adds proprioception[1] to its memory. Action 0 is the memory / 100.
+
+    Raises what a policy might for proprioception[7] == 13.
+    """
+
+    def __init__(self, rows: int = 4) -> None:
+        self.spec, self.rows = SPEC, rows
+        self._memory = np.zeros((rows, 2), np.float32)
+        self.batches: list[int] = []
+
+    def reset(self, mask: Any = None) -> None:
+        self._memory[slice(None) if mask is None else mask] = 0
+
+    def observe(self, obs: Observation, rows: Any = None) -> Tick:
+        p = obs.proprioception
+        self.batches.append(len(p))
+        wrote = p[:, 0] > 0.5
+        self._memory[rows, 0] += np.where(wrote, p[:, 1], 0)
+        self._memory[rows, 1] += wrote
+        if (p[:, 7] == 13).any():
+            raise RuntimeError("unlucky")
+        key = np.tile(np.float32([1, 0]), (len(p), 1))
+        return Tick(rows, obs, Encoding(key, key, None), None, wrote, wrote.astype(np.float32), np.zeros(len(p)))
+
+    def plan(self, tick: Tick, noise: np.ndarray) -> np.ndarray:
+        chunk = np.zeros((len(tick.rows), 4, 7), np.float32)
+        chunk[:, :, 0] = self._memory[tick.rows, :1] / 100
+        chunk[:, :, 1] = np.arange(4) / 10
+        return chunk
+
+    def state(self, row: int) -> dict[str, np.ndarray]:
+        return {"sum": self._memory[row].copy()}
+
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        self._memory[row] = state["sum"]
+
+
+def observation(write: bool = False, value: float = 1.0, **changed: Any) -> dict[str, Any]:
+    proprioception = np.zeros(8, np.float32)
+    proprioception[:2] = float(write), value
+    full = {"front": np.zeros((8, 8, 3), np.uint8), "proprioception": proprioception, "instruction": "touch it"}
+    return full | changed
+
+
+def store_in(folder: Path, **owner: str) -> SessionStore:
+    template = Summing().state(0)
+    fields = {"policy": "summing", "fingerprint": SPEC.fingerprint, "normaliser": "abc", "memory": "sum1"} | owner
+    return SessionStore(folder, Owner(**fields, layout=layout_of(template)), template)
+
+
+class Client:
+    """Speaks the extended protocol, one message at a time."""
+
+    def __init__(self, ws: ClientConnection, metadata: dict[str, Any]) -> None:
+        self.ws, self.metadata = ws, metadata
+
+    async def ask(self, kind: str, body: Mapping[str, Any] | None = None, **head: Any) -> dict[str, Any]:
+        await self.ws.send(pack({**(body or {}), "vlamem": {"type": kind, **head}}))
+        return unpack(await self.ws.recv())
+
+    async def observe(self, episode: int, step: int, write: bool = False, value: float = 1.0, plan: bool = True) -> Any:
+        return await self.ask("observe", observation(write, value), episode=episode, step=step, plan=plan)
+
+    async def memory(self, episode: int, step: int) -> float:
+        """What the memory of this session holds."""
+        reply = await self.observe(episode, step)
+        return round(100 * float(reply["actions"][0, 0]), 3)
+
+
+@contextlib.asynccontextmanager
+async def client(port: int, **options: Any) -> AsyncIterator[Client]:
+    async with connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None, **options) as ws:
+        yield Client(ws, unpack(await ws.recv()))
+
+
+@contextlib.asynccontextmanager
+async def serving(policy: Any = None, options: ServeOptions | None = None, **parts: Any) -> AsyncIterator[Any]:
+    server = PolicyServer(policy or Summing(), options or ServeOptions(port=0, sessions=FOUR), **parts)
+    async with server.running() as port:
+        server.port = port  # type: ignore[attr-defined]  # for the tests
+        yield server
+
+
+def run(scenario: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 30))
