@@ -49,7 +49,7 @@ def enter(
 
 def step_counts(start: Float[np.ndarray, "B"], steps: int) -> Int[np.ndarray, "B"]:
     """Integration steps of each row: its share of `steps`, rounded up, at least 1."""
-    return np.maximum(1, np.ceil(start * steps - 1e-6)).astype(np.int64)
+    return np.asarray(np.maximum(1, np.ceil(start * steps - 1e-6)), np.int64)
 
 
 def steer_flow(
@@ -101,7 +101,7 @@ def steer_denoising(
     if not len(bars) or bars.min() < 0 or bars.max() > 1 or (np.diff(bars) < 0).any():
         raise ValueError("the schedule's alpha-bar must rise from noise to data within 0 to 1: is it reversed?")
     x = np.asarray(noise, np.float32)
-    first = np.zeros(len(x), np.int64)
+    first: np.ndarray = np.zeros(len(x), np.int64)
     if proposal is not None and proposal.chunk is not None:
         start = start_time(proposal.confidence, lowest)
         chunk = _checked(proposal.chunk, x)

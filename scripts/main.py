@@ -11,6 +11,7 @@ VERBS = {
     "collect": "record demonstrations by the scripted experts",
     "bench": "measure, and write docs/results/NAME.md",
     "compare": "compare two runs, paired by task, initial state and seed",
+    "memory": "look at, check, carry, prune, calibrate and draw a success memory",
     "doctor": "check versions, rendering, devices and weights, and say what to mend",
 }
 """One line for each module of this folder; `scripts/<verb, - as _>.py` has `main(arguments) -> exit status`."""

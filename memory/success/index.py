@@ -51,7 +51,7 @@ class ExactIndex:
         if self.engine == "faiss":
             import faiss
 
-            self._library = faiss
+            self._library: Any = faiss
 
     def __len__(self) -> int:
         return self._n

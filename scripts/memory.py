@@ -1,0 +1,278 @@
+"""Success memories on disk: look at them, check them, carry them, prune them, calibrate them, draw them.
+
+Example: vlamem memory info runs/kitchen.db
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from vlamem.scripts.config import complain, parse
+
+if TYPE_CHECKING:
+    from vlamem.memory.success import SuccessMemory
+
+COMMANDS = {
+    "info": "whose memory it is, what is in it, how it was calibrated",
+    "verify": "check every page, row and checksum, and the index against them; --salvage saves what can be read",
+    "export": "write one origin's episodes into a safetensors file",
+    "import": "take in the episodes of a safetensors file",
+    "prune": "delete segments down to a number",
+    "calibrate": "measure from which similarity on two states call for the same actions, plot and store it",
+    "show": "draw stored trajectories and keys in two dimensions",
+}
+_USAGE = "usage: vlamem memory COMMAND FILE [options]\n\n{lines}\n\n{doc}"
+
+
+@dataclass(frozen=True)
+class Of:
+    """One success memory."""
+
+    file: tyro.conf.Positional[Path]
+    """Database of the memory."""
+    origin: int | None = None
+    """Which origin, as numbered by 'info'; needed only where there are several."""
+
+
+@dataclass(frozen=True)
+class Verify(Of):
+    """What to check."""
+
+    salvage: Path | None = None
+    """New database for what can still be read."""
+
+
+@dataclass(frozen=True)
+class Export(Of):
+    """What to write."""
+
+    to: Path = Path("memory.safetensors")
+    """File to write."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """What to take in."""
+
+    file: tyro.conf.Positional[Path]
+    """Database; made when missing."""
+    source: tyro.conf.Positional[Path]
+    """An exported memory."""
+    admit: bool = False
+    """Let another policy's or robot's experience in; it is kept apart."""
+
+
+@dataclass(frozen=True)
+class Prune(Of):
+    """What to delete."""
+
+    most: int = 0
+    """Segments of successes that stay, and again of failures."""
+    eviction: Literal["utility", "fifo", "random"] = "utility"
+    """Which go."""
+    dry_run: bool = False
+    """Say how many would go, delete nothing."""
+
+
+@dataclass(frozen=True)
+class Calibrate(Of):
+    """How to calibrate."""
+
+    reach: float = 0.5
+    """Warped distance per step within which two chunks are alike [action units]."""
+    precision: float = 0.9
+    """Share of pairs of states above the threshold whose chunks are alike."""
+    plot: Path | None = None
+    """PNG of the two distributions; beside the database when not given."""
+    seed: int = 0
+    """Of the pairs that are looked at, where there are too many."""
+
+
+@dataclass(frozen=True)
+class Show(Of):
+    """What to draw."""
+
+    plot: Path | None = None
+    """PNG; beside the database when not given."""
+    episodes: int = 40
+    """Trajectories that are drawn at most, the newest."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `vlamem memory COMMAND`. 0: done. 1: 'verify' found damage. 2: wrong input."""
+    lines = "\n".join(f"  {name:<10} {line}" for name, line in COMMANDS.items())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE.format(lines=lines, doc=(__doc__ or "").strip()))
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(COMMANDS)}"
+        print(f"vlamem memory: unknown command '{name}': {hint}", file=sys.stderr)
+        return 2
+    return int(globals()[f"_{name}"](rest))
+
+
+def _opened(given: Of) -> "SuccessMemory":
+    """The memory of the origin that was asked for. Raises StoreError when it is missing or not said which."""
+    from vlamem.memory.success import StoreError, SuccessMemory, SuccessStore
+
+    if not given.file.exists():
+        raise StoreError(f"{given.file} is missing: expected the database of a success memory")
+    store = SuccessStore(given.file, read_only=True)
+    origins = store.origins()
+    store.close()
+    if not origins:
+        raise StoreError(f"{given.file} is empty: nothing was ever stored in it")
+    chosen = [o for o in origins if given.origin in (None, o[0])]
+    if len(chosen) != 1:
+        known = ", ".join(f"{i} ({o.robot})" for i, o, _ in origins)
+        raise StoreError(f"{given.file} holds origins {known}: choose one with --origin")
+    return SuccessMemory(given.file, chosen[0][1], chosen[0][2])
+
+
+def _info(arguments: list[str]) -> int:
+    from vlamem.memory.success import SuccessStore
+
+    given = parse(Of, "memory info", arguments, COMMANDS["info"])
+    store = SuccessStore(given.file, read_only=True)
+    print(f"{given.file}: {store.bytes() / 1e6:.2f} MB, {len(store.instructions())} instructions")
+    for number, origin, layout in store.origins():
+        counts = store.counts(number)
+        print(
+            f"origin {number}: policy {origin.policy}, weights {origin.weights}, normaliser {origin.normaliser}, "
+            f"robot {origin.robot}\n"
+            f"  keys of {layout.key_size}, proprioception of {layout.proprioception_size}, chunks of "
+            f"{layout.horizon} x {layout.action_size}\n"
+            f"  successes: {counts['success_episodes']} episodes, {counts['success_segments']} segments; "
+            f"failures: {counts['failure_episodes']} episodes, {counts['failure_segments']} segments"
+        )
+        body = store.calibration(number)
+        if body is None:
+            print("  not calibrated: 'vlamem memory calibrate' measures its threshold")
+        else:
+            from vlamem.memory.success import Calibration
+
+            found = Calibration.from_json(body)
+            print(
+                f"  calibrated: threshold {found.threshold:.5f}, precision {found.precision:.3f} on {found.pairs} pairs"
+            )
+    store.close()
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    from vlamem.memory.success import StoreDamagedError
+    from vlamem.memory.success.salvage import salvage
+
+    given = parse(Verify, "memory verify", arguments, COMMANDS["verify"])
+    try:
+        with _opened(given) as memory:
+            print(f"{given.file}: {memory.verify()} segments, all as they were written")
+        status = 0
+    except StoreDamagedError as error:
+        complain("memory verify", str(error))
+        status = 1
+    if given.salvage is not None:
+        saved = salvage(given.file, given.salvage)
+        print(
+            f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes saved, {len(saved.lost)} lost"
+            + (
+                f" (ids {', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''})"
+                * bool(saved.lost)
+            )
+        )
+    return status
+
+
+def _export(arguments: list[str]) -> int:
+    from vlamem.memory.success.snapshot import export
+
+    given = parse(Export, "memory export", arguments, COMMANDS["export"])
+    with _opened(given) as memory:
+        print(f"{given.to}: {export(memory.store, memory.origin, given.to)} segments")
+    return 0
+
+
+def _import(arguments: list[str]) -> int:
+    from vlamem.memory.success import SuccessStore
+    from vlamem.memory.success.snapshot import import_snapshot, read_snapshot
+
+    given = parse(Import, "memory import", arguments, COMMANDS["import"])
+    read_snapshot(given.source)  # before a database is made for nothing
+    store = SuccessStore(given.file)
+    try:
+        count = import_snapshot(store, given.source, admit=given.admit)
+    finally:
+        store.close()
+    print(f"{given.file}: {count} segments taken in")
+    return 0
+
+
+def _prune(arguments: list[str]) -> int:
+    import numpy as np
+
+    from vlamem.memory.success.capacity import victims
+
+    given = parse(Prune, "memory prune", arguments, COMMANDS["prune"])
+    with _opened(given) as memory:
+        gone = np.concatenate(
+            [
+                victims(shelf, len(shelf) - given.most, given.eviction, memory.retrieve.threshold)
+                for shelf in (memory.successes, memory.failures)
+            ]
+        )
+        if not given.dry_run:
+            memory.prune(gone)
+        left = len(memory.successes) + len(memory.failures)
+        print(f"{given.file}: {len(gone)} segments {'would go' if given.dry_run else 'deleted'}, {left} are there")
+    return 0
+
+
+def _calibrate(arguments: list[str]) -> int:
+    import numpy as np
+
+    from vlamem.memory.success import calibrate
+    from vlamem.memory.success.plots import plot_calibration
+
+    given = parse(Calibrate, "memory calibrate", arguments, COMMANDS["calibrate"])
+    with _opened(given) as memory:
+        stored = [s for s in memory.store.segments(memory.origin) if s.outcome == "success"]
+        layout = memory.layout
+        found = calibrate(
+            layout,
+            np.array([s.segment.key for s in stored]).reshape(-1, layout.key_size),
+            np.array([s.segment.proprioception for s in stored]).reshape(-1, layout.proprioception_size),
+            np.array([s.segment.chunk for s in stored]).reshape(-1, layout.horizon, layout.action_size),
+            [s.episode for s in stored],
+            [s.instruction for s in stored],
+            given.reach,
+            given.precision,
+            seed=given.seed,
+        )
+        memory.recalibrate(found)
+    path = plot_calibration(found, given.plot or given.file.with_name(f"{given.file.stem}-calibration.png"))
+    keys = "as they are" if found.centre is None else "centred"
+    print(
+        f"threshold {found.threshold:.5f}, keys {keys}, proprioception weighs {found.proprioception_weight:g}: "
+        f"{100 * found.precision:.1f} % of pairs above it are alike, {100 * found.coverage:.1f} % of alike pairs are "
+        f"above it ({found.pairs} pairs, {found.alike} alike)\n{path}"
+    )
+    if found.precision < given.precision:
+        complain("memory calibrate", f"no threshold reaches a precision of {given.precision}: store more episodes")
+    return 0
+
+
+def _show(arguments: list[str]) -> int:
+    from vlamem.memory.success.plots import plot_memory
+
+    given = parse(Show, "memory show", arguments, COMMANDS["show"])
+    with _opened(given) as memory:
+        path = plot_memory(memory, given.plot or given.file.with_name(f"{given.file.stem}.png"), given.episodes)
+    print(path)
+    return 0

@@ -1,0 +1,93 @@
+"""`vlamem memory`: each command on a real file, and what it says of wrong input."""
+
+import os
+from dataclasses import replace
+
+import pytest
+from success_cases import LAYOUT, ORIGIN, episode
+from test_success_memory import job
+
+from vlamem.memory.success import MemoryOptions, SuccessMemory
+from vlamem.scripts.main import main
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "memory.db"
+    with SuccessMemory(path, ORIGIN, LAYOUT, MemoryOptions(merge_similarity=2.0)) as memory:
+        for made in job(0, 40):
+            memory.commit(made)
+        memory.commit(episode(1, outcome="failure"))
+        memory.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+def test_info_says_whose_memory_it_is_and_what_is_in_it(file, capsys):
+    assert main(["memory", "info", str(file)]) == 0
+    said = capsys.readouterr().out
+    for part in ("policy policy-a", "robot panda", "40 episodes, 160 segments", "1 episodes, 3 segments", "not calib"):
+        assert part in said
+
+
+def test_calibrate_stores_plots_and_info_tells_it(file, capsys):
+    assert main(["memory", "calibrate", str(file), "--reach", "0.4"]) == 0
+    assert file.with_name("memory-calibration.png").stat().st_size > 5000
+    main(["memory", "info", str(file)])
+    assert "calibrated: threshold" in capsys.readouterr().out
+
+
+def test_show_draws(file):
+    assert main(["memory", "show", str(file)]) == 0
+    assert file.with_name("memory.png").stat().st_size > 5000
+
+
+def test_export_and_import_carry_everything(file, tmp_path, capsys):
+    carried, other = tmp_path / "carried.safetensors", tmp_path / "other.db"
+    assert main(["memory", "export", str(file), "--to", str(carried)]) == 0
+    assert main(["memory", "import", str(other), str(carried)]) == 0
+    assert "163 segments taken in" in capsys.readouterr().out
+    assert main(["memory", "verify", str(other)]) == 0
+
+
+def test_prune_keeps_the_number_that_was_asked_for(file, capsys):
+    assert main(["memory", "prune", str(file), "--most", "50", "--dry-run"]) == 0
+    assert "110 segments would go, 163 are there" in capsys.readouterr().out
+    assert main(["memory", "prune", str(file), "--most", "50"]) == 0
+    assert "110 segments deleted, 53 are there" in capsys.readouterr().out
+
+
+def test_verify_names_damage_and_salvages(file, tmp_path, capsys):
+    page = file.read_bytes().index(job(0, 40)[20].segments[1].chunk.tobytes()) // 4096
+    with file.open("r+b") as opened:
+        opened.seek(4096 * page)
+        opened.write(os.urandom(4096))
+    saved = tmp_path / "saved.db"
+    assert main(["memory", "verify", str(file), "--salvage", str(saved)]) == 1
+    told = capsys.readouterr()
+    assert "is damaged" in told.err
+    assert "segments of" in told.out
+    assert main(["memory", "verify", str(saved)]) == 0
+
+
+def test_several_origins_are_named_and_one_can_be_chosen(file, capsys):
+    with SuccessMemory(file, replace(ORIGIN, robot="ur5"), LAYOUT, admit=True) as memory:
+        memory.commit(episode(9))
+    assert main(["memory", "verify", str(file)]) == 2
+    assert "1 (panda), 2 (ur5): choose one with --origin" in capsys.readouterr().err
+    assert main(["memory", "verify", str(file), "--origin", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inof"], "did you mean 'info'?"),
+        (["info", "missing.db"], "missing.db is missing"),
+        (["verify", "missing.db"], "missing.db is missing"),
+        (["import", "new.db", "missing.safetensors"], "missing.safetensors"),
+    ],
+)
+def test_wrong_input_is_named(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["memory", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
