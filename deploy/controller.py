@@ -1,0 +1,323 @@
+"""The control loop at the robot: commands at a fixed rate, whatever the server and the network do.
+
+Each round: look at the robot, hand a frame to the link when a policy step has begun, take what has come back, find the
+command of this moment, put it through the limits, send it. Nothing in a round waits for anything but the robot.
+
+    WAIT    no chunk of this episode yet: at rest
+    RUN     the command comes from a chunk
+    HOLD    no fresh action: the last command is repeated, for `hold_s` at most
+    STOP    at rest, until a fresh chunk arrives
+    HALT    the operator said stop: at rest, until the operator says go
+"""
+
+import enum
+import math
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlamem.deploy.events import EventLog
+from vlamem.deploy.handover import Planned, Timeline
+from vlamem.deploy.limits import Limits
+from vlamem.deploy.link import Frame, Reply
+from vlamem.deploy.robot import Robot, Seen
+from vlamem.deploy.robot_file import RobotFile
+
+Command = NDArray[np.float64]
+
+
+class Mode(enum.Enum):
+    """What the controller does; see the module."""
+
+    WAIT = "wait"
+    RUN = "run"
+    HOLD = "hold"
+    STOP = "stop"
+    HALT = "halt"
+
+
+class Line(Protocol):
+    """What the controller needs of a link."""
+
+    def begin(self, episode: int) -> None:
+        """A new episode."""
+        ...
+
+    def send(self, frame: Frame) -> None:
+        """A frame, without waiting."""
+        ...
+
+    def poll(self) -> list[Reply]:
+        """What has come back, without waiting."""
+        ...
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """How chunks are used.
+
+    Attributes:
+        execute: steps of a chunk after which the next one is asked for.
+        blend: steps over which a chunk gives way to the next.
+        ask_again_s: a plan that has not come after this is asked for again.
+    """
+
+    execute: int = 4
+    blend: int = 3
+    ask_again_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did, for logs and audits.
+
+    Attributes:
+        t: when it began [s on the monotonic clock].
+        episode: that runs.
+        mode: of the controller.
+        command: [A] that was sent, or None.
+        planned: where it came from, or None for one that came from no chunk.
+    """
+
+    t: float
+    episode: int
+    mode: Mode
+    command: Command | None
+    planned: Planned | None
+
+
+@dataclass
+class Timing:
+    """How well the loop kept time: lateness of each round [s], plans [s], and rounds that were missed."""
+
+    late: "array[float]" = field(default_factory=lambda: array("d"))
+    decisions: "array[float]" = field(default_factory=lambda: array("d"))
+    misses: int = 0
+
+
+class Controller:
+    """Drives one robot. `run` is the loop; `stop`, `go` may be called from any thread.
+
+    Args:
+        robot: connected.
+        robot_file: its limits and rates.
+        link: to the server.
+        options: how chunks are used.
+        events: told of every clip and of every change of mode.
+        record: told of every round.
+        clock, sleep: of the loop.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        robot_file: RobotFile,
+        link: Line,
+        options: ControlOptions | None = None,
+        events: EventLog | None = None,
+        record: Callable[[Round], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.robot, self.file, self.link = robot, robot_file, link
+        self.options, self.events = options or ControlOptions(), events or EventLog()
+        self.limits = Limits(robot_file)
+        self.timing = Timing()
+        self.mode = Mode.WAIT
+        self.episode = 0
+        self._record, self._clock, self._sleep = record, clock, sleep
+        self._timeline = Timeline(self.limits.blended(), self.limits.moving(), self.options.blend)
+        self._moving = self.limits.moving()
+        self._halt = threading.Event()
+        self._instruction = ""
+        self._began = 0.0
+        self._step = -1
+        self._asked: dict[int, float] = {}
+        self._last: Command | None = None
+        self._executed: Command | None = None
+        self._held_since: float | None = None
+        self._stopping_from: tuple[float, Command] | None = None
+
+    def begin(self, instruction: str, episode: int, step: int = -1, now: float | None = None) -> None:
+        """An episode begins (or goes on after `step`, when this process is new and the session is not).
+
+        Nothing of the episode before is left: no action, no last command, no reply on its way.
+        """
+        now = self._clock() if now is None else now
+        self.episode, self._instruction = episode, instruction
+        self._began = now - (step + 1) / self.file.policy_hz
+        self._step = step
+        self._asked.clear()
+        self._last = self._executed = None
+        self._held_since = self._stopping_from = None
+        self._timeline.clear(episode)
+        self.link.begin(episode)
+        self._enter(Mode.HALT if self._halt.is_set() else Mode.WAIT)
+        self.events.note("episode", episode=episode, step=step)
+
+    def stop(self) -> None:
+        """The operator's stop: at rest from the next round on, until `go`."""
+        self._halt.set()
+
+    def go(self) -> None:
+        """Takes the operator's stop back; motion goes on with the next fresh chunk."""
+        self._halt.clear()
+
+    def run(self, until: Callable[[float], bool]) -> None:
+        """The loop, until `until(now)` says so. Raises what the robot raises, after an attempt to bring it to rest."""
+        period = 1.0 / self.file.control_hz
+        due = self._clock()
+        try:
+            while True:
+                wait = due - self._clock()
+                if wait > 0:
+                    self._sleep(wait)
+                now = self._clock()
+                if until(now):
+                    return
+                self.timing.late.append(now - due)
+                self.round(now)
+                due += period
+                if (behind := self._clock() - due) > 0:
+                    missed = 1 + int(behind / period)
+                    self.timing.misses += missed
+                    self.events.note("deadline_missed", rounds=missed)
+                    due += missed * period  # no burst of commands to catch up
+        except BaseException:
+            self.rest()
+            raise
+
+    def rest(self) -> None:
+        """Commands rest, once; what the robot raises is noted, since this is done when something else has failed."""
+        try:
+            command = self.limits.rest(self._last, self.robot.observe())
+            if command is not None:
+                self.robot.send(command)
+                self._last = command
+        except Exception as error:
+            self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
+
+    def round(self, now: float) -> Round:
+        """One round of the loop."""
+        seen = self.robot.observe()
+        for reply in self.link.poll():
+            self._hear(reply, now)
+        at = self._at(now)
+        step = math.floor(at)
+        if step > self._step:
+            self._show(seen, step, now)
+        planned = None if self._halt.is_set() else self._fresh(now, at)
+        wish = self._wish(planned, now, seen)
+        command = None
+        if wish is not None:
+            command, clips = self.limits.apply(wish, self._last, seen)
+            for clip in clips:
+                self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.asked, sent=clip.sent)
+        if command is not None:
+            self.robot.send(command)
+            self._last = self._executed = command
+        done = Round(now, self.episode, self.mode, command, planned if command is not None else None)
+        if self._record is not None:
+            self._record(done)
+        return done
+
+    def _at(self, now: float) -> float:
+        """The moment in policy steps; a clock's last digit does not put it into the step before."""
+        return (now - self._began) * self.file.policy_hz + 1e-9
+
+    def _hear(self, reply: Reply, now: float) -> None:
+        if reply.episode != self.episode:
+            self.events.note("stale_reply", episode=reply.episode)
+            return
+        asked = self._asked.pop(reply.step, None)
+        if reply.kind == "refused":
+            self._timeline.clear(self.episode)
+            self.events.note("observation_refused", step=reply.step, why=reply.detail)
+            return
+        if reply.chunk is None:
+            return
+        chunk = np.asarray(reply.chunk, np.float64)
+        if chunk.ndim != 2 or chunk.shape[1] != self.file.size or not np.isfinite(chunk).all():
+            self.limits.counts["nan"] += 1
+            self.events.note("chunk_refused", shape=list(chunk.shape), step=reply.step)
+            return
+        if asked is not None:
+            self.timing.decisions.append(reply.arrived - asked)
+        if not self._timeline.take(chunk, reply.episode, reply.step, self._at(now)):
+            self.events.note("chunk_too_late", step=reply.step)
+
+    def _show(self, seen: Seen, step: int, now: float) -> None:
+        """Every policy step's frame goes to memory; some ask for a plan."""
+        if step > self._step + 1:
+            self.events.note("steps_skipped", count=step - self._step - 1)
+        pending = [at for s, at in self._asked.items() if now - at <= self.options.ask_again_s]
+        used = step - self._timeline.newest
+        plan = not pending and (self._timeline.newest < 0 or used >= self.options.execute)
+        if plan:
+            self._asked.clear()
+            self._asked[step] = now
+        self.link.send(Frame(self.episode, step, seen, self._instruction, plan, self._executed))
+        self._step = step
+
+    def _fresh(self, now: float, at: float) -> Planned | None:
+        """The planned command of this moment, unless what it was planned from is too old."""
+        planned = self._timeline.at(at)
+        if planned is None or planned.episode != self.episode:
+            return None
+        if now - (self._began + planned.step / self.file.policy_hz) > self.file.stale_s:
+            self.events.note("stale_command", step=planned.step)
+            return None
+        return planned
+
+    def _wish(self, planned: Planned | None, now: float, seen: Seen) -> Command | None:
+        if self._halt.is_set():
+            self._enter(Mode.HALT)
+            return self._towards_rest(now, seen)
+        if planned is not None:
+            self._enter(Mode.RUN)
+            self._held_since = self._stopping_from = None
+            return planned.command
+        if self._last is None:
+            self._enter(Mode.WAIT)
+            return self.limits.rest(None, seen)
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since <= self.file.hold_s and self.mode in (Mode.RUN, Mode.HOLD):
+            self._enter(Mode.HOLD)
+            return self._last
+        self._enter(Mode.STOP)
+        return self._towards_rest(now, seen)
+
+    def _towards_rest(self, now: float, seen: Seen) -> Command | None:
+        """Moving entries go to rest within `stop_s`, the others stay where they were commanded last."""
+        rest = self.limits.rest(self._last, seen)
+        if rest is None or self._last is None:
+            return rest
+        if self._stopping_from is None:
+            self._stopping_from = (now, self._last)
+        since, from_ = self._stopping_from
+        left = max(0.0, 1 - (now - since) / self.file.stop_s)
+        return np.where(self._moving, rest + left * (from_ - rest), rest)
+
+    def _enter(self, mode: Mode) -> None:
+        if mode is not self.mode:
+            self.events.note("mode", was=self.mode.value, now=mode.value)
+            self.mode = mode
+
+
+def percentiles(values: "array[float]", scale: float = 1e3) -> dict[str, float]:
+    """p50, p99 and max of seconds, in milliseconds; empty without values."""
+    if not values:
+        return {}
+    sorted_: NDArray[Any] = np.sort(np.asarray(values)) * scale
+    return {
+        "p50": float(np.percentile(sorted_, 50)),
+        "p99": float(np.percentile(sorted_, 99)),
+        "max": float(sorted_[-1]),
+    }

@@ -1,0 +1,172 @@
+"""The last thing between a policy and a motor: what may be commanded, and the account of everything that was not."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlamem.deploy.robot import Seen, Vector
+from vlamem.deploy.robot_file import Part, RobotFile
+
+Command = NDArray[np.float64]
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One thing that was kept from a robot.
+
+    Attributes:
+        kind: "nan", "range", "speed", "step", "box" or "force".
+        part: name of the part.
+        asked, sent: its values.
+    """
+
+    kind: str
+    part: str
+    asked: tuple[float, ...]
+    sent: tuple[float, ...]
+
+
+class Limits:
+    """The limits of a robot's file, applied to every command; `counts` has the number of clips by kind."""
+
+    def __init__(self, robot: RobotFile) -> None:
+        self.robot = robot
+        self.counts: Counter[str] = Counter()
+        self._slices: list[tuple[Part, slice]] = []
+        at = 0
+        for part in robot.parts:
+            self._slices.append((part, slice(at, at + part.size)))
+            at += part.size
+
+    def apply(self, asked: Vector, last: Vector | None, seen: Seen) -> tuple[Command | None, list[Clip]]:
+        """What may be sent in place of `asked`, and what was clipped; None when nothing of it may be sent.
+
+        `last` is the last command that was sent, None before the first.
+        """
+        wish = np.array(asked, np.float64)
+        clips: list[Clip] = []
+        if wish.shape != (self.robot.size,) or not np.isfinite(wish).all():
+            self.counts["nan"] += 1
+            return None, [Clip("nan", "", tuple(map(float, wish.ravel())), ())]
+        if not np.isfinite(np.asarray(seen.proprioception, np.float64)).all():
+            self.counts["nan"] += 1
+            return None, [Clip("nan", "proprioception", (), ())]
+        for part, at in self._slices:
+            base = self.base(part, at, last, seen)
+            value = self._into(clips, part, "range", wish[at], np.clip(wish[at], part.lowest, part.highest))
+            value = self._into(clips, part, "force", value, self._force(part, value, base, seen))
+            value = self._into(clips, part, "speed", value, self._speed(part, value, base))
+            value = self._into(clips, part, "step", value, self._step(part, value, base))
+            value = self._into(clips, part, "box", value, self._box(part, value, seen))
+            wish[at] = value
+        return wish, clips
+
+    def violations(self, command: Vector, last: Vector | None, seen: Seen) -> list[str]:
+        """Every limit that a command breaks, worked out apart from `apply`; empty for one that may be sent."""
+        found = []
+        c = np.asarray(command, np.float64)
+        if c.shape != (self.robot.size,) or not np.isfinite(c).all():
+            return [f"not {self.robot.size} finite numbers: {c.tolist()}"]
+        for part, at in self._slices:
+            value, base = c[at], self.base(part, at, last, seen)
+            if (value < part.lowest - _SLACK).any() or (value > part.highest + _SLACK).any():
+                found.append(f"range of {part.name}: {value.tolist()}")
+            delta = part.mode == "delta"
+            rate = self.robot.policy_hz if delta else self.robot.control_hz
+            moved = value if delta else value - base if base is not None else np.zeros(1)
+            if np.linalg.norm(part.scale * moved) * rate > part.speed * (1 + 1e-6) + _SLACK:
+                found.append(f"speed of {part.name}: {np.linalg.norm(part.scale * moved) * rate:.4f}")
+            if base is not None:
+                change = np.abs(value - base)
+                slowing = delta & (np.sign(value) * np.sign(base) >= 0) & (np.abs(value) <= np.abs(base))
+                reach = np.where(delta & (np.sign(value) * np.sign(base) < 0), np.abs(value), change)
+                if ((reach > part.step + _SLACK) & ~slowing).any():
+                    found.append(f"step of {part.name}: {change.max():.4f}")
+            if part.name == self.robot.box_part:
+                found += self._outside(part, value, seen)
+        return found
+
+    def rest(self, last: Vector | None, seen: Seen) -> Command | None:
+        """The command that keeps the robot where it is; None when that cannot be said before the first command."""
+        command = np.zeros(self.robot.size)
+        for part, at in self._slices:
+            if part.mode == "delta":
+                continue
+            base = self.base(part, at, last, seen)
+            if base is None:
+                return None
+            command[at] = np.clip(base, part.lowest, part.highest)
+        return command
+
+    def moving(self) -> NDArray[np.bool_]:
+        """[A], entries in which a command that is repeated goes on moving."""
+        return np.concatenate([np.full(p.size, p.mode == "delta") for p in self.robot.parts])
+
+    def blended(self) -> NDArray[np.bool_]:
+        """[A], entries that may be mixed from two chunks; a gripper's half-way is neither."""
+        return np.concatenate([np.full(p.size, not p.grips) for p in self.robot.parts])
+
+    def base(self, part: Part, at: slice, last: Vector | None, seen: Seen) -> Command | None:
+        """Where a part's command starts from: the last one, at first what is measured, at rest for a delta."""
+        if last is not None:
+            return np.asarray(last, np.float64)[at]
+        if part.mode == "delta":
+            return np.zeros(part.size)
+        if part.measured is None:
+            return None
+        return np.asarray(seen.proprioception, np.float64)[part.measured : part.measured + part.size]
+
+    def _into(self, clips: list[Clip], part: Part, kind: str, before: Any, after: Any) -> Any:
+        if np.abs(before - after).max() > 1e-9:
+            self.counts[kind] += 1
+            clips.append(Clip(kind, part.name, tuple(map(float, before)), tuple(map(float, after))))
+        return after
+
+    def _force(self, part: Part, value: Command, base: Command | None, seen: Seen) -> Command:
+        most, felt = self.robot.gripper_force, seen.gripper_force
+        if not part.grips or most is None or felt is None or felt <= most:
+            return value
+        return np.minimum(value, 0.0 if base is None else np.minimum(base, 0.0))
+
+    def _speed(self, part: Part, value: Command, base: Command | None) -> Command:
+        if part.mode == "delta":
+            speed = float(np.linalg.norm(part.scale * value)) * self.robot.policy_hz
+            return value if speed <= part.speed else value * (part.speed / speed)
+        if base is None:
+            return value
+        speed = float(np.linalg.norm(part.scale * (value - base))) * self.robot.control_hz
+        return value if speed <= part.speed else base + (value - base) * (part.speed / speed)
+
+    def _step(self, part: Part, value: Command, base: Command | None) -> Command:
+        if base is None:
+            return value
+        if part.mode == "delta":  # from rest or from the last command, whichever is nearer: slowing down is free
+            return np.clip(value, np.minimum(base, 0) - part.step, np.maximum(base, 0) + part.step)
+        return np.clip(value, base - part.step, base + part.step)
+
+    def _box(self, part: Part, value: Command, seen: Seen) -> Command:
+        if part.name != self.robot.box_part:
+            return value
+        low, high = np.array(self.robot.box_low), np.array(self.robot.box_high)
+        if part.mode == "absolute":
+            return np.clip(value, low / part.scale, high / part.scale)
+        position = self._position(seen)
+        return np.clip(
+            value, np.minimum((low - position) / part.scale, 0), np.maximum((high - position) / part.scale, 0)
+        )
+
+    def _outside(self, part: Part, value: Command, seen: Seen) -> list[str]:
+        low, high = np.array(self.robot.box_low), np.array(self.robot.box_high)
+        position = self._position(seen)
+        goal = part.scale * value + (position if part.mode == "delta" else 0)
+        out_low = (goal < low - 1e-6) & ((goal < position - 1e-6) | (part.mode == "absolute"))
+        out_high = (goal > high + 1e-6) & ((goal > position + 1e-6) | (part.mode == "absolute"))
+        return [f"box: {goal.round(4).tolist()}"] if (out_low | out_high).any() else []
+
+    def _position(self, seen: Seen) -> Command:
+        at = self.robot.box_measured
+        return np.asarray(seen.proprioception, np.float64)[at : at + 3]

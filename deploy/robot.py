@@ -1,0 +1,74 @@
+"""What a robot is: four methods. Anything that has them can be driven, an arm, LeRobot's robots or a simulated one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.floating[Any]]
+
+
+class RobotError(RuntimeError):
+    """A robot that does not answer or cannot do what it was asked; the message says which and the mend."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a robot sees and feels now.
+
+    Attributes:
+        images: uint8 [H, W, 3] by camera, RGB, upright.
+        proprioception: [P], as the policy was trained.
+        stamp: when it was taken [s on the monotonic clock].
+        gripper_force: between the fingers [N], or None where it is not measured.
+    """
+
+    images: Mapping[str, NDArray[np.uint8]]
+    proprioception: Vector
+    stamp: float
+    gripper_force: float | None = None
+
+
+class Robot(Protocol):
+    """A robot; the controller calls these from one thread, `observe` and `send` once a control step."""
+
+    def connect(self) -> None:
+        """Makes it ready to move. Raises RobotError."""
+        ...
+
+    def observe(self) -> Seen:
+        """The newest observation; should not wait for a new one. Raises RobotError."""
+        ...
+
+    def send(self, command: Vector) -> None:
+        """Commands one action [A], within the limits of the robot's file. Raises RobotError."""
+        ...
+
+    def close(self) -> None:
+        """Brings it to rest and lets go of it."""
+        ...
+
+
+class DryRun:
+    """A robot whose commands are shown and not sent."""
+
+    def __init__(self, robot: Robot, show: Callable[[str], None]) -> None:
+        self._robot, self._show = robot, show
+
+    def connect(self) -> None:
+        """As the robot's."""
+        self._robot.connect()
+
+    def observe(self) -> Seen:
+        """As the robot's."""
+        return self._robot.observe()
+
+    def send(self, command: Vector) -> None:
+        """Shows the command."""
+        self._show(" ".join(f"{x:+.3f}" for x in command))
+
+    def close(self) -> None:
+        """As the robot's."""
+        self._robot.close()

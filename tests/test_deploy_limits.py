@@ -1,0 +1,161 @@
+"""deploy/limits.py and robot_file.py: nothing that passes breaks a limit, and a wrong robot's file says so."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deploy_cases import SPEC
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlamem.deploy.limits import Limits
+from vlamem.deploy.robot import Seen
+from vlamem.deploy.robot_file import Part, RobotFile, RobotFileError, load_robot_file
+
+TABLETOP = load_robot_file("tabletop")
+TIGHT = replace(
+    TABLETOP, parts=tuple(replace(p, step=0.3, speed=0.4 if p.name != "gripper" else 60) for p in TABLETOP.parts)
+)
+JOINTS = Part("joints", 3, "absolute", "1 rad", -3, 3, 1.0, -2, 2, 0.2, 4.0, measured=0)
+JOINT_ARM = RobotFile("joints", 50, 20, ("front",), 3, (JOINTS,), 0.2, 0.2, 1.0).check()
+CARTESIAN = replace(
+    JOINT_ARM, parts=(replace(JOINTS, name="hand"),), box_part="hand", box_low=(-1, -1, -1), box_high=(1, 1, 0.5)
+).check()
+
+
+def seen(proprioception: Any, force: float | None = None) -> Seen:
+    return Seen({}, np.asarray(proprioception, np.float64), 0.0, force)
+
+
+wild = st.floats(-1e6, 1e6) | st.floats(-2, 2) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize("robot", [TABLETOP, TIGHT, JOINT_ARM, CARTESIAN], ids=["tabletop", "tight", "joints", "hand"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFile, data: st.DataObject) -> None:
+    limits, last = Limits(robot), None
+    position = np.zeros(robot.proprioception)
+    for _ in range(6):
+        wish = np.array(data.draw(st.lists(wild, min_size=robot.size, max_size=robot.size)))
+        now = seen(position, data.draw(st.sampled_from([None, 0.0, 100.0])))
+        command, _ = limits.apply(wish, last, now)
+        if command is None:
+            assert not np.isfinite(wish).all()
+            continue
+        assert limits.violations(command, last, now) == []
+        last = command
+        position = position.copy()
+        position[:3] += data.draw(st.floats(-0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("wish", "last", "at", "said"),
+    [
+        ([0, 0, 0, 0.9, 0, 0, 0], None, [0, 0, 0], "range of rotation"),
+        ([1, 1, 1, 0, 0, 0, 0], None, [0, 0, 0], "speed of translation"),
+        ([0, 0, 0, 0.7, 0, 0, 0], None, [0, 0, 0], "step of rotation"),
+        ([0.5, 0, 0, 0, 0, 0, 0], None, [0.34, 0, 0], "box"),
+        ([0, 0, -0.5, 0, 0, 0, 0], None, [0, 0, -0.5], "box"),
+        ([0, np.nan, 0, 0, 0, 0, 0], None, [0, 0, 0], "finite"),
+        ([0] * 6, None, [0, 0, 0], "finite"),
+    ],
+)
+def test_the_audit_finds_what_the_limits_would_have_clipped(wish: Any, last: Any, at: Any, said: str) -> None:
+    limits, now = Limits(TABLETOP), seen([*at, 0, 0, 0, 0, 0])
+    assert any(said in v for v in limits.violations(np.array(wish, float), last, now))
+    command, clips = limits.apply(np.array(wish, float), last, now)
+    assert clips
+    assert sum(limits.counts.values()) == len(clips)
+    if command is not None:
+        assert limits.violations(command, last, now) == []
+
+
+def test_a_command_within_the_limits_is_sent_as_it_is() -> None:
+    wish = np.array([0.3, -0.2, 0.1, 0.1, 0, 0, 1.0])
+    command, clips = Limits(TABLETOP).apply(wish, None, seen(np.zeros(8)))
+    np.testing.assert_array_equal(command, wish)
+    assert clips == []
+
+
+def test_slowing_down_is_never_a_step_too_far_and_turning_round_is() -> None:
+    limits = Limits(TIGHT)
+    fast = np.array([0.4, 0, 0, 0, 0, 0, 0])
+    still, _ = limits.apply(np.zeros(7), fast, seen(np.zeros(8)))
+    np.testing.assert_array_equal(still, np.zeros(7))
+    back, clips = limits.apply(np.array([-0.4, 0, 0, 0, 0, 0, 0]), fast, seen(np.zeros(8)))
+    assert back[0] == pytest.approx(-0.3)
+    assert [c.kind for c in clips] == ["step"]
+
+
+def test_a_hand_outside_its_box_may_come_back_but_go_no_further() -> None:
+    limits, out = Limits(TABLETOP), seen([0.5, 0, 0.1, 0, 0, 0, 0, 0])
+    further, _ = limits.apply(np.array([0.5, 0, 0, 0, 0, 0, 0]), None, out)
+    back, _ = limits.apply(np.array([-0.5, 0, 0, 0, 0, 0, 0]), None, out)
+    assert (further[0], back[0]) == (0, -0.5)
+
+
+def test_a_gripper_that_presses_too_hard_closes_no_further_and_may_open() -> None:
+    limits, wish = Limits(TABLETOP), np.array([0, 0, 0, 0, 0, 0, 1.0])
+    assert limits.apply(wish, None, seen(np.zeros(8), 59.0))[0][6] == 1
+    assert limits.apply(wish, None, seen(np.zeros(8), 61.0))[0][6] == 0
+    assert limits.apply(-wish, None, seen(np.zeros(8), 61.0))[0][6] == -1
+    assert limits.counts == {"force": 1}
+
+
+def test_an_absolute_part_begins_from_where_the_robot_is() -> None:
+    limits, now = Limits(JOINT_ARM), seen([1.0, -1.0, 0.0])
+    command, _ = limits.apply(np.array([2.0, 2.0, 2.0]), None, now)
+    assert np.linalg.norm(command - [1, -1, 0]) * 50 <= 4 + 1e-9
+    np.testing.assert_array_equal(limits.rest(None, now), [1, -1, 0])
+
+
+def test_rest_stands_still_and_keeps_the_grip() -> None:
+    last = np.array([0.5, 0, 0, 0.1, 0, 0, 1.0])
+    np.testing.assert_array_equal(Limits(TABLETOP).rest(last, seen(np.zeros(8))), [0, 0, 0, 0, 0, 0, 1])
+    assert Limits(TABLETOP).rest(None, seen(np.zeros(8))) is None  # nobody knows what the gripper was told
+
+
+def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not() -> None:
+    spec = asdict(replace(SPEC, cameras=("agentview",)))
+    TABLETOP.check_spec(spec)
+    for changed, said in (
+        ({"control_hz": 50.0}, "steps at 50 Hz"),
+        ({"proprioception_size": 9}, "9 proprioceptive"),
+        ({"cameras": ("front",)}, "camera 'front'"),
+    ):
+        with pytest.raises(RobotFileError, match=said):
+            TABLETOP.check_spec(spec | changed)
+    parts = spec["action"]["components"]
+    turned = [parts[0] | {"unit": "0.1 m"}, *parts[1:]]
+    with pytest.raises(RobotFileError, match=r"unit of 'translation' is '0.05 m' .* '0.1 m'"):
+        TABLETOP.check_spec(spec | {"action": {"components": turned}})
+    with pytest.raises(RobotFileError, match="parts of"):
+        TABLETOP.check_spec(spec | {"action": {"components": parts[:2]}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "tabletop"', 'nmae = "x"', "unknown entry 'nmae': did you mean 'name'"),
+        ("hold_s = 0.15", "", "lacks 'hold_s'"),
+        ("hold_s = 0.15", 'hold_s = "long"', "expected a number"),
+        ("hold_s = 0.15", "hold_s = -1", "not above 0"),
+        ("control_hz = 50", "control_hz = 10", "below policy_hz"),
+        ('mode = "delta"', 'mode = "relative"', "expected 'delta' or 'absolute'"),
+        ("highest = 0.8", "highest = 1.8", "outside -1.0 to 1.0"),
+        ("box_low = [-0.30", "box_low = [0.40", "is empty"),
+        ("[[part]]", "[part", "is not TOML"),
+        ("grips = true", "", "say with 'measured'"),
+    ],
+)
+def test_a_wrong_robot_file_is_refused_by_name(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (Path(__file__).parent.parent / "deploy" / "robot_files" / "tabletop.toml").read_text()
+    assert old in text
+    (tmp_path / "arm.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(RobotFileError, match=said):
+        load_robot_file(tmp_path / "arm.toml")
+    with pytest.raises(RobotFileError, match=r"one of .*tabletop"):
+        load_robot_file("tabeltop")
