@@ -5,17 +5,19 @@ import importlib
 import sys
 
 BENCHES = {
+    "memory-panel": "AURA-Mem and its controls on a frozen policy in closed loop",
     "skills": "what the frozen policy does alone on the tabletop suite",
     "synthetic": "AURA-Mem and its controls on synthetic streams",
     "kernels": "latency, throughput and bytes of the memory update",
     "endurance": "bytes that a durable memory writes",
+    "deployment": "hundreds of trials under a local shift, with a success memory that fills",
 }
 """One line for each module bench_NAME of this folder."""
 
 
 def main(arguments: list[str]) -> int:
     """Runs the bench named first; 2 when there is none of that name."""
-    lines = "\n".join(f"  {name:<12} {line}" for name, line in BENCHES.items())
+    lines = "\n".join(f"  {name:<13} {line}" for name, line in BENCHES.items())
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: vlamem bench NAME [options]\n\n{lines}\n\nexample: vlamem bench kernels --preset quick")
         return 0 if arguments else 2
@@ -25,4 +27,4 @@ def main(arguments: list[str]) -> int:
         hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(BENCHES)}"
         print(f"vlamem bench: unknown bench '{name}': {hint}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"vlamem.scripts.bench_{name}").main(arguments[1:]))
+    return int(importlib.import_module(f"vlamem.scripts.bench_{name.replace('-', '_')}").main(arguments[1:]))

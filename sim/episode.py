@@ -9,17 +9,22 @@ import numpy as np
 
 from vlamem.memory.seeding import stream
 from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.policies.registry import EXPERTS, find_policy, load_policy
 from vlamem.policies.spec import SpecMismatchError
+from vlamem.policies.voices import Voice, identity
+from vlamem.sim.memories import MemoryControl, MemoryName, OracleVoice, voice_of
 from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.recording import DiskFullError, EpisodeRecord, side_by_side, write_video
+from vlamem.sim.recording import DiskFullError, EpisodeRecord, side_by_side, with_gate, write_video
 from vlamem.sim.suite import SuiteEnv, images_of, load_suite
 
 WARM_UP = 3
 """The first decisions of each process, left out of latencies: caches are cold and libraries load lazily."""
 _ALL = np.array([True])
 _FIRST = np.array([0])
+_ELSEWHERE = 500_000
+"""How far away the episode is whose memory content the leak control takes."""
 
 
 class Player:
@@ -36,9 +41,14 @@ class Player:
         self._suite = load_suite(config.suite)
         self._policy: FrozenPolicy | None = None
         self._runner: ChunkRunner | None = None
+        self._voice: Voice | None = None
         if config.policy not in EXPERTS:
-            self._policy = load_policy(find_policy(config.policy))
-            self._runner = ChunkRunner(self._policy, 1, config.execute)
+            source = find_policy(config.policy)
+            self._policy = load_policy(source)
+            name = MemoryName.parse(config.memory)
+            self._voice = voice_of(name, self._policy, identity(self._policy, source.sha256), config.budget)
+            wrapped = MemoryPolicy(self._policy, self._voice, options=config.speak_options())
+            self._runner = ChunkRunner(wrapped, 1, config.execute)
         self._env: SuiteEnv | None = None
         self._task = ""
         self._decisions = 0
@@ -79,24 +89,31 @@ class Player:
     def _play(self, env: SuiteEnv, progress: dict[str, Any], milliseconds: list[float]) -> None:
         config, runner = self._config, self._runner
         task, episode = progress["task"], progress["episode"]
+        control = self._control(env, task, episode)
         filmed = episode < config.video
         frames = []
-        observation, _ = env.reset(options={"episode": episode, "split": config.split, "wording": config.wording})
-        progress |= {"instruction": observation["instruction"], "steps": 0, "decisions": 0}
-        if runner is not None:
-            runner.reset(_ALL, [stream(config.seed, "noise", task, episode)])
+        instruction = self._reset(env, task, episode)
+        progress |= {"instruction": instruction, "steps": 0, "decisions": 0}
+        progress |= {"writes": 0, "ticks": 0, "state_bytes": runner.policy.state_bytes if runner else 0}
         success = ended = False
         while not ended:
-            if filmed:
-                full = env.observe()
-                frames.append(side_by_side(v for v in full.values() if getattr(v, "ndim", 0) == 3))
+            full = env.observe() if filmed else None
+            tick = None
             if runner is None:
                 action = env.expert_action()
             else:
+                if control is not None:
+                    control.before(env)
+                tick, took = self._tick(runner, env, full)
+                if tick is not None:
+                    progress["writes"] += int(tick.wrote.sum())
+                    progress["ticks"] += 1
                 if runner.due().size:
-                    milliseconds += self._plan(runner, env)
+                    milliseconds += self._plan(runner, tick or self._seen(env, full), took)
                     progress["decisions"] += 1
                 action = runner.pop()[0]
+            if full is not None:
+                frames.append(_frame(full, tick))
             _, _, terminated, truncated, info = env.step(action)
             progress["steps"] += 1
             self._beat()
@@ -107,21 +124,64 @@ class Player:
             title = f"{task} {episode}: {progress['instruction']} ({progress['outcome']})"
             write_video(config.out / "videos" / name, frames, env.control_hz, title)
 
-    def _plan(self, runner: ChunkRunner, env: SuiteEnv) -> list[float]:
-        """Plans one chunk; returns its time in ms, or nothing during warm-up."""
-        assert self._policy is not None
-        observation = env.observe()
-        images = images_of(observation, self._policy.spec.cameras)
-        batch = Observation(
-            {name: image[None] for name, image in images.items()},
-            observation["proprioception"][None],
-            (observation["instruction"],),
-        )
+    def _reset(self, env: SuiteEnv, task: str, episode: int) -> str:
+        """Starts an episode; returns its sentence."""
+        config = self._config
+        observation, _ = env.reset(options={"episode": episode, "split": config.split, "wording": config.wording})
+        if self._runner is not None:
+            self._runner.reset(_ALL, [stream(config.seed, "noise", task, episode)])
+            self._camera = stream(config.seed, "camera", task, episode)
+        return str(observation["instruction"])
+
+    def _tick(self, runner: ChunkRunner, env: SuiteEnv, full: dict[str, Any] | None) -> tuple[Tick | None, float]:
+        """One control step of the memory and its time [s]; nothing and 0 where no memory ticks."""
+        if not runner.policy.ticks:
+            return None, 0.0
+        if isinstance(self._voice, OracleVoice):
+            self._voice.tell(env)
+        seen = self._seen(env, full)
         began = time.perf_counter()
-        runner.plan(_FIRST, batch)
-        took = 1e3 * (time.perf_counter() - began)
+        tick = runner.observe(seen)
+        return tick, time.perf_counter() - began
+
+    def _plan(self, runner: ChunkRunner, seen: Tick | Observation, took: float) -> list[float]:
+        """Plans one chunk; returns the time of this step's encoding, memory and sampling in ms, nothing in warm-up."""
+        began = time.perf_counter()
+        runner.plan(_FIRST, seen)
+        took += time.perf_counter() - began
         self._decisions += 1
-        return [took] if self._decisions > WARM_UP else []
+        return [1e3 * took] if self._decisions > WARM_UP else []
+
+    def _seen(self, env: SuiteEnv, full: dict[str, Any] | None) -> Observation:
+        """What the policy sees now."""
+        assert self._policy is not None
+        full = full or env.observe()
+        images = {name: image[None] for name, image in images_of(full, self._policy.spec.cameras).items()}
+        if self._config.camera_noise:
+            for name, image in images.items():
+                noise = self._config.camera_noise * self._camera.standard_normal(image.shape, dtype=np.float32)
+                images[name] = np.clip(image + noise, 0, 255).astype(np.uint8)
+        return Observation(images, full["proprioception"][None], (full["instruction"],))
+
+    def _control(self, env: SuiteEnv, task: str, episode: int) -> MemoryControl | None:
+        """What takes the memory apart in this episode; `other` first plays another episode up to its cue's end."""
+        config, runner = self._config, self._runner
+        if runner is None or config.memory_control == "none":
+            return None
+        control = MemoryControl(config.memory_control, runner.policy, task, episode, config.seed)
+        if config.memory_control == "other":
+            place: Any = env
+            self._reset(env, task, episode + _ELSEWHERE)
+            ended = False
+            while not ended and place.task.now <= max(1, getattr(place.task, "cue_end", 0)):
+                tick, _ = self._tick(runner, env, None)
+                if runner.due().size and tick is not None:
+                    runner.plan(_FIRST, tick)
+                _, _, terminated, truncated, _ = env.step(runner.pop()[0])
+                self._beat()
+                ended = terminated or truncated
+            control.other = runner.policy.state(0)
+        return control
 
     def _open(self, task: str) -> SuiteEnv:
         if self._env is not None and self._task == task:
@@ -143,6 +203,15 @@ class Player:
         env, self._env = self._env, None
         if env is not None:
             env.close()
+
+
+def _frame(full: dict[str, Any], tick: Tick | None) -> np.ndarray:
+    """The cameras side by side, with the gate's firing marked where a memory ticks."""
+    images = side_by_side(v for v in full.values() if getattr(v, "ndim", 0) == 3)
+    if tick is None:
+        return images
+    confidence = 0.0 if tick.proposal is None else float(tick.proposal.confidence[0])
+    return with_gate(images, float(tick.gate[0]), bool(tick.wrote[0]), confidence)
 
 
 def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:

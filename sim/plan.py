@@ -1,12 +1,15 @@
 """What a rollout is to do: its configuration, its episodes, and the record in its folder that lets it go on."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from vlamem.policies.registry import EXPERTS
+from vlamem.policies.speak import SpeakOptions, Way
+from vlamem.sim.memories import ORACLES, Control, MemoryName
 from vlamem.sim.results import write_atomically
 
 PLAN_VERSION = 1
@@ -28,7 +31,7 @@ class RolloutConfig:
     policy: str
     """tiny (shipped), a .safetensors file, expert, random-choice, or package.module:FACTORY."""
     memory: str
-    """Memory that goes with the policy: none."""
+    """none, aura (the shipped gate) or aura:FILE; always, random, periodic: its controls; oracle, first-observation."""
     episodes: int
     """Episodes of each task, from initial state 0 on."""
     seed: int
@@ -55,6 +58,18 @@ class RolloutConfig:
     """Seconds without a control step after which a worker is taken to hang and is replaced."""
     retry_errors: bool
     """When continuing, run episodes again that ended as errors."""
+    speak: Way = "context"
+    """How the memory speaks: context, chunk or both steer the policy; blend, alone: comparison arms."""
+    replan_on_write: bool = False
+    """Whether a write cuts the running chunk short and plans anew."""
+    budget: float | None = None
+    """Writes per tick that the gate is held to, e.g. 0.02; as it was trained when not given."""
+    abstain_below: float = 0.5
+    """Confidence of the memory under which the policy is left alone."""
+    memory_control: Control = "none"
+    """Takes the memory apart from the end of the cue on: freeze it, noise in its place, other episode's content."""
+    camera_noise: float = 0.0
+    """Standard deviation of noise on the images that the policy sees, in grey levels."""
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("video", 0), ("execute", 1)):
@@ -62,9 +77,26 @@ class RolloutConfig:
                 raise PlanError(f"{name} is {getattr(self, name)}: expected {least} or more")
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
-        if self.memory != "none":
-            raise PlanError(f"unknown memory '{self.memory}': the only one in this version is 'none'")
+        try:
+            name = MemoryName.parse(self.memory)
+            self.speak_options()
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+        if name.kind != "none" and self.policy in EXPERTS:
+            raise PlanError(
+                f"policy '{self.policy}' is scripted and takes no memory '{self.memory}': use --memory none"
+            )
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise PlanError(f"budget is {self.budget}: expected a share of ticks, more than 0 and at most 1")
+        if self.camera_noise < 0:
+            raise PlanError(f"camera_noise is {self.camera_noise}: expected 0 or more grey levels")
+        if self.memory_control != "none" and name.kind in ("none", *ORACLES):
+            raise PlanError(f"memory_control '{self.memory_control}' needs a memory with a state, not '{self.memory}'")
         self.task_parameters()
+
+    def speak_options(self) -> SpeakOptions:
+        """How the memory speaks. Raises ValueError for an impossible way."""
+        return SpeakOptions(self.speak, self.abstain_below, self.replan_on_write)
 
     def task_parameters(self) -> dict[str, Any]:
         """`parameters` as keyword arguments. Raises PlanError for one without name or value."""
@@ -80,14 +112,21 @@ class RolloutConfig:
         """The command line that gives these results; options that do not change them are left out."""
         words = ["vlamem rollout"]
         for name, value in self.results_depend_on().items():
-            if value not in ([], ""):
-                words.append(f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+            option = name.replace("_", "-")
+            if value is True:
+                words.append(f"--{option}")
+            elif value not in ([], "", None, False):
+                words.append(f"--{option} {' '.join(map(str, value)) if isinstance(value, list) else value}")
         return " ".join(words)
 
     def results_depend_on(self) -> dict[str, Any]:
-        """The part of the configuration that decides the results, as JSON values."""
+        """The part of the configuration that decides the results, as JSON values.
+
+        Options of a memory are there where they differ from their defaults, so that runs without one stay as they were.
+        """
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in values.items() if k not in _MAY_DIFFER}
+        default = {f.name: f.default for f in fields(self)}
+        return {k: v for k, v in values.items() if k not in _MAY_DIFFER and v != default[k]}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

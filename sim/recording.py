@@ -165,3 +165,24 @@ def side_by_side(
     factor = max(1, round(height / row.shape[0]))
     row = row.repeat(factor, axis=0).repeat(factor, axis=1)
     return row[: row.shape[0] // 2 * 2, : row.shape[1] // 2 * 2]
+
+
+def with_gate(
+    image: UInt8[np.ndarray, "height width 3"], gate: float, wrote: bool, confidence: float
+) -> UInt8[np.ndarray, "height width 3"]:
+    """`image` with two bars at its lower edge: the gate's figure, red where the memory is written, and the confidence.
+
+    Both are in 0 to 1, full width being 1; a written tick also has a red frame.
+    """
+    marked = image.copy()
+    height, width = image.shape[:2]
+    thick = max(2, height // 42)
+    red, grey, blue = (230, 40, 30), (150, 150, 150), (50, 110, 230)
+    marked[-2 * thick :] = 0
+    marked[-2 * thick : -thick, : round(gate * width)] = red if wrote else grey
+    marked[-thick:, : round(confidence * width)] = blue
+    if wrote:
+        marked[:thick] = red
+        marked[: -2 * thick, :thick] = red
+        marked[: -2 * thick, -thick:] = red
+    return marked

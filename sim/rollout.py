@@ -5,6 +5,7 @@ The folder of a run: run.json (what it is), episodes.jsonl (one line each, on di
 section `wall_clock` apart.
 """
 
+import hashlib
 import os
 import shlex
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 from vlamem.policies.registry import EXPERTS, PolicySource, find_policy, load_policy
 from vlamem.sim import gl
 from vlamem.sim.dispatch import Job, dispatch
+from vlamem.sim.memories import MemoryName
 from vlamem.sim.plan import RolloutConfig, open_folder
 from vlamem.sim.recording import EpisodeLog, EpisodeRecord
 from vlamem.sim.results import WALL_CLOCK, fingerprint, write_results
@@ -63,6 +65,10 @@ def _signals() -> Iterator[list[int]]:
 def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
     """The run's fingerprint. Raises NoGLError when images are needed and nothing can render them."""
     policy: dict[str, Any] = {"name": source.name, "weights_sha256": source.sha256}
+    memory = MemoryName.parse(config.memory)
+    if memory.file is not None:
+        with memory.file.open("rb") as file:
+            policy |= {"memory_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     rendering = None
     cameras: tuple[str, ...] = ()
     if config.policy not in EXPERTS:

@@ -1,0 +1,203 @@
+"""The memory panel: AURA-Mem and its controls on a frozen policy in closed loop, page docs/results/memory_panel.md.
+
+Every arm is a rollout of its own folder over the same initial states and noise, so that arms compare in pairs and each
+is resumed where it stopped. Controls that have to be trained are trained first, on the features that the gate had.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlamem.memory.aura.weights import load_weights
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.speak_gate import GateOptions, data_for, head_for, metrics_of, train_gate
+from vlamem.policies.speak_training import train_to_speak
+from vlamem.policies.voices import identity
+from vlamem.sim.bench.memory_panel_arms import PANEL, TRAINED, PanelArm, axes, tasks_of
+from vlamem.sim.memories import MemoryName
+from vlamem.sim.memory_files import baseline, save_baseline
+from vlamem.sim.plan import RolloutConfig
+from vlamem.sim.recording import EpisodeRecord
+from vlamem.sim.rollout import rollout
+
+Begin = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PanelOptions:
+    """Options of the bench.
+
+    Attributes:
+        policy: as in `--policy`.
+        gate: weights file of the gate, "shipped" for the one that comes with the policy.
+        features: recordings on which controls are trained; without any, the controls that need it are left out.
+        tasks: as in `--tasks`; memory tasks, and skills as a control that nothing is harmed.
+        arms: names; all when empty.
+        episodes, fewer: per task, of the main arms and of the others.
+        extra: which axes to play: delay, chunk, noise.
+        axis_baselines: memories that are played on the axes beside AURA.
+        updates: of the training of each control.
+        out, results: run folders, and where the page goes.
+        workers, execute, seed: of the rollouts.
+        command: written into the page.
+    """
+
+    policy: str
+    gate: str
+    features: tuple[Path, ...]
+    tasks: tuple[str, ...]
+    arms: tuple[str, ...]
+    episodes: int
+    fewer: int
+    extra: tuple[str, ...]
+    axis_baselines: tuple[str, ...]
+    updates: int
+    out: Path
+    results: Path
+    workers: int
+    execute: int
+    seed: int
+    command: str
+
+
+class PanelStoppedError(RuntimeError):
+    """The bench was interrupted; what was played is kept."""
+
+
+def gate_file(options: PanelOptions) -> Path:
+    """The gate's weights file. Raises MemoryNameError when it is missing."""
+    name = MemoryName.parse("aura" if options.gate == "shipped" else f"aura:{options.gate}")
+    assert name.file is not None
+    return name.file
+
+
+def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
+    """The arms that are played, axes included.
+
+    Raises ValueError for an unknown arm or axis.
+    """
+    known = {a.name for a in PANEL}
+    for name in (*options.arms, *options.axis_baselines):
+        if name not in known:
+            raise ValueError(f"unknown arm '{name}': choose from {', '.join(sorted(known))}")
+    for axis in options.extra:
+        if axis not in ("delay", "chunk", "noise"):
+            raise ValueError(f"unknown axis '{axis}': choose from delay, chunk, noise")
+    arms = [a for a in PANEL if not options.arms or a.name in options.arms]
+    arms += [a for a in axes(options.axis_baselines, options.execute) if a.axis in options.extra]
+    trained = bool(options.features)
+    return tuple(a for a in arms if a.memory != "CONTROL" or trained)
+
+
+def train_controls(options: PanelOptions, arms: Sequence[PanelArm], begin: Begin) -> dict[str, Path]:
+    """Weights of every control that the arms need, trained where they are missing; random and periodic write at the
+    rate that the gate had on held-out features."""
+    header, _ = load_weights(gate_file(options))
+    rate = max(header.metrics.get("writes_per_tick", 0.05), 1e-3)
+    needed = [n for n in TRAINED if any(a.memory == "CONTROL" and a.name.partition("-")[0] == n for a in arms)]
+    files: dict[str, Path] = {}
+    base = GateOptions(
+        features=options.features,
+        rate=rate,
+        updates=options.updates,
+        hidden=header.config.head.hidden,
+        used_with=header.trained_for,
+        command=options.command,
+    )
+    for name in needed:
+        folder = options.out / "controls" / name
+        file = folder / ("gate.safetensors" if name in ("always", "random", "periodic") else "baseline.safetensors")
+        files[name] = file
+        if file.exists():
+            continue
+
+        def progress(update: int, last: dict[str, float], title: str = f"train {name}") -> None:
+            if update % 25 == 0:
+                begin(title, update, options.updates)
+
+        if name in ("always", "random", "periodic"):
+            train_gate(replace(base, gate=name), folder, progress)
+        else:
+            _train_baseline(name, base, file, progress)
+    return files
+
+
+def _train_baseline(kind: str, base: GateOptions, file: Path, progress: Any) -> None:
+    data = data_for(base)
+    longest = 2 * base.ticks
+    memory = baseline(kind, data.feature_size, head_for(data, base.hidden), longest)
+    trained = train_to_speak(memory, data, base.training(), file.parent, progress)
+    save_baseline(file, kind, PLAYED_TICKS, memory, trained.params, data.meta.policy, base.command)
+    (file.parent / "metrics.json").write_text(json.dumps(metrics_of(trained), indent=1) + "\n", encoding="utf-8")
+
+
+PLAYED_TICKS = 900
+"""Entries of the growing cache when it is played: more than any episode of the panel takes."""
+
+
+def config_of(arm: PanelArm, options: PanelOptions, controls: dict[str, Path]) -> RolloutConfig:
+    """The rollout of an arm."""
+    control = arm.name.partition("-")[0]
+    memory = arm.memory
+    if memory == "GATE":
+        memory = "aura" if options.gate == "shipped" else f"aura:{options.gate}"
+    elif memory == "CONTROL":
+        memory = f"{'aura' if control in ('always', 'random', 'periodic') else 'baseline'}:{controls[control]}"
+    config = RolloutConfig(
+        suite="tabletop",
+        tasks=tasks_of(arm, _selected(options)),
+        policy=options.policy,
+        memory=memory,
+        episodes=options.episodes if arm.main else options.fewer,
+        seed=options.seed,
+        out=options.out / arm.name,
+        workers=options.workers,
+        video=1 if arm.name in ("alone", "aura") else 0,
+        split="test",
+        wording="held_out",
+        size=84,
+        render="fast",
+        execute=options.execute,
+        parameters=(),
+        watchdog_s=300.0,
+        retry_errors=True,
+    )
+    return replace(config, **arm.more)
+
+
+def _selected(options: PanelOptions) -> tuple[str, ...]:
+    from vlamem.sim.suite import load_suite, select_tasks
+
+    return select_tasks(load_suite("tabletop"), options.tasks)
+
+
+def run(options: PanelOptions, begin: Begin, progress: Callable[[EpisodeRecord], None]) -> tuple[Path, Path]:
+    """Plays every arm (resumable) and writes the page; returns its two files.
+
+    Raises PanelStoppedError when interrupted, and what `rollout` and `train_gate` raise.
+    """
+    from vlamem.sim.bench.memory_panel_report import write_page
+
+    check_gate(options)
+    arms = chosen_arms(options)
+    controls = train_controls(options, arms, begin)
+    for arm in arms:
+        config = config_of(arm, options, controls)
+        if not config.tasks:
+            continue
+
+        def note(done: int, planned: int, title: str = arm.title) -> None:
+            begin(title, done, planned)
+
+        end = rollout(config, note, progress)
+        if end.results is None:
+            raise PanelStoppedError(f"stopped in arm '{arm.name}': {end.done} of {end.planned} episodes are kept")
+    return write_page(options, arms)
+
+
+def check_gate(options: PanelOptions) -> None:
+    """Raises WeightsError before anything is played when the gate was made for another policy."""
+    source = find_policy(options.policy)
+    load_weights(gate_file(options), identity(load_policy(source), source.sha256))

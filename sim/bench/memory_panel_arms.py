@@ -1,0 +1,120 @@
+"""Arms of the memory panel: which memory, how it speaks, what is done to it, and on which tasks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlamem.sim.suite import load_suite
+
+TRAINED = ("always", "random", "periodic", "gru", "kv_window", "kv_growing")
+"""Controls that are trained on the gate's features before they are played."""
+
+
+@dataclass(frozen=True)
+class PanelArm:
+    """One run of the panel.
+
+    Attributes:
+        name: of its folder.
+        title: in tables.
+        memory: of `--memory`; "GATE" stands for the gate's file, "CONTROL" for the trained control of this name.
+        more: other options of the rollout.
+        skills: whether the skills are played too.
+        main: whether it is played with the larger n.
+        axis: "" for the panel itself, else which axis it is a point of.
+        value: on that axis.
+    """
+
+    name: str
+    title: str
+    memory: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+    skills: bool = False
+    main: bool = False
+    axis: str = ""
+    value: float = 0.0
+
+
+PANEL = (
+    PanelArm("alone", "policy alone", "none", skills=True, main=True),
+    PanelArm("aura", "AURA-Mem", "GATE", skills=True, main=True),
+    PanelArm("oracle", "oracle instruction", "oracle", main=True),
+    PanelArm("always", "always-write", "CONTROL", main=True),
+    PanelArm("random", "random writes at AURA's budget", "CONTROL"),
+    PanelArm("periodic", "periodic writes at AURA's budget", "CONTROL"),
+    PanelArm("gru", "GRU", "CONTROL"),
+    PanelArm("kv_window", "KV window of the same bytes", "CONTROL"),
+    PanelArm("kv_growing", "growing KV cache", "CONTROL"),
+    PanelArm("first", "first-observation oracle", "first-observation"),
+    PanelArm("freeze", "frozen after the cue", "GATE", {"memory_control": "freeze"}),
+    PanelArm("noise", "memory replaced by noise", "GATE", {"memory_control": "noise"}),
+    PanelArm("other", "memory of another episode", "GATE", {"memory_control": "other"}),
+    PanelArm("chunk", "chunk only", "GATE", {"speak": "chunk"}),
+    PanelArm("both", "chunk and context", "GATE", {"speak": "both"}),
+    PanelArm("proposal", "the proposal alone", "GATE", {"speak": "alone"}),
+    PanelArm("blend", "output blending", "GATE", {"speak": "blend"}),
+    PanelArm("replan", "re-plan on a write", "GATE", {"replan_on_write": True}),
+)
+"""AURA speaks by context; "context only" is the arm `aura`."""
+
+DELAYS = (1, 2, 5, 20)
+CHUNKS = (1, 4, 8, 16)
+NOISES = (0.0, 8.0, 16.0)
+TRAINED_DELAY = 20
+UNDELAYED = ("patrol",)
+"""Tasks whose delay is not a wait before one query, left out of the axis of delays."""
+
+
+def axes(baselines: Sequence[str], execute: int) -> tuple[PanelArm, ...]:
+    """The arms of the extra axes, for AURA and `baselines`; the points that the panel has itself are left out."""
+    made = []
+    for name in ("aura", *baselines):
+        title, memory = next((a.title, a.memory) for a in PANEL if a.name == name)
+        for times in DELAYS[1:]:
+            more = {"parameters": (f"delay={TRAINED_DELAY * times}",)}
+            made.append(
+                PanelArm(
+                    f"{name}-delay{times}", f"{title}, {times} x delay", memory, more, False, False, "delay", times
+                )
+            )
+        for length in CHUNKS:
+            if length != execute:
+                more = {"execute": length}
+                made.append(
+                    PanelArm(
+                        f"{name}-chunk{length}",
+                        f"{title}, {length} of a chunk",
+                        memory,
+                        more,
+                        False,
+                        False,
+                        "chunk",
+                        length,
+                    )
+                )
+        for noise in NOISES[1:]:
+            more = {"camera_noise": noise}
+            made.append(
+                PanelArm(
+                    f"{name}-noise{noise:g}",
+                    f"{title}, camera noise {noise:g}",
+                    memory,
+                    more,
+                    False,
+                    False,
+                    "noise",
+                    noise,
+                )
+            )
+    return tuple(made)
+
+
+def tasks_of(arm: PanelArm, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The tasks of `chosen` that an arm is played on."""
+    kinds = {name: info.kind for name, info in load_suite("tabletop").tasks.items()}
+    return tuple(
+        t
+        for t in chosen
+        if (kinds[t] == "memory" or (arm.skills and kinds[t] == "skill"))
+        and not (arm.axis == "delay" and t in UNDELAYED)
+    )

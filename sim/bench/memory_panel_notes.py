@@ -1,0 +1,4 @@
+"""What the memory panel's page says beside its figures: what was tried, and what is left."""
+
+NOTES = """
+"""

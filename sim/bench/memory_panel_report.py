@@ -1,0 +1,269 @@
+"""The page of the memory panel: tables, figures with intervals, plots and a strip of frames."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlamem.memory.aura.weights import load_weights
+from vlamem.policies.registry import find_policy
+from vlamem.sim.bench.memory_panel import PanelOptions, gate_file
+from vlamem.sim.bench.memory_panel_arms import PanelArm
+from vlamem.sim.bench.memory_panel_notes import NOTES
+from vlamem.sim.bench.memory_panel_plots import bars, lines, strip
+from vlamem.sim.compare import Comparison, compare_runs
+from vlamem.sim.recording import EpisodeLog, EpisodeRecord
+from vlamem.sim.results import Figure, load_results, write_result_page
+from vlamem.sim.statistics import PairedDifference, paired_difference, wilson95
+from vlamem.sim.suite import load_suite
+
+
+@dataclass(frozen=True)
+class Played:
+    """What was played of an arm.
+
+    Attributes:
+        arm: the arm.
+        folder: its run folder.
+        tasks: counts by task, as in results.json.
+    """
+
+    arm: PanelArm
+    folder: Path
+    tasks: Mapping[str, Mapping[str, Any]]
+
+    def rate(self, tasks: Sequence[str]) -> float:
+        """Mean of the success rates of tasks."""
+        return float(np.mean([self.tasks[t]["successes"] / self.tasks[t]["n"] for t in tasks]))
+
+    def counts(self, tasks: Sequence[str]) -> tuple[int, int]:
+        """Successes and episodes over tasks."""
+        return sum(self.tasks[t]["successes"] for t in tasks), sum(self.tasks[t]["n"] for t in tasks)
+
+    def writes(self) -> float | None:
+        """Writes per tick over all tasks, None where nothing ticks."""
+        ticks = sum(c["ticks"] for c in self.tasks.values())
+        return sum(c["writes"] for c in self.tasks.values()) / ticks if ticks else None
+
+    def state_bytes(self) -> int:
+        """Bytes of the memory's state."""
+        return max(c["state_bytes"] for c in self.tasks.values())
+
+
+def write_page(options: PanelOptions, arms: Sequence[PanelArm]) -> tuple[Path, Path]:
+    """Writes the page, its twin, the plots and the strip from the run folders; returns the first two."""
+    kinds = load_suite("tabletop").tasks
+    played = {}
+    for arm in arms:
+        folder = options.out / arm.name
+        if (folder / "results.json").exists():
+            (body,) = load_results(folder)["arms"].values()
+            played[arm.name] = Played(arm, folder, body["tasks"])
+    memory = [t for t in played["aura"].tasks if kinds[t].kind == "memory"]
+    skills = [t for t in played["aura"].tasks if kinds[t].kind == "skill"]
+    chance = {t: kinds[t].chance for t in memory}
+    header, _ = load_weights(gate_file(options))
+    figures = _figures(played, memory, skills, chance)
+    if "minutes" in header.metrics:
+        figures["gate_training_minutes"] = Figure(header.metrics["minutes"])
+    page = [
+        "# The memory panel: a frozen policy that remembers",
+        "",
+        f"TinyVLA, frozen, on the tabletop suite; {options.execute} of each chunk of 16 are executed open loop. The",
+        "wordings were never trained on. All arms are played on the same initial states with the same noise. Success",
+        "in per cent with its Wilson 95 % interval.",
+        "",
+        *_table(played, memory, chance),
+        "",
+        *_pairs(played, memory),
+        "",
+        *_skills(played, skills),
+        "",
+        *_axes(played, memory),
+    ]
+    results = options.results
+    pictures = [bars(played, memory, chance, results / "memory_panel_arms.png")]
+    if any(p.arm.axis for p in played.values()):
+        pictures.append(lines(played, memory, results / "memory_panel_axes.png"))
+    made = strip(played["alone"].folder, played["aura"].folder, memory, results / "memory_panel_strip.png")
+    page += ["", *(f"![{p.stem}]({p.name})" for p in pictures)]
+    if made is not None:
+        page += [
+            "",
+            "The same episode without (above) and with memory (below); a red frame marks a write, the upper bar is the",
+            "gate, the blue bar the confidence.",
+            "",
+            f"![{made.stem}]({made.name})",
+        ]
+    page += [
+        "",
+        f"The gate: `{header.command}`; on held-out features",
+        f"{100 * header.metrics.get('held_out_right', np.nan):.1f} % right, writes on "
+        f"{100 * header.metrics.get('writes_per_tick', np.nan):.2f} % of ticks.",
+    ]
+    given = {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
+    text = "\n".join(page) + (NOTES if options.gate == "shipped" else "")
+    return write_result_page("memory_panel", options.command, figures, text, options.results, given)
+
+
+def _cell(counts: Mapping[str, Any] | None) -> str:
+    if counts is None or not counts["n"]:
+        return ""
+    low, high = counts["wilson95"]
+    return f"{100 * counts['successes'] / counts['n']:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _table(played: Mapping[str, Played], memory: Sequence[str], chance: Mapping[str, float]) -> list[str]:
+    lines = [
+        "| memory | n a task | mean | " + " | ".join(memory) + " | writes, % of ticks | state, bytes |",
+        "| --- | --- | --- | " + " | ".join("---" for _ in memory) + " | --- | --- |",
+        f"| chance | | {100 * np.mean(list(chance.values())):.0f} | "
+        + " | ".join(f"{100 * chance[t]:.0f}" for t in memory)
+        + " | | |",
+    ]
+    for p in played.values():
+        if p.arm.axis:
+            continue
+        cells = [_cell(p.tasks.get(t)) for t in memory]
+        writes = p.writes()
+        n = min(p.tasks[t]["n"] for t in memory)
+        lines.append(
+            f"| {p.arm.title} | {n} | {100 * p.rate(memory):.0f} | "
+            + " | ".join(cells)
+            + f" | {'' if writes is None else f'{100 * writes:.2f}'} | {p.state_bytes() or ''} |"
+        )
+    return lines
+
+
+def _outcomes(folder: Path) -> dict[tuple[str, str, int], EpisodeRecord]:
+    return {
+        (r.task, r.initial_state, r.seed): r
+        for r in EpisodeLog(folder / "episodes.jsonl").read()
+        if r.outcome != "error"
+    }
+
+
+def difference(first: Played, second: Played, tasks: Sequence[str]) -> PairedDifference:
+    """Success of `first` minus `second` over the pairs of `tasks` that both have."""
+    a, b = _outcomes(first.folder), _outcomes(second.folder)
+    pairs = sorted(p for p in a.keys() & b.keys() if p[0] in tasks)
+    return paired_difference([a[p].outcome == "success" for p in pairs], [b[p].outcome == "success" for p in pairs])
+
+
+def _points(d: PairedDifference, sign: float = 1.0) -> Figure:
+    low, high = sorted(100 * sign * x for x in d.ci95)
+    return Figure(100 * sign * d.value, d.n, (low, high))
+
+
+def _ratio(first: Played, second: Played, tasks: Sequence[str]) -> Figure:
+    """Mean rate of `first` over that of `second`; its interval is that of the first's pooled rate."""
+    (s, n), over = first.counts(tasks), second.rate(tasks)
+    low, high = (x / over for x in wilson95(s, n))
+    value = first.rate(tasks) / over
+    return Figure(value, n, (min(low, value), max(high, value)))
+
+
+def _figures(
+    played: Mapping[str, Played], memory: Sequence[str], skills: Sequence[str], chance: Mapping[str, float]
+) -> dict[str, Figure]:
+    aura, found = played["aura"], {}
+    writes = aura.writes() or np.nan
+    if "alone" in played:
+        s, n = played["alone"].counts(memory)
+        mean = float(np.mean(list(chance.values())))
+        low, high = (100 * (x - mean) for x in wilson95(s, n))
+        found["alone_minus_chance_points"] = Figure(100 * (played["alone"].rate(memory) - mean), n, (low, high))
+    if "oracle" in played:
+        found["aura_over_oracle"] = _ratio(aura, played["oracle"], memory)
+        for name in ("gru", "kv_window", "kv_growing", "first"):
+            if name in played:
+                found[f"{name.removesuffix('_window')}_over_oracle"] = _ratio(played[name], played["oracle"], memory)
+    found["aura_success"] = Figure.rate(*aura.counts(memory))
+    found["writes_per_tick"] = Figure(writes)
+    if "always" in played:
+        found["always_write_ratio"] = Figure((played["always"].writes() or np.nan) / writes)
+    for name in (
+        "always",
+        "random",
+        "periodic",
+        "freeze",
+        "noise",
+        "other",
+        "chunk",
+        "both",
+        "proposal",
+        "blend",
+        "replan",
+    ):
+        if name in played:
+            found[f"{name}_gap_points"] = _points(difference(aura, played[name], memory))
+    if "alone" in played and skills:
+        worst = min((difference(aura, played["alone"], [t]) for t in skills), key=lambda d: d.ci95[0])
+        found["worst_skill_ci_low_points"] = Figure(100 * worst.ci95[0], worst.n)
+        found["skills_difference_points"] = _points(difference(aura, played["alone"], skills))
+    for name, figure in (("aura-delay20", "delay20_drop_points"), ("aura-chunk16", "chunk16_drop_points")):
+        if name in played:
+            tasks = [t for t in memory if t in played[name].tasks]
+            found[figure] = _points(difference(aura, played[name], tasks))
+    found["state_bytes"] = Figure(aura.state_bytes())
+    return {name: f for name, f in found.items() if np.isfinite(f.value)}
+
+
+def _pairs(played: Mapping[str, Played], memory: Sequence[str]) -> list[str]:
+    aura = played["aura"]
+    lines = [
+        "AURA-Mem minus each arm over the memory tasks, in pairs of (task, initial state, seed):",
+        "",
+        "| arm | pairs | points | 95 % interval | only AURA | only the arm | McNemar p | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, p in played.items():
+        if name == "aura" or p.arm.axis:
+            continue
+        d = difference(aura, p, memory)
+        low, high = d.ci95
+        word = "" if d.shown else "no difference shown"
+        lines.append(
+            f"| {p.arm.title} | {d.n} | {100 * d.value:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} | {d.only_first} "
+            f"| {d.only_second} | {d.p:.2g} | {word} |"
+        )
+    return lines
+
+
+def _skills(played: Mapping[str, Played], skills: Sequence[str]) -> list[str]:
+    if not skills or "alone" not in played:
+        return []
+    compared: Comparison = compare_runs(played["aura"].folder, played["alone"].folder)
+    lines = [
+        "Skills, for which nothing has to be remembered: with memory minus without.",
+        "",
+        "| skill | policy alone | with AURA-Mem | points | 95 % interval |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for t in skills:
+        d = compared.tasks[t]
+        cells = [_cell(played[a].tasks[t]) for a in ("alone", "aura")]
+        low, high = d.ci95
+        lines.append(
+            f"| {t} | {cells[0]} | {cells[1]} | {100 * d.value:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |"
+        )
+    return lines
+
+
+def _axes(played: Mapping[str, Played], memory: Sequence[str]) -> list[str]:
+    points = [p for p in played.values() if p.arm.axis]
+    if not points:
+        return []
+    lines = [
+        "| axis | n | mean | " + " | ".join(memory) + " |",
+        "| --- | --- | --- | " + " | ".join("---" for _ in memory) + " |",
+    ]
+    for p in points:
+        tasks = [t for t in memory if t in p.tasks]
+        cells = [_cell(p.tasks.get(t)) for t in memory]
+        lines.append(
+            f"| {p.arm.title} | {p.tasks[tasks[0]]['n']} | {100 * p.rate(tasks):.0f} | " + " | ".join(cells) + " |"
+        )
+    return lines

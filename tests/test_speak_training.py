@@ -1,0 +1,156 @@
+"""policies/speak_batches.py, speak_training.py and speak_gate.py, on recordings made without a simulator."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import recorded_features as rec
+
+from vlamem.memory.aura import AuraMemory
+from vlamem.memory.aura.weights import load_weights
+from vlamem.memory.seeding import stream
+from vlamem.policies.features import FeaturesError, open_features
+from vlamem.policies.speak_batches import SpeakData, Wanted
+from vlamem.policies.speak_gate import GateOptions, train_gate
+from vlamem.policies.speak_training import head_parts, masked
+from vlamem.policies.voices import AuraVoice
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty episodes of a memory task and of a skill."""
+    return rec.record(tmp_path_factory.mktemp("features"))
+
+
+def options(recording: Path) -> GateOptions:
+    return GateOptions((recording,), updates=160, ticks=48, rows=8, hidden=32, write_cost=0.05, targets="both")
+
+
+@pytest.fixture(scope="module")
+def gate(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gate trained on the recording."""
+    path, _ = train_gate(options(recording), tmp_path_factory.mktemp("gate"))
+    return path
+
+
+def test_a_batch_asks_for_the_residual_to_the_sentence_that_tells_the_answer(recording: Path) -> None:
+    data = SpeakData(open_features([recording]), Wanted())
+    rows, resets = data.labelled(48, 4, stream(0, "test"))
+    assert resets.any()
+    for row in rows:
+        for t in np.flatnonzero(row.asked):
+            told = row.feature[t, rec.D :] + row.residual[t]
+            np.testing.assert_allclose(told, data.canonical[row.goal[t, 1]], atol=1e-5)
+        skill = row.goal[:, 0] == row.goal[:, 1]
+        assert not row.residual[skill].any()
+        assert (row.weight[~skill & (row.asked == 0)] == 0).all()
+
+
+def test_held_out_layouts_are_never_trained_on(recording: Path) -> None:
+    data = SpeakData(open_features([recording]), Wanted())
+    for task in data.tasks:
+        trained = {e.episode for _, e in data.training[task]}
+        held = {e.episode for _, e in data.held_out[task]}
+        assert held
+        assert not trained & held
+
+
+def test_a_trained_gate_says_the_answer_after_the_cue_is_gone_and_abstains_before(recording: Path, gate: Path) -> None:
+    voice = AuraVoice.load(gate, rec.POLICY)
+    canonical, row = rec.contexts()[:, 0], voice.row()
+    right, before, after, writes = 0, [], [], 0
+    for number in range(60, 80):
+        ticks, own = rec.episode(number, "remember"), rec.contexts()[0, 1]
+        row.reset()
+        for t, z in enumerate(ticks.z):
+            said = row.tick(np.concatenate([z, own]).astype(np.float32))
+            writes += said.wrote
+            (after if ticks.asked[t] else before).append(said.confidence) if t != 7 else None
+        assert said.context is not None
+        nearest = np.linalg.norm(canonical - (own + said.context), axis=1).argmin()
+        right += int(nearest == ticks.goal[-1, 1])
+    assert right >= 18
+    assert np.mean(after) > 0.7
+    assert np.mean(before) < 0.5
+    assert 20 <= writes < 200
+
+
+def test_a_trained_gate_is_silent_in_a_skill(gate: Path) -> None:
+    row = AuraVoice.load(gate).row()
+    ticks = rec.episode(70, "skill")
+    own = rec.contexts()[ticks.goal[0, 0], 1]
+    confidences = [row.tick(np.concatenate([z, own]).astype(np.float32)).confidence for z in ticks.z]
+    assert np.mean(confidences) < 0.3
+
+
+def test_the_weights_file_says_what_it_was_trained_for_and_how(gate: Path, recording: Path) -> None:
+    header, arrays = load_weights(gate, rec.POLICY)
+    assert header.command == "vlamem train-gate"
+    assert header.metrics["held_out_right"] > 0.8
+    shifts = [v for k, v in sorted(header.metrics.items()) if k.startswith("threshold_shift@")]
+    assert len(shifts) == 6
+    assert header.metrics["threshold_shift@0.005"] >= header.metrics["threshold_shift@0.2"]
+    assert (gate.parent / "curves.json").exists()
+    assert header.config.feature_size == rec.D + rec.C
+    assert np.abs(arrays["head.z"][: rec.D, :16]).max() == 0
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(recording: Path, tmp_path: Path) -> None:
+    short = replace(options(recording), updates=24)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(update: int, last: dict[str, float]) -> None:
+        if update == 17:
+            raise KilledError
+
+    whole, _ = train_gate(short, tmp_path / "whole")
+    from vlamem.policies import speak_gate
+
+    how = replace(short.training(), checkpoint_every=8)
+    object.__setattr__(short, "training", lambda: how)
+    with pytest.raises(KilledError):
+        speak_gate.train_gate(short, tmp_path / "killed", kill)
+    resumed, trained = speak_gate.train_gate(short, tmp_path / "killed")
+    assert trained.updates == 24
+    first, second = load_weights(whole)[1], load_weights(resumed)[1]
+    for name, array in first.items():
+        np.testing.assert_allclose(array, second[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_folder_with_another_training_is_refused(recording: Path, tmp_path: Path) -> None:
+    short = replace(options(recording), updates=8)
+    train_gate(short, tmp_path)
+    with pytest.raises(ValueError, match="holds another training"):
+        train_gate(replace(short, seed=1), tmp_path)
+
+
+def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> None:
+    from vlamem.memory.aura import AuraConfig
+    from vlamem.policies.speak_gate import head_for
+
+    data = SpeakData(open_features([recording]), Wanted())
+    memory = AuraMemory(AuraConfig(data.feature_size, head_for(data, 16)))
+    params = masked(memory.init_params(jax.random.key(0)), head_parts(memory, data))
+    z = stream(0, "z").standard_normal((5, data.feature_size)).astype(np.float32)
+    other = z.copy()
+    other[:, : rec.D] += 1.0
+    said = []
+    for features in (z, other):
+        hidden = np.maximum(features @ params.head.z, 0)
+        said.append(np.asarray(hidden @ params.head.out))
+    size = rec.CHUNK[0] * rec.CHUNK[1]
+    np.testing.assert_allclose(said[0][:, 1 + size :], said[1][:, 1 + size :], atol=1e-5)
+    assert np.abs(said[0][:, 1 : 1 + size] - said[1][:, 1 : 1 + size]).max() > 0.1
+
+
+def test_what_cannot_be_trained_on_is_named(recording: Path) -> None:
+    with pytest.raises(FeaturesError, match="no features of task 'fold'"):
+        SpeakData(open_features([recording]), Wanted(), ("fold",))
+    with pytest.raises(FeaturesError, match="asks for a memory"):
+        _ = SpeakData(open_features([recording]), Wanted(), ("skill",)).scales
+    with pytest.raises(ValueError, match="nothing to learn"):
+        Wanted(context=False, chunk=False)
