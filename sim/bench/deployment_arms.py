@@ -1,0 +1,88 @@
+"""What the deployment bench compares: local shifts, and ways of using a memory."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vlamem.sim.tabletop.shift import Shift
+
+Mode = Literal["none", "steer", "blend", "replay"]
+Verification = Literal["critic", "predicate", "none"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A job under a fixed local shift.
+
+    Attributes:
+        task: of the tabletop suite.
+        shift: that holds from the first trial on.
+    """
+
+    task: str
+    shift: Shift
+
+    @property
+    def name(self) -> str:
+        """As it was written, e.g. "place_bowl:camera=0.08"."""
+        return f"{self.task}:{self.shift.kind}={self.shift.strength:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """From TASK:SHIFT=STRENGTH. Raises ValueError for anything else."""
+        task, colon, shift = text.partition(":")
+        if not (task and colon and "=" in shift):
+            raise ValueError(f"condition {text!r} is not TASK:SHIFT=STRENGTH, e.g. place_bowl:camera=0.08")
+        return cls(task, Shift.parse(shift))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of deploying the policy.
+
+    Attributes:
+        name: of its files.
+        title: in tables.
+        mode: "none" (the policy alone), "steer" its sampler, "blend" at its output, or "replay" the prior in its place.
+        verification: who decides what is stored.
+        neighbours: K, or None for the default.
+        consistency: whether candidates must agree as trajectories.
+        failures: whether failures are stored and looked at.
+        most_segments: capacity.
+        changes: whether the shift is exchanged for the next condition's half-way.
+    """
+
+    name: str
+    title: str
+    mode: Mode = "steer"
+    verification: Verification = "critic"
+    neighbours: int | None = None
+    consistency: bool = True
+    failures: bool = True
+    most_segments: int | None = None
+    changes: bool = False
+
+
+MAIN = (
+    Arm("policy", "policy alone", mode="none"),
+    Arm("full", "success memory, steering"),
+    Arm("replay", "direct replay of the prior", mode="replay"),
+)
+
+
+def ablations(capacities: tuple[int, ...]) -> tuple[Arm, ...]:
+    """Arms that differ from `full` in one thing; played on one condition beside the main ones."""
+    return (
+        Arm("blend", "blending at the output", mode="blend"),
+        Arm("top1", "nearest state alone", neighbours=1),
+        Arm("soft", "soft top-K without consistency", consistency=False),
+        Arm("unverified", "unverified writing", verification="none", failures=False),
+        Arm("oracle", "verified by the simulator", verification="predicate"),
+        Arm("no_failures", "no failure memory", failures=False),
+        *(Arm(f"capacity_{n}", f"capacity {n}", most_segments=n) for n in capacities),
+    )
+
+
+CHANGING = (
+    Arm("policy_change", "policy alone, shift changes half-way", mode="none", changes=True),
+    Arm("full_change", "success memory, shift changes half-way", changes=True),
+)

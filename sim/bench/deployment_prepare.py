@@ -1,0 +1,132 @@
+"""Before a deployment: the policy alone on initial states of the training split, to calibrate threshold and critic.
+
+Half of the episodes are recorded without a shift and half spread over the conditions of the bench; the trials that are
+compared later begin in states of the test split.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from vlamem.memory.seeding import stream
+from vlamem.memory.success import (
+    Calibration,
+    CriticOptions,
+    EntryError,
+    PredicateVerifier,
+    ProgressCritic,
+    Segment,
+    Told,
+    Trace,
+    calibrate,
+    train_critic,
+)
+from vlamem.policies.success import layout_of
+from vlamem.sim.bench.deployment_arms import MAIN, Condition
+from vlamem.sim.bench.deployment_play import Kit, play_trial
+from vlamem.sim.results import write_atomically
+from vlamem.sim.tabletop.shift import Shift, ShiftedEnv
+
+Report = Callable[[str], None]
+
+
+def prepare(
+    task: str, conditions: Sequence[Condition], episodes: int, env: ShiftedEnv, kit: Kit, out: Path, report: Report
+) -> tuple[Calibration | None, ProgressCritic | None]:
+    """Calibration and critic of one task; made once, and read from `out` after that.
+
+    Either is None when the recorded episodes are too few or too much alike to tell; `report` says so, and the arms of
+    the task use the default threshold, or the simulator's word.
+    """
+    folder = out / "prepared" / task
+    record, judge, threshold = folder / "episodes.safetensors", folder / "critic.safetensors", folder / "threshold.json"
+    if not record.exists():
+        _record(task, conditions, episodes, env, kit, record, report)
+    told, segments, owners, sentences = _read(record)
+    critic: ProgressCritic | None = None
+    calibration: Calibration | None = None
+    layout = layout_of(kit.policy.spec)
+    try:
+        if not judge.exists():
+            train_critic(layout, told, CriticOptions(seed=kit.seed)).save(judge)
+        critic = ProgressCritic.load(judge)
+        report(
+            f"{task}: critic of precision {critic.precision:.3f} at recall {critic.recall:.3f} on "
+            f"{critic.episodes} episodes ({critic.successes} successes)"
+        )
+    except EntryError as error:
+        report(f"{task}: no critic, the simulator verifies in its place: {error}")
+    try:
+        if not threshold.exists():
+            keys = np.array([s.key for s in segments]).reshape(-1, layout.key_size)
+            states = np.array([s.proprioception for s in segments]).reshape(-1, layout.proprioception_size)
+            chunks = np.array([s.chunk for s in segments]).reshape(-1, layout.horizon, layout.action_size)
+            made = calibrate(layout, keys, states, chunks, owners, sentences, kit.retrieve.reach)
+            write_atomically(threshold, made.to_json() + "\n")
+        calibration = Calibration.from_json(threshold.read_text(encoding="utf-8"))
+        report(
+            f"{task}: threshold {calibration.threshold:.4f}, precision {calibration.precision:.3f}, coverage "
+            f"{calibration.coverage:.3f}"
+        )
+    except EntryError as error:
+        report(f"{task}: threshold not calibrated, the default is used: {error}")
+    return calibration, critic
+
+
+def _record(
+    task: str, conditions: Sequence[Condition], episodes: int, env: ShiftedEnv, kit: Kit, record: Path, report: Report
+) -> None:
+    shifts = [Shift(), *(c.shift for c in conditions)]
+    every = [0] * (episodes // 2) + [1 + i % max(1, len(conditions)) for i in range(episodes - episodes // 2)]
+    arrays: dict[str, np.ndarray] = {}
+    heads = []
+    for i, which in enumerate(every):
+        if env.shift != shifts[which]:
+            env.change(shifts[which])
+        noise = stream(kit.seed, "prepare", task, i)
+        outcome, trace = play_trial(env, kit, MAIN[0], None, i, noise, f"prepare-{i}", split="train")
+        heads.append({"success": outcome.success, "instruction": trace.instruction})
+        arrays |= _arrays(i, trace, outcome.success, kit)
+        if (i + 1) % 10 == 0:
+            report(f"{task}: {i + 1} of {episodes} episodes recorded for calibration")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    draft = record.with_suffix(".draft")
+    save_file(arrays, draft, {"episodes": json.dumps(heads)})
+    draft.rename(record)
+
+
+def _arrays(i: int, trace: Trace, success: bool, kit: Kit) -> dict[str, np.ndarray]:
+    verdict = PredicateVerifier().verify(trace, success)
+    segments = trace.segments(layout_of(kit.policy.spec), verdict.progress, 0, len(trace.actions)) if success else ()
+    found = {
+        f"{i}.keys": np.stack([s.key for s in trace.seen]),
+        f"{i}.states": np.stack([s.proprioception for s in trace.seen]),
+        f"{i}.ticks": np.array([s.tick for s in trace.seen], np.int64),
+    }
+    if segments:
+        found[f"{i}.chunks"] = np.stack([s.chunk for s in segments])
+        found[f"{i}.starts"] = np.array([s.tick for s in segments], np.int64)
+    return found
+
+
+def _read(record: Path) -> tuple[list[Told], list[Segment], list[int], list[int]]:
+    """Episodes for the critic; segments of successes, with their episode and sentence, for the threshold."""
+    from safetensors import safe_open
+
+    with safe_open(record, framework="np") as file:
+        heads = json.loads(file.metadata()["episodes"])
+    arrays = load_file(record)
+    told, segments, owners, sentences = [], [], [], []
+    known = sorted({h["instruction"] for h in heads})
+    for i, head in enumerate(heads):
+        keys, states, ticks = (arrays[f"{i}.{n}"] for n in ("keys", "states", "ticks"))
+        told.append(Told(keys, states, ticks.astype(float), bool(head["success"])))
+        for chunk, tick in zip(arrays.get(f"{i}.chunks", ()), arrays.get(f"{i}.starts", ()), strict=True):
+            at = int(np.flatnonzero(ticks == tick)[0])
+            segments.append(Segment(int(tick), 0.0, keys[at], states[at], chunk))
+            owners.append(i)
+            sentences.append(known.index(head["instruction"]))
+    return told, segments, owners, sentences

@@ -1,0 +1,225 @@
+"""The deployment bench on a point in the plane: consecutive trials, resuming, pairing, and the page."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from point_mass import SPEC, PointMass, PointPolicy
+
+from vlamem.memory.success import RetrieveOptions
+from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
+from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.success import layout_of, origin_of
+from vlamem.sim.bench.deployment import DeploymentBench, DeploymentError, Found, plan
+from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations
+from vlamem.sim.bench.deployment_measure import DecisionTimes, Search, measure_commits, measure_search
+from vlamem.sim.bench.deployment_play import Kit, Series, Trial, play_series, read_trials
+from vlamem.sim.bench.deployment_prepare import prepare
+from vlamem.sim.bench.deployment_report import late_difference, recovery, write_page
+from vlamem.sim.tabletop.shift import Shift
+
+CONDITION = Condition("near", Shift("actuator", 0.3))
+
+
+class UnitKeys(PointPolicy):
+    """Keys of unit length, as the contract asks for."""
+
+    def encode(self, obs: Observation) -> Encoding:
+        seen = super().encode(obs)
+        key = seen.z / np.maximum(np.linalg.norm(seen.z, axis=1, keepdims=True), 1e-6)
+        return Encoding(seen.z, key.astype(np.float32), seen.context)
+
+    def sample(self, encoding, noise, proposal=None):
+        bare = super().sample(encoding, noise)
+        if proposal is None:
+            return bare
+        c = proposal.confidence[:, None, None]
+        return np.where(c > 0, (1 - c) * bare + c * proposal.chunk, bare).astype(np.float32)
+
+
+class ShiftedPoint:
+    """A point whose motor is biased; reset takes what the tabletop's takes."""
+
+    def __init__(self) -> None:
+        self.env = PointMass("near", 16, False, 0)
+        self.shift = CONDITION.shift
+        self.changes: list[Shift] = []
+
+    def change(self, shift: Shift) -> None:
+        self.shift = shift
+        self.changes.append(shift)
+
+    def reset(self, *, options):
+        return self.env.reset(options=options)
+
+    def observe(self):
+        return self.env.observe()
+
+    def step(self, action):
+        bias = np.zeros(7)
+        bias[0] = self.shift.strength
+        return self.env.step(np.asarray(action, float) + bias)
+
+
+def kit() -> Kit:
+    return Kit(UnitKeys(SPEC), "0" * 64, 4, 0, RetrieveOptions(threshold=0.9), {}, {})
+
+
+def series(arm: str = "full", trials: int = 6, **options: object) -> Series:
+    chosen = next(a for a in (*MAIN, *ablations((0, 5)), *CHANGING) if a.name == arm)
+    return Series(CONDITION, chosen, 0, trials, 3, **options)
+
+
+def played(folder, one: Series, env: ShiftedPoint | None = None) -> list[Trial]:
+    list(play_series(one, env or ShiftedPoint(), kit(), folder))
+    return read_trials(folder / one.folder / "trials.jsonl")
+
+
+def same(trials: list[Trial]) -> list[Trial]:
+    return [replace(t, commit_ms=0.0) for t in trials]
+
+
+def test_a_memory_fills_from_verified_successes_alone(tmp_path):
+    trials = played(tmp_path, series("oracle"))
+    assert [t.trial for t in trials] == list(range(6))
+    for before, after in pairwise(trials):
+        assert after.success or after.segments == before.segments
+    assert trials[-1].segments > 0
+    assert trials[0].spoke == 0
+    with SuccessMemory(
+        tmp_path / series("oracle").folder / "memory.db", origin_of(SPEC, "0" * 64), layout_of(SPEC), MemoryOptions()
+    ) as memory:
+        stored = {h.identity for h in memory.store.episode_heads(memory.origin) if h.outcome == "success"}
+    assert stored <= {f"trial-{t.trial}" for t in trials if t.success}
+
+
+def test_a_series_that_was_stopped_goes_on_to_the_same_trials(tmp_path):
+    whole = played(tmp_path / "whole", series())
+    one = series()
+    stopped = play_series(one, ShiftedPoint(), kit(), tmp_path / "parts")
+    for _ in range(3):
+        next(stopped)
+    stopped.close()
+    file = tmp_path / "parts" / one.folder / "trials.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:2]) + lines[2][: len(lines[2]) // 2])  # the third was cut short
+    assert same(played(tmp_path / "parts", one)) == same(whole)
+
+
+def test_arms_share_initial_states_and_noise(tmp_path):
+    bare, nothing = (played(tmp_path, series(name)) for name in ("policy", "capacity_0"))
+    assert [t.state for t in bare] == [t.state for t in nothing]
+    assert [(t.success, t.steps) for t in bare] == [(t.success, t.steps) for t in nothing]
+
+
+def test_orders_go_through_all_states_again_and_again():
+    states = series(trials=9).episodes()
+    for lap in range(3):
+        assert sorted(states[3 * lap : 3 * lap + 3]) == [0, 1, 2]
+    assert not np.array_equal(states, replace(series(trials=9), order=1).episodes())
+    np.testing.assert_array_equal(states[:5], series(trials=5).episodes())
+
+
+def test_the_shift_changes_half_way_in_the_arms_that_say_so(tmp_path):
+    env = ShiftedPoint()
+    after = Shift("actuator", -0.3)
+    played(tmp_path, series("full_change", after=after), env)
+    assert env.changes == [after]
+
+
+def test_the_plan_has_every_arm_once():
+    bench = options("x", ".", ablation_trials=4)
+    names = [(s.condition.name, s.arm.name, s.order) for s in plan(bench)]
+    assert len(names) == len(set(names)) == 2 * 3 + len(ablations((0,))) + len(CHANGING)
+
+
+def test_recovery_is_the_first_time_at_which_the_recent_rate_is_the_bare_policys():
+    bare = [True, False] * 40
+    assert recovery(bare, bare) == 10
+    assert recovery([True] * 40 + [False] * 10 + [True] * 30, bare) == 20
+    assert recovery([False] * 80, [True] * 80) is None
+
+
+def test_differences_are_over_the_last_half_in_pairs():
+    bare, full = series("policy", 4), series("full", 4)
+    trials = {
+        bare: [Trial(i, 0, s, 1, 1) for i, s in enumerate([True, True, False, False])],
+        full: [Trial(i, 0, s, 1, 1) for i, s in enumerate([False, False, True, False])],
+    }
+    found = late_difference(trials, CONDITION, "full", (0,), 4)
+    assert found is not None
+    assert (found.n, found.value, found.only_first) == (2, 0.5, 1)
+
+
+def options(out, results, **changes: object) -> DeploymentBench:
+    given = {
+        "policy": "tiny", "conditions": ("touch:camera=0.1", "touch:table=0.01"), "trials": 4, "orders": 1,
+        "long_trials": 0, "ablation_trials": 0, "ablation": "touch:camera=0.1", "capacities": (0,), "states": 2,
+        "prepare_episodes": 4, "execute": 8, "seed": 0, "workers": 1, "search_segments": 100, "commits": 1,
+        "kills": 0, "timing_trials": 1, "out": out, "results": results, "command": "vlamem bench deployment",
+    }  # fmt: skip
+    return DeploymentBench(**(given | changes))
+
+
+def test_page_and_twin_come_from_the_same_trials(tmp_path):
+    bench = options(tmp_path, tmp_path, ablation_trials=4)
+    trials = {
+        s: [
+            Trial(i, 0, s.arm.name != "policy" or i % 2 == 0, 9, 2, "success" if i % 2 else "unknown")
+            for i in range(s.trials)
+        ]
+        for s in plan(bench)
+    }
+    found = Found(
+        trials, [Search("numpy", 100, 9, 0.1, 0.2, 1.0)], [3.0, 4.0], (2, 2),
+        DecisionTimes((10.0,), (9.5,), (5.0,), (2.5,), 0.5),
+    )  # fmt: skip
+    page, twin = write_page(bench, found, kit())
+    figures = json.loads(twin.read_text())["figures"]
+    assert figures["mean_gain_points"]["value"] == 50
+    assert figures["mean_gain_points"]["n"] == 4
+    assert figures["decision_time_ratio"]["value"] == 0.95
+    assert figures["sampling_time_ratio"]["value"] == 0.5
+    assert figures["kills_survived"]["value"] == 2
+    assert figures["critic_precision"]["value"] == 1
+    text = page.read_text()
+    for part in ("touch:table=0.01", "blending at the output", "capacity 0", "deployment_curves.png"):
+        assert part in text
+    assert (tmp_path / "deployment_curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ablation": "press:camera=1"}, "is not among"),
+        ({"conditions": ("touch",), "ablation": "touch"}, "is not TASK:SHIFT=STRENGTH"),
+        ({"conditions": ("touch:wind=1",), "ablation": "touch:wind=1"}, "shift 'wind' is unknown"),
+        ({"conditions": ("jump:camera=1",), "ablation": "jump:camera=1"}, "task 'jump' is unknown"),
+        ({"states": 0}, "states is 0"),
+    ],
+)
+def test_what_cannot_be_done_is_named(changes, message):
+    with pytest.raises(DeploymentError, match=message):
+        options("x", ".", **changes).parsed()
+
+
+def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
+    said: list[str] = []
+    for _ in range(2):
+        calibration, critic = prepare("near", [CONDITION], 6, ShiftedPoint(), kit(), tmp_path, said.append)
+        assert calibration is None or 0 < calibration.precision <= 1
+        assert critic is None
+    assert sum("recorded for calibration" in line for line in said) == 0
+    assert sum("too few for a critic" in line for line in said) == 2
+    assert (tmp_path / "prepared" / "near" / "episodes.safetensors").exists()
+
+
+def test_measurements_are_of_what_they_say(tmp_path):
+    found = measure_search(3000, 30, 12, "numpy")
+    assert found.recall == 1.0
+    assert 0 < found.p50 <= found.p99
+    times = measure_commits(tmp_path, layout_of(SPEC), 3, 4)
+    assert len(times) == 3
+    assert min(times) > 0
