@@ -1,1 +1,46 @@
-"""Serving a policy with memory, and driving a robot with it."""
+"""Serving a policy with memory, and driving a robot with it.
+
+The robot's side (Controller, Link, Limits, robots and their files) needs numpy, msgpack and websockets alone; what the
+server needs besides is imported when it is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlamem.deploy.controller import Controller, ControlOptions
+    from vlamem.deploy.limits import Limits
+    from vlamem.deploy.link import Link, LinkError, LinkOptions
+    from vlamem.deploy.robot import DryRun, Robot, RobotError, Seen
+    from vlamem.deploy.robot_file import RobotFile, RobotFileError, load_robot_file
+    from vlamem.deploy.server import PolicyServer, ServeOptions
+
+_HOMES = {
+    "Controller": "controller",
+    "ControlOptions": "controller",
+    "Limits": "limits",
+    "Link": "link",
+    "LinkError": "link",
+    "LinkOptions": "link",
+    "DryRun": "robot",
+    "Robot": "robot",
+    "RobotError": "robot",
+    "Seen": "robot",
+    "RobotFile": "robot_file",
+    "RobotFileError": "robot_file",
+    "load_robot_file": "robot_file",
+    "PolicyServer": "server",
+    "ServeOptions": "server",
+}
+
+__all__ = [
+    "ControlOptions", "Controller", "DryRun", "Limits", "Link", "LinkError", "LinkOptions", "PolicyServer", "Robot",
+    "RobotError", "RobotFile", "RobotFileError", "Seen", "ServeOptions", "load_robot_file",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded when first asked for."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -93,6 +93,18 @@ def layout_of(state: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return " ".join(f"{k}:{v.dtype.str}:{'x'.join(map(str, v.shape))}" for k, v in sorted(state.items()))
 
 
+def template_of(layout: str) -> dict[str, np.ndarray[Any, Any]]:
+    """An empty state of a layout, the reverse of `layout_of`. Raises StateError for text that is none."""
+    found = {}
+    for word in layout.split():
+        name, _, rest = word.partition(":")
+        kind, _, shape = rest.partition(":")
+        if kind != "<f4" or not name:
+            raise StateError(f"memory layout {word[:80]!r} is not of float32 arrays")
+        found[name] = np.zeros([int(n) for n in shape.split("x") if n], np.float32)
+    return found
+
+
 def hash_token(token: str) -> str:
     """What is stored of a token."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -13,6 +13,9 @@ VERBS = {
     "bench": "measure, and write docs/results/NAME.md",
     "compare": "compare two runs, paired by task, initial state and seed",
     "memory": "look at, check, carry, prune, calibrate and draw a success memory",
+    "serve": "serve a policy with memory to robots, over websockets",
+    "control": "drive a robot by a served policy, within its limits",
+    "state": "look at, export and import the memory of a server's sessions",
     "doctor": "check versions, rendering, devices and weights, and say what to mend",
 }
 """One line for each module of this folder; `scripts/<verb, - as _>.py` has `main(arguments) -> exit status`."""
@@ -24,6 +27,9 @@ _EXTRAS = {
     "av": "sim",
     "matplotlib": "sim",
     "lerobot": "lerobot",
+    "msgpack": "robot",
+    "websockets": "robot",
+    "prometheus_client": "serve",
 }
 """Modules that the core does without, and the extra that brings each."""
 

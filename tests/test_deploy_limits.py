@@ -34,7 +34,7 @@ wild = st.floats(-1e6, 1e6) | st.floats(-2, 2) | st.sampled_from([np.nan, np.inf
 
 @pytest.mark.parametrize("robot", [TABLETOP, TIGHT, JOINT_ARM, CARTESIAN], ids=["tabletop", "tight", "joints", "hand"])
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFile, data: st.DataObject) -> None:
     limits, last = Limits(robot), None
     position = np.zeros(robot.proprioception)

@@ -38,14 +38,14 @@ def test_text_marks_are_read_too() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_bytes_are_a_message_or_a_wire_error(data: bytes) -> None:
     with contextlib.suppress(WireError):
         unpack(data)
 
 
 @given(st.integers(0, 200), st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_changed_byte_is_a_message_or_a_wire_error(at: int, byte: int) -> None:
     data = bytearray(pack({"images": {"agentview": np.zeros((4, 4, 3), np.uint8)}, "state": np.ones(8, np.float32)}))
     data[at % len(data)] = byte

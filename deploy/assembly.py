@@ -1,0 +1,99 @@
+"""A server made of files: policy, gate, success memory, sessions and labels."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlamem.deploy.labels import LabelDesk, Spool, commit_episode
+from vlamem.deploy.persistence import Owner, SessionStore, layout_of
+from vlamem.deploy.server import PolicyServer, ServeOptions
+from vlamem.memory.proposal import Proposal
+from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.speak import SpeakOptions
+from vlamem.policies.success import SuccessVoice, open_success
+from vlamem.policies.voices import AuraVoice, identity
+
+log = logging.getLogger("vlamem.serve")
+
+
+class _Counted:
+    """A success memory whose answers are told to someone."""
+
+    def __init__(self, voice: SuccessVoice) -> None:
+        self._voice = voice
+        self.tell: Callable[[Proposal], None] = lambda proposal: None
+
+    def query(
+        self, key: np.ndarray[Any, Any], proprioception: np.ndarray[Any, Any], instruction: Sequence[str]
+    ) -> Proposal:
+        proposal = self._voice.query(key, proprioception, instruction)
+        self.tell(proposal)
+        return proposal
+
+
+def gate_path(aura: str) -> Path | None:
+    """The weights file that an option names: "none", "shipped", or a path."""
+    if aura == "none":
+        return None
+    return SHIPPED_GATE if aura == "shipped" else Path(aura)
+
+
+def load_memory_policy(
+    policy: str, aura: str, success: Path | None, rows: int, speak: SpeakOptions
+) -> tuple[MemoryPolicy, SuccessVoice | None, Owner]:
+    """A policy with memory of `rows` rows, its success memory, and whom stored sessions belong to.
+
+    Raises PolicyError, WeightsError or OriginError for files that are missing, broken or made for another policy.
+    """
+    source = find_policy(policy)
+    frozen = load_policy(source)
+    gate = gate_path(aura)
+    voice = None if gate is None else AuraVoice.load(gate, identity(frozen, source.sha256))
+    stored = None if success is None else open_success(success, frozen, source.sha256)
+    wrapped = MemoryPolicy(frozen, voice, None if stored is None else _Counted(stored), rows, speak)
+    marks = identity(frozen, source.sha256)
+    memory = "none" if gate is None else hashlib.sha256(gate.read_bytes()).hexdigest()[:16]
+    owner = Owner(marks.policy, marks.fingerprint, marks.normaliser, memory, layout_of(wrapped.state(0)))
+    return wrapped, stored, owner
+
+
+def build_server(
+    policy: str,
+    aura: str,
+    success: Path | None,
+    state: Path | None,
+    options: ServeOptions,
+    speak: SpeakOptions | None = None,
+) -> tuple[PolicyServer, LabelDesk | None]:
+    """A server of a policy with memory, and its labels' desk, to be closed after it.
+
+    Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to `success`. Raises what
+    `load_memory_policy` raises, and ValueError for a success memory without a folder for labels.
+    """
+    if success is not None and state is None:
+        raise ValueError("a success memory grows by labels, which need a folder: give --state")
+    wrapped, stored, owner = load_memory_policy(policy, aura, success, options.sessions.count, speak or SpeakOptions())
+    store = desk = spool = None
+    if state is not None:
+        store = SessionStore(state / "sessions", owner, wrapped.state(0))
+        if stored is not None:
+            memory, traces, meaning = stored.memory, Spool(state / "episodes"), stored.meaning
+            spool = traces
+            desk = LabelDesk(
+                state / "labels.jsonl", lambda label: commit_episode(memory, traces, label, meaning), log.warning
+            )
+        else:
+            desk = LabelDesk(
+                state / "labels.jsonl", lambda label: "kept: this server has no success memory", log.warning
+            )
+    about = {"policy": policy, "aura": owner.memory, "success": "none" if success is None else success.name}
+    encode = wrapped.policy.encode if spool is not None else None
+    server = PolicyServer(wrapped, options, store, desk, spool, about, encode)
+    if isinstance(wrapped.success, _Counted):
+        wrapped.success.tell = server.metrics.retrieved
+    return server, desk

@@ -1,0 +1,147 @@
+"""A simulated arm in a process of its own: it moves in real time whether or not anyone commands it.
+
+Started by `MujocoRobot` as `python -m vlamem.deploy.mujoco_arm`; speaks vlamem's wire format over a socket pair. Like a
+real arm it has a clock of its own: at each of its control steps it takes the newest command, repeats nothing by itself
+(without a command it stands still), moves, and sends what it sees.
+"""
+
+import contextlib
+import importlib
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlamem.deploy.wire import WireLimits, pack, unpack
+
+WIRE = WireLimits(bytes=4 << 20)
+FRESH_S = 0.25
+"""A command that is older than this is not carried out: an arm whose controller has died stands still."""
+
+
+class Arm:
+    """One environment of a suite, stepped by the clock."""
+
+    def __init__(self, line: socket.socket, suite: str, size: int, log: Path | None) -> None:
+        module, _, attribute = suite.partition(":")
+        self._suite = getattr(importlib.import_module(module), attribute)
+        self._line, self._size, self._log = line, size, log
+        self._env: Any = None
+        self._task = ""
+        self._still: Any = None
+        self._command: Any = None
+        self._arrived = 0.0
+        self._episode = 0
+        self._ended = True
+        self._success = False
+        self._lines: list[str] = []
+
+    def run(self) -> None:
+        """Until the other end closes."""
+        due = time.monotonic()
+        while True:
+            if not self._listen():
+                break
+            if self._env is None:
+                time.sleep(0.005)
+                due = time.monotonic()
+                continue
+            self._move()
+            self._show()
+            due += 1.0 / self._env.control_hz
+            wait = due - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            else:
+                due = time.monotonic()  # the machine is too slow for real time: time stretches
+        self._write()
+
+    def _listen(self) -> bool:
+        """Takes every message that has come; False when the other end has closed."""
+        while True:
+            try:
+                raw = self._line.recv(WIRE.bytes, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not raw:
+                return False
+            message = unpack(raw, WIRE)
+            if message["type"] == "episode":
+                self._begin(message)
+            elif message["episode"] == self._episode:
+                self._command, self._arrived = np.array(message["command"], np.float64), time.monotonic()
+                self._lines.append(json.dumps([self._arrived, self._episode, [float(x) for x in self._command]]))
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        task = message["task"]
+        if self._env is None or task != self._task:
+            if self._env is not None:
+                self._env.close()
+            self._env, self._task = self._suite.make(task, image_size=self._size), task
+            self._env.render_on_step = False
+            self._still = np.zeros(self._env.action_spec.size)
+        self._env.reset(options={"episode": message["layout"], "split": "test", "wording": "training"})
+        self._command, self._episode = None, message["episode"]
+        self._ended = self._success = False
+
+    def _move(self) -> None:
+        if self._ended:
+            return
+        fresh = self._command is not None and time.monotonic() - self._arrived <= FRESH_S
+        if not fresh and self._command is not None:  # stand still, keep the grip
+            self._command = np.where(np.arange(len(self._still)) == len(self._still) - 1, self._command, 0)
+        action = self._still if self._command is None else self._command
+        _, _, terminated, truncated, info = self._env.step(action)
+        self._success, self._ended = bool(info["success"]), bool(terminated or truncated)
+
+    def _show(self) -> None:
+        seen = self._env.observe()
+        body = {
+            "images": {k: v for k, v in seen.items() if getattr(v, "ndim", 0) == 3},
+            "proprioception": seen["proprioception"],
+            "instruction": seen["instruction"],
+            "stamp": time.monotonic(),
+            "episode": self._episode,
+            "ended": self._ended,
+            "success": self._success,
+            "force": self._force(),
+        }
+        with contextlib.suppress(BlockingIOError):  # the controller is behind: it will see the next one
+            self._line.send(pack(body), socket.MSG_DONTWAIT)
+        if len(self._lines) > 2000:
+            self._write()
+
+    def _force(self) -> float | None:
+        """The larger of the fingers' forces [N], where the simulation has such actuators."""
+        scene = getattr(self._env, "scene", None)
+        if scene is None:
+            return None
+        import mujoco
+
+        kind = mujoco.mjtObj.mjOBJ_ACTUATOR
+        names = [mujoco.mj_id2name(scene.model, kind, i) or "" for i in range(scene.model.nu)]
+        found = [abs(float(scene.data.actuator_force[i])) for i, n in enumerate(names) if n.startswith("gripper0")]
+        return max(found, default=None) if found else None
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        if self._log is not None and lines:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+
+
+def main(arguments: list[str]) -> None:
+    """Arguments: descriptor of the socket, suite as module:ATTRIBUTE, image size, path of the log or '-'."""
+    descriptor, suite, size, log = arguments
+    with socket.socket(fileno=int(descriptor)) as line:
+        Arm(line, suite, int(size), None if log == "-" else Path(log)).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

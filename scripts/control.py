@@ -1,0 +1,163 @@
+"""Drives a robot by a served policy: fixed-rate loop, safety limits, operator's stop, labels.
+
+ROBOT is mujoco:TASK (a simulated arm in real time, e.g. mujoco:touch), lerobot:TYPE (an arm of LeRobot; its settings
+come with --robot-config), or module:FACTORY (your own, with the four methods of vlamem.deploy.robot.Robot). Its limits
+come from --robot-file: a .toml file, or the name of one that ships with vlamem.
+
+Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port.
+
+Example: vlamem control --robot mujoco:touch --robot-file tabletop --server ws://127.0.0.1:8000 --episodes 3
+
+Exit status: 0 done, 1 the robot or the server failed, 2 not possible as asked.
+"""
+
+# argparse and TOML: a robot has numpy, msgpack and websockets, and neither tyro nor yaml.
+import argparse
+import importlib
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = (__doc__ or "").strip()
+    parser = argparse.ArgumentParser(
+        "vlamem control", None, about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--robot", required=True, help="mujoco:TASK, lerobot:TYPE or module:FACTORY")
+    add("--robot-file", default="tabletop", help="limits and rates: a .toml file or a shipped name (tabletop)")
+    add("--robot-config", type=Path, help="JSON settings of a LeRobot arm")
+    add("--server", default="ws://127.0.0.1:8000", help="ws:// or wss:// address (ws://127.0.0.1:8000)")
+    add("--session", default="robot", help="name of this robot at the server (robot)")
+    add("--state", type=Path, help="folder for the session's token: an interrupted episode goes on")
+    add("--instruction", help="what to do; a simulated task has its own")
+    add("--episodes", type=int, default=1, help="how many, one after the other (1)")
+    add("--seconds", type=float, default=60.0, help="longest episode (60)")
+    add("--execute", type=int, default=4, help="steps of a chunk before the next is asked for (4)")
+    add("--blend", type=int, default=3, help="steps over which chunks are blended (3)")
+    add("--api-key-file", type=Path, help="file whose first line is the server's key")
+    add("--tls-ca", type=Path, help="PEM file of the authority that signed the server's certificate")
+    add("--panel-port", type=int, default=-1, help="HTTP panel on 127.0.0.1; 0 takes a free port (off)")
+    add("--log", type=Path, help="file for events: clips, modes, losses, labels")
+    add("--label-by-task", action="store_true", help="a simulated task's own verdict labels its episodes")
+    add("--dry-run", action="store_true", help="print commands and send none")
+    add("--realtime-priority", type=int, default=20, help="of the loop, 1 to 99, where permitted; 0 for none (20)")
+    return parser
+
+
+def _make_robot(args: argparse.Namespace, robot_file: Any) -> Any:
+    kind, _, rest = args.robot.partition(":")
+    if kind == "mujoco":
+        from vlamem.deploy.mujoco_robot import MujocoRobot
+
+        return MujocoRobot(rest)
+    if kind == "lerobot":
+        from vlamem.deploy.lerobot_robot import make_lerobot
+
+        settings = json.loads(args.robot_config.read_text()) if args.robot_config else {}
+        return make_lerobot(rest, settings, robot_file)
+    if not rest:
+        raise ValueError(f"robot '{args.robot}': expected mujoco:TASK, lerobot:TYPE or module:FACTORY")
+    try:
+        return getattr(importlib.import_module(kind), rest)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"robot '{args.robot}' cannot be made ({error}): expected module:FACTORY") from error
+
+
+def main(arguments: list[str]) -> int:
+    """`vlamem control`."""
+    from vlamem.deploy.link import LinkError
+    from vlamem.deploy.robot import RobotError
+
+    args = _parser().parse_args(arguments)
+    try:
+        return _control(args)
+    except (LinkError, RobotError) as error:
+        print(f"vlamem control: {error}", file=sys.stderr)
+        return 1
+
+
+def _control(args: argparse.Namespace) -> int:
+    from vlamem.deploy.controller import Controller, ControlOptions, percentiles
+    from vlamem.deploy.events import EventLog
+    from vlamem.deploy.link import Link, LinkOptions
+    from vlamem.deploy.mujoco_robot import MujocoRobot
+    from vlamem.deploy.panel import KEYS, Panel
+    from vlamem.deploy.robot import DryRun
+    from vlamem.deploy.robot_file import load_robot_file
+    from vlamem.deploy.session_loop import (
+        join,
+        prepare_process,
+        restore_process,
+        run_episode,
+        settle_labels,
+        status_of,
+    )
+
+    robot_file = load_robot_file(args.robot_file)
+    arm = _make_robot(args, robot_file)
+    simulated = arm if isinstance(arm, MujocoRobot) else None
+    if simulated is None and not args.instruction:
+        raise ValueError("a robot has to be told what to do: give --instruction")
+    key = args.api_key_file.read_text().split("\n")[0].strip() if args.api_key_file else None
+    events = EventLog(args.log)
+    link = Link(LinkOptions(args.server, args.session, args.state, key, args.tls_ca), events)
+    joined = join(link, robot_file)
+    robot = DryRun(arm, print) if args.dry_run else arm
+    quitting = threading.Event()
+    controller = Controller(robot, robot_file, link, ControlOptions(args.execute, args.blend), events)
+    panel = Panel(
+        controller.stop,
+        controller.go,
+        lambda outcome: link.label(max(1, controller.episode), outcome),  # type: ignore[arg-type]  # checked there
+        lambda: status_of(controller, link, events),
+        quitting.set,
+    )
+    robot.connect()
+    try:
+        if args.panel_port >= 0:
+            print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
+        panel.listen()
+        if sys.stdin.isatty():
+            print(KEYS)
+        if args.realtime_priority:
+            scheduling = prepare_process(args.realtime_priority)
+            if not scheduling.realtime:
+                print(f"no real-time scheduling: {scheduling.reason}", file=sys.stderr)
+        first = joined.episode if joined.restored and joined.step >= 0 else joined.episode + 1
+        for episode in range(first, first + args.episodes):
+            step = joined.step if episode == joined.episode else -1
+            told = simulated.begin(episode, episode).instruction if simulated is not None else ""
+            end = time.monotonic() + args.seconds
+
+            def over(now: float, end: float = end) -> bool:
+                return now > end or quitting.is_set() or (simulated is not None and simulated.status.ended)
+
+            run_episode(controller, args.instruction or told, episode, over, step)
+            success = simulated is not None and simulated.status.success
+            if simulated is not None:
+                print(f"episode {episode}: {told}: {'success' if success else 'no success'}", flush=True)
+                if args.label_by_task:
+                    link.label(episode, "success" if success else "failure", "task")
+            if quitting.is_set():
+                break
+        settled = settle_labels(link, 10)
+        late = percentiles(controller.timing.late)
+        print(
+            f"loop late by p50 {late['p50']:.2f}, p99 {late['p99']:.2f}, max {late['max']:.2f} ms; "
+            f"{controller.timing.misses} rounds missed; clips {dict(controller.limits.counts) or 'none'}"
+        ) if late else None
+        if not settled:
+            print(f"{link.unacknowledged} labels wait for the server: they are kept in --state", file=sys.stderr)
+        return 0 if settled else 1
+    finally:
+        if args.realtime_priority:
+            restore_process()
+        panel.close()
+        robot.close()
+        link.close()
+        events.close()

@@ -1,0 +1,129 @@
+"""Serves a policy with memory to robots, over websockets; openpi's clients work as they are.
+
+Listens on this machine alone unless told otherwise. /healthz says that it lives, /metrics is for Prometheus, and the
+path /vla-eval speaks vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart.
+
+Example: vlamem serve --policy tiny --aura shipped --state runs/serve
+
+Exit status: 0 ended by Ctrl-C or SIGTERM, 2 not possible as asked.
+"""
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlamem.policies.speak import SpeakOptions, Way
+from vlamem.scripts.config import load_config
+
+if TYPE_CHECKING:
+    from vlamem.deploy.server import PolicyServer
+
+
+@dataclass(frozen=True)
+class Args:
+    """Options of `vlamem serve`."""
+
+    policy: str
+    """tiny, a weights file, or package.module:FACTORY."""
+    aura: str
+    """Gate of the recurrent memory: none, shipped, or a weights file."""
+    success: Path | None
+    """Database of the success memory; made when missing."""
+    state: Path | None
+    """Folder for what outlives a restart: sessions and labels."""
+    speak: Way
+    """How memory speaks: context, chunk or both."""
+    abstain_below: float
+    """Confidence under which the policy is left alone."""
+    host: str
+    """Address to listen on; one beyond this machine needs a key."""
+    port: int
+    """Port; 0 takes a free one."""
+    api_key_file: Path | None
+    """File whose first line clients must show."""
+    tls_cert: Path | None
+    """PEM certificate; with --tls-key the server speaks wss://."""
+    tls_key: Path | None
+    """PEM private key."""
+    sessions: int
+    """Robots at a time."""
+    idle_s: float
+    """A robot that was lost keeps its place for this long."""
+    wait_ms: float
+    """Longest wait of a frame for frames of other robots."""
+    execute: int
+    """Actions of a chunk that a vla-eval client executes."""
+    rename: tuple[str, ...]
+    """Names of observation entries, THEIRS=OURS."""
+    threads: int
+    """Threads of arithmetic; 0 leaves it to the libraries."""
+    seed: int
+    """Of the policy's noise."""
+    log_level: str
+    """debug, info, warning or error."""
+
+
+def read_key(path: Path | None) -> str | None:
+    """The first line of a key file. Raises ValueError when it is empty."""
+    if path is None:
+        return None
+    key = path.read_text(encoding="utf-8").strip().partition("\n")[0].strip()
+    if not key:
+        raise ValueError(f"{path} holds no key: write one into its first line")
+    return key
+
+
+def _renames(words: tuple[str, ...]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for theirs, sign, ours in pairs:
+        if not sign or not theirs or not ours:
+            raise ValueError(f"rename '{theirs}{sign}{ours}': expected THEIRS=OURS, e.g. observation/image=agentview")
+    return {theirs: ours for theirs, _, ours in pairs}
+
+
+async def _serve(server: "PolicyServer", scheme: str, host: str) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with server.running() as port:
+        print(f"serving on {scheme}://{host}:{port}", flush=True)
+        await stop.wait()
+    print("stopped", flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """`vlamem serve`."""
+    args = load_config(Args, "serve", arguments, __doc__ or "")
+    from vlamem.deploy.assembly import build_server
+    from vlamem.deploy.server import ServeOptions
+    from vlamem.deploy.sessions import SessionLimits
+
+    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    options = ServeOptions(
+        host=args.host,
+        port=args.port,
+        api_key=read_key(args.api_key_file),
+        certificate=args.tls_cert,
+        private_key=args.tls_key,
+        sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s),
+        wait_s=args.wait_ms / 1e3,
+        execute=args.execute,
+        rename=_renames(args.rename),
+        seed=args.seed,
+    )
+    speak = SpeakOptions(args.speak, args.abstain_below)
+    server, desk = build_server(args.policy, args.aura, args.success, args.state, options, speak)
+    try:
+        asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host))
+    finally:
+        if desk is not None:
+            desk.settle(10)
+            desk.close()
+    return 0

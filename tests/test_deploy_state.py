@@ -1,0 +1,187 @@
+"""deploy/persistence.py, labels.py and `vlamem state`: what is on disk, whose it is, and what a crash leaves of it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deploy_cases import store_in
+
+from vlamem.deploy.labels import Label, LabelDesk, LabelError, Spool
+from vlamem.deploy.persistence import (
+    SessionStore,
+    StateError,
+    export_session,
+    hash_token,
+    import_session,
+    layout_of,
+    read_record,
+    template_of,
+)
+from vlamem.scripts.main import main
+
+FULL = {"sum": np.float32([3.0, 1.0])}
+
+
+def filled(folder: Path) -> SessionStore:
+    store = store_in(folder)
+    store.persist(store.begin("arm", hash_token("t"), 2), 7, FULL)
+    return store
+
+
+def test_what_was_persisted_comes_back_with_its_step(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    session, state, step = store_in(tmp_path).recover("arm")
+    np.testing.assert_array_equal(state["sum"], FULL["sum"])
+    assert (session.episode, step, session.token) == (2, 7, hash_token("t"))
+
+
+def test_the_memory_of_the_episode_before_never_comes_back(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.begin("arm", hash_token("t"), 3)
+    store.close()
+    session, state, step = store_in(tmp_path).recover("arm")
+    np.testing.assert_array_equal(state["sum"], 0)
+    assert (session.episode, step) == (3, -1)
+
+
+def test_ticks_without_a_write_write_nothing(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    store.recover("arm")
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("policy", "other"), ("fingerprint", "0" * 16), ("normaliser", "xyz"), ("memory", "sum2"), ("version", 2)],
+)
+def test_a_session_of_another_owner_is_refused_by_name(tmp_path: Path, field: str, value: object) -> None:
+    filled(tmp_path).close()
+    other = store_in(tmp_path, **{field: value})  # type: ignore[arg-type]  # version is a number
+    with pytest.raises(StateError, match=f"{field} .* this server has {value!r}"):
+        other.recover("arm")
+
+
+def test_a_damaged_or_missing_session_says_so(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    with pytest.raises(StateError, match="no session 'leg'"):
+        store.recover("leg")
+    (tmp_path / "arm" / "session.json").write_text('{"name": "arm"')
+    with pytest.raises(StateError, match="damaged"):
+        store.recover("arm")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 65, "a b", 7, None])
+def test_a_name_that_is_no_name_reaches_no_disk(tmp_path: Path, name: object) -> None:
+    with pytest.raises(StateError, match="expected 1 to 64"):
+        store_in(tmp_path).begin(name, "t", 1)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_the_oldest_sessions_make_room(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store._most = 3
+    for i in range(5):
+        store.begin(f"s{i}", "t", 1)
+        os.utime(tmp_path / f"s{i}" / "session.json", (i, i))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s2", "s3", "s4"]
+
+
+def test_a_memory_that_a_journal_cannot_hold_is_refused(tmp_path: Path) -> None:
+    owner = store_in(tmp_path).owner
+    for state in ({"x": np.zeros(4, np.int32)}, {"x": np.zeros(4000, np.float32)}):
+        with pytest.raises(StateError, match="cannot be kept"):
+            SessionStore(tmp_path, owner, state)
+
+
+def test_layout_and_template_are_each_other_reversed() -> None:
+    state = {"W": np.zeros((3, 2), np.float32), "b": np.zeros(3, np.float32)}
+    again = template_of(layout_of(state))
+    assert {k: v.shape for k, v in again.items()} == {"W": (3, 2), "b": (3,)}
+
+
+def test_an_exported_session_is_taken_in_where_it_belongs_and_nowhere_else(tmp_path: Path) -> None:
+    export_session(filled(tmp_path / "a"), "arm", tmp_path / "arm.safetensors")
+    here = store_in(tmp_path / "b")
+    import_session(here, tmp_path / "arm.safetensors", "leg")
+    session, state, step = here.recover("leg")
+    np.testing.assert_array_equal(state["sum"], FULL["sum"])
+    assert (session.episode, step) == (2, 7)
+    with pytest.raises(StateError, match="exists"):
+        import_session(here, tmp_path / "arm.safetensors", "leg")
+    with pytest.raises(StateError, match="memory 'sum1', this server has 'sum2'"):
+        import_session(store_in(tmp_path / "c", memory="sum2"), tmp_path / "arm.safetensors")
+
+
+def test_the_command_shows_exports_and_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path / "a" / "sessions").close()
+    assert main(["state", "show", str(tmp_path / "a")]) == 0
+    assert "arm" in (said := capsys.readouterr().out)
+    assert "3.1623" in said
+    assert main(["state", "export", str(tmp_path / "a"), "arm", str(tmp_path / "f")]) == 0
+    assert main(["state", "import", str(tmp_path / "a"), str(tmp_path / "f"), "--name", "leg"]) == 0
+    assert read_record(tmp_path / "a" / "sessions" / "leg").episode == 2
+    assert main(["state", "show", str(tmp_path / "none")]) == 2
+    assert "holds no sessions" in capsys.readouterr().err
+    (tmp_path / "a" / "sessions" / "arm" / "session.json").write_text("{")
+    assert main(["state", "show", str(tmp_path / "a")]) == 1
+
+
+def label(name: str, outcome: str = "success") -> Label:
+    return Label(name, "arm", 1, outcome, "operator", 1.0)  # type: ignore[arg-type]  # a bad one is tested too
+
+
+def test_labels_left_undone_are_carried_out_at_the_next_start_and_done_ones_are_not(tmp_path: Path) -> None:
+    reports: list[str] = []
+
+    def fails(given: Label) -> str:
+        if given.label == "b":
+            raise OSError("disk full")
+        return "done"
+
+    desk = LabelDesk(tmp_path / "l.jsonl", fails, reports.append)
+    assert [desk.take(label(n)) for n in "aba"] == [True, True, False]
+    assert desk.settle(10)
+    desk.close()
+    assert ["disk full" in r for r in reports] == [True]
+    done: list[str] = []
+    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: done.append(given.label) or "done")
+    assert desk.settle(10)
+    assert not desk.take(label("a"))
+    desk.close()
+    assert done == ["b"]
+
+
+def test_a_label_cut_short_by_a_crash_was_never_taken_and_the_others_stay(tmp_path: Path) -> None:
+    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
+    desk.take(label("a"))
+    desk.settle(10)
+    desk.close()
+    with (tmp_path / "l.jsonl").open("a") as file:
+        file.write('{"label": {"label": "b", "ses')
+    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
+    assert desk.taken == 1
+    assert desk.take(label("b"))
+    desk.settle(10)
+    desk.close()
+
+
+def test_a_label_that_means_nothing_is_refused() -> None:
+    with pytest.raises(LabelError, match="expected 'success'"):
+        label("a", "maybe")
+    with pytest.raises(LabelError, match="1 to 64"):
+        label("")
+
+
+def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.begin("arm", 1)
+    spool.asked("arm", 1, 0, "touch it", np.ones(2, np.float32), np.zeros(8, np.float32), np.zeros((4, 7), np.float32))
+    spool.acted("arm", 1, 1, np.ones(7, np.float32))
+    path = spool.path("arm", 1)
+    path.write_bytes(path.read_bytes() + b"\xff\x00\x00\x00cut")
+    entries = list(spool.read("arm", 1))
+    assert [sorted(e) for e in entries] == [
+        ["chunk", "instruction", "key", "proprioception", "step"], ["action", "step"],
+    ]  # fmt: skip
+    assert list(spool.read("arm", 2)) == []
