@@ -107,7 +107,7 @@ class ExactIndex:
 
         With `allowed`, only vectors of these groups. Fewer than k come back when there are fewer.
         """
-        mask = None if allowed is None else np.isin(self._groups[: self._n], allowed)
+        mask = None if allowed is None else self._in_groups(allowed)
         total = self._n if mask is None else int(mask.sum())
         k = min(k, total)
         if k == 0:
@@ -123,6 +123,12 @@ class ExactIndex:
                 return at[order], distances[order]
             asked = min(total, 4 * asked)
 
+    def _in_groups(self, allowed: Int[np.ndarray, "G"]) -> Bool[np.ndarray, "N"]:
+        groups = self._groups[: self._n]
+        table = np.zeros(int(max(groups.max(initial=0), allowed.max(initial=0))) + 1, bool)
+        table[allowed] = True
+        return np.asarray(table[groups])
+
     def _proven(self, kth: float, last: float, query: float) -> bool:
         """Whether a vector left out, whose approximate squared distance is `last` or more, must be beyond `kth`."""
         if self._faiss is not None:
@@ -136,8 +142,8 @@ class ExactIndex:
         if self._faiss is not None:
             parameters = None
             if mask is not None:
-                chosen = np.flatnonzero(mask).astype(np.int64)
-                selector = self._library.IDSelectorBatch(chosen)
+                bits = np.packbits(mask, bitorder="little")
+                selector = self._library.IDSelectorBitmap(bits)
                 parameters = self._library.SearchParameters(sel=selector)
             distances, at = self._faiss.search(query[None], count, params=parameters)
             return at[0], float(distances[0, -1])

@@ -1,0 +1,96 @@
+"""A success memory as a voice of a frozen policy: layout and origin from its spec, paraphrases, and steering by it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_tiny_policy import noise, observation, small_policy
+
+from vlamem.memory.success import EntryError, Episode, OriginError, RetrieveOptions, Segment
+from vlamem.memory.success.memory import MemoryOptions
+from vlamem.policies.memory_policy import wrap
+from vlamem.policies.spec import ActionComponent, ActionSpec
+from vlamem.policies.success import SuccessVoice, layout_of, open_success, origin_of
+
+OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8), engine="numpy")
+
+
+def standing(rows: int = 3):
+    """An observation whose orientation is a rotation."""
+    seen = observation(rows)
+    state = np.array(seen.proprioception, np.float32)
+    state[:, 3:7] = (0, 1, 0, 0)
+    return replace(seen, proprioception=state)
+
+
+def remember(voice: SuccessVoice, policy, seen, instruction: str) -> np.ndarray:
+    """Stores one success from the first row's state and gives its chunk."""
+    key = policy.encode(seen).key[0]
+    chunk = np.full((policy.spec.horizon, 7), 0.25, np.float32)
+    segment = Segment(0, 0.0, key, seen.proprioception[0], chunk)
+    episode = Episode("one", instruction, "success", "operator", 1.0, 0.0, (segment,), voice.meaning(instruction))
+    voice.memory.commit(episode)
+    return chunk
+
+
+def test_an_empty_memory_leaves_the_policy_bit_for_bit_and_a_filled_one_steers_the_row_that_it_knows(tmp_path):
+    policy, seen = small_policy(), standing()
+    voice = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
+    robot = wrap(policy, success=voice, rows=3)
+    eps = noise(policy, 3)
+    bare = policy.sample(policy.encode(seen), eps)
+    np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)
+    chunk = remember(voice, policy, seen, seen.instruction[0])
+    steered = robot.plan(robot.observe(seen), eps)
+    assert np.abs(steered[0] - chunk).mean() < 0.7 * np.abs(bare[0] - chunk).mean()
+    for row, prior in enumerate(voice.memory.last):
+        if prior.confidence == 0:
+            np.testing.assert_array_equal(steered[row], bare[row])
+    voice.memory.close()
+
+
+def test_other_words_of_one_vector_find_the_memory(tmp_path):
+    policy, seen = small_policy(), standing(1)
+    voice = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
+    remember(voice, policy, seen, seen.instruction[0])
+    key = policy.encode(seen).key
+    vector = voice.meaning(seen.instruction[0])
+    voice._meanings |= {"the same in other words": 2.0 * vector, "something else": -vector}
+    assert voice.query(key, seen.proprioception, ["the same in other words"]).confidence[0] > 0
+    assert voice.query(key, seen.proprioception, ["something else"]).confidence[0] == 0
+    voice.memory.close()
+
+
+def test_other_weights_normaliser_or_units_are_refused_by_name(tmp_path):
+    policy = small_policy()
+    open_success(tmp_path / "memory.db", policy, "a" * 64).memory.close()
+    with pytest.raises(OriginError, match="weights is 'aaaaaaaaaaaaaaaa'"):
+        open_success(tmp_path / "memory.db", policy, "b" * 64)
+    parts = policy.spec.action.components
+    centimetres = replace(parts[0], unit="0.05 cm")
+    other = replace(policy.spec, action=ActionSpec((centimetres, *parts[1:])), normaliser="another")
+    mine, theirs = (origin_of(s, "a" * 64) for s in (policy.spec, other))
+    with pytest.raises(OriginError, match=r"normaliser is .* read in other units"):
+        mine.check(theirs, "one", "two")
+    with pytest.raises(OriginError, match=r"robot is .*0\.05 m.* but .*0\.05 cm"):
+        mine.check(replace(theirs, normaliser=mine.normaliser), "one", "two")
+
+
+def test_the_layout_is_what_the_spec_says():
+    layout = layout_of(small_policy().spec)
+    assert [(p.name, p.kind, p.scale) for p in layout.parts] == [
+        ("translation", "linear", 1.0),
+        ("rotation", "axis_angle", 0.5),
+        ("gripper", "vote", 1.0),
+    ]
+    assert layout.quaternion == 3
+
+
+def test_an_action_form_that_cannot_be_averaged_is_named():
+    spec = small_policy().spec
+    euler = ActionComponent("rotation", 3, "euler", "delta", "base", "0.5 rad")
+    with pytest.raises(EntryError, match="form 'euler', which cannot be averaged"):
+        layout_of(replace(spec, action=ActionSpec((euler,))))
+    degrees = ActionComponent("rotation", 3, "axis_angle", "delta", "base", "30 degrees")
+    with pytest.raises(EntryError, match="'30 degrees': expected a number of radians"):
+        layout_of(replace(spec, action=ActionSpec((degrees,))))
