@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _HELP = """Records demonstrations by the scripted experts, resumable: started again, it goes on where it stopped.
 
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
-         vlamem collect --features --episodes 100 --rollouts 60 --out data/features --workers 2
+         vlamem collect --features --tasks memory --episodes 30 --rollouts 30 --out data/features/played --workers 2
+         vlamem collect --features --frames data/frames/worker-0 --tasks recall_colour touch --out data/features/frames
 """
 
 
@@ -46,6 +47,8 @@ class Args:
     """Policy whose features are recorded."""
     rollouts: int
     """Episodes a task that the policy plays itself, beside the demonstrations (features only)."""
+    frames: tuple[Path, ...]
+    """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
 
 
 def _episodes(args: Args) -> dict[str, int]:
@@ -99,6 +102,12 @@ def main(arguments: list[str]) -> int:
 def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> int:
     from vlamem.sim.features import FeatureCollection, RecordingError, collect_features
 
+    if args.frames:
+        from vlamem.sim.features_frames import FrameCollection, encode_frames
+
+        bar.set_description("features of frames")
+        encode_frames(FrameCollection(args.policy, args.frames, episodes, args.out, command), _show(bar))
+        return 0
     rollouts = dict.fromkeys(episodes, args.rollouts)
     bar.reset(sum(episodes.values()) + sum(rollouts.values()))
     bar.set_description("features")

@@ -1,0 +1,123 @@
+"""Features from demonstrations that are recorded already: sparse frames, each held until the next.
+
+Recording anew costs a simulation and two renderings a tick; encoding what 'vlamem collect' has stored costs a tenth, so
+that a memory sees far more layouts. What frames cannot give is the policy's own states, and what happens between them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from vlamem.policies.features import EpisodeTicks, FeaturesError, FeatureWriter
+from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.tiny.frames import Frames
+from vlamem.sim.features import features_meta
+
+ACTOR = "frames"
+_BATCH = 64
+_LAMP = ("recall_colour", "latest_wins", "sequence", "count_press")
+
+
+@dataclass(frozen=True)
+class FrameCollection:
+    """What to encode.
+
+    Attributes:
+        policy: as in `--policy`.
+        frames: directories of frames.
+        episodes: most episodes by task.
+        out: directory to record into.
+        command: written into the meta.
+    """
+
+    policy: str
+    frames: tuple[Path, ...]
+    episodes: Mapping[str, int]
+    out: Path
+    command: str = "vlamem collect --features"
+
+
+def known(task: str, categories: Mapping[str, Int[np.ndarray, "N"]]) -> Bool[np.ndarray, "N"]:
+    """At which frames of one episode the answer has been shown, by what is lit and what is hidden."""
+    count = len(categories["lamp_colour"])
+    if task in _LAMP:
+        lit = np.flatnonzero(categories["lamp_colour"] > 0)
+        return np.arange(count) > (lit[-1] if len(lit) else count)
+    if task == "shell_game":
+        seen = np.flatnonzero(categories["pea_place"] > 0)
+        return np.arange(count) > (seen[-1] if len(seen) else count)
+    return np.full(count, task == "put_back")
+
+
+def held_episode(
+    task: str,
+    z: np.ndarray,
+    ticks: Int[np.ndarray, "N"],
+    goal: Int[np.ndarray, "N 2"],
+    chunks: np.ndarray,
+    categories: Mapping[str, Int[np.ndarray, "N"]],
+) -> EpisodeTicks:
+    """N sparse frames as an episode of every tick from the first frame to the last; chunks move on with the ticks."""
+    at = np.searchsorted(ticks, np.arange(ticks[0], ticks[-1] + 1), side="right") - 1
+    since = np.arange(ticks[0], ticks[-1] + 1) - ticks[at]
+    steps = np.minimum(np.arange(chunks.shape[1]) + since[:, None], chunks.shape[1] - 1)
+    asked = known(task, categories) & (goal[:, 0] != goal[:, 1])
+    return EpisodeTicks(z[at], chunks[at[:, None], steps], goal[at], asked[at])
+
+
+def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -> None:
+    """Records features of the frames of `what.episodes`; goes on where a killed call stopped.
+
+    Raises FeaturesError when a task's frames are missing, or for `patrol`, whose answers frames do not tell.
+    """
+    source = find_policy(what.policy)
+    policy, frames = load_policy(source), Frames(what.frames)
+    meta = features_meta(policy, source.sha256, what.command)
+    of_sentences = {tuple(g[:-1]): i for i, g in enumerate(meta.goals)}
+    goal_index = np.array([of_sentences[tuple(g.paraphrases)] for g in frames.meta.goals])
+    contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
+    writer = FeatureWriter(what.out, meta, contexts)
+    done = {(e.task, e.episode) for e in writer.episodes}
+    columns = frames.columns
+    starts = np.flatnonzero(np.diff(columns["episode"], prepend=-1) | np.diff(columns["task"], prepend=-1))
+    bounds = list(zip(starts, [*starts[1:], len(frames)], strict=True))
+    left, recorded = dict(what.episodes), 0
+    missing = [t for t in left if t not in frames.meta.tasks or t == "patrol"]
+    if missing:
+        raise FeaturesError(
+            f"no features of task {missing[0]!r} from frames: record it with 'vlamem collect --features'"
+        )
+    names = [name for name, _ in frames.meta.categories]
+    for first, last in bounds:
+        task, episode = frames.meta.tasks[int(columns["task"][first])], int(columns["episode"][first])
+        if left.get(task, 0) == 0 or last - first < 4:
+            continue
+        left[task] -= 1
+        if (task, episode) not in done:
+            rows = np.arange(first, last)
+            goal = goal_index[columns["goal"][rows]]
+            goal[columns["goal"][rows][:, 1] < 0, 1] = goal[columns["goal"][rows][:, 1] < 0, 0]
+            z = _encoded(policy, frames, rows)
+            categories = {name: columns["categories"][rows, i] for i, name in enumerate(names)}
+            made = held_episode(task, z, columns["tick"][rows], goal, columns["chunk"][rows], categories)
+            writer.add(task, episode, ACTOR, made, True)
+        recorded += 1
+        progress(recorded, 0)
+    writer.close()
+
+
+def _encoded(policy: FrozenPolicy, frames: Frames, rows: Int[np.ndarray, "N"]) -> np.ndarray:
+    z: list[np.ndarray] = []
+    for part in _parts(rows):
+        images = {name: frames.images(name, part) for name in policy.spec.cameras}
+        obs = Observation(images, frames.columns["proprioception"][part], ("raise your hand",) * len(part))
+        z.append(policy.encode(obs).z)
+    return np.concatenate(z)
+
+
+def _parts(rows: Int[np.ndarray, "N"]) -> Sequence[Int[np.ndarray, "M"]]:
+    return [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
