@@ -7,7 +7,7 @@ import pytest
 from vlamem.memory.success.crash import LAYOUT, OPTIONS, ORIGIN, check, crash_episode, run
 from vlamem.memory.success.memory import SuccessMemory
 
-KILLS = int(os.environ.get("VLAMEM_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("VLAMEM_TEST_KILLS", "20"))
 
 
 def test_kills_at_random_moments_are_survived(tmp_path):

@@ -18,6 +18,7 @@ from vlamem.memory.success import (
     PredicateVerifier,
     ProgressCritic,
     SuccessMemory,
+    SuccessStore,
     Told,
     train_critic,
 )
@@ -186,6 +187,28 @@ def test_the_writer_stores_and_credits_in_order(memory):
     assert len(memory) == 6
     assert memory.successes.column("uses").tolist() == [1, 1, 0, 0, 0, 0]
     assert writer.close() == ()
+
+
+def test_a_query_does_not_wait_for_the_disk(tmp_path):
+    said: list[str] = []
+    options = MemoryOptions(engine="numpy", wait_s=20)
+    with SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, options) as waiting:
+        waiting.commit(episode(1))
+        other = SuccessStore(tmp_path / "memory.db")
+        other._db.execute("BEGIN IMMEDIATE")  # another process writes, and does not end
+        writer = BackgroundWriter(waiting, said.append)
+        writer.submit(episode(2))
+        s = episode(1).segments[1]
+        while waiting._writing.acquire(blocking=False):  # until the writer has it
+            waiting._writing.release()
+        assert waiting.query(s.key[None], s.proprioception[None], ["touch the mark"]).confidence[0] > 0
+        assert writer.waiting == 1
+        assert said == []
+        other._db.execute("ROLLBACK")
+        assert writer.flush(20)
+        assert len(waiting) == 6
+        writer.close()
+        other.close()
 
 
 def test_with_a_full_disk_episodes_are_kept_and_stored_when_there_is_room(memory):

@@ -92,7 +92,8 @@ class SuccessMemory:
     ) -> None:
         self.options = options or MemoryOptions()
         self.layout, self.path = layout, Path(path)
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held by whoever reads or changes the index, for moments
+        self._writing = threading.RLock()  # held by whoever writes the database, for as long as the disk takes
         self.store = SuccessStore(self.path, self.options.wait_s)
         try:
             if self.options.check:
@@ -220,9 +221,10 @@ class SuccessMemory:
         """Tells the memory how an episode ended in which these segments were used. Raises as `commit`."""
         ids = np.unique(used)
         if len(ids):
-            self.store.credit(ids, success)
-            with self._lock:
-                self.successes.credit(ids, success)
+            with self._writing:
+                self.store.credit(ids, success)
+                with self._lock:
+                    self.successes.credit(ids, success)
 
     # Storing ------------------------------------------------------------------------------------------------------
 
@@ -234,7 +236,7 @@ class SuccessMemory:
         """
         began = time.perf_counter()
         episode.check(self.layout)
-        with self._lock:
+        with self._writing:  # alone changes the index, so that it may read it here without holding `_lock`
             shelf = self.successes if episode.outcome == "success" else self.failures
             merges, nearest = self._duplicates(shelf, episode)
             fresh = len(episode.segments) - len(merges)
@@ -254,10 +256,12 @@ class SuccessMemory:
             ids = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
             if ids is None:
                 return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
-            shelf.remove(gone)
-            for place in shelf.places(spared):
-                shelf.column("merged")[place] += 1
-            self._take(list(self.store.segments(self.origin, self._seen)))
+            stored = list(self.store.segments(self.origin, self._seen))
+            with self._lock:
+                shelf.remove(gone)
+                for place in shelf.places(spared):
+                    shelf.column("merged")[place] += 1
+                self._take(stored)
         return Committed(tuple(ids), len(merges), tuple(gone.tolist()), 1e3 * (time.perf_counter() - began))
 
     def _room(self) -> int | None:
@@ -286,20 +290,21 @@ class SuccessMemory:
 
     def prune(self, ids: Int[np.ndarray, "N"]) -> None:
         """Deletes segments. Raises as `commit`."""
-        with self._lock:
+        with self._writing:
             self.store.delete(ids.tolist())
-            self.successes.remove(ids)
-            self.failures.remove(ids)
+            with self._lock:
+                self.successes.remove(ids)
+                self.failures.remove(ids)
 
     # Soundness ----------------------------------------------------------------------------------------------------
 
     def refresh(self) -> bool:
         """Takes over what another process has stored or deleted since; True when there was something."""
-        with self._lock:
-            version = self.store.data_version()
-            if version == self._data_version:
+        with self._writing:
+            if self.store.data_version() == self._data_version:
                 return False
-            self._load()
+            with self._lock:
+                self._load()
             return True
 
     def verify(self) -> int:
@@ -308,7 +313,7 @@ class SuccessMemory:
         Raises StoreDamagedError naming the first thing that does not fit.
         """
         self.store.check_pages()
-        with self._lock:
+        with self._writing, self._lock:
             count = 0
             for stored in self.store.segments(self.origin):
                 shelf = self.successes if stored.outcome == "success" else self.failures
@@ -322,8 +327,8 @@ class SuccessMemory:
 
     def recalibrate(self, calibration: Calibration) -> None:
         """Stores a calibration and goes on with it."""
-        self.store.add_calibration(self.origin, time.time(), calibration.to_json())
-        with self._lock:
+        with self._writing, self._lock:
+            self.store.add_calibration(self.origin, time.time(), calibration.to_json())
             self._load()
 
 

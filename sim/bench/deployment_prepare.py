@@ -45,7 +45,7 @@ def prepare(
     record, judge, threshold = folder / "episodes.safetensors", folder / "critic.safetensors", folder / "threshold.json"
     if not record.exists():
         _record(task, conditions, episodes, env, kit, record, report)
-    told, segments, owners, sentences = _read(record)
+    told, segments, owners = _read(record)
     critic: ProgressCritic | None = None
     calibration: Calibration | None = None
     layout = layout_of(kit.policy.spec)
@@ -64,7 +64,8 @@ def prepare(
             keys = np.array([s.key for s in segments]).reshape(-1, layout.key_size)
             states = np.array([s.proprioception for s in segments]).reshape(-1, layout.proprioception_size)
             chunks = np.array([s.chunk for s in segments]).reshape(-1, layout.horizon, layout.action_size)
-            made = calibrate(layout, keys, states, chunks, owners, sentences, kit.retrieve.reach)
+            # each state has a sentence of its own: pairs of any two, which makes the threshold stricter
+            made = calibrate(layout, keys, states, chunks, owners, [0] * len(owners), kit.retrieve.reach)
             write_atomically(threshold, made.to_json() + "\n")
         calibration = Calibration.from_json(threshold.read_text(encoding="utf-8"))
         report(
@@ -112,15 +113,14 @@ def _arrays(i: int, trace: Trace, success: bool, kit: Kit) -> dict[str, np.ndarr
     return found
 
 
-def _read(record: Path) -> tuple[list[Told], list[Segment], list[int], list[int]]:
-    """Episodes for the critic; segments of successes, with their episode and sentence, for the threshold."""
+def _read(record: Path) -> tuple[list[Told], list[Segment], list[int]]:
+    """Episodes for the critic; segments of successes, with their episode, for the threshold."""
     from safetensors import safe_open
 
     with safe_open(record, framework="np") as file:
         heads = json.loads(file.metadata()["episodes"])
     arrays = load_file(record)
-    told, segments, owners, sentences = [], [], [], []
-    known = sorted({h["instruction"] for h in heads})
+    told, segments, owners = [], [], []
     for i, head in enumerate(heads):
         keys, states, ticks = (arrays[f"{i}.{n}"] for n in ("keys", "states", "ticks"))
         told.append(Told(keys, states, ticks.astype(float), bool(head["success"])))
@@ -128,5 +128,4 @@ def _read(record: Path) -> tuple[list[Told], list[Segment], list[int], list[int]
             at = int(np.flatnonzero(ticks == tick)[0])
             segments.append(Segment(int(tick), 0.0, keys[at], states[at], chunk))
             owners.append(i)
-            sentences.append(known.index(head["instruction"]))
-    return told, segments, owners, sentences
+    return told, segments, owners
