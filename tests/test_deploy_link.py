@@ -1,0 +1,239 @@
+"""deploy/link.py against a real server in this process: frames in order, once each, whatever the network does."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deploy_cases import FOUR, SPEC, Summing, store_in
+
+from vlamem.deploy.controller import Controller
+from vlamem.deploy.events import EventLog
+from vlamem.deploy.labels import LabelDesk
+from vlamem.deploy.link import Frame, Link, LinkError, LinkOptions
+from vlamem.deploy.robot import Seen
+from vlamem.deploy.robot_file import RobotFileError, load_robot_file
+from vlamem.deploy.server import PolicyServer, ServeOptions
+from vlamem.deploy.session_loop import join, settle_labels
+
+
+class Hosted:
+    """A server in a thread, that can be ended and started again on the same port."""
+
+    def __init__(self, folder: Path | None, **options: Any) -> None:
+        self.folder, self.options, self.port = folder, options, 0
+        self.done: list[str] = []
+
+    def start(self) -> None:
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+    async def _serve(self) -> None:
+        store = desk = None
+        if self.folder is not None:
+            store = store_in(self.folder / "sessions")
+            desk = LabelDesk(self.folder / "labels.jsonl", lambda label: self.done.append(label.label) or "done")
+        self.policy = Summing()
+        server = PolicyServer(self.policy, ServeOptions(port=self.port, sessions=FOUR, **self.options), store, desk)
+        async with server.running() as self.port:
+            self.server = server
+            self._ready.set()
+            while not self._stop.is_set():
+                await asyncio.sleep(0.01)
+        if desk is not None:
+            desk.settle(10)
+            desk.close()
+
+
+@pytest.fixture
+def hosted(tmp_path: Path) -> Iterator[Hosted]:
+    host = Hosted(tmp_path / "server")
+    host.start()
+    yield host
+    host.end()
+
+
+@contextlib.contextmanager
+def linked(host: Hosted, state: Path | None = None, **options: Any) -> Iterator[Link]:
+    link = Link(LinkOptions(f"ws://127.0.0.1:{host.port}", "arm", state, **options), EventLog())
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def frame(step: int, write: bool = False, plan: bool = False, episode: int = 1) -> Frame:
+    proprioception = np.zeros(8, np.float32)
+    proprioception[:2] = float(write), 1.0
+    seen = Seen({"front": np.zeros((8, 8, 3), np.uint8)}, proprioception, 0.0)
+    return Frame(episode, step, seen, "touch it", plan, None)
+
+
+def wait(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.01)
+
+
+def collect(link: Link, step: int) -> Any:
+    """The reply to the frame of a step."""
+    found: list[Any] = []
+    wait(lambda: found.extend(r for r in link.poll() if r.step == step) or found)
+    return found[0]
+
+
+def test_every_frame_reaches_memory_once_and_plans_come_back(hosted: Hosted) -> None:
+    with linked(hosted) as link:
+        joined = link.start()
+        assert joined.metadata["spec"]["name"] == SPEC.name
+        link.begin(1)
+        for step in range(20):
+            link.send(frame(step, write=True))
+        link.send(frame(20, plan=True))
+        reply = collect(link, 20)
+        assert round(100 * float(reply.chunk[0, 0])) == 20
+        assert link.waiting == 0
+
+
+def test_a_restarted_server_goes_on_with_the_memory_and_sees_what_was_missed(hosted: Hosted) -> None:
+    with linked(hosted) as link:
+        link.start()
+        link.begin(1)
+        for step in range(5):
+            link.send(frame(step, write=True))
+        wait(lambda: link.waiting == 0)
+        hosted.end()
+        for step in range(5, 10):
+            link.send(frame(step, write=True, plan=step == 7))
+        hosted.start()
+        link.send(frame(10, plan=True))
+        assert round(100 * float(collect(link, 10).chunk[0, 0])) == 10
+        assert sum(hosted.policy.batches) == 6  # none of the first five again
+
+
+def test_a_new_process_of_the_robot_resumes_its_session(hosted: Hosted, tmp_path: Path) -> None:
+    with linked(hosted, tmp_path / "robot") as link:
+        link.start()
+        link.begin(1)
+        link.send(frame(0, write=True))
+        wait(lambda: link.waiting == 0)
+    with linked(hosted, tmp_path / "robot") as link:
+        joined = link.start()
+        assert (joined.restored, joined.episode, joined.step) == (True, 1, 0)
+        link.send(frame(1, plan=True))
+        assert round(100 * float(collect(link, 1).chunk[0, 0])) == 1
+    assert (tmp_path / "robot" / "link.json").stat().st_mode & 0o077 == 0  # it holds a token
+
+
+def test_without_its_state_a_robot_cannot_take_the_session(hosted: Hosted, tmp_path: Path) -> None:
+    with linked(hosted, tmp_path / "robot") as link, linked(hosted) as other:
+        link.start()
+        with pytest.raises(LinkError, match="is in use"):
+            other.start()
+
+
+def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(hosted: Hosted, tmp_path: Path) -> None:
+    with linked(hosted, tmp_path / "robot") as link:
+        link.start()
+        link.begin(1)
+        link.send(frame(0))
+        wait(lambda: link.waiting == 0)
+        hosted.end()
+        name = link.label(1, "success")
+        assert link.unacknowledged == 1
+    hosted.start()
+    with linked(hosted, tmp_path / "robot") as link:
+        link.start()
+        assert settle_labels(link, 20)
+        assert link.acknowledged == [name]
+    wait(lambda: hosted.done == [name])
+
+
+def test_what_comes_back_for_the_episode_before_is_not_polled(hosted: Hosted) -> None:
+    with linked(hosted) as link:
+        link.start()
+        link.begin(1)
+        link.send(frame(0, plan=True))
+        link.begin(2)
+        link.send(frame(0, write=True, plan=True, episode=2))
+        reply = collect(link, 0)
+        assert reply.episode == 2
+        assert round(100 * float(reply.chunk[0, 0])) == 1
+
+
+def test_a_backlog_beyond_its_bound_loses_the_oldest_frames_and_counts_them(hosted: Hosted) -> None:
+    with linked(hosted, backlog=5) as link:
+        link.start()
+        link.begin(1)
+        hosted.end()
+        wait(lambda: not link.connected)
+        for step in range(12):
+            link.send(frame(step, write=True))
+        assert link._events.counts["frame_lost"] == 7
+        hosted.start()
+        link.send(frame(12, plan=True))
+        assert round(100 * float(collect(link, 12).chunk[0, 0])) in (4, 5)
+
+
+def test_a_refused_observation_comes_back_as_such(hosted: Hosted) -> None:
+    with linked(hosted) as link:
+        link.start()
+        link.begin(1)
+        bad = frame(0, plan=True)
+        bad.seen.images["front"] = np.zeros((9, 9, 3), np.uint8)  # type: ignore[index]  # a dict here
+        link.send(bad)
+        reply = collect(link, 0)
+        assert reply.kind == "refused"
+        assert "expected uint8" in reply.detail
+
+
+def test_no_server_a_wrong_key_and_another_robot_are_said_by_name(tmp_path: Path) -> None:
+    link = Link(LinkOptions("ws://127.0.0.1:9", "arm"), EventLog())
+    with pytest.raises(LinkError, match=r"no server at ws://127\.0\.0\.1:9"):
+        link.start(0.5)
+    host = Hosted(None, api_key="secret")
+    host.start()
+    try:
+        with linked(host) as link, pytest.raises(LinkError, match="--api-key-file"):
+            link.start()
+        with linked(host, api_key="secret") as link, pytest.raises(RobotFileError, match="camera"):
+            join(link, load_robot_file("tabletop"))
+    finally:
+        host.end()
+
+
+def test_a_controller_drives_through_a_link(hosted: Hosted) -> None:
+    from dataclasses import replace
+
+    class Arm:
+        sent = 0
+
+        def connect(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        def observe(self) -> Seen:
+            return frame(0, write=True).seen
+
+        def send(self, command: np.ndarray) -> None:
+            self.sent += 1
+
+    arm, file = Arm(), replace(load_robot_file("tabletop"), cameras=("front",))
+    with linked(hosted) as link:
+        join(link, file)
+        controller = Controller(arm, file, link)
+        controller.begin("touch it", 1)
+        controller.run(lambda now: arm.sent >= 20)
+        assert controller.timing.decisions
