@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from vlamem.policies.lerobot.source import find_checkpoint, is_checkpoint
 from vlamem.policies.protocol import FrozenPolicy
 
 _SHIPPED = {"tiny": ("vlamem.policies.tiny", "tiny.safetensors")}
@@ -40,21 +41,28 @@ def shipped_weights(name: str) -> Path:
 
 
 def find_policy(name: str) -> PolicySource:
-    """Finds a policy without loading it: a shipped one ("tiny"), an expert, a file, or "package.module:FACTORY".
+    """Finds a policy without loading it: a shipped one ("tiny"), an expert, a file, "package.module:FACTORY", or a
+    LeRobot checkpoint (a folder or a hub id, options after a question mark; see vlamem.policies.lerobot).
 
     Raises PolicyError for an unknown name and for weights that are missing.
     """
-    if name in EXPERTS or ":" in name:
+    if name in EXPERTS or (":" in name and not is_checkpoint(name)):
         return PolicySource(name, None, None)
     if name in _SHIPPED:
         path = shipped_weights(name)
         mend = "reinstall vlamem, or train it: vlamem pretrain"
     elif name.endswith(".safetensors"):
         path, mend = Path(name), "expected the path of a weights file"
+    elif is_checkpoint(name):
+        path, mend = find_checkpoint(name).weights, "expected a folder written by lerobot's save_pretrained"
     else:
         known = [*_SHIPPED, *EXPERTS]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(known)} or a .safetensors file"
+        hint = (
+            f"did you mean '{near[0]}'?"
+            if near
+            else f"choose one of {', '.join(known)}, a .safetensors file, or a folder or hub id of LeRobot"
+        )
         raise PolicyError(f"unknown policy '{name}': {hint}")
     if not path.is_file():
         raise PolicyError(f"policy '{name}' has no weights at {path}: {mend}")
@@ -68,6 +76,11 @@ def load_policy(source: PolicySource) -> FrozenPolicy:
     Raises PolicyError when a policy of your own cannot be imported, ModuleNotFoundError without torch, and whatever the
     policy raises for weights of another spec, truncated or changed ones.
     """
+    if source.weights is not None and is_checkpoint(source.name):
+        from vlamem.policies.lerobot.loading import load
+
+        adapted: FrozenPolicy = load(source.name)
+        return adapted
     if source.weights is not None:
         from vlamem.policies.tiny.policy import TinyVLA
 

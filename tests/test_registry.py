@@ -28,7 +28,7 @@ def test_a_damaged_weights_file_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("tinny", "did you mean 'tiny'"),
         ("expret", "did you mean 'expert'"),
-        ("zzz", "or a .safetensors file"),
+        ("zzz", "a .safetensors file, or a folder"),
         ("gone.safetensors", "no weights at gone"),
     ],
 )

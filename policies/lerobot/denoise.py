@@ -1,0 +1,72 @@
+"""Denoising: lerobot's Diffusion policy, its scheduler started at an intermediate step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlamem.policies.lerobot.families import Language, Request, mode_of_step, named_modules
+
+
+def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_steps: int, request: Request) -> Tensor:
+    """The scheduler's loop from noise, or from a noised prior at a later step for rows that are steered.
+
+    Rows without a prior go through exactly the calls that lerobot makes.
+    """
+    scheduler.set_timesteps(num_steps)
+    x, steer = request.noise, request.steer
+    enters = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    if steer is not None:
+        enters = steer.steps(num_steps).clamp(max=num_steps - 1)
+    for step, t in enumerate(scheduler.timesteps):
+        if steer is not None:
+            begins = (enters == step) & (steer.share > 0)
+            if bool(begins.any()):
+                x = mode_of_step(begins, x, scheduler.add_noise(steer.prior, request.noise, t.reshape(1)))
+            if bool((enters > step).all()):
+                continue
+        at = torch.full(x.shape[:1], t, dtype=torch.long, device=x.device)
+        generator = list(request.generators) or None
+        moved = scheduler.step(predict(x, at), t, x, generator=generator).prev_sample
+        x = mode_of_step(enters > step, moved, x)
+    return x
+
+
+class Diffusion:
+    """lerobot's Diffusion policy: DDPM or DDIM over a convolutional network."""
+
+    resizes = False
+
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        self.network = network
+        self.history, self.horizon = int(config.n_obs_steps), int(config.n_action_steps)
+        self.first = self.history - 1
+        self.noise_shape = (int(config.horizon), int(config.action_feature.shape[0]))
+        vision: str | tuple[str, ...] = "diffusion.rgb_encoder"
+        maps: str | tuple[str, ...] = "diffusion.rgb_encoder.backbone"
+        if config.use_separate_rgb_encoder_per_camera:
+            count = len(config.image_features)
+            vision = tuple(f"diffusion.rgb_encoder.{i}" for i in range(count))
+            maps = tuple(f"{path}.backbone" for path in vision)
+        self.taps = named_modules(network, vision=vision, maps=maps)
+        self.language: Language | None = None
+
+    def run(self, request: Request) -> Tensor:
+        """The policy's sampler from the given noise, [B, H, A]; every row draws from its own generator."""
+        model, batch = self.network.diffusion, dict(request.batch)
+        keys = list(self.network.config.image_features)
+        with torch.no_grad():
+            images = [batch[key].unsqueeze(1) if batch[key].ndim == 4 else batch[key] for key in keys]
+            batch["observation.images"] = torch.stack(images, dim=-4)
+            if batch["observation.state"].ndim == 2:
+                batch["observation.state"] = batch["observation.state"].unsqueeze(1)
+            condition = model._prepare_global_conditioning(batch)
+
+            def predict(x: Tensor, t: Tensor) -> Tensor:
+                out: Tensor = model.unet(x, t, global_cond=condition)
+                return out
+
+            actions = denoise(predict, model.noise_scheduler, model.num_inference_steps, request)
+        return actions[:, self.first : self.first + self.horizon]

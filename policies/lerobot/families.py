@@ -1,0 +1,91 @@
+"""What the policy families of lerobot have in common for us: their sampler, opened, and their taps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vlamem.policies.lerobot.steering import Steer
+from vlamem.policies.lerobot.taps import Tap
+
+TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
+
+
+@dataclass(frozen=True)
+class Language:
+    """Where a network is told things.
+
+    Attributes:
+        module: dotted name; its output is what the sentence became, [B, L, C] by token or [B, C].
+        size: C.
+        by_token: whether the output has an axis of tokens.
+    """
+
+    module: str
+    size: int
+    by_token: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a sampler.
+
+    Attributes:
+        batch: the preprocessor's output.
+        noise: [B, *noise_shape], the network's own size.
+        generators: one a row, for samplers that draw again at every step.
+        steer: None for the bare policy.
+        guidance: real-time-chunking arguments of lerobot, e.g. inference_delay and prev_chunk_left_over.
+    """
+
+    batch: dict[str, Any]
+    noise: Tensor
+    generators: Sequence[torch.Generator] = ()
+    steer: Steer | None = None
+    guidance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Family(Protocol):
+    """One kind of network of lerobot.
+
+    Attributes:
+        network: the policy object.
+        horizon: H, steps of a chunk.
+        noise_shape: steps and width of the noise that the network takes.
+        first: step of it at which the chunk begins.
+        history: observations that the network reads.
+        taps: by alias; "vision" is always there.
+        language: None where a sentence cannot be reached.
+        resizes: whether images of any size may be given.
+    """
+
+    network: Any
+    horizon: int
+    noise_shape: tuple[int, int]
+    first: int
+    history: int
+    taps: dict[str, Tap]
+    language: Language | None
+    resizes: bool
+
+    def run(self, request: Request) -> Tensor:
+        """[B, H, A] in the network's units."""
+        ...
+
+
+def named_modules(network: nn.Module, **aliases: str | tuple[str, ...]) -> dict[str, Tap]:
+    """Taps of these modules; raises AttributeError when lerobot has moved one."""
+    taps = {}
+    for name, modules in aliases.items():
+        paths = (modules,) if isinstance(modules, str) else modules
+        for path in paths:
+            network.get_submodule(path)
+        taps[name] = Tap(name, paths)
+    return taps
+
+
+def mode_of_step(carried: Tensor, own: Tensor, prior: Tensor) -> Tensor:
+    """Rows that are carried from `prior`, the others from `own`; [B, H, A]."""
+    return torch.where(carried[:, None, None], prior, own)

@@ -1,0 +1,277 @@
+"""Loads a checkpoint of lerobot through lerobot's own classes, and says clearly what is wrong when it cannot."""
+
+import difflib
+import warnings
+from pathlib import Path
+from typing import Any
+
+from vlamem.policies.lerobot.source import (
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    Checkpoint,
+    CheckpointError,
+    find_checkpoint,
+    read_json,
+)
+from vlamem.policies.spec import OSC_POSE, ActionComponent, ActionSpec
+from vlamem.policies.steering import LOWEST
+
+ACTIONS = {"osc_pose": OSC_POSE}
+"""Action conventions by name; a checkpoint does not say what its actions mean."""
+
+FAMILIES = {
+    "smolvla": ("flow", "EulerFlow", "smolvla"),
+    "pi0": ("flow", "EulerFlow", "pi"),
+    "pi05": ("flow", "EulerFlow", "pi"),
+    "multi_task_dit": ("flow", "DiT", "multi_task_dit"),
+    "diffusion": ("denoise", "Diffusion", "diffusion"),
+    "act": ("direct", "Direct", "dataset"),
+}
+"""Module and class of each type, and lerobot's extra that brings what it needs."""
+
+_FAR = 1e6
+
+
+def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> Any:
+    """The frozen policy in a checkpoint: a LeRobotPolicy.
+
+    Args:
+        name: a folder or hub id, with options as `find_checkpoint` reads them, or a checkpoint found already.
+        actions: what its actions mean; else the option `actions`, else undeclared, which no suite accepts.
+
+    Raises CheckpointError for a hub out of reach, an unknown type, missing or broken files, weights that are not the
+    configuration's, an unknown tap, and actions of another size; ModuleNotFoundError without lerobot.
+    """
+    from vlamem.policies.lerobot.bridge import Bridge, image_keys
+    from vlamem.policies.lerobot.policy import LeRobotPolicy
+    from vlamem.policies.lerobot.taps import parse_tap
+
+    checkpoint = name if isinstance(name, Checkpoint) else find_checkpoint(str(name))
+    options = checkpoint.options
+    kind = _kind(checkpoint)
+    config = _configuration(checkpoint, kind)
+    processors = [_processor_file(checkpoint, file) for file in (PREPROCESSOR, POSTPROCESSOR)]
+    meaning = _meaning(checkpoint, config, actions)
+    images = image_keys(config, checkpoint.cameras)
+    network = _network(checkpoint, config, kind)
+    module, attribute, _ = FAMILIES[kind]
+    import importlib
+
+    family = getattr(importlib.import_module(f"vlamem.policies.lerobot.{module}"), attribute)(network)
+    pre, post = _processors(checkpoint, config, processors)
+    state = config.robot_state_feature
+    bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device)
+    tap = parse_tap(options.get("tap", "vision"), family.taps, network)
+    policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST))
+    sizes = {config.image_features[key].shape[1] for key in images.values()}
+    try:
+        policy.describe(kind, _number(options, "hz", 0.0), meaning, int(min(sizes, default=0)), tuple(images))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"a first pass through '{checkpoint.name}' fails ({_first_line(error)}): are its processors and weights of "
+            "one checkpoint?"
+        ) from error
+    return policy
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    kind = checkpoint.config.get("type")
+    if kind not in FAMILIES:
+        near = difflib.get_close_matches(str(kind), FAMILIES, n=1, cutoff=0.6)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' is of type {kind!r}{hint}: adapters exist for {', '.join(FAMILIES)}; "
+            "any other policy can be given as package.module:FACTORY"
+        )
+    return str(kind)
+
+
+def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
+    import lerobot.policies  # registers the configuration types
+    from lerobot.configs import PreTrainedConfig
+
+    try:
+        config = PreTrainedConfig.from_pretrained(str(checkpoint.folder))
+    except Exception as error:  # draccus raises errors of many types for a field that it does not know
+        raise CheckpointError(
+            f"the configuration of '{checkpoint.name}' is not one of lerobot {lerobot.__version__} "
+            f"({_first_line(error)}): save it again with this version"
+        ) from error
+    if config.action_feature is None:
+        raise CheckpointError(f"the configuration of '{checkpoint.name}' has no 'action' among its output features")
+    if not config.image_features:
+        raise CheckpointError(f"the configuration of '{checkpoint.name}' has no image among its input features")
+    device, backbone = checkpoint.options.get("device"), checkpoint.options.get("backbone")
+    if device:
+        config.device = device
+    if hasattr(config, "pretrained_backbone_weights"):
+        config.pretrained_backbone_weights = None  # the checkpoint has them: nothing to download
+    if backbone:
+        if not Path(backbone).is_dir():
+            raise CheckpointError(f"backbone '{backbone}' is no folder: expected the backbone's files on this machine")
+        fields = [f for f in ("vlm_model_name", "vision_encoder_name", "text_encoder_name") if hasattr(config, f)]
+        if not fields:
+            raise CheckpointError(
+                f"a checkpoint of type '{kind}' has no backbone of its own name: leave the option out"
+            )
+        for name in fields:
+            setattr(config, name, backbone)
+    return config
+
+
+def _processor_file(checkpoint: Checkpoint, file: str) -> dict[str, Any]:
+    path = checkpoint.folder / file
+    mend = (
+        "without it actions would be in wrong units; copy it from the training output, or for a checkpoint older than "
+        "lerobot 0.4 run: python -m lerobot.processor.migrate_policy_normalization --pretrained-path FOLDER"
+    )
+    if not path.is_file():
+        raise CheckpointError(f"'{checkpoint.name}' has no {file} (the processor with its normalisation): {mend}")
+    body = read_json(path)
+    for step in body.get("steps", []):
+        state = step.get("state_file")
+        if state and not (checkpoint.folder / state).is_file():
+            raise CheckpointError(f"'{checkpoint.name}' lacks {state}, which {file} names (normalisation): {mend}")
+    return body
+
+
+def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> ActionSpec:
+    size = int(config.action_feature.shape[0])
+    named = checkpoint.options.get("actions")
+    if given is None and named:
+        if named not in ACTIONS:
+            raise CheckpointError(f"unknown actions '{named}': choose one of {', '.join(ACTIONS)}")
+        given = ACTIONS[named]
+    if given is None:
+        component = ActionComponent("action", size, "undeclared", "undeclared", "undeclared", "undeclared", -_FAR, _FAR)
+        return ActionSpec((component,))
+    if given.size != size:
+        parts = ", ".join(f"{c.name} {c.size}" for c in given.components)
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' gives {size} action entries, these actions have {given.size} ({parts}): "
+            "choose a checkpoint made for this robot"
+        )
+    return given
+
+
+def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
+    from lerobot.policies.factory import get_policy_class
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries announce their own deprecations while loading
+            network = get_policy_class(kind).from_pretrained(str(checkpoint.folder), config=config)
+    except ImportError as error:
+        extra = FAMILIES[kind][2]
+        raise CheckpointError(
+            f"a checkpoint of type '{kind}' needs more of lerobot ({_first_line(error)}): "
+            f"pip install 'lerobot[{extra}]'"
+        ) from error
+    except OSError as error:  # a backbone that is a name on the hub
+        raise CheckpointError(
+            f"'{checkpoint.name}' names a backbone that is not on this machine ({_first_line(error)}): "
+            "give its folder, e.g. ?backbone=FOLDER"
+        ) from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the weights of '{checkpoint.name}' do not fit its configuration ({_first_line(error)}): they are not of "
+            "one checkpoint"
+        ) from error
+    _check_loaded(checkpoint, network)
+    return network.to(config.device).eval().requires_grad_(False)
+
+
+def _check_loaded(checkpoint: Checkpoint, network: Any) -> None:
+    """Raises CheckpointError when the network does not hold the file's numbers: pi0 goes on with random ones."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    own = network.state_dict()
+    try:
+        with safe_open(str(checkpoint.weights), "pt") as file:
+            for name in file.keys():  # noqa: SIM118  # not a dictionary
+                mine = own.get(name, own.get(f"model.{name}"))
+                if mine is None:
+                    continue
+                few = file.get_slice(name)[:1] if file.get_slice(name).get_shape() else file.get_tensor(name)
+                if not torch.equal(few.to(mine.dtype), mine[:1].cpu() if mine.ndim else mine.cpu()):
+                    raise CheckpointError(
+                        f"tensor '{name}' of '{checkpoint.name}' was not loaded: weights and configuration differ, "
+                        "save the checkpoint again"
+                    )
+            stored = set(file.keys())
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
+        ) from error
+    held = {own[name].data_ptr() for name in own if name in stored or name.removeprefix("model.") in stored}
+    lost = [n for n in own if own[n].data_ptr() not in held and own[n].numel()]
+    if lost:
+        raise CheckpointError(
+            f"'{checkpoint.name}' has no tensor for '{lost[0]}' and {len(lost) - 1} more: weights and configuration "
+            "differ, save the checkpoint again"
+        )
+
+
+def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]) -> tuple[Any, Any]:
+    from lerobot.policies.factory import make_pre_post_processors
+
+    tokenizer = checkpoint.options.get("tokenizer", checkpoint.options.get("backbone"))
+    own: dict[str, Any] = {"device_processor": {"device": config.device}}
+    if tokenizer:
+        own["tokenizer_processor"] = {"tokenizer_name": tokenizer}
+    overrides = [
+        {n: v for n, v in own.items() if n in {s.get("registry_name") for s in body.get("steps", [])}} for body in files
+    ]
+    overrides[1].pop("device_processor", None)  # actions come back to the processor
+    try:
+        pre, post = make_pre_post_processors(
+            config,
+            pretrained_path=str(checkpoint.folder),
+            preprocessor_overrides=overrides[0],
+            postprocessor_overrides=overrides[1],
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"a tokenizer that '{checkpoint.name}' names is not on this machine ({_first_line(error)}): give its "
+            "folder, e.g. ?tokenizer=FOLDER"
+        ) from error
+    except (ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the processors of '{checkpoint.name}' cannot be loaded ({_first_line(error)}): save them again with "
+            "this version of lerobot"
+        ) from error
+    _check_sizes(checkpoint, config, pre)
+    return pre, post
+
+
+def _check_sizes(checkpoint: Checkpoint, config: Any, pipeline: Any) -> None:
+    """Raises CheckpointError when the processor normalises actions or states of another size than the network's."""
+    for step in pipeline.steps:
+        for name, tensor in step.state_dict().items():
+            key = name.rpartition(".")[0]
+            feature = {**config.output_features, **config.input_features}.get(key)
+            if feature is None or len(feature.shape) != 1 or tensor.ndim != 1:
+                continue
+            if tensor.shape[0] not in (1, feature.shape[0]):
+                raise CheckpointError(
+                    f"the processor of '{checkpoint.name}' normalises {tensor.shape[0]} entries of '{key}', the "
+                    f"network has {feature.shape[0]}: they are not of one checkpoint"
+                )
+
+
+def _number(options: dict[str, str], name: str, default: float) -> float:
+    try:
+        return float(options.get(name, default))
+    except ValueError as error:
+        raise CheckpointError(f"option {name} is '{options[name]}': expected a number") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

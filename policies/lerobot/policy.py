@@ -1,0 +1,301 @@
+"""A lerobot checkpoint as a frozen policy."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vlamem.memory.proposal import Proposal
+from vlamem.memory.seeding import stream
+from vlamem.policies.lerobot.bridge import STATE, Bridge
+from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
+from vlamem.policies.lerobot.source import CheckpointError
+from vlamem.policies.lerobot.steering import Steer, row_generators, widen
+from vlamem.policies.lerobot.taps import Tap, listening, pool, read
+from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.spec import ActionSpec, PolicySpec
+from vlamem.policies.steering import LOWEST, start_time
+
+KEY_SIZE = 256
+"""Largest retrieval key; features that are wider are projected at random, which keeps angles."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `sample` needs of an observation: itself, and the preprocessor's output."""
+
+    observation: Observation
+    batch: dict[str, Any]
+
+
+class TapEncoding(Encoding):
+    """An encoding whose feature is read when first asked for: without a memory nobody asks, and it costs nothing."""
+
+    def __init__(self, make: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]], context: Inputs) -> None:
+        object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_made", None)
+        object.__setattr__(self, "context", context)
+
+    @property
+    def made(self) -> bool:
+        """Whether the feature is known."""
+        return self._made is not None  # type: ignore[attr-defined]  # set around the dataclass being frozen
+
+    def fill(self, features: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        """Sets z and key, read in a pass that was made anyway."""
+        object.__setattr__(self, "_made", features)
+
+    @property
+    def z(self) -> NDArray[np.float32]:  # type: ignore[override]  # the field, on demand
+        """[B, D]: the tap, pooled, beside the normalised state."""
+        return self._features()[0]
+
+    @property
+    def key(self) -> NDArray[np.float32]:  # type: ignore[override]  # the field, on demand
+        """[B, K], unit length: the tap alone."""
+        return self._features()[1]
+
+    def _features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if not self.made:
+            self.fill(self._make())  # type: ignore[attr-defined]
+        features: tuple[NDArray[np.float32], NDArray[np.float32]] = self._made  # type: ignore[attr-defined]
+        return features
+
+
+@dataclass
+class LeRobotPolicy:
+    """A checkpoint of lerobot; satisfies FrozenPolicy. Load one with `vlamem.policies.lerobot.load`.
+
+    `sample` takes and gives chunks in the environment's units, after the checkpoint's post-processor, and reads
+    proposals in them too. Noise is [B, H, A], or [B, *noise_shape] for the whole of what the network takes.
+
+    Attributes:
+        family: the network with its sampler.
+        bridge: its processors.
+        tap: where z is read.
+        lowest_start: flow time at which a proposed chunk of confidence 1 enters; confidence 0 enters at 1.
+    """
+
+    family: Family
+    bridge: Bridge
+    tap: Tap
+    spec: PolicySpec = field(init=False)
+    lowest_start: float = LOWEST
+
+    def __post_init__(self) -> None:
+        self._contexts: dict[str, NDArray[np.float32]] = {}
+        self._guidance: Mapping[str, Any] = {}
+        self._projection: Tensor | None = None
+        if not 0 <= self.lowest_start < 1:
+            raise CheckpointError(f"lowest_start is {self.lowest_start}: expected 0 or more and less than 1")
+
+    @property
+    def history(self) -> int:
+        """Observations that the network reads at once, this one included."""
+        return self.family.history
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Steps and width of the noise that the network itself takes."""
+        return self.family.noise_shape
+
+    def describe(
+        self, name: str, control_hz: float, action: ActionSpec, image_size: int, cameras: tuple[str, ...]
+    ) -> None:
+        """Runs one pass on a grey image and writes down the sizes that it shows; called once, by `load`."""
+        size = (image_size, image_size)
+        images = {c: np.full((1, *self._size_of(c, size), 3), 127, np.uint8) for c in cameras}
+        obs = Observation(images, np.zeros((1, self.bridge.state_size), np.float32), ("do nothing",))
+        batch = self.bridge.batch(obs)
+        noise = torch.zeros(1, *self.noise_shape, device=self.bridge.device)
+        with torch.no_grad(), listening(self.network, self.tap, leave=False) as heard:
+            chunk = self.family.run(Request(batch, noise, row_generators(noise.cpu().numpy(), self.bridge.device)))
+        expected = (1, self.family.horizon, action.size)
+        if tuple(chunk.shape) != expected:
+            raise CheckpointError(
+                f"'{name}' gives chunks of {list(chunk.shape[1:])} and its configuration says {list(expected[1:])} "
+                "(steps, action entries): configuration and weights are not of one checkpoint"
+            )
+        most = max(len(self.network.config.image_features), 1)
+        if not 1 <= len(heard) <= most:
+            raise CheckpointError(
+                f"tap '{self.tap.name}' speaks {len(heard)} times in a pass, expected 1 to {most}: it is inside the "
+                f"sampler or not used, choose one of {', '.join(self.family.taps)}"
+            )
+        self.tap = replace(self.tap, calls=len(heard))
+        seen = pool(heard, self.tap, 1)
+        width = int(seen.shape[1])
+        if width > KEY_SIZE:
+            drawn = stream(0, "lerobot key", width).standard_normal((width, KEY_SIZE)) / np.sqrt(KEY_SIZE)
+            self._projection = torch.from_numpy(drawn.astype(np.float32)).to(self.bridge.device)
+        language = self.family.language
+        self.spec = PolicySpec(
+            name=f"{name}[{self.tap.name}]",
+            horizon=self.family.horizon,
+            feature_size=width + self.bridge.state_size,
+            key_size=min(width, KEY_SIZE),
+            context_size=language.size if language else 0,
+            control_hz=control_hz,
+            cameras=cameras,
+            image_size=image_size,
+            proprioception_size=self.bridge.state_size,
+            action=action,
+            normaliser=self.bridge.digest,
+        )
+
+    @property
+    def network(self) -> Any:
+        """lerobot's policy object."""
+        return self.family.network
+
+    def encode(self, obs: Observation) -> Encoding:
+        """z and key, read at the tap when they are first asked for; raises ValueError for cameras that do not match."""
+        inputs = Inputs(obs, self.bridge.batch(obs))
+        return TapEncoding(lambda: self._read(inputs), inputs)
+
+    def sample(
+        self, encoding: Encoding, noise: Float[NDArray[Any], "B H A"], proposal: Proposal | None = None
+    ) -> Float[NDArray[Any], "B H A"]:
+        """The chunk that the frozen sampler makes of `noise`, steered where a row's proposal has confidence.
+
+        Raises ValueError for noise or a proposal of another shape.
+        """
+        told: Inputs = encoding.context
+        rows = len(told.observation.instruction)
+        sizes = ((rows, self.spec.horizon, self.spec.action.size), (rows, *self.noise_shape))
+        if noise.shape not in sizes:
+            raise ValueError(f"noise is {list(noise.shape)}, expected {list(sizes[0])} or {list(sizes[1])}")
+        wide = widen(np.asarray(noise, np.float32), self.noise_shape, self.family.first)
+        steer, residual = None, None
+        if proposal is not None:
+            steer, residual = self._steer(proposal, told.observation)
+        device = self.bridge.device
+        x = torch.from_numpy(np.array(wide)).to(device)
+        request = Request(told.batch, x, row_generators(wide, device), steer, self._guidance)
+        wanted = isinstance(encoding, TapEncoding) and not encoding.made and residual is None
+        with torch.no_grad(), self._told(residual, told.batch):
+            if wanted:
+                with listening(self.network, self.tap, leave=False) as heard:
+                    actions = self.family.run(request)
+                if isinstance(encoding, TapEncoding) and len(heard) == self.tap.calls:
+                    encoding.fill(self._features(heard, told.batch))
+            else:
+                actions = self.family.run(request)
+        return self.bridge.unnormalise(actions, told.observation)
+
+    def context_of(self, instruction: list[str]) -> Float[NDArray[Any], "B C"]:
+        """What each sentence becomes in the network: its vector, or the mean over its tokens; [B, 0] without one."""
+        language = self.family.language
+        if language is None:
+            return np.zeros((len(instruction), 0), np.float32)
+        for sentence in dict.fromkeys(instruction):
+            if sentence not in self._contexts:
+                prompt = self.bridge.prompt([sentence])
+                module = self.network.get_submodule(language.module)
+                with torch.no_grad():
+                    if language.by_token:
+                        words = module(prompt[TOKENS]).float()
+                        mask = prompt[MASK].float().unsqueeze(-1)
+                        vector = (words * mask).sum(1) / mask.sum(1).clamp(min=1)
+                    else:
+                        vector = module(prompt[TOKENS], prompt[MASK]).float()
+                self._contexts[sentence] = np.asarray(vector[0].cpu().numpy())
+        return np.stack([self._contexts[s] for s in instruction])
+
+    @contextmanager
+    def guided(self, **guidance: Any) -> Iterator[None]:
+        """Passes lerobot's real-time-chunking arguments to every `sample` inside the block."""
+        kept, self._guidance = self._guidance, guidance
+        try:
+            yield
+        finally:
+            self._guidance = kept
+
+    def _read(self, inputs: Inputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rows = len(inputs.observation.instruction)
+        noise = torch.zeros(rows, *self.noise_shape, device=self.bridge.device)
+        with torch.no_grad():
+            heard = read(self.network, self.tap, lambda: self.family.run(Request(inputs.batch, noise)))
+        return self._features(heard, inputs.batch)
+
+    def _features(self, heard: list[Tensor], batch: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rows = len(batch["task"])
+        seen = pool(heard, self.tap, rows)
+        parts = [seen]
+        if self.bridge.state_size:
+            state = batch[STATE]
+            parts.append((state[:, -1] if state.ndim == 3 else state).float())
+        key = seen if self._projection is None else seen @ self._projection
+        length = key.norm(dim=1, keepdim=True)
+        unit = torch.zeros_like(key)
+        unit[:, 0] = 1.0
+        key = torch.where(length > 1e-12, key / length.clamp(min=1e-12), unit)
+        return torch.cat(parts, 1).cpu().numpy(), key.cpu().numpy()
+
+    def _steer(self, proposal: Proposal, obs: Observation) -> tuple[Steer | None, Tensor | None]:
+        """The prior and the residual on the conditioning of a proposal; None for what no row is to hear."""
+        spec, rows = self.spec, len(obs.instruction)
+        confidence = np.asarray(proposal.confidence, np.float32)
+        if confidence.shape != (rows,):
+            raise ValueError(f"confidence is {list(confidence.shape)}, expected [{rows}]")
+        start = start_time(confidence, self.lowest_start)
+        if not (confidence > 0).any():
+            return None, None
+        device, steer, residual = self.bridge.device, None, None
+        if proposal.chunk is not None:
+            _check("chunk", proposal.chunk, (rows, spec.horizon, spec.action.size))
+            prior = self._placed(self.bridge.normalise(proposal.chunk, obs))
+            steer = Steer(prior, torch.from_numpy(1 - start).to(device), torch.from_numpy(confidence).to(device))
+        if proposal.context is not None and spec.context_size:
+            _check("context", proposal.context, (rows, spec.context_size))
+            residual = torch.from_numpy(confidence[:, None] * np.asarray(proposal.context, np.float32)).to(device)
+        return steer, residual
+
+    def _placed(self, chunk: Tensor) -> Tensor:
+        """[B, *noise_shape]: the chunk where it lies in what is sampled, its ends held, the padding zero."""
+        length, width = self.noise_shape
+        first = self.family.first
+        at = (torch.arange(length) - first).clamp(0, chunk.shape[1] - 1)
+        wide = torch.zeros(len(chunk), length, width, device=chunk.device)
+        wide[:, :, : chunk.shape[2]] = chunk[:, at.to(chunk.device)]
+        return wide
+
+    @contextmanager
+    def _told(self, residual: Tensor | None, batch: dict[str, Any]) -> Iterator[None]:
+        """Adds a residual to what the sentence becomes, in rows where it is not zero, by a hook on that module."""
+        language = self.family.language
+        if residual is None or language is None:
+            yield
+            return
+        heard = residual.abs().amax(1) > 0
+
+        def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            if len(output) != len(residual) or output.ndim != 2 + language.by_token:
+                return output  # other words that go through the same table
+            if not language.by_token:
+                return torch.where(heard[:, None], output + residual.to(output.dtype), output)
+            said = heard[:, None] & batch[MASK].bool()
+            return torch.where(said[:, :, None], output + residual[:, None].to(output.dtype), output)
+
+        handle = self.network.get_submodule(language.module).register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _size_of(self, camera: str, fallback: tuple[int, int]) -> tuple[int, int]:
+        shape = self.network.config.image_features[self.bridge.images[camera]].shape
+        return (int(shape[1]), int(shape[2])) if len(shape) == 3 else fallback
+
+
+def _check(name: str, given: NDArray[Any], expected: tuple[int, ...]) -> None:
+    if np.shape(given) != expected:
+        raise ValueError(f"proposed {name} is {list(np.shape(given))}, expected {list(expected)}")
+    if np.isnan(given).any():
+        raise ValueError(f"proposed {name} has NaN entries: a memory that knows nothing proposes confidence 0")

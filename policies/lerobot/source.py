@@ -1,0 +1,120 @@
+"""Where a LeRobot checkpoint comes from: a folder or a hub id, with options after a question mark."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+PREPROCESSOR = "policy_preprocessor.json"
+POSTPROCESSOR = "policy_postprocessor.json"
+OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_start")
+"""Options of a checkpoint's name; `camera.NAME=OTHER` says besides which of the environment's cameras a key reads."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REACH_SECONDS = 5.0
+_CAMERA = "camera."
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded or used; the message names what was found, what was expected and the mend."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    Attributes:
+        name: as the user gave it, without options.
+        folder: with config.json, model.safetensors and the processors' files.
+        options: see OPTIONS.
+        cameras: the environment's camera by the last part of the policy's image key, where the two differ.
+    """
+
+    name: str
+    folder: Path
+    options: dict[str, str] = field(default_factory=dict)
+    cameras: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json as it is on disk; raises CheckpointError when it is broken."""
+        return read_json(self.folder / CONFIG)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether `name` means a LeRobot checkpoint: a folder, a path that looks like one, or a hub id."""
+    location = name.partition("?")[0]
+    return Path(location).is_dir() or _HUB_ID.fullmatch(location) is not None
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """The checkpoint called `name`: "folder", "org/name" on the hub, either with "?tap=vision&hz=20" and the like.
+
+    A hub checkpoint is taken from the local cache when it is there and downloaded otherwise. Raises CheckpointError
+    for an unknown option, a folder without a checkpoint, and a hub that cannot be reached.
+    """
+    location, _, query = name.partition("?")
+    options, cameras = {}, {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key.startswith(_CAMERA):
+            cameras[key.removeprefix(_CAMERA)] = value
+        elif key in OPTIONS:
+            options[key] = value
+        else:
+            raise CheckpointError(
+                f"unknown option '{key}' in '{name}': choose from {', '.join(OPTIONS)} or {_CAMERA}NAME"
+            )
+    folder = Path(location) if Path(location).is_dir() else _from_hub(location)
+    for file, what in ((CONFIG, "configuration"), (WEIGHTS, "weights")):
+        if not (folder / file).is_file():
+            there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+            raise CheckpointError(
+                f"{location} has no {file} ({what}), only {there}: expected a folder written by lerobot's "
+                "save_pretrained, often named pretrained_model"
+            )
+    return Checkpoint(location, folder, options, cameras)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint; raises CheckpointError when it is broken."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): save or download the checkpoint again") from error
+    if not isinstance(body, dict):
+        raise CheckpointError(f"{path} holds a {type(body).__name__}: save or download the checkpoint again")
+    return body
+
+
+def _from_hub(repo: str) -> Path:
+    """The snapshot of a hub checkpoint, from the cache or downloaded."""
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass  # not in the cache
+    mend = f"copy the checkpoint to this machine and give its folder, e.g. --policy ./{repo.rpartition('/')[2]}"
+    try:
+        HfApi().model_info(repo, timeout=_REACH_SECONDS)  # snapshot_download would retry for minutes
+        return Path(snapshot_download(repo, allow_patterns=wanted))
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no"
+        raise CheckpointError(f"the hub has no checkpoint '{repo}' for you (status {status}): {mend}") from error
+    except (OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        raise CheckpointError(
+            f"'{repo}' is neither a folder here nor in the hub's cache, and the hub cannot be reached "
+            f"({type(error).__name__}): {mend}"
+        ) from error

@@ -1,0 +1,313 @@
+"""policies/lerobot: every family is lerobot's own policy bit for bit, steered by proposals, read at a tap."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+pytest.importorskip("transformers")
+
+import torch
+from lerobot_cases import ACTIONS, FAMILIES, STATE, build, loaded, observation, shrunk_paligemma
+
+from vlamem.memory.proposal import Proposal
+from vlamem.memory.seeding import stream
+from vlamem.policies.conformance import check_policy
+from vlamem.policies.lerobot import LeRobotPolicy
+from vlamem.policies.lerobot.steering import row_generators
+from vlamem.policies.protocol import Observation
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.spec import OSC_POSE
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {family: build(family, root / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def policies(folders: dict[str, Path]) -> dict[str, LeRobotPolicy]:
+    return {family: loaded(folder, family) for family, folder in folders.items()}
+
+
+def lerobots_own(folder: Path, family: str) -> tuple[Any, Any, Any]:
+    """Policy and processors as lerobot's own scripts load them."""
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    config = PreTrainedConfig.from_pretrained(str(folder))
+    with shrunk_paligemma(family) if family.startswith("pi") else nullcontext():
+        policy = get_policy_class(config.type).from_pretrained(str(folder))
+    return policy.eval(), *make_pre_post_processors(policy.config, pretrained_path=str(folder))
+
+
+def raw_batch(obs: Observation, step: int | None = None) -> dict[str, Any]:
+    """What lerobot makes of an environment's observation, before the preprocessor."""
+    at = (lambda x: x) if step is None else (lambda x: x[:, step])
+    images = {
+        f"observation.images.{name}": torch.from_numpy(at(image)).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        for name, image in obs.images.items()
+    }
+    return images | {
+        "observation.state": torch.from_numpy(at(obs.proprioception).copy()),
+        "task": list(obs.instruction),
+    }
+
+
+def wide_noise(policy: LeRobotPolicy, rows: int = 3) -> np.ndarray:
+    return stream(1, "noise").standard_normal((rows, *policy.noise_shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_keeps_the_contract(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+    check_policy(policies[family], observation(), reads_noise=family != "act")
+
+
+@pytest.mark.parametrize("family", ["act", "smolvla", "pi0", "pi05"])
+def test_chunks_are_lerobots_own_bit_for_bit(
+    family: str, folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
+) -> None:
+    policy, obs = policies[family], observation()
+    own, pre, post = lerobots_own(folders[family], family)
+    noise = wide_noise(policy)
+    given = {} if family == "act" else {"noise": torch.from_numpy(noise)}
+    expected = post(own.predict_action_chunk(pre(raw_batch(obs)), **given)).numpy()
+    np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
+
+
+def test_diffusion_reads_two_observations_and_is_lerobots_own_bit_for_bit(
+    folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
+) -> None:
+    policy, obs = policies["diffusion"], observation(history=2)
+    own, pre, post = lerobots_own(folders["diffusion"], "diffusion")
+    noise = wide_noise(policy)
+    own.reset()
+    own.select_action(pre(raw_batch(obs, 0)), noise=torch.zeros(noise.shape))
+    own._queues["action"].clear()  # the second observation is planned from
+    actions = []
+    for _ in range(policy.spec.horizon):
+        actions.append(own.select_action(pre(raw_batch(obs, 1)), noise=torch.from_numpy(noise)))
+    expected = post(torch.stack(actions, 1)).numpy()
+    np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
+
+
+def test_ddpm_draws_from_a_generator_of_each_row_and_is_lerobots_sampler(
+    folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
+) -> None:
+    policy, obs = policies["diffusion_ddpm"], observation(history=2)
+    own, _, post = lerobots_own(folders["diffusion_ddpm"], "diffusion_ddpm")
+    noise = wide_noise(policy)
+    batch = dict(policy.bridge.batch(obs))
+    batch["observation.images"] = torch.stack([batch[k] for k in own.config.image_features], dim=-4)
+    with torch.no_grad():
+        sampled = own.diffusion.conditional_sample(
+            3,
+            global_cond=own.diffusion._prepare_global_conditioning(batch),
+            generator=row_generators(noise, "cpu"),
+            noise=torch.from_numpy(noise),
+        )
+    expected = post(sampled[:, 1:5]).numpy()
+    np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
+
+
+@pytest.mark.parametrize("family", ["dit_flow", "dit_diffusion"])
+def test_multi_task_dit_is_lerobots_own_bit_for_bit(
+    family: str, folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
+) -> None:
+    policy, obs = policies[family], observation()
+    own, pre, post = lerobots_own(folders[family], family)
+    own.reset()
+    torch.manual_seed(5)
+    actions = [own.select_action(pre(raw_batch(obs))) for _ in range(policy.spec.horizon)]
+    torch.manual_seed(5)
+    noise = torch.randn(3, *policy.noise_shape).numpy()
+    expected = post(torch.stack(actions, 1)).numpy()
+    np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trusted_chunk_draws_the_sample_towards_itself(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+    policy, obs = policies[family], observation()
+    spec = policy.spec
+    noise = stream(2, "noise").standard_normal((3, spec.horizon, ACTIONS)).astype(np.float32)
+    chunk = stream(2, "chunk").uniform(-0.5, 0.5, noise.shape).astype(np.float32)
+    bare = policy.sample(policy.encode(obs), noise)
+    apart = []
+    for confidence in (0.0, 0.5, 1.0):
+        steered = policy.sample(policy.encode(obs), noise, Proposal(np.full(3, confidence, np.float32), chunk))
+        apart.append(float(np.abs(steered - chunk).mean()))
+    assert np.array_equal(policy.sample(policy.encode(obs), noise, Proposal(np.zeros(3, np.float32), chunk)), bare)
+    assert apart[2] < min(apart[:2])
+
+
+@pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05"])
+def test_steps_above_the_entry_do_not_call_the_network(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+    policy, obs = policies[family], observation()
+    noise = np.zeros((3, policy.spec.horizon, ACTIONS), np.float32)
+    calls: list[int] = []
+    handle = policy.network.model.action_out_proj.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        counts = {}
+        for confidence in (None, 0.5, 1.0):
+            calls.clear()
+            proposal = None if confidence is None else Proposal(np.full(3, confidence, np.float32), noise)
+            policy.sample(policy.encode(obs), noise, proposal)
+            counts[confidence] = len(calls)
+    finally:
+        handle.remove()
+    assert counts == {None: 10, 0.5: 6, 1.0: 2}
+    assert policy.network.config.rtc_config is None
+    assert policy.network.model.rtc_processor is None
+
+
+def test_real_time_chunking_goes_on_under_a_proposal_to_another_row(
+    folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
+) -> None:
+    from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+    policy, obs = loaded(folders["smolvla"], "smolvla"), observation()
+    policy.network.config.rtc_config = RTCConfig(enabled=True, execution_horizon=4)
+    policy.network.init_rtc_processor()
+    own = policy.network.rtc_processor
+    noise = wide_noise(policy)
+    left = {"inference_delay": 1, "prev_chunk_left_over": torch.ones(3, 6, ACTIONS), "execution_horizon": 4}
+    free = policy.sample(policy.encode(obs), noise)
+    with policy.guided(**left):
+        guided = policy.sample(policy.encode(obs), noise)
+        chunk = np.zeros((3, policy.spec.horizon, ACTIONS), np.float32)
+        mixed = policy.sample(policy.encode(obs), noise, Proposal(np.array([0, 1, 0], np.float32), chunk))
+    assert not np.array_equal(free, guided)
+    np.testing.assert_array_equal(mixed[[0, 2]], guided[[0, 2]])
+    assert not np.array_equal(mixed[1], guided[1])
+    assert policy.network.model.rtc_processor is own
+
+
+@pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05", "dit_flow"])
+def test_a_context_reaches_what_the_network_is_told(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+    policy, obs = policies[family], observation()
+    noise = wide_noise(policy)
+    own, told = policy.context_of(["touch the red block", "touch the blue block"])
+    assert np.abs(own - told).max() > 0
+    residual = np.stack([told - own] * 3)
+    bare = policy.sample(policy.encode(obs), noise)
+    steered = policy.sample(policy.encode(obs), noise, Proposal(np.array([1, 0, 1], np.float32), None, residual))
+    assert not np.array_equal(steered[0], bare[0])
+    np.testing.assert_array_equal(steered[1], bare[1])
+
+
+def test_the_context_of_multi_task_dit_is_exactly_what_another_sentence_does(
+    policies: dict[str, LeRobotPolicy],
+) -> None:
+    policy, obs = policies["dit_flow"], observation(1)
+    noise = wide_noise(policy, 1)
+    other = Observation(obs.images, obs.proprioception, ("push the blue block now",))
+    own, told = policy.context_of([*obs.instruction, *other.instruction])
+    steered = policy.sample(policy.encode(obs), noise, Proposal(np.ones(1, np.float32), None, (told - own)[None]))
+    np.testing.assert_allclose(steered, policy.sample(policy.encode(other), noise), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "behind"),
+    [
+        ("smolvla", "model.vlm_with_expert.vlm.model.text_model.layers.0.mlp"),
+        ("pi0", "model.paligemma_with_expert.paligemma.model.language_model.layers.0.mlp"),
+        ("pi05", "model.paligemma_with_expert.paligemma.model.language_model.layers.0.mlp"),
+        ("diffusion", "diffusion.unet"),
+        ("act", "model.encoder"),
+        ("dit_flow", "noise_predictor"),
+    ],
+)
+def test_a_memory_tick_runs_the_vision_tower_and_nothing_behind_it(
+    family: str, behind: str, policies: dict[str, LeRobotPolicy]
+) -> None:
+    policy, obs = policies[family], observation()
+    calls: list[str] = []
+    watched = [behind, policy.tap.modules[0]]
+    handles = [
+        policy.network.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+        for name in watched
+    ]
+    try:
+        assert policy.encode(obs).z.shape == (3, policy.spec.feature_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert behind not in calls
+    assert calls
+
+
+def test_without_a_memory_no_feature_is_read_and_a_plan_fills_it_on_its_way(
+    policies: dict[str, LeRobotPolicy],
+) -> None:
+    policy, obs = policies["smolvla"], observation()
+    passes: list[int] = []
+    vision = policy.network.get_submodule(policy.tap.modules[0])
+    handle = vision.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        encoding = policy.encode(obs)
+        assert not passes
+        policy.sample(encoding, wide_noise(policy))
+        filled = encoding.z
+        assert len(passes) == 2  # one a camera, in the plan itself
+    finally:
+        handle.remove()
+    np.testing.assert_allclose(filled, policy.encode(obs).z, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "tap", "size"),
+    [
+        ("smolvla", "connector", 2 * 32),
+        ("smolvla", "vision:grid2", 2 * 4 * 32),
+        ("smolvla", "prefix_early:max", 32),
+        ("smolvla", "model.vlm_with_expert.vlm.model.vision_model.encoder.layers.0", 2 * 32),
+        ("act", "encoder", 32),
+        ("diffusion", "maps:grid2", 2 * 2 * 4 * 512),  # two cameras, two observations,
+    ],
+)
+def test_other_taps_give_their_own_features(family: str, tap: str, size: int, folders: dict[str, Path]) -> None:
+    policy = loaded(folders[family], family, f"?tap={tap}")
+    z = policy.encode(observation()).z
+    assert z.shape == (3, size + STATE) == (3, policy.spec.feature_size)
+    assert np.abs(z[0] - z[1])[:size].max() > 0
+    assert policy.spec.fingerprint != loaded(folders[family], family).spec.fingerprint
+
+
+def test_the_registry_and_the_options_lead_to_the_same_checkpoint(folders: dict[str, Path]) -> None:
+    name = f"{folders['act']}?actions=osc_pose&hz=20&camera.agentview=front"
+    source = find_policy(name)
+    assert source.sha256 is not None
+    policy = load_policy(source)
+    assert (policy.spec.action, policy.spec.control_hz) == (OSC_POSE, 20.0)
+    assert policy.spec.cameras == ("front", "wrist")
+    obs = observation()
+    renamed = Observation({"front": obs.images["agentview"], "wrist": obs.images["wrist"]}, *_rest(obs))
+    plain = loaded(folders["act"], "act")
+    noise = wide_noise(plain)
+    np.testing.assert_array_equal(policy.sample(policy.encode(renamed), noise), plain.sample(plain.encode(obs), noise))
+
+
+def _rest(obs: Observation) -> tuple[np.ndarray, tuple[str, ...]]:
+    return obs.proprioception, obs.instruction
+
+
+def test_cameras_that_do_not_match_are_named_on_both_sides(policies: dict[str, LeRobotPolicy]) -> None:
+    obs = observation(cameras=("top", "wrist"))
+    with pytest.raises(
+        ValueError, match=r"reads cameras \['agentview', 'wrist'\], the observation has \['top', 'wrist'\]"
+    ):
+        policies["act"].encode(obs)
+
+
+def test_a_state_or_noise_of_another_size_is_refused(policies: dict[str, LeRobotPolicy]) -> None:
+    obs, policy = observation(), policies["act"]
+    with pytest.raises(ValueError, match=r"proprioception is \[3, 5\], the checkpoint reads \[3, 8\]"):
+        policy.encode(Observation(obs.images, obs.proprioception[:, :5], obs.instruction))
+    with pytest.raises(ValueError, match=r"noise is \[3, 8, 6\]"):
+        policy.sample(policy.encode(obs), np.zeros((3, 8, 6), np.float32))
