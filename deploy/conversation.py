@@ -53,6 +53,8 @@ class Desk:
         self.store, self.labels, self.spool, self.options = store, labels, spool, options
         action = policy.spec.action
         self.action_size = action.size
+        self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in action.components])
+        self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in action.components])
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, name: str | None, token: str | None, connection: Any) -> tuple[Session, str | None, bool]:
@@ -118,6 +120,8 @@ class Desk:
             draw = stream(self.options.seed, "noise", session.name, session.episode, step)
             noise = draw.standard_normal((spec.horizon, spec.action.size), dtype=np.float32)
         decision = await self.batcher.observe(session.row, obs, noise)
+        if decision.chunk is not None:
+            np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
         session.step = step
         if decision.state is not None and self.store is not None and session.record is not None:
             await asyncio.to_thread(self.store.persist, session.record, step, decision.state)
