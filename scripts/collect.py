@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,12 +24,18 @@ example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/fr
 class Args:
     """Options of `vlamem collect`."""
 
+    suite: str
+    """tabletop, or a LIBERO suite: libero_object, libero_spatial, libero_goal, libero_10, libero_90."""
     tasks: tuple[str, ...]
     """Task names, or "skills", "memory", "all"."""
     episodes: int
     """Demonstrations a task."""
     share: tuple[str, ...]
     """Another number for single tasks, e.g. touch=2500 push=1600."""
+    first: int
+    """Number of the first episode (frames only); a second recording of other episodes begins where the first ended."""
+    visit: str | None
+    """Policy that acts for a while in every episode before the expert goes on (frames only); null for none."""
     out: Path
     """Directory to record into."""
     format: Literal["frames", "lerobot"]
@@ -50,11 +57,17 @@ class Args:
     frames: tuple[Path, ...]
     """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
 
+    def __post_init__(self) -> None:
+        if self.suite != "tabletop" and not self.suite.startswith("libero_"):
+            raise ValueError(f"suite '{self.suite}' has no scripted experts to record: choose tabletop or libero_...")
+        if self.suite != "tabletop" and (self.format != "frames" or self.features):
+            raise ValueError(f"suite '{self.suite}' is recorded as frames only: leave out --format and --features")
+
 
 def _episodes(args: Args) -> dict[str, int]:
     from vlamem.sim.suite import load_suite, select_tasks
 
-    suite = load_suite("tabletop")
+    suite = load_suite(args.suite)
     names = [n for n in select_tasks(suite, args.tasks) if suite.tasks[n].kind != "oracle"]
     episodes = dict.fromkeys(names, args.episodes)
     for entry in args.share:
@@ -89,10 +102,17 @@ def main(arguments: list[str]) -> int:
             stride=args.stride,
             idle_stride=args.idle_stride,
             workers=args.workers,
+            first=args.first,
+            visit=args.visit,
             command=shlex.join(["vlamem", "collect", *arguments]),
         )
         try:
-            collect(what, progress)
+            if args.suite == "tabletop":
+                collect(what, progress)
+            else:
+                from vlamem.sim.libero.demonstrations import work
+
+                collect(what, progress, partial(work, suite=args.suite), tuple(episodes))
         except CollectError as error:
             complain("collect", str(error))
             return 1

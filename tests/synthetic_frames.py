@@ -121,6 +121,7 @@ def episode(seed: int, task: int, number: int, rows: int = 8) -> dict[str, np.nd
     arrays["values"][:] = values
     arrays["objects"][:] = objects
     arrays["target"][:] = target
+    arrays["destination"][:] = np.nan
     arrays["episode"][:], arrays["task"][:], arrays["tick"][:] = number, task, np.arange(rows)
     return arrays
 

@@ -6,12 +6,13 @@ import sys
 import numpy as np
 import pytest
 
+from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.tiny.frames import Frames, complete_shards
 from vlamem.sim.tabletop import SUITE
-from vlamem.sim.tabletop.collect import Collection, collect
-from vlamem.sim.tabletop.demonstrations import HORIZON, Disturbance, frames_meta, plan, record
+from vlamem.sim.tabletop.collect import VISITS, Collection, collect
+from vlamem.sim.tabletop.demonstrations import HORIZON, Disturbance, Visitor, frames_meta, plan, record
 from vlamem.sim.tabletop.language import all_goals
-from vlamem.sim.tabletop.leak import probe
+from vlamem.sim.tabletop.leak import feature_of, probe
 
 
 @pytest.fixture
@@ -58,6 +59,7 @@ def test_plan_gives_every_episode_to_one_worker():
     episodes = {"touch": 5, "push": 3}
     given = [list(plan(episodes, w, 2)) for w in range(2)]
     assert sorted(given[0] + given[1]) == sorted((t, e) for t, n in episodes.items() for e in range(n))
+    assert sorted(plan(episodes, 0, 1, first=7)) == sorted((t, 7 + e) for t, n in episodes.items() for e in range(n))
 
 
 def test_recording_with_two_processes_resumes_where_it_stopped(tmp_path):
@@ -84,11 +86,49 @@ def test_meta_indexes_every_goal():
 @pytest.mark.parametrize(("task", "episodes"), [("recall_colour", 60), ("shell_game", 60), ("put_back", 40)])
 def test_nothing_after_the_cue_tells_the_answer(task, episodes):
     made = SUITE.make(task)
-    found = probe(made, episodes)
+    found = probe(made, episodes)["pixels"]
     made.close()
     assert found.p_value > 0.001
     if task == "shell_game":  # the control: the same probe does find the ball while it can be seen
         assert found.cue_accuracy > found.chance + 0.2
+
+
+def test_after_the_cue_of_put_back_everything_is_as_if_the_block_had_come_from_another_pad():
+    made = SUITE.make("put_back")
+    made.render_on_step = False
+    task, seen = made.task, []
+    for answer in range(task.choices):
+        made.reset(options={"episode": 0})
+        task.answer = task.known = answer
+        made.scene.place_block(0, task.blocks[0].colour, task.blocks[0].shape, task.pad_positions[answer])
+        made.scene.settle()
+        while not task.may_act:
+            made.step(made.expert_action())
+        seen.append(made.observe())
+    made.close()
+    for other in seen[1:]:
+        np.testing.assert_allclose(other["proprioception"], seen[0]["proprioception"], atol=1e-4)
+        for camera in ("agentview", "wrist"):
+            apart = np.abs(other[camera].astype(int) - seen[0][camera].astype(int))
+            assert apart.max() <= 1, camera
+
+
+def test_a_probe_of_the_frozen_feature_finds_the_lamp_while_it_is_lit_and_not_afterwards():
+    made = SUITE.make("recall_colour")
+    found = probe(made, 60, looks={"z": feature_of(load_policy(find_policy("tiny")))})["z"]
+    made.close()
+    assert found.cue_accuracy > 0.9
+    assert found.p_value > 0.001
+
+
+def test_the_expert_goes_on_from_where_a_visiting_policy_led(env):
+    visitor = Visitor(load_policy(find_policy("tiny")))
+    frames = record(env, 4, disturbance=VISITS, visitor=visitor)
+    assert frames is not None
+    assert not frames["chunk_valid"].all()
+    again = record(env, 4, disturbance=VISITS, visitor=visitor)
+    for name, column in frames.items():
+        np.testing.assert_array_equal(column, again[name], err_msg=name)
 
 
 READ_BACK = """

@@ -144,18 +144,26 @@ def test_a_memory_sentence_carries_no_target_and_the_oracle_one_does(frames: Pat
     assert batch.target.isnan().any(1).tolist() == is_asking
 
 
-def test_a_named_object_is_where_the_frame_says(frames: Path) -> None:
+def test_named_objects_are_where_the_frame_says(frames: Path) -> None:
     source = batches(frames, word_dropout=0.0)
     rows = source.rows[:64]
     batch = source.of_rows(rows, np.random.default_rng(0))
-    meta = source.frames.meta
+    meta, scale = source.frames.meta, Normaliser().label_scale
     tokeniser = Tokeniser.of(sentences_of(source.frames))
-    for row, sentence, position in zip(rows, batch.named.tolist(), batch.named_position, strict=True):
-        words = [tokeniser.words[w - 2] for w in batch.words[sentence].tolist() if w]
-        colour, shape = meta.colours.index(words[-2]), meta.shapes.index(words[-1])
+
+    def where(row: int, colour: str, shape: str) -> np.ndarray:
         objects = source.frames.columns["objects"][row]
-        found = objects[(objects[:, 0] == colour) & (objects[:, 1] == shape)]
-        np.testing.assert_allclose(position * Normaliser().label_scale, found[0, 2:], atol=1e-6)
+        fits = (objects[:, 0] == meta.colours.index(colour)) & (objects[:, 1] == meta.shapes.index(shape))
+        return np.asarray(objects[fits][0, 2:])
+
+    for i, row in enumerate(np.tile(rows, 2)):
+        words = [tokeniser.words[w - 2] for w in batch.words[batch.named[i]].tolist() if w]
+        things = [(words[n - 1], word) for n, word in enumerate(words) if word in meta.shapes]
+        assert len(things) == (1 if i < len(rows) else 2)
+        positions = (batch.named_position[i] * scale, batch.named_destination[i] * scale)
+        for thing, position in zip(things, positions, strict=False):
+            np.testing.assert_allclose(position, where(row, *thing), atol=1e-6)
+        assert bool(batch.named_destination[i].isnan().all()) == (i < len(rows))
 
 
 def test_held_out_wordings_are_not_in_the_vocabulary_and_dropout_teaches_unknown_words(frames: Path) -> None:

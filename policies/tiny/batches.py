@@ -19,6 +19,7 @@ from vlamem.policies.tiny.model import patches
 from vlamem.policies.tiny.normaliser import Normaliser
 
 NAMING = ("touch {}", "pick up {}", "push {}", "find {}")
+MOVING = ("put {} on {}", "pick up {} and place it on {}", "move {} to {}", "bring {} to {}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class BatchOptions:
         shift: largest random shift of an image in pixels.
         word_dropout: share of words that read as unknown.
         references: named objects per frame, each an extra sentence whose object's position is supervised.
+        pairs: extra sentences per frame that bring one named object to another; both positions are supervised, so that
+            the two colours of a sentence are told apart.
         balance: 0 draws every task equally often, 1 as often as it was recorded.
         task_weights: factors on the share of tasks, by name; 1 for the rest.
     """
@@ -38,13 +41,14 @@ class BatchOptions:
     shift: int = 2
     word_dropout: float = 0.08
     references: int = 1
+    pairs: int = 1
     balance: float = 0.5
     task_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of B frames; R = B * references named objects; sentences are given once each and indexed.
+    """Tensors of B frames; R = B * (references + pairs) extra sentences; sentences are given once each and indexed.
 
     Positions are in units of the normaliser's label_scale; nan and -1 mark what is not to be trained on.
     """
@@ -56,8 +60,10 @@ class Batch:
     words: Tensor
     goal: Tensor
     target: Tensor
+    destination: Tensor
     named: Tensor
     named_position: Tensor
+    named_destination: Tensor
     categories: Tensor
     values: Tensor
 
@@ -103,8 +109,11 @@ class Batches:
         self._share = np.array(share) / np.sum(share)
         goals = [g.held_out if held_out_wording and g.held_out else g.paraphrases for g in frames.meta.goals]
         named = [[n.format(p) for p in phrases for n in NAMING] for _, _, phrases in frames.meta.references]
+        phrases = [p for _, _, p in frames.meta.references]
+        moves = [[m.format(a, b) for a in one for b in other for m in MOVING] for one in phrases for other in phrases]
         self._goals, self._named = _ragged(goals, 0), _ragged(named, sum(map(len, goals)))
-        self._words = tokeniser([s for group in [*goals, *named] for s in group])
+        self._moves = _ragged(moves, sum(map(len, [*goals, *named])))
+        self._words = tokeniser([s for group in [*goals, *named, *moves] for s in group])
         self._colour = np.array([c for c, _, _ in frames.meta.references], np.float32)
         self._shape = np.array([s for _, s, _ in frames.meta.references], np.float32)
 
@@ -123,8 +132,10 @@ class Batches:
         oracle = (rng.random(n) < 0.5) & (goals[:, 1] >= 0)
         only = goals[:, 1] < 0
         sentence = self._draw(self._goals, np.where(oracle, goals[:, 1], goals[:, 0]), rng)
-        target = np.where((oracle | only)[:, None], columns["target"][rows], np.nan)
-        named, position = self._name_objects(columns["objects"][rows], rng)
+        told = (oracle | only)[:, None]
+        target = np.where(told, columns["target"][rows], np.nan)
+        destination = np.where(told, columns["destination"][rows], np.nan)
+        named, position, goal_position = self._name_objects(columns["objects"][rows], rng)
         used, index = np.unique(np.concatenate([sentence, named]), return_inverse=True)
         words = self._words[used]
         if self._training and self.options.word_dropout:
@@ -139,8 +150,10 @@ class Batches:
             words=torch.from_numpy(words),
             goal=torch.from_numpy(index[:n]),
             target=torch.from_numpy((target / scale).astype(np.float32)),
+            destination=torch.from_numpy((destination / scale).astype(np.float32)),
             named=torch.from_numpy(index[n:]),
             named_position=torch.from_numpy((position / scale).astype(np.float32)),
+            named_destination=torch.from_numpy((goal_position / scale).astype(np.float32)),
             categories=torch.from_numpy(columns["categories"][rows].astype(np.int64)),
             values=torch.from_numpy((columns["values"][rows] / scale).astype(np.float32)),
         )
@@ -193,24 +206,34 @@ class Batches:
 
     def _name_objects(
         self, objects: NDArray[np.float32], rng: np.random.Generator
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Sentence number and position [m] of random objects that one noun phrase singles out; nan where none does."""
-        n, per = len(objects), self.options.references
-        sentence, position = np.zeros((per, n), np.int64), np.full((per, n, 3), np.nan, np.float32)
-        if not len(self._colour):
-            return sentence.reshape(-1), position.reshape(-1, 3)
-        colour, shape = objects[:, None, :, 0], objects[:, None, :, 1]
-        fits = (colour >= 0) & ((colour == self._colour[:, None]) | (self._colour[:, None] < 0))
-        fits &= (shape == self._shape[:, None]) | (self._shape[:, None] < 0)
-        unique = fits.sum(2) == 1
-        slot = fits.argmax(2)
-        for i in range(per):
-            chosen = np.argmax(rng.random(unique.shape) * unique, 1)
-            found = unique[np.arange(n), chosen]
-            where = objects[np.arange(n), slot[np.arange(n), chosen], 2:]
-            position[i] = np.where(found[:, None], where, np.nan)
-            sentence[i] = self._draw(self._named, chosen, rng)
-        return sentence.reshape(-1), position.reshape(-1, 3)
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Sentence numbers, positions and destinations [m] of random objects that one noun phrase singles out.
+
+        The first `references` sentences a frame name one object, the next `pairs` two; nan where there is none.
+        """
+        n, single = len(objects), self.options.references
+        sentences = single + self.options.pairs
+        sentence = np.zeros((sentences, n), np.int64)
+        position, destination = np.full((2, sentences, n, 3), np.nan, np.float32)
+        if len(self._colour):
+            colour, shape = objects[:, None, :, 0], objects[:, None, :, 1]
+            fits = (colour >= 0) & ((colour == self._colour[:, None]) | (self._colour[:, None] < 0))
+            fits &= (shape == self._shape[:, None]) | (self._shape[:, None] < 0)
+            unique = fits.sum(2) == 1
+            slot = fits.argmax(2)
+            each = np.arange(n)
+            alike = ((colour >= 0) & (colour == self._colour[:, None])).sum(2) > 1
+            wanted = unique * (1.0 + 2.0 * (alike & (self._shape >= 0)))  # its shape alone tells it from another thing
+            for i in range(sentences):
+                chosen, other = np.argsort(-rng.random(unique.shape) * wanted, 1)[:, :2].T
+                first, second = unique[each, chosen], unique[each, other] & unique[each, chosen]
+                position[i] = np.where(first[:, None], objects[each, slot[each, chosen], 2:], np.nan)
+                if i < single:
+                    sentence[i] = self._draw(self._named, chosen, rng)
+                    continue
+                destination[i] = np.where(second[:, None], objects[each, slot[each, other], 2:], np.nan)
+                sentence[i] = self._draw(self._moves, chosen * len(self._colour) + other, rng)
+        return sentence.reshape(-1), position.reshape(-1, 3), destination.reshape(-1, 3)
 
     @staticmethod
     def _draw(
@@ -223,7 +246,8 @@ class Batches:
 def sentences_of(frames: Frames) -> list[str]:
     """Every sentence that training may use; held-out wordings are not among them."""
     goals = [s for g in frames.meta.goals for s in g.paraphrases]
-    return goals + [n.format(p) for _, _, phrases in frames.meta.references for p in phrases for n in NAMING]
+    phrases = [p for _, _, group in frames.meta.references for p in group]
+    return [*goals, *(n.format(p) for p in phrases for n in NAMING), *(m.format(p, p) for p in phrases for m in MOVING)]
 
 
 def _ragged(groups: list[tuple[str, ...]] | list[list[str]], start: int) -> NDArray[np.int64]:

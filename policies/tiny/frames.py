@@ -15,6 +15,7 @@ ignore it and the next writer replaces it. Episodes never span shards, so that `
 | values           | float32 [N, n]          | privileged positions [m] or shares 0..1, nan to ignore |
 | objects          | float32 [N, 8, 5]       | colour id, shape id, x, y, z [m]; colour id -1 for an empty slot |
 | target           | float32 [N, 3]          | position that the goal refers to now [m], nan for none |
+| destination      | float32 [N, 3]          | where the goal's thing is to be brought in the end [m], nan for nowhere |
 | episode, tick, task | int32, int32, int16 [N] | where the frame is from; task is an index into tasks |
 """
 
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OBJECT_SLOTS = 8
 _DONE = "done"
 _META = "meta.json"
@@ -65,7 +66,7 @@ class FramesMeta:
         categories: name and cardinality of each privileged category.
         values: name of each privileged value.
         colours, shapes: names of the ids in the objects column.
-        references: colour id, shape id and noun phrases ("the red cube") that refer to such an object.
+        references: colour id, shape id and noun phrases ("the red cube") that refer to such an object; -1 is any.
         image_size, horizon, action_size, proprioception_size: S, H, A, P.
         cameras: names of the image columns.
         spec: free text that identifies the action convention; directories of different specs do not mix.
@@ -137,6 +138,7 @@ class FramesMeta:
             "values": (np.float32, (len(self.values),)),
             "objects": (np.float32, (OBJECT_SLOTS, 5)),
             "target": (np.float32, (3,)),
+            "destination": (np.float32, (3,)),
             "episode": (np.int32, ()),
             "tick": (np.int32, ()),
             "task": (np.int16, ()),

@@ -18,9 +18,9 @@ class LossOptions:
         draws: (t, noise) draws per frame; they share the cost of the trunks.
         flow: flow matching.
         category, value: privileged labels read linearly from z.
-        target: position that the goal refers to, read from the condition.
-        named: position of an object that an extra sentence names, read the same way.
-        place: both positions again, read from the places that language looks at alone.
+        target: position that the goal refers to, and the destination of what it moves, read from the condition.
+        named: positions of the one or two objects that an extra sentence names, read the same way.
+        place: all these positions again, read from the places that language looks at alone.
         jitter: largest relative change of an image's channels and, halved, of its brightness.
         context_noise: deviation of the noise on the instruction's vector, so that an inexact residual is taken well.
     """
@@ -69,16 +69,17 @@ def losses(
         "flow": _flow(network, batch, condition, options.draws, generator),
         "category": _categories(network.categories(z).float(), batch.categories, network.config.categories),
         "value": _distance(network.values(z).float()[:, : batch.values.shape[1]], batch.values),
-        "target": _distance(network.target(condition).float(), batch.target),
-        "place": _distance(network.place(places).float(), batch.target),
+        "target": _two(network.target(condition).float(), batch.target, batch.destination),
+        "place": _two(network.place(places).float(), batch.target, batch.destination),
     }
     if rows := len(batch.chunk):
         per = len(batch.named) // rows
         again = [(k.repeat(per, 1, 1), v.repeat(per, 1, 1)) for k, v in seen] if per > 1 else seen
         proprioception = batch.proprioception.repeat(per, 1)
         condition, places = network.reader(vectors[batch.named], again, z.repeat(per, 1), proprioception)
-        terms["named"] = _distance(network.target(condition).float(), batch.named_position)
-        terms["place"] = terms["place"] + _distance(network.place(places).float(), batch.named_position)
+        wanted = batch.named_position, batch.named_destination
+        terms["named"] = _two(network.target(condition).float(), *wanted)
+        terms["place"] = terms["place"] + _two(network.place(places).float(), *wanted)
     weighted = [getattr(options, name) * term for name, term in terms.items()]
     return {**terms, "total": torch.stack(weighted).sum()}
 
@@ -104,6 +105,11 @@ def _categories(logits: Tensor, labels: Tensor, cardinalities: tuple[int, ...]) 
             total = total + F.cross_entropy(logits[known, start : start + cardinality], labels[known, i])
         start += cardinality
     return total
+
+
+def _two(predicted: Tensor, target: Tensor, destination: Tensor) -> Tensor:
+    """Distances of predicted [B, 6] to both positions; each is a mean over its own known rows."""
+    return _distance(predicted[:, :3], target) + _distance(predicted[:, 3:], destination)
 
 
 def _distance(predicted: Tensor, wanted: Tensor) -> Tensor:

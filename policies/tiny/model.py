@@ -35,6 +35,7 @@ class ModelConfig:
         squeeze: channels that each spatial token brings to z.
         feature: D, size of the memory feature z.
         context: C, size of the instruction's vector.
+        sentence_layers: layers of self-attention over the words.
         key: K, size of the retrieval key.
         hidden: width of the conditioning and of the flow head.
         flow_blocks: residual blocks of the flow head.
@@ -57,6 +58,7 @@ class ModelConfig:
     squeeze: int = 12
     feature: int = 256
     context: int = 128
+    sentence_layers: int = 2
     key: int = 64
     hidden: int = 256
     flow_blocks: int = 3
@@ -101,33 +103,58 @@ class Trunk(nn.Module):
         return normed
 
 
+class WordLayer(nn.Module):
+    """One layer of self-attention over the words of a sentence."""
+
+    def __init__(self, size: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.qkv = nn.Linear(size, 3 * size)
+        self.mix = nn.Linear(size, size)
+        self.mlp = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
+
+    def forward(self, x: Float[Tensor, "B length context"], real: Tensor) -> Float[Tensor, "B length context"]:
+        b, n, c = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        # spelled out: on a CPU the backward pass of torch's fused attention takes ten times longer for short sentences
+        scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(c // self.heads)
+        weights = torch.softmax(scores.masked_fill(~real[:, None, None, :], -torch.inf), -1)
+        mixed = weights.to(v.dtype) @ v
+        x = x + self.mix(mixed.transpose(1, 2).reshape(b, n, c))
+        layer: Tensor = x + self.mlp(self.norm2(x))
+        return layer
+
+
 class InstructionEncoder(nn.Module):
-    """Word numbers to one context vector: embeddings, one layer of self-attention, mean over the words."""
+    """Word numbers to one context vector: embeddings, self-attention, and four learned looks at the words.
+
+    A mean over the words loses which of two colours belongs to which of two things; a look picks out words.
+    """
+
+    looks = 4
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c = config.context
-        self.heads = 4
         self.word = nn.Embedding(config.vocabulary, c)
         self.place = nn.Parameter(0.1 * torch.randn(config.sentence_length, c))
-        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(c), nn.LayerNorm(c), nn.LayerNorm(c, elementwise_affine=False)
-        self.qkv = nn.Linear(c, 3 * c)
-        self.mix = nn.Linear(c, c)
-        self.mlp = nn.Sequential(nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
-        self.out = nn.Linear(c, c)
+        self.layers = nn.ModuleList(WordLayer(c) for _ in range(config.sentence_layers))
+        self.norm, self.norm_out = nn.LayerNorm(c), nn.LayerNorm(c, elementwise_affine=False)
+        self.look = nn.Linear(c, self.looks)
+        self.out = nn.Linear(self.looks * c, c)
 
     def forward(self, words: Int64[Tensor, "B length"]) -> Float[Tensor, "B context"]:
         real = words != PAD
         longest = int(real.sum(1).max())
         words, real = words[:, :longest], real[:, :longest]
         x = self.word(words) + self.place[:longest]
-        b, n, c = x.shape
-        q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None, :])
-        x = x + self.mix(mixed.transpose(1, 2).reshape(b, n, c))
-        x = x + self.mlp(self.norm2(x))
-        mean = (x * real[..., None]).sum(1) / real.sum(1, keepdim=True)
-        context: Tensor = self.norm3(self.out(mean))
+        for layer in self.layers:
+            x = layer(x, real)
+        x = self.norm(x)
+        looks = self.look(x).float().masked_fill(~real[..., None], -torch.inf)
+        seen = torch.softmax(looks, 1).to(x.dtype).transpose(1, 2) @ x
+        context: Tensor = self.norm_out(self.out(seen.flatten(1)))
         return context
 
 
@@ -229,8 +256,8 @@ class TinyNetwork(nn.Module):
         self.flow = FlowHead(config)
         self.categories = nn.Linear(config.feature, max(1, sum(config.categories)))
         self.values = nn.Linear(config.feature, max(1, config.values))
-        self.target = nn.Linear(config.hidden, 3)
-        self.place = nn.Linear(2 * config.queries * len(config.cameras), 3)
+        self.target = nn.Linear(config.hidden, 6)
+        self.place = nn.Linear(2 * config.queries * len(config.cameras), 6)
         self.register_buffer("key_mean", torch.zeros(config.feature))
         self.register_buffer("key_projection", torch.eye(config.feature)[:, : config.key].clone())
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack this keyword alone

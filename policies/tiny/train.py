@@ -223,7 +223,7 @@ def _start_heads_at_means(run: _Run, training: Batches) -> None:
     """Position heads begin at the mean label, so that no training time goes into finding the table."""
     columns, rows, scale = training.frames.columns, training.rows, training.normaliser.label_scale
     targets = columns["target"][rows]
-    targets = targets[~np.isnan(targets).any(1)]
+    targets = np.tile(targets[~np.isnan(targets).any(1)], 2)
     for network in (run.network, run.average):
         with torch.no_grad():
             if len(targets):

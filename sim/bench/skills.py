@@ -8,31 +8,24 @@ memory; the scripted experts, knowing and guessing; and the probe for leaks afte
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vlamem.policies.registry import find_policy, load_policy
+from vlamem.sim.bench.skills_notes import NOTES
 from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.recording import EpisodeRecord
 from vlamem.sim.results import Figure, write_result_page
 from vlamem.sim.rollout import RolloutEnd, rollout
 from vlamem.sim.statistics import wilson95
-from vlamem.sim.suite import load_suite
+from vlamem.sim.suite import load_suite, select_tasks
 
-NOTES = """
-## What falls short, and what was tried
+if TYPE_CHECKING:
+    from vlamem.sim.tabletop.leak import ProbeResult
 
-**place_pad** is at the level of choosing one of its two pads at random. In the episodes that were looked at the policy
-takes the right block and goes to the other pad, in training wordings as in held-out ones (4 of 12), so that it is not
-the wording. The sentence has two colour words, and in training the position that it refers to was the block's
-throughout. Where only one colour is said (put_back_told) the pad is found. Training on for 13 minutes with the
-destination as that position once the block is lifted, and place_pad four times as often, did not mend it (7 of 20) and
-cost put_back_told (14 of 20 from 20 of 20): those weights are not shipped.
+    Probes = Mapping[str, Mapping[str, ProbeResult]]
 
-**push** goes for the other block in an episode where both have one colour and differ in shape, five pixels wide; the
-other failures were not looked into. Three times as many push frames in the same 13 minutes changed nothing (14 of 20).
-"""
 PROBED = ("recall_colour", "latest_wins", "sequence", "shell_game", "count_press", "put_back")
 
 
@@ -67,31 +60,28 @@ ARMS = (
 
 @dataclass(frozen=True)
 class SkillsBench:
-    """Options of the bench.
-
-    Attributes:
-        policy: as in `--policy`.
-        episodes: per task and arm.
-        expert_episodes: per task for the scripted experts.
-        probe_episodes: per task for the probe.
-        out: run folders.
-        results: where the page goes.
-        workers: processes.
-        execute: actions of each chunk carried out before the next plan.
-        seed: of the policy's noise.
-        command: written into the page.
-    """
+    """Options of `vlamem bench skills`."""
 
     policy: str
+    """tiny (shipped) or a .safetensors file."""
+    tasks: tuple[str, ...]
+    """Tasks of the page: names, skills, memory, oracle, all."""
     episodes: int
+    """Episodes per task and arm."""
     expert_episodes: int
+    """Episodes per task of the scripted experts."""
     probe_episodes: int
+    """Episodes per task for the probe."""
     out: Path
+    """Run folders of the arms; a stopped bench goes on."""
     results: Path
+    """Folder of the page."""
     workers: int
+    """Processes."""
     execute: int
+    """Actions of each chunk carried out before the next plan."""
     seed: int
-    command: str
+    """Seed of the policy's noise."""
 
 
 class BenchStoppedError(RuntimeError):
@@ -100,18 +90,20 @@ class BenchStoppedError(RuntimeError):
 
 def run(
     options: SkillsBench,
+    command: str,
     begin: Callable[[str, int, int], None],
     progress: Callable[[EpisodeRecord], None],
 ) -> tuple[Path, Path]:
-    """Plays every arm (resumable) and writes the page; returns its two files.
+    """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
 
     Raises BenchStoppedError when interrupted, and what `rollout` raises.
     """
     ends: dict[str, dict[str, Any]] = {}
+    chosen = select_tasks(load_suite("tabletop"), options.tasks)
     for arm in ARMS:
         config = RolloutConfig(
             suite="tabletop",
-            tasks=arm.tasks,
+            tasks=tuple(t for t in select_tasks(load_suite("tabletop"), arm.tasks) if t in chosen),
             policy=arm.policy or options.policy,
             memory="none",
             episodes=options.expert_episodes if arm.policy else options.episodes,
@@ -136,19 +128,20 @@ def run(
         if end.results is None:
             raise BenchStoppedError(f"stopped in arm '{arm.name}': {end.done} of {end.planned} episodes are kept")
         ends[arm.name] = end.results
-    probes = _probes(options, begin)
-    return _write(options, ends, probes)
+    probes = _probes(options, [task for task in PROBED if task in chosen], begin)
+    return _write(options, command, ends, probes)
 
 
-def _probes(options: SkillsBench, begin: Callable[[str, int, int], None]) -> dict[str, Any]:
+def _probes(options: SkillsBench, tasks: list[str], begin: Callable[[str, int, int], None]) -> "Probes":
     from vlamem.sim.tabletop import SUITE
-    from vlamem.sim.tabletop.leak import probe
+    from vlamem.sim.tabletop.leak import feature_of, pixels, probe
 
+    looks = {"pixels": pixels, "z": feature_of(load_policy(find_policy(options.policy)))}
     found = {}
-    for i, task in enumerate(PROBED):
-        begin(f"probe {task}", i, len(PROBED))
+    for i, task in enumerate(tasks):
+        begin(f"probe {task}", i, len(tasks))
         env = SUITE.make(task)
-        found[task] = probe(env, options.probe_episodes)
+        found[task] = probe(env, options.probe_episodes, looks=looks)
         env.close()
     return found
 
@@ -165,7 +158,12 @@ def _mean(rates: Mapping[str, tuple[int, int]]) -> Figure:
     return Figure(float(np.mean([s / m for s, m in rates.values()])), n, wilson95(successes, n))
 
 
-def _write(options: SkillsBench, ends: Mapping[str, Mapping[str, Any]], probes: Mapping[str, Any]) -> tuple[Path, Path]:
+def _write(
+    options: SkillsBench,
+    command: str,
+    ends: Mapping[str, Mapping[str, Any]],
+    probes: "Probes",
+) -> tuple[Path, Path]:
     tasks = load_suite("tabletop").tasks
     by_arm = {name: _rates(results) for name, results in ends.items()}
     skills = {t: r for t, r in by_arm["test"].items() if tasks[t].kind == "skill"}
@@ -188,8 +186,8 @@ def _write(options: SkillsBench, ends: Mapping[str, Mapping[str, Any]], probes: 
         "novel_oracle_success": _mean(novel["oracle"]),
         "memory_alone_minus_chance_points": _points(float(np.mean(list(above.values()))), alone, mean_chance),
         "probe_minus_chance_points": Figure(
-            100 * float(np.mean([p.accuracy - p.chance for p in probes.values()])),
-            sum(p.n for p in probes.values()),
+            100 * float(np.mean([p.accuracy - p.chance for looks in probes.values() for p in looks.values()])),
+            sum(p.n for looks in probes.values() for p in looks.values()),
             None,
         ),
         "weights_mb": Figure(source.weights.stat().st_size / 1e6 if source.weights else 0.0, None, None),
@@ -199,7 +197,7 @@ def _write(options: SkillsBench, ends: Mapping[str, Mapping[str, Any]], probes: 
     }
     header = {"weights": source.sha256, "pretrain": policy.header["command"], "data": policy.header["data"]}
     page = _page(by_arm, probes, policy.header) + (NOTES if options.policy == "tiny" else "")
-    return write_result_page("skills", options.command, figures, page, options.results, header)
+    return write_result_page("skills", command, figures, page, options.results, header)
 
 
 def _points(above: float, pooled: Figure, chance: float) -> Figure:
@@ -245,16 +243,19 @@ def _page(by_arm: Mapping[str, Any], probes: Mapping[str, Any], header: Mapping[
         lines.append(f"| {task} | {info.remember} | {100 * info.chance:.0f} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "A linear probe on both images and the proprioception at the go signal, 10-fold; `during the cue` is the",
-        "control that the probe finds an answer that can be seen.",
+        "Linear probes for the answer, 10-fold: on the pixels of both images with the proprioception, and on the",
+        "frozen policy's feature z, at the go signal. Chance and p come from 999 shuffles of the answers. `while it",
+        "shows` is the control that the probe finds an answer that can be seen; how often a lamp blinked no single",
+        "frame shows.",
         "",
-        "| task | n | after the cue | chance | during the cue | p (after the cue) |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| task | probe | n | after the cue | chance | while it shows | p (after the cue) |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {t} | {p.n} | {100 * p.accuracy:.0f} | {100 * p.chance:.0f} | {100 * p.cue_accuracy:.0f} "
-        f"| {p.p_value:.2f} |"
-        for t, p in probes.items()
+        f"| {t} | {name} | {p.n} | {100 * p.accuracy:.0f} | {100 * p.chance:.0f} | {control} | {p.p_value:.3f} |"
+        for t, looks in probes.items()
+        for name, p in looks.items()
+        for control in ["-" if p.cue_accuracy is None else f"{100 * p.cue_accuracy:.0f}"]
     ]
     data = header["data"]
     lines += [

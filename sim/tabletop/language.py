@@ -145,10 +145,11 @@ REFERENCE_SHAPES = (*SHAPES, "pad", "cup", "bowl", "button", "square")
 
 
 def references() -> list[tuple[int, int, list[str]]]:
-    """(colour id, shape id, noun phrases) of everything that a sentence can refer to."""
+    """(colour id, shape id, noun phrases) of everything that a sentence can refer to; shape id -1 is any shape."""
     rows: list[tuple[int, int, list[str]]] = []
     for c, colour in enumerate(COLOURS):
-        rows += [(c, s, [f"the {colour} {shape}", f"the {colour} block"]) for s, shape in enumerate(SHAPES)]
+        rows += [(c, s, [f"the {colour} {shape}"]) for s, shape in enumerate(SHAPES)]
+        rows.append((c, -1, [f"the {colour} block"]))  # told apart by its colour alone
         rows.append((c, REFERENCE_SHAPES.index("pad"), [f"the {colour} pad"]))
     cup = REFERENCE_SHAPES.index("cup")
     rows += [(REFERENCE_COLOURS.index(p), cup, [f"the {p} cup"]) for p in PLACES]

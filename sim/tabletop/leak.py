@@ -1,11 +1,14 @@
-"""Whether anything that a policy sees after the cue tells what must be remembered: a linear probe, with a control."""
+"""Whether anything that a policy sees after the cue tells what must be remembered: linear probes, with a control."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
+from vlamem.memory.seeding import stream
+from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.sim.tabletop.env import TabletopEnv
 from vlamem.sim.tabletop.memory_tasks import RecallColour
 from vlamem.sim.tabletop.memory_tasks_objects import CountPress, PutBack, ShellGame
@@ -14,6 +17,9 @@ from vlamem.sim.tabletop.task import Task
 
 _POOL = 4
 _FOLDS = 10
+_SHUFFLES = 999
+Look = Callable[[Mapping[str, Any]], Float[np.ndarray, "features"]]
+"""Makes the features that a probe reads out of an observation of the environment."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,15 @@ class ProbeResult:
 
     Attributes:
         accuracy: on frames after the cue, cross-validated.
-        cue_accuracy: the same probe on frames during the cue: the control that it can find an answer.
-        chance: share of the commonest answer.
+        cue_accuracy: the same probe on frames that show the answer: the control that it can find one. None where no
+            single frame does.
+        chance: mean accuracy of the same probe on shuffled answers.
         n: episodes.
-        p_value: of an accuracy this high by chance (one-sided binomial).
+        p_value: share of the shuffles that do as well, one-sided (permutation test).
     """
 
     accuracy: float
-    cue_accuracy: float
+    cue_accuracy: float | None
     chance: float
     n: int
     p_value: float
@@ -44,55 +51,84 @@ def answer_of(task: Task) -> int:
     raise ValueError(f"task {task.name} has no answer to probe for: it is a skill")
 
 
-def probe(env: TabletopEnv, episodes: int, first: int = 0) -> ProbeResult:
-    """Plays `episodes` with the expert up to the go signal and probes images and proprioception for the answer.
+def pixels(seen: Mapping[str, Any]) -> Float[np.ndarray, "features"]:
+    """Both images averaged over squares of 4 x 4 pixels, and the proprioception."""
+    parts = []
+    for camera in CAMERAS:
+        size = len(seen[camera]) // _POOL
+        cut = seen[camera][: size * _POOL, : size * _POOL]
+        parts.append(cut.reshape(size, _POOL, size, _POOL, 3).mean((1, 3)).ravel() / 255)
+    return np.asarray(np.concatenate([*parts, seen["proprioception"]]), np.float64)
 
-    Frames are taken in the middle of the cue and when the go signal has just come, both cameras, averaged over
-    squares of 4 x 4 pixels.
+
+def feature_of(policy: FrozenPolicy) -> Look:
+    """The memory feature z that the frozen policy makes of the same images and proprioception."""
+
+    def look(seen: Mapping[str, Any]) -> Float[np.ndarray, "features"]:
+        images = {name: seen[name][None] for name in policy.spec.cameras}
+        z = policy.encode(Observation(images, seen["proprioception"][None], (seen["instruction"],))).z[0]
+        return np.asarray(z, np.float64)
+
+    return look
+
+
+def probe(
+    env: TabletopEnv, episodes: int, first: int = 0, looks: Mapping[str, Look] | None = None
+) -> dict[str, ProbeResult]:
+    """Plays `episodes` with the expert up to the go signal and probes for the answer, once for each of `looks`.
+
+    Frames are taken when the answer can be seen and when the go signal has just come. `looks` is {"pixels": pixels}
+    unless given.
     """
-    during, after, answers = [], [], []
+    looks = looks or {"pixels": pixels}
+    during: dict[str, list[np.ndarray]] = {name: [] for name in looks}
+    after: dict[str, list[np.ndarray]] = {name: [] for name in looks}
+    answers = []
     env.render_on_step = False
     for episode in range(first, first + episodes):
         env.reset(options={"episode": episode})
         task = env.task
         answers.append(answer_of(task))
-        cue = None
+        shown = None
         while task.status == "running" and not getattr(task, "may_act", True):
             env.step(env.expert_action())
-            if task.now == _cue_tick(task):
-                cue = _features(env)
-        during.append(cue if cue is not None else _features(env))
-        after.append(_features(env))
+            if shown is None and _shows(task):
+                shown = env.observe()
+        last = env.observe()
+        for name, look in looks.items():
+            after[name].append(look(last))
+            if shown is not None:
+                during[name].append(look(shown))
     y = np.array(answers)
-    accuracy, hits = _cross_validated(np.stack(after), y)
-    cue_accuracy, _ = _cross_validated(np.stack(during), y)
-    chance = float(np.bincount(y).max() / len(y))
-    p_value = float(stats.binomtest(hits, len(y), chance, alternative="greater").pvalue)
-    return ProbeResult(accuracy, cue_accuracy, chance, len(y), p_value)
+    found = {}
+    for name in looks:
+        accuracy, chance, p_value = _cross_validated(np.stack(after[name]), y, episodes)
+        control = None
+        if len(during[name]) == len(y):
+            control, *_ = _cross_validated(np.stack(during[name]), y, episodes)
+        found[name] = ProbeResult(accuracy, control, chance, len(y), p_value)
+    return found
 
 
-def _cue_tick(task: Task) -> int:
-    return 1 if isinstance(task, PutBack) else 11
+def _shows(task: Task) -> bool:
+    """Whether the answer can be seen in the frame of this moment."""
+    if isinstance(task, RecallColour):
+        return task.lamp == task.blocks[task.answer].colour
+    return not isinstance(task, CountPress) and task.now == (1 if isinstance(task, PutBack) else 11)
 
 
-def _features(env: TabletopEnv) -> Float[np.ndarray, "d"]:
-    seen = env.observe()
-    size = env.image_size // _POOL
-    pooled = [
-        seen[c][: size * _POOL, : size * _POOL].reshape(size, _POOL, size, _POOL, 3).mean((1, 3)).ravel() / 255
-        for c in CAMERAS
-    ]
-    return np.asarray(np.concatenate([*pooled, seen["proprioception"]]), np.float64)
-
-
-def _cross_validated(x: Float[np.ndarray, "n d"], y: Int[np.ndarray, "n"]) -> tuple[float, int]:
-    """Accuracy and number right of ridge regression on one-hot answers, over folds."""
+def _cross_validated(x: Float[np.ndarray, "n d"], y: Int[np.ndarray, "n"], seed: int) -> tuple[float, float, float]:
+    """Accuracy of ridge regression on one-hot answers over folds, its mean on shuffled answers, and the p value."""
     x = (x - x.mean(0)) / (x.std(0) + 1e-3)
-    targets = np.eye(int(y.max()) + 1)[y]
-    hits = 0
+    rng = stream(seed, "shuffled answers")
+    labels = np.stack([y, *(rng.permutation(y) for _ in range(_SHUFFLES))], 1)
+    hits = np.zeros(labels.shape[1])
     for fold in range(_FOLDS):
         test = np.arange(len(y)) % _FOLDS == fold
         kernel = x[~test] @ x[~test].T
-        weights = np.linalg.solve(kernel + 0.03 * np.trace(kernel) / len(kernel) * np.eye(len(kernel)), targets[~test])
-        hits += int(((x[test] @ x[~test].T @ weights).argmax(1) == y[test]).sum())
-    return hits / len(y), hits
+        ridge = 0.03 * np.trace(kernel) / len(kernel) * np.eye(len(kernel))
+        smooth = np.linalg.solve(kernel + ridge, x[~test] @ x[test].T).T
+        scores = np.stack([smooth @ (labels[~test] == c) for c in range(int(y.max()) + 1)])
+        hits += (scores.argmax(0) == labels[test]).sum(0)
+    at_least = int((hits[1:] >= hits[0]).sum())
+    return float(hits[0]) / len(y), float(hits[1:].mean()) / len(y), (1 + at_least) / (1 + _SHUFFLES)

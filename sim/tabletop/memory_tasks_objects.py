@@ -176,8 +176,18 @@ class CountPress(MemoryTask):
         self.known = 1 + int(rng.integers(self.choices))
 
 
+_PARKED = 0.03
+"""Distance from where it waits at which the hand is taken to be back [m]."""
+_RETURN_TICKS = 60
+"""Control steps after which the delay begins though the hand is not back."""
+
+
 class PutBack(MemoryTask):
-    """Take the block from one of four pads to the square in the middle; at the signal, return it to its pad."""
+    """Take the block from one of four pads to the square in the middle; at the signal, return it to its pad.
+
+    The cue ends when the hand is back where it waits: arm and block are then set to positions that have nothing to do
+    with the way they came, which would else show by a millimetre.
+    """
 
     name = "put_back"
     remember = "which pad the block came from"
@@ -186,7 +196,7 @@ class PutBack(MemoryTask):
         super().__init__(choices, delay, go_signal)
         if choices > N_PADS:
             raise ValueError(f"put_back: choices {choices} is more than the {N_PADS} pads")
-        self.longest = 280 + delay
+        self.longest = 300 + delay
 
     @property
     def chance(self) -> float:
@@ -209,6 +219,7 @@ class PutBack(MemoryTask):
         scene.move_body("zone", position)
         scene.tint("zone_square", (0.93, 0.93, 0.93))
         self.places = {"square": position}
+        self._put_down: int | None = None
         self._moved: int | None = None
         self._rest = rng.uniform(-0.006, 0.006, 2)
         self.begin(0)
@@ -219,9 +230,13 @@ class PutBack(MemoryTask):
         free = "block0" not in scene.touched()
         if self._moved is None:
             on_square = np.linalg.norm(at[:2] - self.square) < 0.04 and at[2] < BLOCK_HALF + 0.015
-            if on_square and free and scene.hand[2] > 0.12:
-                self._moved = self.now
-                self._forget_the_way(scene)
+            if self._put_down is None and on_square and free and scene.hand[2] > 0.12:
+                self._put_down = self.now
+            if self._put_down is not None:
+                back = bool(np.linalg.norm(scene.hand - HOME) < _PARKED)
+                if back or self.now >= self._put_down + _RETURN_TICKS:
+                    self._moved = self.now
+                    self._forget_the_way(scene, back)
             self.may_act = False
             return
         self.may_act = self.now >= self._moved + self.delay
@@ -230,10 +245,12 @@ class PutBack(MemoryTask):
         if self.may_act and free and away.min() < 0.04 and at[2] < BLOCK_HALF + 0.015:
             self.status = "success" if int(away.argmin()) == self.answer else "failure"
 
-    def _forget_the_way(self, scene: "Scene") -> None:
-        """Centres the block on the square: how it lies there would tell from where it was brought."""
+    def _forget_the_way(self, scene: "Scene", back: bool) -> None:
+        """Centres the block on the square, and parks the arm where it began if it is back there."""
         block = self.blocks[0]
         scene.place_block(0, block.colour, block.shape, self.square + self._rest)
+        if back:
+            scene.park()
 
     def goal(self, told: bool) -> Goal:
         return Goal.of("put_back_told", pad=self.pads[self.answer]) if told else Goal(self.name)
@@ -242,10 +259,13 @@ class PutBack(MemoryTask):
         there = self.pad_positions[self.answer] if self.may_act else self.square
         return np.array([*there, 0.0])
 
+    def destination(self, scene: "Scene") -> Float[np.ndarray, "3"]:
+        return np.array([*self.pad_positions[self.answer], 0.0])
+
     def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         if self.may_act:
             return motion.pick_and_place(scene, 0, self.pad_positions[self.known], BLOCK_HALF)
-        if self._moved is not None:
+        if self._put_down is not None:
             return motion.wait(scene, HOME, motion.OPEN)
         return motion.pick_and_place(scene, 0, self.square, BLOCK_HALF)
 

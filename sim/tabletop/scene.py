@@ -164,18 +164,23 @@ class Scene:
         self._on_table = [False] * N_BLOCKS
         mujoco.mj_resetData(self.model, self.data)
         self._env._reset_internal()
-        joints = self.robot.init_qpos + rng.uniform(-0.02, 0.02, 7)
-        self.robot.set_robot_joint_positions(joints)
-        mujoco.mj_forward(self.model, self.data)
-        controller = self.robot.controller
-        controller.update(force=True)
-        controller.update_initial_joints(joints)
-        controller.reset_goal()
+        self._start = self.robot.init_qpos + rng.uniform(-0.02, 0.02, 7)
+        self.park()
         self.robot.gripper.current_action = np.zeros(2)
         for i in range(N_BLOCKS):
             self._switch_block(i, None, None)
         self.set_light("lamp", None)
         self.set_light("go", None)
+
+    def park(self) -> None:
+        """Sets the arm to the joint positions that the episode began with, at rest; the fingers stay as they are."""
+        self.robot.set_robot_joint_positions(self._start)
+        self.data.qvel[self.robot._ref_joint_vel_indexes] = 0
+        mujoco.mj_forward(self.model, self.data)
+        controller = self.robot.controller
+        controller.update(force=True)
+        controller.update_initial_joints(self._start)
+        controller.reset_goal()
 
     def _switch_block(self, i: int, colour: str | None, shape: str | None) -> None:
         for name, geom in zip(SHAPES, self._block_geoms[i], strict=True):

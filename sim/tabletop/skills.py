@@ -129,6 +129,9 @@ class Push(Skill):
     def goal(self, told: bool) -> Goal:
         return Goal.of("push", thing=self.thing)
 
+    def destination(self, scene: "Scene") -> Float[np.ndarray, "3"]:
+        return np.array([*self.square, 0.0])
+
     def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.push(scene, self.aim, self.square)
 
@@ -157,6 +160,9 @@ class _Place(Skill):
         """The block, and once it is lifted the place that it goes to."""
         block = scene.block(self.aim)
         return np.array([*self.there, 0.0]) if block[2] > _LIFTED else block
+
+    def destination(self, scene: "Scene") -> Float[np.ndarray, "3"]:
+        return np.array([*self.there, 0.0])
 
     def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
         return motion.pick_and_place(scene, self.aim, self.there, self.drop)

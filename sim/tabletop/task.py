@@ -104,6 +104,10 @@ class Task(ABC):
         """Where the thing is that the (oracle) sentence refers to now."""
         return None
 
+    def destination(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
+        """Where the (oracle) sentence's thing is to be brought in the end, told from the first frame on."""
+        return None
+
     # What they share ----------------------------------------------------------------------------------------------
 
     def reset(self, scene: "Scene", rng: np.random.Generator, novel: bool | None = None) -> None:
