@@ -9,8 +9,11 @@ BENCHES = {
     "skills": "what the frozen policy does alone on the tabletop suite",
     "synthetic": "AURA-Mem and its controls on synthetic streams",
     "kernels": "latency, throughput and bytes of the memory update",
+    "deploy": "a server and a robot as two processes, quiet and under faults",
     "endurance": "bytes that a durable memory writes",
     "deployment": "hundreds of trials under a local shift, with a success memory that fills",
+    "libero-experts": "which LIBERO tasks the scripted experts solve",
+    "throughput": "episodes an hour beside lerobot-eval, and where the time goes",
 }
 """One line for each module bench_NAME of this folder."""
 

@@ -16,7 +16,14 @@ RenderProfile = Literal["fast", "faithful"]
 KINDS: dict[str, Kind] = {"skills": "skill", "memory": "memory", "oracle": "oracle"}
 """Names that stand for all tasks of a kind."""
 
-_SUITES = {"tabletop": "vlamem.sim.tabletop:SUITE"}
+_SUITES = {
+    "tabletop": "vlamem.sim.tabletop:SUITE",
+    "libero_spatial": "vlamem.sim.libero:LIBERO_SPATIAL",
+    "libero_object": "vlamem.sim.libero:LIBERO_OBJECT",
+    "libero_goal": "vlamem.sim.libero:LIBERO_GOAL",
+    "libero_10": "vlamem.sim.libero:LIBERO_10",
+    "libero_90": "vlamem.sim.libero:LIBERO_90",
+}
 
 
 class SuiteError(ValueError):

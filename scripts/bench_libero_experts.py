@@ -1,0 +1,61 @@
+"""Which LIBERO tasks the scripted experts solve, from the benchmark's stored initial states; writes
+docs/results/libero_experts.md and libero_experts.json. Resumable; nothing is rendered.
+
+Example: vlamem bench libero-experts --suites libero_object --episodes 10 --workers 2
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vlamem.scripts.config import complain, load_config
+
+
+@dataclass(frozen=True)
+class Args:
+    """Options of `vlamem bench libero-experts`."""
+
+    suites: tuple[str, ...]
+    """LIBERO suites."""
+    episodes: int
+    """Initial states of each task, from the first on."""
+    out: Path
+    """Run folders of the suites; a stopped bench goes on."""
+    results: Path
+    """Folder of the page."""
+    workers: int
+    """Processes."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the verb; 0 when the page is written, 1 when stopped."""
+    from vlamem.sim.bench.libero_experts import BenchStoppedError, run
+    from vlamem.sim.plan import RolloutConfig
+    from vlamem.sim.recording import EpisodeRecord
+
+    args = load_config(Args, "bench_libero_experts", arguments, __doc__ or "")
+    command = shlex.join(["vlamem", "bench", "libero-experts", *arguments])
+    configs = []
+    for suite in args.suites:
+        words = ["--suite", suite, "--tasks", "all", "--policy", "expert", "--episodes", str(args.episodes)]
+        words += ["--workers", str(args.workers), "--out", str(args.out / suite)]
+        configs.append(load_config(RolloutConfig, "rollout", words, ""))
+    with tqdm(unit="episode") as bar:
+
+        def begin(title: str, done: int, planned: int) -> None:
+            bar.reset(planned)
+            bar.set_description(title)
+            bar.update(done)
+
+        def progress(record: EpisodeRecord) -> None:
+            bar.update()
+
+        try:
+            page, twin = run(configs, command, args.results, begin, progress)
+        except BenchStoppedError as error:
+            complain("bench libero-experts", f"{error}; the same command continues")
+            return 1
+    print(f"{page}\n{twin}")
+    return 0
