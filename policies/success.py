@@ -12,7 +12,7 @@ from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.spec import ActionComponent, PolicySpec
 
-TABLETOP_SCALE = (0.03, 0.03, 0.03, 0.3, 0.3, 0.3, 0.3, 0.02)
+TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
 _KINDS: dict[str, PartKind] = {
     "xyz": "linear",

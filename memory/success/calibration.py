@@ -19,6 +19,7 @@ from vlamem.memory.success.metric import Metric, similarity
 
 _BINS = 60
 _FEWEST = 50
+_FEWEST_ABOVE = 20
 _WEIGHTS = (0.0, 0.25, 1.0, 4.0)
 _PAIRS_AT_ONCE = 4096
 
@@ -112,7 +113,7 @@ def calibrate(
                 tuple(int(n) for n in np.histogram(clipped[alike], edges)[0]),
                 tuple(int(n) for n in np.histogram(clipped[~alike], edges)[0]),
             )
-            score = coverage if got >= precision else got - 1.0
+            score = coverage + (int((s >= threshold).sum()) >= _FEWEST_ABOVE)
             if best is None or score > best[0]:
                 best = score, found
     assert best is not None
@@ -140,12 +141,16 @@ def _pairs(
 def _threshold(s: Float[np.ndarray, "M"], alike: Bool[np.ndarray, "M"], precision: float) -> tuple[float, float, float]:
     """The lowest threshold with at least `precision` of the pairs above it alike, that precision, and the coverage.
 
-    Where none reaches it: the one of highest precision with enough pairs above it.
+    Where none reaches it: the highest similarity of any unlike pair, above which nothing unlike was seen.
     """
     order = np.argsort(-s, kind="stable")
     above = np.cumsum(alike[order])
     share = above / np.arange(1, len(s) + 1)
-    enough = np.arange(len(s)) >= min(_FEWEST, len(s)) - 1
+    enough = np.arange(len(s)) >= min(_FEWEST_ABOVE, len(s)) - 1
     good = np.flatnonzero((share >= precision) & enough)
-    at = int(good[-1]) if len(good) else int(np.argmax(np.where(enough, share, -1.0)))
-    return float(min(s[order[at]], 1.0)), float(share[at]), float(above[at] / alike.sum())
+    if len(good):
+        at = int(good[-1])
+        return float(min(s[order[at]], 1.0)), float(share[at]), float(above[at] / alike.sum())
+    strict = float(s[~alike].max())
+    beyond = int((s[alike] > strict).sum())
+    return min(float(np.nextafter(strict, np.inf)), 1.0), float(beyond > 0), float(beyond / alike.sum())

@@ -170,13 +170,18 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
 def calibrate_threshold(
     peaks: Float[np.ndarray, "N"], outcomes: Bool[np.ndarray, "N"], wanted: float
 ) -> tuple[float, float, float]:
-    """Threshold on an episode's highest progress, with its precision and recall on these episodes."""
+    """Threshold on an episode's highest progress, with its precision and recall on these episodes.
+
+    It stands half-way between the lowest peak that is accepted and the next one below, so that neither is at its edge.
+    """
     order = np.argsort(-peaks, kind="stable")
     hits = np.cumsum(outcomes[order])
     precision = hits / np.arange(1, len(peaks) + 1)
     good = np.flatnonzero(precision >= wanted)
     at = int(good[-1]) if len(good) else int(np.argmax(precision))
-    return float(peaks[order[at]]), float(precision[at]), float(hits[at] / max(1, outcomes.sum()))
+    below = peaks[order[at + 1]] if at + 1 < len(peaks) else 0.0
+    threshold = 0.5 * float(peaks[order[at]] + below)
+    return threshold, float(precision[at]), float(hits[at] / max(1, outcomes.sum()))
 
 
 def _fit(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "N"], options: CriticOptions, fold: int) -> dict[str, Any]:

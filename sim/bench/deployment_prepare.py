@@ -1,7 +1,7 @@
 """Before a deployment: the policy alone on initial states of the training split, to calibrate threshold and critic.
 
 Half of the episodes are recorded without a shift and half spread over the conditions of the bench; the trials that are
-compared later begin in states of the test split.
+compared later begin in states of the test split. Each state is played twice, as states come again in a deployment.
 """
 
 import json
@@ -81,14 +81,15 @@ def _record(
     task: str, conditions: Sequence[Condition], episodes: int, env: ShiftedEnv, kit: Kit, record: Path, report: Report
 ) -> None:
     shifts = [Shift(), *(c.shift for c in conditions)]
-    every = [0] * (episodes // 2) + [1 + i % max(1, len(conditions)) for i in range(episodes - episodes // 2)]
+    half = episodes // 2
+    every = [0] * half + [1 + (i // 2) % max(1, len(conditions)) for i in range(episodes - half)]
     arrays: dict[str, np.ndarray] = {}
     heads = []
     for i, which in enumerate(every):
         if env.shift != shifts[which]:
             env.change(shifts[which])
         noise = stream(kit.seed, "prepare", task, i)
-        outcome, trace = play_trial(env, kit, MAIN[0], None, i, noise, f"prepare-{i}", split="train")
+        outcome, trace = play_trial(env, kit, MAIN[0], None, i // 2, noise, f"prepare-{i}", split="train")
         heads.append({"success": outcome.success, "instruction": trace.instruction})
         arrays |= _arrays(i, trace, outcome.success, kit)
         if (i + 1) % 10 == 0:
