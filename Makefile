@@ -16,8 +16,9 @@ setup:
 rollout: setup
 	$(PY) -m vlamem rollout --suite tabletop --tasks skills --policy tiny --episodes 20 --workers 2 --video 2 --out "$(OUT)"
 
+# one process a core, one thread each
 test: setup
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(PY) -m ruff check .
@@ -33,7 +34,7 @@ typing: setup
 # versions move here and nowhere else
 requirements: setup
 	$(PY) -m uv pip compile requirements/bootstrap.in --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/bootstrap.txt
-	$(PY) -m uv pip compile pyproject.toml --extra torch --extra sim --extra lerobot --extra export --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
+	$(PY) -m uv pip compile pyproject.toml --only-binary :all: --extra torch --extra sim --extra lerobot --extra export --extra success --extra serve --extra robot --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
 	$(PY) -m uv pip compile pyproject.toml --constraints requirements/dev.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/core.txt
 
 clean:
