@@ -1,5 +1,6 @@
 """Tiny checkpoints of lerobot's own classes with random weights, saved the way lerobot saves them."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from vlamem.memory.seeding import stream
 from vlamem.policies.protocol import Observation
 
 ACTIONS, STATE, SIZE = 7, 8, 64
+PLUGINS = tuple(sorted((Path(__file__).parents[1] / "plugins").glob("lerobot_*_vlamem")))
+sys.path[:0] = [str(plugin) for plugin in PLUGINS]  # they are distributions of their own, installed or not
 FAMILIES = ("act", "diffusion", "diffusion_ddpm", "smolvla", "pi0", "pi05", "dit_flow", "dit_diffusion")
 _WORDS = (
     "<pad> <unk> <image> <fake_token_around_image> <global-img> <end_of_utterance> <bos> touch push place the red "

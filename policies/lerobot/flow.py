@@ -144,7 +144,7 @@ class _SteeredField:
         carried = self._calls // self._every < self._carried
         self._calls += 1
         if bool(carried.all()):
-            return self._along
+            return torch.as_tensor(self._along)
         return mode_of_step(carried, self._field(x, t, conditioning_vec=conditioning_vec), self._along)
 
 

@@ -52,12 +52,12 @@ class TapEncoding(Encoding):
         object.__setattr__(self, "_made", features)
 
     @property
-    def z(self) -> NDArray[np.float32]:  # type: ignore[override]  # the field, on demand
+    def z(self) -> NDArray[np.float32]:
         """[B, D]: the tap, pooled, beside the normalised state."""
         return self._features()[0]
 
     @property
-    def key(self) -> NDArray[np.float32]:  # type: ignore[override]  # the field, on demand
+    def key(self) -> NDArray[np.float32]:
         """[B, K], unit length: the tap alone."""
         return self._features()[1]
 

@@ -1,0 +1,57 @@
+"""Options of `--policy.type=vlamem`."""
+
+from dataclasses import dataclass, field
+
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+
+@PreTrainedConfig.register_subclass("vlamem")
+@dataclass
+class VlamemConfig(PreTrainedConfig):
+    """A frozen policy and what remembers for it."""
+
+    inner: str = ""
+    """The frozen policy: a folder or hub id of lerobot with options after a question mark, or tiny."""
+    aura: str | None = None
+    """Weights of a recurrent memory, written by vlamem train-gate, or shipped for the one of tiny."""
+    success: str | None = None
+    """File of a success memory."""
+    way: str | None = None
+    """How the recurrent memory speaks: context, chunk or both; context where it has one when not given."""
+    abstain_below: float = 0.5
+    """Confidence under which the memory is not heard, 0 to 1."""
+    n_action_steps: int | None = None
+    """Actions carried out of each chunk; the frozen policy's own number when not given."""
+    rtc_config: RTCConfig | None = None
+    """Real-time chunking of the frozen policy; set by lerobot-rollout."""
+    n_obs_steps: int = 1
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=dict)
+
+    @property
+    def observation_delta_indices(self) -> None:
+        """Nothing is trained here."""
+        return None
+
+    @property
+    def action_delta_indices(self) -> None:
+        """Nothing is trained here."""
+        return None
+
+    @property
+    def reward_delta_indices(self) -> None:
+        """Nothing is trained here."""
+        return None
+
+    def get_optimizer_preset(self) -> None:  # type: ignore[override]  # nothing is trained
+        """Raises: the policy is frozen."""
+        raise NotImplementedError("a vlamem policy is frozen; its memory is trained by 'vlamem train-gate'")
+
+    def get_scheduler_preset(self) -> None:
+        """No schedule: the policy is frozen."""
+        return None
+
+    def validate_features(self) -> None:
+        """Raises ValueError without an inner policy."""
+        if not self.inner:
+            raise ValueError("no frozen policy is given: add --policy.inner=FOLDER (a lerobot checkpoint), or tiny")

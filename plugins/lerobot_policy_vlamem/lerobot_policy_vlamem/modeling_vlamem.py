@@ -1,0 +1,265 @@
+"""A frozen policy with memory behind lerobot's policy interface."""
+
+import shutil
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.pretrained import PreTrainedPolicy
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
+from vlamem.policies.lerobot import LeRobotPolicy
+from vlamem.policies.lerobot.bridge import camera_of
+from vlamem.policies.lerobot.watch import WATCH, Watched
+from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
+from vlamem.policies.protocol import Observation
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.speak import SpeakOptions
+from vlamem.policies.voices import AuraVoice, Voice, identity
+
+_STATE, _IMAGE = "observation.state", "observation.image"
+_AURA = "aura.safetensors"
+
+
+class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes have no types here
+    """Sees every observation, plans when its queue of actions is empty.
+
+    Without a memory it is the frozen policy itself: for a checkpoint of lerobot, its own `select_action` between its
+    own processors. Rows of a vectorised environment have memories of their own.
+    """
+
+    config_class = VlamemConfig
+    name = "vlamem"
+
+    def __init__(self, config: VlamemConfig, **kwargs: Any) -> None:
+        """Raises ValueError, WeightsError or CheckpointError for an inner policy or memory that cannot be used."""
+        super().__init__(config)
+        config.validate_features()
+        source = find_policy(config.inner)
+        self.frozen = load_policy(source)
+        self._theirs = self.frozen if isinstance(self.frozen, LeRobotPolicy) else None
+        if self._theirs is not None:
+            self.network = self._theirs.network
+        self._voice: Voice | None = None
+        if config.aura is not None:
+            path = SHIPPED_GATE if config.aura == "shipped" else Path(config.aura)
+            self._voice = AuraVoice.load(path, identity(self.frozen, source.sha256))
+        self._success = None
+        if config.success is not None:
+            from vlamem.policies.success import open_success
+
+            self._success = open_success(config.success, self.frozen, source.sha256)
+        way: Any = config.way or self._default_way()  # SpeakOptions checks it
+        self._options = SpeakOptions(way, config.abstain_below)
+        own = getattr(getattr(self, "network", None), "config", None)
+        steps = config.n_action_steps or getattr(own, "n_action_steps", None) or self.frozen.spec.horizon
+        if not 1 <= steps <= self.frozen.spec.horizon:
+            raise ValueError(f"n_action_steps is {steps}: chunks have {self.frozen.spec.horizon} steps")
+        self._steps = int(steps)
+        if getattr(own, "temporal_ensemble_coeff", None) is not None and self.remembers:
+            raise ValueError(
+                "a temporal ensemble averages chunks planned at different ticks, which a memory cannot steer: "
+                "save the checkpoint with temporal_ensemble_coeff null"
+            )
+        self._memory: MemoryPolicy | None = None
+        self.reset()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a memory at all."""
+        return self._voice is not None or self._success is not None
+
+    @property
+    def memory(self) -> MemoryPolicy | None:
+        """The frozen policy with its memories over the rows of the last batch; None before the first."""
+        return self._memory
+
+    def _default_way(self) -> str:
+        return "context" if self._voice is None or self._voice.context_size else "chunk"
+
+    def reset(self, rows: NDArray[np.bool_] | None = None) -> None:
+        """Clears memory, history and queued actions: of all rows, or of those marked in `rows`."""
+        if self._memory is not None and rows is not None:
+            self._memory.reset(rows)
+            self._restart |= rows
+            return
+        self._memory = None
+        self._restart = np.zeros(0, bool)
+        self._queues: list[deque[NDArray[np.float32]]] = []
+        self._history: deque[Observation] = deque(maxlen=getattr(self.frozen, "history", 1))
+        WATCH.clear()
+        if self._theirs is not None:
+            self.network.reset()
+
+    def supports_rtc(self) -> bool:
+        """Whether the frozen policy implements real-time chunking."""
+        return self._theirs is not None and bool(self.network.supports_rtc())
+
+    def init_rtc_processor(self) -> None:
+        """Hands lerobot's real-time-chunking configuration to the frozen policy; a memory's prior wraps around it."""
+        if self.supports_rtc():
+            self.network.config.rtc_config = self.config.rtc_config
+            self.network.init_rtc_processor()
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        """The next action of each row, [B, A], in the environment's units; the memory sees this observation."""
+        observation = self._observation(batch)
+        if self._theirs is not None and not self.remembers:
+            bridge = self._theirs.bridge
+            own = bridge.batch(observation, gathers=True)
+            return torch.as_tensor(bridge.postprocessor(self.network.select_action(own)))
+        memory = self._rows(len(observation.instruction))
+        tick = memory.observe(self._stacked(observation))
+        self._restart[:] = False
+        due = np.array([row for row, queue in enumerate(self._queues) if not queue], np.int64)
+        if len(due):
+            noise = self._noise(len(self._queues))[due]
+            chunks = memory.plan(tick.of(due), noise)
+            for row, chunk in zip(due, chunks, strict=True):
+                self._queues[row].extend(chunk[: self._steps])
+        return torch.from_numpy(np.stack([queue.popleft() for queue in self._queues]))
+
+    @torch.no_grad()
+    def predict_action_chunk(
+        self,
+        batch: dict[str, Tensor],
+        noise: Tensor | None = None,
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        execution_horizon: int | None = None,
+    ) -> Tensor:
+        """A chunk of each row, [B, H, A], in the environment's units; real-time chunking goes on underneath.
+
+        Control steps since the last call that a watched robot published are shown to the memory first.
+        """
+        observation = self._observation(batch)
+        memory = self._rows(len(observation.instruction))
+        if memory.ticks:
+            for seen in WATCH.take():
+                memory.observe(self._stacked(self._published(seen, observation)))
+        tick = memory.observe(self._stacked(observation))
+        self._restart[:] = False
+        drawn = self._noise(len(observation.instruction)) if noise is None else noise.cpu().numpy()
+        if self._theirs is None:
+            return torch.from_numpy(memory.plan(tick, drawn))
+        guidance: dict[str, Any] = {}
+        if self.supports_rtc():
+            left = prev_chunk_left_over
+            if left is not None:  # it was given out in the environment's units
+                rows = left if left.ndim == 3 else left[None]
+                left = self._theirs.bridge.normalise(rows.cpu().numpy(), observation)
+            guidance = {
+                "inference_delay": inference_delay,
+                "prev_chunk_left_over": left,
+                "execution_horizon": execution_horizon,
+            }
+        with self._theirs.guided(**guidance):
+            return torch.from_numpy(memory.plan(tick, drawn))
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any] | None]:
+        """Raises: the policy is frozen."""
+        raise NotImplementedError("a vlamem policy is frozen; its memory is trained by 'vlamem train-gate'")
+
+    def get_optim_params(self) -> dict[str, Any]:
+        """Raises: the policy is frozen."""
+        raise NotImplementedError("a vlamem policy is frozen; its memory is trained by 'vlamem train-gate'")
+
+    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The configuration, and the recurrent memory's weights; the frozen policy stays where it is."""
+        kept = self.config.aura, self.config.inner
+        try:
+            if self.config.aura not in (None, "shipped"):
+                shutil.copyfile(self.config.aura, save_directory / _AURA)
+                self.config.aura = _AURA
+            location, mark, options = self.config.inner.partition("?")
+            if Path(location).is_dir():
+                self.config.inner = f"{Path(location).resolve()}{mark}{options}"
+            self.config._save_pretrained(save_directory)
+        finally:
+            self.config.aura, self.config.inner = kept
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_name_or_path: str | Path | None, *, config: VlamemConfig | None = None, **kwargs: Any
+    ) -> "VlamemPolicy":
+        """What `save_pretrained` wrote; with None, the policy that `config` describes."""
+        if config is None:
+            if pretrained_name_or_path is None:
+                raise ValueError("neither a folder nor a configuration is given: add --policy.path=FOLDER")
+            config = PreTrainedConfig.from_pretrained(str(pretrained_name_or_path))
+        if config.aura == _AURA and pretrained_name_or_path is not None:
+            config.aura = str(Path(pretrained_name_or_path) / _AURA)
+        kwargs = {k: v for k, v in kwargs.items() if k in ("dataset_stats", "dataset_meta")}
+        policy = cls(config, **kwargs)
+        policy.eval()
+        return policy
+
+    def _rows(self, count: int) -> MemoryPolicy:
+        """The memory over `count` rows; the queues of rows that were reset are emptied here."""
+        if self._memory is None or self._memory.rows != count:
+            self._memory = MemoryPolicy(self.frozen, self._voice, self._success, count, self._options)
+            self._queues = [deque() for _ in range(count)]
+            self._restart = np.zeros(count, bool)
+        for row in np.flatnonzero(self._restart):
+            self._queues[row].clear()
+        return self._memory
+
+    def _noise(self, rows: int) -> NDArray[np.float32]:
+        """Drawn from torch's global stream, as lerobot draws it, in the size that the network takes."""
+        if self._theirs is None:
+            return torch.randn(rows, self.frozen.spec.horizon, self.frozen.spec.action.size).numpy()
+        return torch.randn(rows, *self._theirs.noise_shape).numpy()
+
+    def _observation(self, batch: dict[str, Any]) -> Observation:
+        """lerobot's batch as an observation; images 0..1 become the bytes that they were."""
+        names = {key: camera_of(key) for key, value in batch.items() if key.startswith(_IMAGE) and value.ndim == 4}
+        images = {
+            name: (batch[key].permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            for key, name in names.items()
+        }
+        if not images:
+            raise ValueError(f"the batch has no image, only {sorted(batch)}: the environment must give pixels")
+        rows = len(next(iter(images.values())))
+        task = batch.get("task") or [""] * rows
+        task = [task] * rows if isinstance(task, str) else list(task)
+        state = batch.get(_STATE)
+        proprioception = np.zeros((rows, 0), np.float32) if state is None else state.float().cpu().numpy()
+        return Observation(images, proprioception, tuple(task))
+
+    def _published(self, seen: Watched, like: Observation) -> Observation:
+        return Observation(
+            {name: image[None] for name, image in seen.images.items()}, seen.state[None], like.instruction[:1]
+        )
+
+    def _stacked(self, observation: Observation) -> Observation:
+        """With the observations before it, for a frozen policy that reads several; the first is repeated."""
+        depth = self._history.maxlen or 1
+        if depth == 1:
+            return observation
+        if not self._history or len(self._history[-1].instruction) != len(observation.instruction):
+            self._history.clear()
+        if self._restart.any():
+            self._history.extend([_replaced(old, observation, self._restart) for old in self._history])
+        self._history.append(observation)
+        past = [self._history[0]] * (depth - len(self._history)) + list(self._history)
+        return Observation(
+            {name: np.stack([o.images[name] for o in past], 1) for name in observation.images},
+            np.stack([o.proprioception for o in past], 1),
+            observation.instruction,
+        )
+
+
+def _replaced(old: Observation, new: Observation, rows: NDArray[np.bool_]) -> Observation:
+    """`old` with the marked rows of `new`."""
+
+    def mixed(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return np.where(rows.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+    images = {name: mixed(image, new.images[name]) for name, image in old.images.items()}
+    return Observation(images, mixed(old.proprioception, new.proprioception), new.instruction)

@@ -1,0 +1,260 @@
+"""plugins/: a wrapped policy, the tabletop suite and a MuJoCo robot behind lerobot's own programs."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+pytest.importorskip("transformers")
+
+import torch
+from lerobot_cases import ACTIONS, PLUGINS, SIZE, STATE, build, observation
+
+from vlamem.policies.lerobot.watch import WATCH, Watched
+from vlamem.policies.speak import Said
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {family: build(family, root / family) for family in ("act", "diffusion", "diffusion_ddpm", "smolvla")}
+
+
+def wrapped(folder: Path, **options: Any) -> Any:
+    from lerobot_policy_vlamem import VlamemConfig, VlamemPolicy
+
+    return VlamemPolicy(VlamemConfig(inner=str(folder), device="cpu", **options))
+
+
+def batch(step: int, rows: int = 2) -> dict[str, Any]:
+    """What lerobot-eval hands to `select_action`, another one at every step."""
+    obs = observation(rows)
+    images = {name: np.roll(image, 5 * step, axis=2) for name, image in obs.images.items()}
+    return {
+        **{
+            f"observation.images.{n}": torch.from_numpy(i).permute(0, 3, 1, 2).contiguous().float() / 255.0
+            for n, i in images.items()
+        },
+        "observation.state": torch.from_numpy(obs.proprioception) + 0.01 * step,
+        "task": list(obs.instruction),
+    }
+
+
+@dataclass
+class Counting:
+    """A voice that counts its ticks and proposes a fixed chunk with a fixed confidence."""
+
+    confidence: float
+    feature_size: int
+    horizon: int
+    context_size: int = 0
+    seen: list[np.ndarray] = field(default_factory=list)
+    resets: int = 0
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        return self.horizon, ACTIONS
+
+    def row(self) -> "Counting":
+        return self
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def tick(self, feature: np.ndarray) -> Said:
+        self.seen.append(feature)
+        return Said(self.confidence, np.zeros(self.chunk_shape, np.float32), None, True, 1.0, 0.0)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"ticks": np.array([len(self.seen)])}
+
+
+def remembering(folder: Path, confidence: float, **options: Any) -> tuple[Any, Counting]:
+    """A wrapped policy whose memory is a Counting voice."""
+    from vlamem.policies.speak import SpeakOptions
+
+    policy = wrapped(folder, **options)
+    voice = Counting(confidence, policy.frozen.spec.feature_size, policy.frozen.spec.horizon)
+    policy._voice, policy._options = voice, SpeakOptions("chunk")
+    return policy, voice
+
+
+def lerobots_own(folder: Path) -> tuple[Any, Any, Any]:
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    config = PreTrainedConfig.from_pretrained(str(folder))
+    policy = get_policy_class(config.type).from_pretrained(str(folder)).eval()
+    policy.reset()
+    return policy, *make_pre_post_processors(config, pretrained_path=str(folder))
+
+
+@pytest.mark.parametrize("family", ["act", "diffusion", "diffusion_ddpm", "smolvla"])
+def test_without_a_memory_every_action_is_lerobots_own(family: str, folders: dict[str, Path]) -> None:
+    own, pre, post = lerobots_own(folders[family])
+    policy = wrapped(folders[family])
+    torch.manual_seed(3)
+    expected = [post(own.select_action(pre(batch(step)))) for step in range(6)]
+    torch.manual_seed(3)
+    actions = [policy.select_action(batch(step)) for step in range(6)]
+    assert torch.equal(torch.stack(actions), torch.stack(expected))
+
+
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+def test_a_memory_that_abstains_changes_no_action_and_sees_every_observation(
+    family: str, folders: dict[str, Path]
+) -> None:
+    bare = wrapped(folders[family])
+    policy, voice = remembering(folders[family], confidence=0.0)
+    torch.manual_seed(3)
+    expected = [bare.select_action(batch(step)) for step in range(6)]
+    torch.manual_seed(3)
+    actions = [policy.select_action(batch(step)) for step in range(6)]
+    assert torch.equal(torch.stack(actions), torch.stack(expected))
+    assert len(voice.seen) == 6 * 2  # two rows; chunks of four actions are planned twice
+    assert len({feature.tobytes() for feature in voice.seen}) == 12
+
+
+def test_a_memory_that_is_sure_moves_the_actions(folders: dict[str, Path]) -> None:
+    policy, _ = remembering(folders["smolvla"], confidence=1.0)
+    actions = torch.stack([policy.select_action(batch(step)) for step in range(4)])
+    bare = wrapped(folders["smolvla"])
+    free = torch.stack([bare.select_action(batch(step)) for step in range(4)])
+    assert actions.abs().mean() < free.abs().mean()
+
+
+def test_reset_of_one_row_plans_that_row_anew_and_leaves_the_other(folders: dict[str, Path]) -> None:
+    policy, voice = remembering(folders["diffusion"], confidence=0.0)
+    policy.select_action(batch(0))
+    before = [list(queue) for queue in policy._queues]
+    resets = voice.resets
+    policy.reset(np.array([True, False]))
+    action = policy.select_action(batch(1))
+    assert voice.resets == resets + 1
+    assert np.array_equal(action[1].numpy(), before[1][0])
+    assert [len(queue) for queue in policy._queues] == [3, 2]
+    newest = policy._history[-1].proprioception
+    assert np.array_equal(policy._history[0].proprioception[0], newest[0])  # no trace of the episode before
+    assert not np.array_equal(policy._history[0].proprioception[1], newest[1])
+
+
+def test_number_of_actions_carried_out_is_the_checkpoints_own_or_as_asked(folders: dict[str, Path]) -> None:
+    for asked, planned in ((None, 2), (2, 4)):
+        policy, _ = remembering(folders["act"], 0.0, n_action_steps=asked)
+        chunks: list[int] = []
+        policy.network.model.action_head.register_forward_hook(lambda *_, chunks=chunks: chunks.append(1))
+        for step in range(8):
+            policy.select_action(batch(step))
+        assert len(chunks) == planned
+    with pytest.raises(ValueError, match="n_action_steps is 9: chunks have 8 steps"):
+        wrapped(folders["act"], n_action_steps=9)
+
+
+def test_saved_and_loaded_again_it_acts_alike(folders: dict[str, Path], tmp_path: Path) -> None:
+    from lerobot.configs import PreTrainedConfig
+    from lerobot_policy_vlamem import VlamemPolicy
+
+    policy = wrapped(folders["smolvla"], n_action_steps=3)
+    policy.save_pretrained(tmp_path / "saved")
+    config = PreTrainedConfig.from_pretrained(str(tmp_path / "saved"))
+    assert (config.type, config.n_action_steps) == ("vlamem", 3)
+    again = VlamemPolicy.from_pretrained(str(tmp_path / "saved"))
+    torch.manual_seed(3)
+    first = policy.select_action(batch(0))
+    torch.manual_seed(3)
+    assert torch.equal(again.select_action(batch(0)), first)
+
+
+def test_an_inner_policy_is_asked_for_by_name() -> None:
+    from lerobot_policy_vlamem import VlamemConfig, VlamemPolicy
+
+    with pytest.raises(ValueError, match=r"--policy\.inner=FOLDER"):
+        VlamemPolicy(VlamemConfig(device="cpu"))
+
+
+def test_real_time_chunking_is_the_frozen_policys_own_in_the_environments_units(folders: dict[str, Path]) -> None:
+    from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+    own, pre, post = lerobots_own(folders["smolvla"])
+    own.config.rtc_config = RTCConfig(enabled=True, execution_horizon=4)
+    own.init_rtc_processor()
+    policy = wrapped(folders["smolvla"])
+    assert policy.supports_rtc()
+    policy.config.rtc_config = RTCConfig(enabled=True, execution_horizon=4)
+    policy.init_rtc_processor()
+    noise = torch.randn(1, 8, 10)
+    raw = own.predict_action_chunk(pre(batch(0, 1)), noise=noise)[0, 2:6]
+    expected = post(
+        own.predict_action_chunk(pre(batch(1, 1)), noise=noise, inference_delay=1, prev_chunk_left_over=raw)
+    )
+    chunk = policy.predict_action_chunk(batch(1, 1), noise=noise, inference_delay=1, prev_chunk_left_over=post(raw))
+    torch.testing.assert_close(chunk, expected, atol=1e-4, rtol=0)
+
+
+def test_between_two_chunks_the_memory_sees_what_the_robot_published(folders: dict[str, Path]) -> None:
+    policy, voice = remembering(folders["smolvla"], confidence=0.0)
+    policy.predict_action_chunk(batch(0, 1))
+    for step in range(3):
+        images = {name: np.full((SIZE, SIZE, 3), 40 * step, np.uint8) for name in ("agentview", "wrist")}
+        WATCH.publish(Watched(images, np.full(STATE, 0.1 * step, np.float32)))
+    policy.predict_action_chunk(batch(1, 1))
+    assert len(voice.seen) == 1 + 3 + 1
+    policy.reset()
+    assert WATCH.take() == []
+
+
+def run(program: str, installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One of lerobot's programs in a process of its own, with the plugins as installed distributions."""
+    paths = [str(installed), *map(str, PLUGINS)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "HF_HUB_OFFLINE": "1",
+        "HF_LEROBOT_HOME": str(installed),
+    }
+    command = [str(Path(sys.executable).with_name(program)), "--policy.type=vlamem", "--policy.device=cpu", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=540)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Metadata by which lerobot finds the three plugins, whether they are installed or not."""
+    root = tmp_path_factory.mktemp("site")
+    for plugin in PLUGINS:
+        folder = root / f"{plugin.name}-0.1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {plugin.name}\nVersion: 0.1.0\n")
+    return root
+
+
+def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
+    folders: dict[str, Path], installed: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("robosuite")
+    done = run(
+        "lerobot-eval", installed, f"--policy.inner={folders['smolvla']}", "--env.type=vlamem_tabletop",
+        "--env.task=touch", f"--env.size={SIZE}", "--env.max_steps=5", "--eval.n_episodes=2", "--eval.batch_size=2",
+        "--eval.use_async_envs=false", "--seed=0", f"--output_dir={tmp_path}", "--policy.push_to_hub=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "eval_info.json").read_text())
+    assert report["overall"]["n_episodes"] == 2
+
+
+def test_lerobot_rollout_runs_a_wrapped_policy_on_the_mujoco_robot(folders: dict[str, Path], installed: Path) -> None:
+    pytest.importorskip("robosuite")
+    done = run(
+        "lerobot-rollout", installed, f"--policy.inner={folders['act']}", "--robot.type=vlamem_panda",
+        f"--robot.size={SIZE}", "--task=touch the red block", "--duration=1", "--fps=20", "--play_sounds=false",
+        "--policy.push_to_hub=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Rollout finished" in done.stderr + done.stdout
