@@ -19,7 +19,7 @@ COMMANDS = {
     "info": "whose memory it is, what is in it, how it was calibrated",
     "verify": "check every page, row and checksum, and the index against them; --salvage saves what can be read",
     "export": "write one origin's episodes into a safetensors file",
-    "import": "take in the episodes of a safetensors file",
+    "import": "take in the episodes of a safetensors file or a LeRobotDataset",
     "prune": "delete segments down to a number",
     "calibrate": "measure from which similarity on two states call for the same actions, plot and store it",
     "show": "draw stored trajectories and keys in two dimensions",
@@ -60,9 +60,15 @@ class Import:
     file: tyro.conf.Positional[Path]
     """Database; made when missing."""
     source: tyro.conf.Positional[Path]
-    """An exported memory."""
+    """An exported memory, or a LeRobotDataset (folder or hub id)."""
     admit: bool = False
     """Let another policy's or robot's experience in; it is kept apart."""
+    policy: str = ""
+    """Policy whose memory it is, for a LeRobotDataset: it makes the keys."""
+    stride: int = 8
+    """Control steps between two segments of a LeRobotDataset, as between two plans."""
+    all_succeed: bool = False
+    """Take every episode of a LeRobotDataset for a success; by its next.success or next.reward otherwise."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +205,31 @@ def _export(arguments: list[str]) -> int:
     return 0
 
 
+def _import_dataset(given: Import) -> int:
+    import time
+
+    from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset
+    from vlamem.policies.registry import find_policy, load_policy
+    from vlamem.policies.success import open_success
+
+    if not given.policy:
+        raise ValueError("a LeRobotDataset has no keys of its own: say whose memory it is with --policy")
+    reader = DatasetReader(str(given.source), True if given.all_succeed else None)
+    source = find_policy(given.policy)
+    policy = load_policy(source)
+    with open_success(given.file, policy, source.sha256, admit=given.admit).memory as memory:
+        stored, left = commit_dataset(reader, policy, memory, given.stride, time.time())
+    print(f"{given.file}: {stored} episodes taken in, {left} left out (failed, or nothing says how they ended)")
+    return 0
+
+
 def _import(arguments: list[str]) -> int:
     from vlamem.memory.success import SuccessStore
     from vlamem.memory.success.snapshot import import_snapshot, read_snapshot
 
     given = parse(Import, "memory import", arguments, COMMANDS["import"])
+    if not given.source.is_file():
+        return _import_dataset(given)
     read_snapshot(given.source)  # before a database is made for nothing
     store = SuccessStore(given.file)
     try:

@@ -1,0 +1,121 @@
+"""policies/lerobot/dataset.py: a LeRobotDataset as training data of a gate and as experience of a success memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+
+from vlamem.policies.lerobot.dataset import DatasetError, DatasetReader, chunks_of, is_dataset
+
+WRITE = """
+import sys
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+root, marked = sys.argv[1], sys.argv[2] == "marked"
+image = {"dtype": "image", "shape": (16, 16, 3), "names": ["height", "width", "channels"]}
+features = {
+    "observation.images.agentview": image,
+    "observation.images.wrist": image,
+    "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
+    "action": {"dtype": "float32", "shape": (7,), "names": None},
+}
+if marked:
+    features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
+dataset = LeRobotDataset.create(repo_id="vlamem/test", fps=20, features=features, root=root, use_videos=False)
+for episode in range(3):
+    for step in range(10 + episode):
+        frame = {
+            "observation.images.agentview": np.full((16, 16, 3), 10 * step + episode, np.uint8),
+            "observation.images.wrist": np.full((16, 16, 3), 200 - step, np.uint8),
+            "observation.state": np.array([0.1 * step, 0, 0.1, 1, 0, 0, 0, 0.04], np.float32),
+            "action": np.full(7, 0.01 * step - 0.1 * episode, np.float32),
+            "task": "touch the red block" if episode < 2 else "push the bowl",
+        }
+        if marked:
+            frame["next.success"] = np.array([episode != 1 and step == 9 + episode])
+        dataset.add_frame(frame)
+    dataset.save_episode()
+dataset.finalize()
+"""
+READ = """
+import sys
+from pathlib import Path
+import numpy as np
+from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset, record_dataset
+from vlamem.policies.features import open_features
+from vlamem.policies.success import open_success
+from dataset_policy import Brightness
+
+marked, bare, out = map(Path, sys.argv[1:4])
+reader = DatasetReader(marked)
+found = [reader.episode(i) for i in range(len(reader))]
+assert [e.success for e in found] == [True, False, True]
+assert reader.fps == 20 and reader.cameras == ("agentview", "wrist")
+last = found[2]
+assert last.actions.shape == (12, 7) and last.observation.instruction == ("push the bowl",) * 12
+assert (last.observation.images["agentview"][3] == 32).all() and last.observation.images["wrist"].dtype == np.uint8
+assert np.allclose(last.observation.proprioception[:, 0], 0.1 * np.arange(12))
+policy = Brightness()
+assert record_dataset(reader, policy, None, out / "features", "test") == 2
+recording = open_features([out / "features"])[0]
+ticks = recording.ticks(recording.episodes[0])
+assert ticks.chunk.shape == (10, 4, 7) and np.allclose(ticks.chunk[8, 2:], ticks.chunk[9, 0])
+assert record_dataset(reader, policy, None, out / "features", "test") == 2  # nothing twice
+voice = open_success(out / "memory.db", policy)
+assert commit_dataset(reader, policy, voice.memory, 4, 0.0) == (2, 1)
+assert len(voice.memory) == 3 + 3
+assert [e.success for e in DatasetReader(bare)] == [None] * 3
+assert [e.success for e in DatasetReader(bare, success={1})] == [False, True, False]
+assert commit_dataset(DatasetReader(bare), policy, voice.memory, 4, 0.0) == (0, 3)
+print("all read")
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Datasets with and without a field for success; written by a process of its own, since lerobot forks."""
+    root = tmp_path_factory.mktemp("datasets")
+    made = []
+    for name in ("marked", "bare"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", WRITE, str(root / name), name], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        made.append(root / name)
+    return made[0], made[1]
+
+
+def test_episodes_become_training_data_and_experience(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READ, *map(str, folders), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": here},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "all read"
+
+
+def test_a_folder_that_is_no_dataset_or_an_old_one_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert is_dataset(folders[0])
+    (tmp_path / "readme.txt").write_text("nothing here")
+    with pytest.raises(DatasetError, match=r"is no LeRobotDataset: expected meta/info\.json, found readme\.txt"):
+        DatasetReader(tmp_path)
+    info = json.loads((folders[0] / "meta" / "info.json").read_text())
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
+    with pytest.raises(DatasetError, match=r"has format v2\.1, expected v3"):
+        DatasetReader(tmp_path)
+
+
+def test_chunks_hold_the_last_action() -> None:
+    actions = np.arange(5, dtype=np.float32)[:, None]
+    assert chunks_of(actions, 3)[:, :, 0].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4], [4, 4, 4]]
