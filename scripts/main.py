@@ -16,6 +16,7 @@ VERBS = {
     "serve": "serve a policy with memory to robots, over websockets",
     "control": "drive a robot by a served policy, within its limits",
     "state": "look at, export and import the memory of a server's sessions",
+    "probe": "which tap of a frozen policy carries cue, state and progress",
     "doctor": "check versions, rendering, devices and weights, and say what to mend",
 }
 """One line for each module of this folder; `scripts/<verb, - as _>.py` has `main(arguments) -> exit status`."""

@@ -1,0 +1,73 @@
+"""policies/probe.py: what a linear probe finds, and where it must find nothing."""
+
+import numpy as np
+import pytest
+
+from vlamem.memory.seeding import stream
+from vlamem.policies.probe import ProbeError, Recording, probe
+from vlamem.policies.protocol import Encoding, Observation
+
+
+class Shows:
+    """A policy whose feature is the first pixels of the camera, or noise that has nothing to do with them."""
+
+    def __init__(self, honest: bool) -> None:
+        self._honest = honest
+        self._noise = stream(0, "noise")
+
+    def encode(self, obs: Observation) -> Encoding:
+        pixels = obs.images["top"].reshape(len(obs.instruction), -1)[:, :6].astype(np.float32) / 255
+        z = pixels if self._honest else self._noise.random(pixels.shape, np.float32)
+        return Encoding(z, z, None)
+
+
+def recording(episodes: int = 20, classes: int = 3) -> Recording:
+    """The first pixel's channel tells the class, the fourth value the progress, the fifth the state."""
+    random = stream(1, "recording")
+    batches, cue, progress, whose = [], [], [], []
+    for episode in range(episodes):
+        images = np.zeros((8, 4, 4, 3), np.uint8)
+        answer = episode % classes
+        for step in range(8):
+            flat = images[step].reshape(-1)
+            flat[answer] = 200
+            flat[3], flat[4] = 30 * step, 50 + 10 * (episode % 7)
+            cue.append(answer if step < 4 else -1)
+            progress.append(step / 8)
+            whose.append(episode)
+        body = images.reshape(8, -1)[:, 4:5].astype(np.float32) / 50 + random.normal(0, 0.01, (8, 1)).astype(np.float32)
+        batches.append(Observation({"top": images}, body, ("go",) * 8))
+    return Recording(batches, np.array(cue), np.array(progress), np.array(whose))
+
+
+def test_a_feature_that_carries_everything_is_read() -> None:
+    told = probe(Shows(True), recording(), "pixels")  # type: ignore[arg-type]
+    assert (told.size, told.n, told.cue_n) == (6, 160, 80)
+    assert told.cue == 1.0
+    assert told.cue_p < 1e-6
+    assert told.proprioception > 0.95
+    assert told.progress > 0.95
+    assert told.milliseconds > 0
+
+
+def test_a_feature_that_carries_nothing_is_at_chance() -> None:
+    told = probe(Shows(False), recording(), "noise")  # type: ignore[arg-type]
+    assert told.cue_p > 0.001
+    assert told.proprioception < 0.1
+    assert told.progress < 0.1
+
+
+def test_an_answer_that_marks_one_episode_alone_is_not_learned_by_heart() -> None:
+    """Features that name the episode would tell everything if frames of one episode were on both sides."""
+    made = recording(episodes=10, classes=10)
+    told = probe(Shows(True), made, "pixels")  # type: ignore[arg-type]
+    assert told.cue <= told.chance + 0.05
+
+
+@pytest.mark.parametrize(
+    ("made", "complaint"),
+    [(recording(episodes=4), "4 episodes cannot be split 5 ways"), (recording(classes=1), "the cue has 1 class")],
+)
+def test_too_little_to_probe_is_refused(made: Recording, complaint: str) -> None:
+    with pytest.raises(ProbeError, match=complaint):
+        probe(Shows(True), made, "pixels")  # type: ignore[arg-type]
