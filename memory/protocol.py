@@ -8,11 +8,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.aura.config import FEATURE_LIMIT
-from vlamem.memory.proposal import Proposal
 
 State = Any
 """A pytree of arrays whose leading axis is the row."""
@@ -86,24 +84,20 @@ class Memory(Protocol):
         ...
 
 
-@runtime_checkable
-class ScanningMemory(Memory, Protocol):
-    """A memory with a quicker way over T ticks than T steps; it must give what the steps give."""
-
-    def scan(
-        self, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
-    ) -> tuple[State, MemoryOut]:
-        """T steps; every field of the answer has a leading T axis."""
-        ...
-
-
 def scan(
     memory: Memory, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
 ) -> tuple[State, MemoryOut]:
-    """T ticks of `memory` over B rows, resets inside; every field of the answer has a leading T axis."""
-    if isinstance(memory, ScanningMemory):
-        return memory.scan(params, state, zs, resets, events)
-    return step_by_step(memory, params, state, zs, resets, events)
+    """T ticks of `memory` over B rows, resets inside; every field of the answer has a leading T axis.
+
+    A memory that has a quicker way than T steps offers it as a method `scan`; it must give what the steps give.
+    """
+    quicker = getattr(memory, "scan", None)
+    found: tuple[State, MemoryOut] = (
+        step_by_step(memory, params, state, zs, resets, events)
+        if quicker is None
+        else quicker(params, state, zs, resets, events)
+    )
+    return found
 
 
 def step_by_step(
@@ -157,15 +151,6 @@ def check_feature_size(size: int, expected: int, trained_for: str = "") -> None:
             f"feature size {size} does not match this memory ({expected}){origin}; "
             "retrain with 'vlamem train-gate' or load the policy that it was trained for"
         )
-
-
-def proposal(out: MemoryOut) -> Proposal:
-    """The part of `out` that a policy reads, as NumPy arrays."""
-    return Proposal(
-        np.asarray(out.confidence),
-        None if out.chunk is None else np.asarray(out.chunk),
-        None if out.context is None else np.asarray(out.context),
-    )
 
 
 def flatten(params: Params) -> Mapping[str, Array]:

@@ -6,7 +6,7 @@ One jitted update for AURA-Mem and for every baseline; a run depends on its key 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from vlamem.memory.aura.gate import SHARPNESS
 from vlamem.memory.aura.losses import Batch, Losses, counterfactual_loss, straight_through_loss
 from vlamem.memory.aura.step import AuraMemory
 from vlamem.memory.protocol import Memory, Params, State, reset_rows, scan
@@ -41,11 +42,14 @@ class TrainConfig:
         ramp: shares of the updates between which the write cost rises from a twentieth to the whole; a gate that is
             charged before its memory is of use closes for good.
         rate: writes per tick that a Lagrange multiplier holds, in (0, 1]; None leaves write_cost as it is.
+        certain: shares of the updates between which, where a rate is asked, the doubt in a learned gate's decisions
+            falls from 1 to 0: what is held at the end is then the rate at which it writes when it is used.
         carry: share of episodes that start from the state that an earlier episode left, so that an AURA memory knows
             what long use does to W; no gradient crosses from one into the other.
         feedback: bound on the spectral norm of Wvr, AURA's path from the last read-out into the next value. At 1 a read
             feeds itself back undiminished: noise adds up write by write, and accuracy falls with the horizon.
-        gain: step of the multiplier per update, for a rate that is off by its own size.
+        gain: step of the multiplier per update for a rate that is off by its own size; the gate's logit moves by four
+            times as much at once, since the cost alone moves it late.
         multipliers: range of the multiplier; below 0 it pays for writes, above what the action error asks for.
     """
 
@@ -59,6 +63,7 @@ class TrainConfig:
     write_cost: float = 0.1
     ramp: tuple[float, float] = (0.3, 0.7)
     rate: float | None = None
+    certain: tuple[float, float] = (0.6, 0.8)
     carry: float = 0.95
     feedback: float = 0.5
     gain: float = 0.05
@@ -98,13 +103,16 @@ class Pace(NamedTuple):
 
     Attributes:
         learning_rate: of this update.
-        cost: cost of writing at every tick; multiplies the multiplier where a rate is asked.
-        carry: see TrainConfig.carry.
+        cost: cost of writing at every tick; multiplies the multiplier, and its steps, where a rate is asked.
+        carry, rate: see TrainConfig; a rate of 1 where none is asked.
+        doubt: see `losses.straight_through_loss`.
     """
 
     learning_rate: Float[Array, ""]
     cost: Float[Array, ""]
     carry: Float[Array, ""]
+    rate: Float[Array, ""]
+    doubt: Float[Array, ""]
 
 
 def pace(config: TrainConfig, i: int) -> Pace:
@@ -112,18 +120,21 @@ def pace(config: TrainConfig, i: int) -> Pace:
     done, warm = i / config.updates, 0.1
     fall = math.cos(math.pi * (done - warm) / (1 - warm))
     shape = 0.1 + 0.9 * done / warm if done < warm else 0.05 + 0.475 * (1 + fall)
-    start, end = config.ramp
-    ramp = min(1.0, max(0.05, (done - start) / max(end - start, 1e-9)))
-    cost = ramp * (config.write_cost if config.rate is None else 1.0)
-    return Pace(jnp.asarray(config.learning_rate * shape), jnp.asarray(cost), jnp.asarray(config.carry))
+
+    def risen(start: float, end: float) -> float:
+        return min(1.0, max(0.0, (done - start) / max(end - start, 1e-9)))
+
+    cost, doubt, rate = max(0.05, risen(*config.ramp)), 1.0, 1.0
+    if config.rate is None:
+        cost *= config.write_cost
+    else:
+        doubt, rate = 1.0 - risen(*config.certain), config.rate
+    return Pace(*map(jnp.asarray, (config.learning_rate * shape, cost, config.carry, rate, doubt)))
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """The optimizer called `config.optimizer` for a learning rate of 1; `update` scales its steps."""
-
-    def matrices(params: Params) -> Any:
-        return jax.tree.map(lambda p: p.ndim >= 2, params)
-
+    matrices = partial(jax.tree.map, lambda p: p.ndim >= 2)
     if config.optimizer == "adamw":
         inner = optax.adamw(1.0, weight_decay=config.weight_decay, mask=matrices)
     elif config.optimizer == "muon":
@@ -173,7 +184,7 @@ def update(
             if not isinstance(memory, AuraMemory):
                 raise ValueError(f"the counterfactual signal trains an AURA gate, not {type(memory).__name__}")
             return counterfactual_loss(memory, params, batch, cost, key, config.copies, start)
-        return straight_through_loss(memory, params, batch, cost, key, start)
+        return straight_through_loss(memory, params, batch, cost, key, start, at.doubt)
 
     grads, (losses, state) = jax.grad(loss, has_aux=True)(training.params)
     steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
@@ -184,24 +195,39 @@ def update(
     state = state if isinstance(memory, AuraMemory) else ()
     multiplier = training.multiplier
     if config.rate is not None:
-        off = rate / config.rate - 1.0
-        # an integral alone would wind itself up on a rate out of reach: both its step and its range are bounded
-        multiplier = jnp.clip(multiplier + config.gain * jnp.clip(off, -1.0, 1.0), *config.multipliers)
-        if isinstance(memory, AuraMemory) and "threshold" in params.gate:
-            held = params.gate["threshold"] + 0.1 * (losses.rate - config.rate)
-            params = params._replace(gate=params.gate | {"threshold": held})
+        # an integral winds itself up on a rate that is out of reach, or while the cost is not yet charged: the step and
+        # the range are bounded, and the multiplier moves with the ramp of the cost
+        step = at.cost * config.gain * jnp.clip(rate / at.rate - 1.0, -1.0, 1.0)
+        multiplier = jnp.clip(multiplier + step, *config.multipliers)
+        params = with_threshold_moved(params, 4.0 * step)
     return Training(params, optimizer, multiplier, rate, state), losses
 
 
 @cache
-def _compiled(memory: Memory, config: TrainConfig) -> Callable[..., tuple[Training, Losses]]:
-    """`update` over a leading axis of seeds; kept, so that streams of one shape share one compilation."""
+def _compiled(memory: Memory, config: TrainConfig) -> tuple[Callable[..., Training], Callable[..., Any]]:
+    """`begin` and `update` over a leading axis of seeds; kept, so that runs of one shape share one compilation."""
+
+    def first(zs: Array, key: Array) -> Training:
+        return begin(memory, config, zs, key)
 
     def one(training: Training, batch: Batch, key: Array, at: Pace) -> tuple[Training, Losses]:
         return update(memory, config, training, batch, key, at)
 
-    seeded: Any = Pace(0, None, None)  # type: ignore[arg-type]  # axes in place of arrays
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, seeded)), donate_argnums=0)
+    nothing: Any = None
+    seeded = Pace(0, *[nothing] * 4)  # type: ignore[arg-type]  # axes in place of arrays
+    return jax.jit(jax.vmap(first)), jax.jit(jax.vmap(one, in_axes=(0, 0, 0, seeded)), donate_argnums=0)
+
+
+@cache
+def _seeded(draw: Draw) -> Draw:
+    """`draw` over a leading axis of seeds; kept, as above."""
+    return jax.jit(jax.vmap(draw))
+
+
+@jax.jit
+def _split(keys: Array, i: int) -> Array:
+    """Two keys of update i for each of `keys`, [2, S]."""
+    return jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, i)), out_axes=1)(keys)
 
 
 def train(
@@ -218,40 +244,38 @@ def train(
     Training has a leading axis S; the losses are [updates, S]. A run depends on its own key alone.
     """
     peaks = jnp.asarray(learning_rates or [config.learning_rate] * len(keys)) / config.learning_rate
-    batches = [(until, jax.jit(jax.vmap(draw))) for until, draw in draws]
-    fold = jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i)), in_axes=(0, None), out_axes=1)
-    split = jax.jit(fold)
-    first, rest = split(keys, 0)
-    first_batch = batches[-1][1](split(keys, config.updates)[0])
-    training = jax.jit(jax.vmap(lambda zs, key: begin(memory, config, zs, key)))(first_batch.zs, first)
-    step = _compiled(memory, replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0)))
+    first, rest = _split(keys, 0)
+    fixed = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0))
+    fixed = replace(fixed, rate=None if config.rate is None else 1.0)
+    start, step = _compiled(memory, fixed)
+    training = start(_seeded(draws[-1][1])(_split(keys, config.updates)[0]).zs, first)
     history: list[Losses] = []
     for i in range(config.updates):
-        for_batch, for_update = split(rest, i)
-        draw = next((b for until, b in batches if i < until * config.updates), batches[-1][1])
+        for_batch, for_update = _split(rest, i)
+        draw = next((d for until, d in draws if i < until * config.updates), draws[-1][1])
         at = pace(config, i)
         at = at._replace(learning_rate=at.learning_rate * peaks)
-        training, losses = step(training, draw(for_batch), for_update, at)
+        training, losses = step(training, _seeded(draw)(for_batch), for_update, at)
         history.append(losses)
     return training, jax.tree.map(lambda *x: jnp.stack(x), *history)
 
 
 def with_threshold_moved(params: Params, by: Float[Array, ""]) -> Params:
-    """`params` of an AURA memory whose gate opens later by `by` in its own units."""
-    gate = dict(params.gate)
+    """`params` of an AURA memory whose gate's logit is lower by `by`. Raises ValueError where it has no threshold."""
+    gate = dict(getattr(params, "gate", {}))
     if "threshold" in gate:
-        gate["threshold"] = gate["threshold"] + by
+        gate["threshold"] = gate["threshold"] + by / SHARPNESS
     elif "out_bias" in gate:
         gate["out_bias"] = gate["out_bias"] - by
     else:
-        raise ValueError("this gate has no threshold to move: its rate is fixed by its configuration")
+        raise ValueError("this memory has no threshold to move: its rate is fixed by its configuration, ask for none")
     return params._replace(gate=gate)
 
 
 def hold_rate(
-    memory: AuraMemory, params: Params, batch: Batch, rate: float | Float[Array, ""], reach: float = 8.0
+    memory: AuraMemory, params: Params, batch: Batch, rate: float | Float[Array, ""], reach: float = 40.0
 ) -> Params:
-    """`params` with the gate's threshold moved, by bisection within +-`reach`, until it writes at `rate` on `batch`.
+    """`params` with the gate's logit moved, by bisection within +-`reach`, until it writes at `rate` on `batch`.
 
     For the last per cents that a multiplier leaves over, and for control gates that need another arm's budget.
     """
@@ -264,5 +288,5 @@ def hold_rate(
         too_many = jnp.mean(out.wrote.astype(jnp.float32)) > rate
         return jnp.where(too_many, middle, low), jnp.where(too_many, high, middle)
 
-    low, high = jax.lax.fori_loop(0, 16, halve, (jnp.asarray(-reach), jnp.asarray(reach)))
+    low, high = jax.lax.fori_loop(0, 18, halve, (jnp.asarray(-reach), jnp.asarray(reach)))
     return with_threshold_moved(params, 0.5 * (low + high))

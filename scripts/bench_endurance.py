@@ -15,8 +15,8 @@ from vlamem.scripts.config import load_config
 class Args:
     """Options of `vlamem bench endurance`."""
 
-    preset: Literal["quick", "full"]
-    """quick: 1,000 ticks, a minute. full: 100,000 ticks, as long as the disk takes for 210,000 synced writes."""
+    preset: Literal["smoke", "quick", "full"]
+    """smoke: 100 ticks. quick: 1,000, a minute. full: 100,000, as long as the disk takes for 210,000 synced writes."""
     weights: Path | None
     """Trained gate; the one that ships with vlamem when not given."""
     folder: Path
@@ -30,8 +30,8 @@ def main(arguments: list[str]) -> int:
     from vlamem.sim.bench.endurance import EnduranceBench, run, shipped_weights
 
     args = load_config(Args, "bench_endurance", arguments, __doc__ or "")
-    ticks, kills = {"quick": (1_000, 3), "full": (100_000, 50)}[args.preset]
-    results = args.results if args.preset == "full" else args.folder / "quick"
+    ticks, kills = {"smoke": (100, 1), "quick": (1_000, 3), "full": (100_000, 50)}[args.preset]
+    results = args.results if args.preset == "full" else args.folder / args.preset
     command = shlex.join(["vlamem", "bench", "endurance", *arguments])
     bench = EnduranceBench(ticks, kills, args.weights or shipped_weights(), args.folder, results, command)
     page, twin = run(bench, lambda line: print(line, flush=True))

@@ -18,10 +18,10 @@ _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1
 class Args:
     """Options of `vlamem bench kernels`."""
 
-    preset: Literal["quick", "full"]
-    """quick: batches 1 and 64, a minute. full: batches 1, 64, 1,024 and 16,384."""
+    preset: Literal["smoke", "quick", "full"]
+    """smoke: does it run. quick: batches 1 and 64, a minute. full: batches 1, 64, 1,024 and 16,384."""
     out: Path
-    """Folder of a quick run's page."""
+    """Folder of a smoke or quick run's page."""
     results: Path
     """Folder of a full run's page."""
 
@@ -34,16 +34,14 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from vlamem.sim.bench.kernels import KernelBench, run
 
-    full = args.preset == "full"
+    batches, seconds, ticks, rows = {
+        "smoke": ((1,), 0.02, 16, (2,)),
+        "quick": ((1, 64), 0.5, 256, (16,)),
+        "full": ((1, 64, 1024, 16384), 1.0, 256, (64, 256)),
+    }[args.preset]
     command = shlex.join(["vlamem", "bench", "kernels", *arguments])
-    bench = KernelBench(
-        batches=(1, 64, 1024, 16384) if full else (1, 64),
-        seconds=1.0 if full else 0.5,
-        scan_ticks=256,
-        scan_rows=64 if full else 16,
-        results=args.results if full else args.out,
-        command=command,
-    )
+    results = args.results if args.preset == "full" else args.out
+    bench = KernelBench(batches, seconds, ticks, rows, results, command)
     page, twin = run(bench, lambda text: print(text, flush=True))
     print(f"{page}\n{twin}")
     return 0

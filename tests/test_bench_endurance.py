@@ -4,22 +4,24 @@ import numpy as np
 import pytest
 
 from vlamem.memory.aura.weights import WeightsError
-from vlamem.sim.bench.endurance import EnduranceBench, features, run, shipped_weights, written_bytes
+from vlamem.scripts.bench_endurance import main
+from vlamem.sim.bench.endurance import EnduranceBench, features, run, written_bytes
 
 
-def test_the_page_and_its_twin_come_from_one_run(tmp_path):
-    bench = EnduranceBench(40, 1, shipped_weights(), tmp_path / "files", tmp_path, "vlamem bench endurance")
+def test_the_smoke_setting_writes_the_page_its_twin_and_its_plot(tmp_path):
     try:
-        page, twin = run(bench, lambda line: None)
+        assert main(["--preset", "smoke", "--folder", str(tmp_path)]) == 0
     except OSError as error:
         if "does not count" in str(error):
             pytest.skip(str(error))
         raise
-    figures = json.loads(twin.read_text())["figures"]
+    figures = json.loads((tmp_path / "smoke" / "endurance.json").read_text())["figures"]
     assert figures["bytes_always"]["value"] > figures["bytes_aura"]["value"] > 0
+    assert figures["bytes_kv"]["value"] > 0
+    assert figures["always_over_aura"]["value"] > 1
     assert figures["recovered_after_kill"]["value"] == 1
-    assert "endurance.png" in page.read_text()
-    assert (tmp_path / "endurance.png").exists()
+    assert "endurance.png" in (tmp_path / "smoke" / "endurance.md").read_text()
+    assert (tmp_path / "smoke" / "endurance.png").exists()
 
 
 def test_missing_weights_are_an_error_that_names_the_mend(tmp_path):

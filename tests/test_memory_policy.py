@@ -12,7 +12,7 @@ import pytest
 
 import vlamem
 from vlamem.memory.aura import AuraConfig, HeadConfig, TrainedFor, save_weights
-from vlamem.memory.aura.step import init_params
+from vlamem.memory.aura.step import AuraMemory
 from vlamem.memory.aura.weights import Header, WeightsError
 from vlamem.memory.proposal import Proposal
 from vlamem.memory.protocol import flatten
@@ -71,7 +71,7 @@ def voice_for(policy: FrozenPolicy, told: bool = True, gate: str = "learned") ->
     head = HeadConfig(chunk=(spec.horizon, spec.action.size), context=spec.context_size)
     size = spec.feature_size + (spec.context_size if told else 0)
     config = AuraConfig(size, head, gate=gate)
-    params = {k: np.asarray(v) for k, v in flatten(init_params(jax.random.key(0), config)).items()}
+    params = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
     return AuraVoice(config, params)
 
 
@@ -207,7 +207,7 @@ def test_a_gate_of_another_policy_is_refused_and_both_are_named(tmp_path: Path) 
     voice = voice_for(policy)
     path = tmp_path / "gate.safetensors"
     mine = identity(policy, "a" * 64)
-    arrays = {k: np.asarray(v) for k, v in flatten(init_params(jax.random.key(0), voice.config)).items()}
+    arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(voice.config).init_params(jax.random.key(0))).items()}
     save_weights(path, Header(voice.config, mine, "vlamem train-gate", {}), arrays)
     AuraVoice.load(path, mine)
     assert vlamem.wrap(policy, path).ticks
@@ -221,7 +221,7 @@ def test_a_gate_of_another_policy_is_refused_and_both_are_named(tmp_path: Path) 
 def test_a_memory_cannot_speak_as_it_was_not_trained_to() -> None:
     policy = Wide()
     config = AuraConfig(16, HeadConfig(chunk=None, context=3))
-    arrays = {k: np.asarray(v) for k, v in flatten(init_params(jax.random.key(0), config)).items()}
+    arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
     with pytest.raises(ValueError, match="proposes no chunk"):
         MemoryPolicy(policy, AuraVoice(config, arrays), options=SpeakOptions("chunk"))
 

@@ -2,11 +2,11 @@ import jax.numpy as jnp
 import pytest
 from aura_cases import HEAD, learned
 
-from vlamem.memory.aura import AuraConfig, AuraMemory
+from vlamem.memory.aura import GATE_KINDS, AuraConfig, AuraMemory
 from vlamem.testing import ConformanceError, check_memory
 
 
-@pytest.mark.parametrize("kind", ["learned", "periodic", "novelty", "reconstruction"])
+@pytest.mark.parametrize("kind", GATE_KINDS)
 def test_aura_keeps_every_promise(kind):
     check_memory(AuraMemory(AuraConfig(32, HEAD, gate=kind)), ticks=8)
 

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlamem.memory.aura import AuraConfig, AuraMemory
 from vlamem.memory.aura.losses import Batch, Targets
@@ -35,33 +37,49 @@ def first(tree: Params) -> Params:
     return jax.tree.map(lambda x: x[0], tree)
 
 
+ASKED = (0.05, 0.12, 0.3)
+"""Writes per tick: a third of what the events ask for, nearly that, and twice it."""
+
+
 @pytest.fixture(scope="module")
 def held():
-    config = TrainConfig(updates=600, learning_rate=1e-2, rate=0.12, carry=0.0)
-    return train(aura("learned"), config, [(1.0, draw)], key_of(0, "budget")[None])
+    def run(rate: float):
+        config = TrainConfig(updates=600, learning_rate=1e-2, rate=rate, carry=0.0)
+        return train(aura("learned"), config, [(1.0, draw)], key_of(0, "budget")[None])
+
+    return {rate: run(rate) for rate in ASKED}
 
 
 def test_a_memory_learns_to_answer(held):
-    error = held[1].action_error[:, 0]
-    assert float(error[-20:].mean()) < 0.6 * float(error[:20].mean())
+    error = held[0.3][1].action_error[:, 0]
+    assert float(error[-20:].mean()) < 0.1 * float(error[:20].mean())
 
 
-def test_the_multiplier_brings_the_write_rate_near_the_asked_one(held):
-    fresh = draw(key_of(1, "held out"), rows=256)
-    assert rate_of(aura("learned"), first(held[0].params), fresh) == pytest.approx(0.12, rel=0.5)
+@pytest.mark.parametrize("rate", ASKED)
+def test_the_multiplier_alone_holds_the_asked_rate_within_a_tenth_on_held_out_streams(held, rate):
+    fresh = draw(key_of(1, "held out"), rows=512)
+    assert rate_of(aura("learned"), first(held[rate][0].params), fresh) == pytest.approx(rate, rel=0.1)
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.12, 0.3])
+@pytest.mark.parametrize("rate", ASKED)
 def test_a_threshold_moved_to_a_rate_holds_it_within_a_tenth_on_held_out_streams(held, rate):
     memory = aura("learned")
-    params = hold_rate(memory, first(held[0].params), draw(key_of(2, "calibration"), rows=512), rate)
+    params = hold_rate(memory, first(held[0.12][0].params), draw(key_of(2, "calibration"), rows=512), rate)
     assert rate_of(memory, params, draw(key_of(3, "held out"), rows=512)) == pytest.approx(rate, rel=0.1)
+
+
+def test_the_doubt_in_decisions_ends_only_where_a_rate_is_asked():
+    for rate, doubts in ((None, [1, 1, 1]), (0.2, [1, 0.5, 0])):
+        config = TrainConfig(updates=100, rate=rate, certain=(0.6, 0.8))
+        assert [float(pace(config, i).doubt) for i in (59, 70, 81)] == pytest.approx(doubts, abs=1e-5)
 
 
 def test_gates_without_a_threshold_cannot_be_held():
     memory = aura("always")
     with pytest.raises(ValueError, match="no threshold to move"):
         hold_rate(memory, memory.init_params(jax.random.key(0)), draw(jax.random.key(1)), 0.1)
+    with pytest.raises(ValueError, match="no threshold to move"):
+        train(memory, TrainConfig(updates=1, rate=0.1), [(1.0, draw)], key_of(0, "o")[None])
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +112,15 @@ def test_the_write_cost_rises_between_the_shares_of_its_ramp():
     assert costs == pytest.approx([0.1, 0.1, 1.0, 2.0, 2.0], rel=1e-5)
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5])
-def test_budgets_outside_0_to_1_are_refused(rate):
-    with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
-        TrainConfig(rate=rate)
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_a_budget_is_taken_between_0_and_1_and_refused_by_name_elsewhere(rate):
+    if 0 < rate <= 1:
+        assert TrainConfig(rate=rate).rate == rate
+        assert AuraConfig(16, gate="random", rate=rate).rate == rate
+    else:
+        for make in (TrainConfig, lambda rate: AuraConfig(16, gate="random", rate=rate)):
+            with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
+                make(rate=rate)
 
 
 def test_unknown_optimizers_and_signals_are_named():

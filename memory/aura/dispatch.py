@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from vlamem.memory.aura import pallas
 from vlamem.memory.aura.config import AuraConfig
 from vlamem.memory.aura.reference import AuraTick, TickOut
-from vlamem.memory.aura.step import AuraMemory, AuraParams, AuraState, init_params
+from vlamem.memory.aura.step import AuraMemory, AuraParams, AuraState
 from vlamem.memory.protocol import MemoryOut, check_feature_size, flatten
 
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
@@ -21,7 +21,7 @@ _TICK_ROWS = 4  # up to here, one NumPy tick a row is quicker than a jitted call
 
 def params_of(config: AuraConfig, arrays: Arrays) -> AuraParams:
     """The parameters whose dotted names and arrays a weights file holds. Raises ValueError when they do not fit."""
-    like = jax.eval_shape(functools.partial(init_params, config=config), jax.random.key(0))
+    like = jax.eval_shape(AuraMemory(config).init_params, jax.random.key(0))
     wanted = flatten(like)
     if wanted.keys() != arrays.keys():
         raise ValueError(f"parameters {sorted(wanted.keys() ^ arrays.keys())} do not fit a {config.gate!r} gate")
@@ -111,8 +111,7 @@ def _pallas_step(
 def _together(rows: list[TickOut]) -> MemoryOut:
     """The rows as one answer of arrays that later ticks leave alone."""
     out: dict[str, Any] = {}
-    for name in TickOut._fields:
-        values = [getattr(row, name) for row in rows]
+    for name, values in zip(TickOut._fields, zip(*rows, strict=True), strict=True):
         kind = np.float32 if name in ("confidence", "gate", "surprise") else None
         out[name] = None if values[0] is None else np.array(values, kind)
     out["gate_loss"] = np.zeros(len(rows), np.float32)

@@ -31,14 +31,9 @@ def export_step(memory: AuraMemory, params: AuraParams, path: Path) -> None:
 
     config = memory.config
     (rows,) = export.symbolic_shape("B")
-    like = jax.eval_shape(
-        lambda: (
-            jnp.zeros((rows, config.value_size, config.key_size)),
-            jnp.zeros((rows, config.value_size)),
-            jnp.zeros((rows, config.feature_size)),
-            jnp.zeros(rows, bool),
-        )
-    )
+    sizes = ((config.value_size, config.key_size), (config.value_size,), (config.feature_size,), ())
+    kinds = (jnp.float32, jnp.float32, jnp.float32, jnp.bool_)
+    like = jax.eval_shape(lambda: [jnp.zeros((rows, *size), kind) for size, kind in zip(sizes, kinds, strict=True)])
     made = export.export(jax.jit(step), platforms=PLATFORMS)(*like)
     path.write_bytes(made.serialize())
 

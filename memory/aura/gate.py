@@ -19,6 +19,7 @@ from vlamem.memory.aura.config import AuraConfig
 GateParams = dict[str, Array]
 
 CLOSED, OPEN = -20.0, 20.0  # logits of a decision that is not in doubt
+SHARPNESS = 10.0  # logits per unit of a control gate's threshold
 
 
 class GateInput(NamedTuple):
@@ -133,7 +134,7 @@ def _novelty_logit(params: GateParams, config: AuraConfig, x: GateInput) -> Arra
     """Open where the cosine distance to the last written feature is above the threshold."""
     norms = jnp.linalg.norm(x.ahead, axis=-1) * jnp.linalg.norm(x.carry, axis=-1)
     cosine = jnp.sum(x.ahead * x.carry, axis=-1) / jnp.maximum(norms, 1e-6)
-    return 10.0 * (1.0 - cosine - params["threshold"])
+    return SHARPNESS * (1.0 - cosine - params["threshold"])
 
 
 def _reconstruction_init(key: Array, config: AuraConfig) -> GateParams:
@@ -148,7 +149,7 @@ def _reconstruction_error(params: GateParams, x: GateInput) -> Array:
 
 
 def _reconstruction_logit(params: GateParams, config: AuraConfig, x: GateInput) -> Array:
-    return 10.0 * (jax.lax.stop_gradient(_reconstruction_error(params, x)) - params["threshold"])
+    return SHARPNESS * (jax.lax.stop_gradient(_reconstruction_error(params, x)) - params["threshold"])
 
 
 def _oracle_logit(params: GateParams, config: AuraConfig, x: GateInput) -> Array:

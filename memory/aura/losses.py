@@ -4,7 +4,7 @@ Shapes: T ticks, B rows, H x A action chunk, C context size. Everything takes a 
 and the baselines are trained by the same code.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,18 +90,19 @@ def charge(p: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def straight_through_loss(
-    memory: Memory, params: Params, batch: Batch, cost: Float[Array, ""], key: Array, state: State | None = None
+    memory: Memory, params: Params, batch: Batch, cost: Array, key: Array, state: State | None = None, doubt: Any = 1.0
 ) -> tuple[Float[Array, ""], tuple[Losses, State]]:
     """Action error plus `cost` per write: back-propagation through time, straight through the gate's threshold.
 
-    A learned gate's decision is drawn from its p. Were it p > 1/2, every write that the memory needs would have been
-    made already, its error's gradient would be next to nothing, and the cost alone would move the gate.
+    A learned gate's decision is drawn from its p (`doubt` 1; at 0 it is p > 1/2, as when it is used). Were it always
+    p > 1/2, every write that the memory needs would have been made already, its error's gradient would be next to
+    nothing, and the cost alone would move the gate.
     Also right for every memory whose gate is not trained by the action error: the reconstruction gate's own objective
     is part of the sum.
     """
     state = memory.init(batch.zs.shape[1]) if state is None else state
     if isinstance(memory, AuraMemory) and memory.config.gate == "learned":
-        noise = jax.random.logistic(key, batch.resets.shape)
+        noise = doubt * jax.random.logistic(key, batch.resets.shape)
         state, out = memory.scan(params, state, batch.zs, batch.resets, batch.events, noise)
     else:
         state, out = scan(memory, params, state, batch.zs, batch.resets, batch.events)

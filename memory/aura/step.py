@@ -90,47 +90,14 @@ def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
-def init_params(key: Array, config: AuraConfig) -> AuraParams:
-    """Fresh parameters; the feature is taken as standardised until `mean` and `scale` are replaced."""
-    keys = jax.random.split(key, 6)
-    init = initializers.lecun_normal()
-    D, d_k, d_v = config.feature_size, config.key_size, config.value_size
-    Wk = init(keys[0], (D, d_k), jnp.float32)
-    return AuraParams(
-        mean=jnp.zeros(D),
-        scale=jnp.ones(D),
-        Wk=Wk,
-        Wq=Wk + 0.1 * init(keys[1], (D, d_k), jnp.float32),  # near Wk: what was written can be asked for from the start
-        Wv=init(keys[2], (D, d_v), jnp.float32),
-        Wvr=0.1 * init(keys[3], (d_v, d_v), jnp.float32),
-        beta_logit=jnp.full((), 3.0),
-        gamma_logit=jnp.full((), -3.0),
-        gate=GATES[config.gate].init(keys[4], config),
-        head=init_head(keys[5], config.head, D, d_v),
-    )
-
-
-def init_state(config: AuraConfig, batch: int) -> AuraState:
-    """The empty state: zeros."""
-    return AuraState(
-        jnp.zeros((batch, config.value_size, config.key_size)),
-        jnp.zeros((batch, config.value_size)),
-        jnp.zeros((batch, GATES[config.gate].carry_size(config))),
-    )
-
-
 def look_ahead(
     params: AuraParams, config: AuraConfig, z: Float[Array, "... D"]
 ) -> tuple[Ahead, Float[Array, "... hidden"]]:
     """Everything of the step that depends on the feature alone: for the recurrence, and for the head."""
     zn, trusted = standardise(z, params.mean, params.scale)
-    ahead = Ahead(
-        trusted=trusted,
-        k=unit(zn @ params.Wk),
-        q=unit(zn @ params.Wq),
-        v=zn @ params.Wv,
-        gate=GATES[config.gate].ahead(params.gate, config, z, zn),
-    )
+    sizes = (config.key_size, 2 * config.key_size)
+    k, q, v = jnp.split(zn @ jnp.concatenate([params.Wk, params.Wq, params.Wv], axis=1), sizes, axis=-1)
+    ahead = Ahead(trusted, unit(k), unit(q), v, GATES[config.gate].ahead(params.gate, config, z, zn))
     return ahead, zn @ params.head.z
 
 
@@ -179,12 +146,12 @@ def recur(
     force: Float[Array, "B"] | None = None,
 ) -> tuple[AuraState, Written]:
     """Error, gate, conditional write and read of one tick."""
-    keep = 1.0 - reset.astype(jnp.float32)
-    W, b, carry = state.W * keep[:, None, None], state.b * keep[:, None], state.carry * keep[:, None]
-    beta, gamma = rates(params)
-    reads = jnp.einsum("bij,bj->bi", W, x.k) + b, jnp.einsum("bij,bj->bi", W, x.q) + b
-    e, g, carry, written = decide(params, config, x, reads, carry, event, force)
-    W = W + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
+    keep = (1.0 - reset.astype(jnp.float32))[:, None]
+    b, carry, (beta, gamma) = state.b * keep, state.carry * keep, rates(params)
+    # W is read once for both, and not stored emptied before it is written
+    reads = jnp.einsum("bij,bnj->bni", state.W, jnp.stack([x.k, x.q], axis=1)) * keep[..., None] + b[:, None]
+    e, g, carry, written = decide(params, config, x, (reads[:, 0], reads[:, 1]), carry, event, force)
+    W = state.W * keep[..., None] + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
     b = b + (g * gamma)[:, None] * e
     return AuraState(W, b, carry), written
 
@@ -213,12 +180,27 @@ class AuraMemory:
         return self.config.feature_size
 
     def init_params(self, key: Array) -> AuraParams:
-        """Fresh parameters from a JAX key."""
-        return init_params(key, self.config)
+        """Fresh parameters; the feature is taken as standardised until `mean` and `scale` are replaced."""
+        keys, config, init = jax.random.split(key, 6), self.config, initializers.lecun_normal()
+        D, d_k, d_v = config.feature_size, config.key_size, config.value_size
+        Wk = init(keys[0], (D, d_k), jnp.float32)
+        return AuraParams(
+            mean=jnp.zeros(D),
+            scale=jnp.ones(D),
+            Wk=Wk,
+            Wq=Wk + 0.1 * init(keys[1], (D, d_k), jnp.float32),  # near Wk: what was written can be asked for at once
+            Wv=init(keys[2], (D, d_v), jnp.float32),
+            Wvr=0.1 * init(keys[3], (d_v, d_v), jnp.float32),
+            beta_logit=jnp.full((), 3.0),
+            gamma_logit=jnp.full((), -3.0),
+            gate=GATES[config.gate].init(keys[4], config),
+            head=init_head(keys[5], config.head, D, d_v),
+        )
 
     def init(self, batch: int) -> AuraState:
         """The empty state of `batch` rows: zeros."""
-        return init_state(self.config, batch)
+        d_v, carried = self.config.value_size, GATES[self.config.gate].carry_size(self.config)
+        return AuraState(*(jnp.zeros((batch, *s)) for s in ((d_v, self.config.key_size), (d_v,), (carried,))))
 
     def step(
         self, params: AuraParams, state: AuraState, z: Feature, reset: Rows, event: Rows | None = None

@@ -39,7 +39,7 @@ class KernelBench:
     Attributes:
         batches: rows at which the step is measured.
         seconds: of measurement for each entry, after warm-up.
-        scan_ticks, scan_rows: shape of the training scan.
+        scan_ticks, scan_rows: shapes of the training scan; the figures are those of the first number of rows.
         results: folder of the page.
         command: what made the page.
     """
@@ -47,7 +47,7 @@ class KernelBench:
     batches: tuple[int, ...]
     seconds: float
     scan_ticks: int
-    scan_rows: int
+    scan_rows: tuple[int, ...]
     results: Path
     command: str
 
@@ -183,14 +183,49 @@ def gru_jax_row(rows: int, seconds: float) -> Row:
 
 
 def gru_torch_row(rows: int, seconds: float) -> Row:
-    """torch's GRU cell with AURA's bytes of state, one thread."""
+    """torch's GRU cell with AURA's bytes of state, on the GPU where torch has one, else on one thread."""
     import torch
 
     torch.set_num_threads(1)
-    cell, z, h = torch.nn.GRUCell(FEATURES, GRU_SIZE), torch.randn(rows, FEATURES), torch.zeros(rows, GRU_SIZE)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cell, h = torch.nn.GRUCell(FEATURES, GRU_SIZE).to(device), torch.zeros(rows, GRU_SIZE, device=device)
+    z = torch.randn(rows, FEATURES, device=device)
+
+    def call() -> None:
+        cell(z, h)
+        _wait(device)
+
     with torch.inference_mode():
-        timing = measure(lambda: cell(z, h), seconds)
-    return Row("GRU cell (torch)", rows, timing, h.element_size() * h.nelement() / rows)
+        timing = measure(call, seconds)
+    return Row(f"GRU cell (torch, {device})", rows, timing, h.element_size() * h.nelement() / rows)
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def delta_rule_row(rows: int, seconds: float, device: str = "cuda") -> Row:
+    """One step of flash-linear-attention's delta rule, W [32, 32] a row: no projections, gate, b or head."""
+    import torch
+    from fla.ops.delta_rule import fused_recurrent_delta_rule
+
+    k, q, v = (torch.nn.functional.normalize(torch.randn(rows, 1, 1, 32, device=device), dim=-1) for _ in range(3))
+    beta = torch.full((rows, 1, 1), 0.9, device=device)
+    held = [torch.zeros(rows, 1, 32, 32, device=device)]
+
+    def call() -> None:
+        _, held[0] = fused_recurrent_delta_rule(
+            q, k, v, beta, scale=1.0, initial_state=held[0], output_final_state=True
+        )
+        _wait(device)
+
+    with torch.inference_mode():
+        timing = measure(call, seconds)
+    state = held[0].element_size() * held[0].nelement() / rows
+    return Row(f"flash-linear-attention delta rule (torch, {device})", rows, timing, state)
 
 
 def kv_row(steps: int, seconds: float) -> Row:
@@ -205,10 +240,10 @@ def kv_row(steps: int, seconds: float) -> Row:
     def call() -> Any:
         k, v, q = np.split(z @ project, 3)
         keys[-1], values[-1] = k, v
-        np.dot(keys, q, scores)
+        keys.dot(q, scores)
         np.subtract(scores, scores.max(), scores)
         np.exp(scores, scores)
-        return (scores @ values) / scores.sum()
+        return scores.dot(values) / scores.sum()
 
     return Row(f"attention over {steps:,} cached steps (NumPy)", 1, measure(call, seconds), float(cache.nbytes))
 
@@ -275,16 +310,20 @@ def run(bench: KernelBench, report: Report) -> tuple[Path, Path]:
         if gpu and pallas.supports(memory.config):
             makers.append(lambda n=batch: step_row(memory, params, n, bench.seconds, kernel=True))  # type: ignore[misc]  # bound now
         makers.append(lambda n=batch: gru_jax_row(n, bench.seconds))  # type: ignore[misc]  # bound now
+        if gpu and importlib.util.find_spec("fla"):
+            makers.append(lambda n=batch: delta_rule_row(n, bench.seconds))  # type: ignore[misc]  # bound now
         if importlib.util.find_spec("torch"):
             makers.append(lambda n=batch: gru_torch_row(n, bench.seconds))  # type: ignore[misc]  # bound now
     for make in makers:
         rows.append(make())
         report(line(rows[-1]))
-    scans = scan_timings(memory, params, bench.scan_ticks, bench.scan_rows, 2 * bench.seconds)
-    row_ticks = bench.scan_ticks * bench.scan_rows
-    speed = {name: 1e6 * row_ticks / float(t.calls.min()) for name, t in scans.items()}
-    for name, value in speed.items():
-        report(f"{name}: {value:,.0f} row-ticks a second")
+    speeds = {}
+    for n in bench.scan_rows:
+        scans = scan_timings(memory, params, bench.scan_ticks, n, 2 * bench.seconds)
+        speeds[n] = {name: 1e6 * bench.scan_ticks * n / float(t.calls.min()) for name, t in scans.items()}
+        for name, value in speeds[n].items():
+            report(f"{name}, {n} rows: {value:,.0f} row-ticks a second")
+    speed = speeds[bench.scan_rows[0]]
     with_head, tick = rows[:2]
     kv = next(r for r in rows if r.name.startswith(f"attention over {KV_STEPS[-1]:,}"))
     p50 = tick.timing.quantile(0.5)
@@ -295,11 +334,11 @@ def run(bench: KernelBench, report: Report) -> tuple[Path, Path]:
         "kv_100k_time_ratio": Figure(kv.timing.quantile(0.5).value / p50.value),
         "kv_100k_bytes_ratio": Figure(kv.state / tick.state),
         "state_bytes": Figure(tick.state),
-        "scan_steps_per_second": Figure(speed["scan"], len(scans["scan"].calls)),
+        "scan_steps_per_second": Figure(speed["scan"]),
         "scan_over_naive_ratio": Figure(speed["scan"] / speed["naive scan"]),
         "scan_gradient_over_naive_ratio": Figure(speed["scan and its gradient"] / speed["naive scan and its gradient"]),
     }
-    return write_result_page("kernels", bench.command, figures, _page(rows, speed, bench, gpu), bench.results)
+    return write_result_page("kernels", bench.command, figures, _page(rows, speeds, bench, gpu), bench.results)
 
 
 def line(row: Row) -> str:
@@ -313,12 +352,14 @@ def line(row: Row) -> str:
     )
 
 
-def _page(rows: list[Row], speed: dict[str, float], bench: KernelBench, gpu: bool) -> str:
-    others = (
-        "GPU." if gpu else "CPU, one thread. No GPU: the fused kernel and flash-linear-attention are not available."
-    )
-    if gpu and not importlib.util.find_spec("fla"):
-        others += " flash-linear-attention is not installed."
+def _page(rows: list[Row], speeds: dict[int, dict[str, float]], bench: KernelBench, gpu: bool) -> str:
+    if gpu:
+        others = "GPU." + ("" if importlib.util.find_spec("fla") else " flash-linear-attention is not installed.")
+    else:
+        others = (
+            "CPU, one thread. There was no GPU: the fused Pallas kernel, which the tests run in interpreter mode, and "
+            "flash-linear-attention's delta rule were not run. With a GPU the same command adds their rows."
+        )
     return "\n".join(
         [
             "# Kernels: what one memory tick costs",
@@ -333,15 +374,16 @@ def _page(rows: list[Row], speed: dict[str, float], bench: KernelBench, gpu: boo
             "",
             "Bytes accessed are the compiler's own count for the compiled step (operands and results of every fused "
             "loop); least bytes are one read of state, feature and weights, and one store of what a tenth of the rows "
-            "write. On a CPU the compiled step stores every row's W, since it has no conditional store; the NumPy tick "
-            "and the fused kernel store W on a write only.",
+            "write. On a CPU the compiled step reads W once for both reads and once more to store every row's anew, as "
+            "it has no conditional store, and z~ once for each matrix it meets; the NumPy tick and the fused kernel "
+            "store W on a write only.",
             "",
-            f"Training scans, {bench.scan_ticks} ticks of {bench.scan_rows} rows; naive is `lax.scan` over the "
-            "equations as they stand; the four in turn, best call of each, since long calls are disturbed most by "
-            "whatever else the machine does:",
+            f"Training scans over {bench.scan_ticks} ticks, row-ticks a second; naive is `lax.scan` over the equations "
+            "as they stand; the four in turn, best call of each, since long calls are disturbed most by whatever else "
+            "the machine does:",
             "",
-            "| what | row-ticks/s |",
-            "| --- | --- |",
-            *(f"| {name} | {value:,.0f} |" for name, value in speed.items()),
+            "| rows | " + " | ".join(next(iter(speeds.values()))) + " |",
+            "| --- |" + " --- |" * 4,
+            *(f"| {n} | " + " | ".join(f"{v:,.0f}" for v in speed.values()) + " |" for n, speed in speeds.items()),
         ]
     )

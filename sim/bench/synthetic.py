@@ -15,12 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache.compilation_cache import set_cache_dir
 from jaxtyping import Array
 
 from vlamem.memory.aura import AuraMemory
+from vlamem.memory.aura.losses import Batch
 from vlamem.memory.aura.weights import Header, TrainedFor, save_weights
 from vlamem.memory.protocol import Memory, Params, flatten, scan, state_bytes
-from vlamem.memory.training import TrainConfig, hold_rate, train
+from vlamem.memory.training import Draw, TrainConfig, hold_rate, train
 from vlamem.sim.bench.synthetic_arms import (
     ANSWERS,
     ARMS,
@@ -54,7 +56,8 @@ class Preset:
         scored_rows: streams a setting and a seed.
         families: of FAMILIES.
         arms: names of ARMS.
-        sweep: learning rates tried for each learner, one run of `sweep_updates` each; the lowest error is kept.
+        sweep: learning rates tried for each arm on each family, one run of `sweep_updates` each, side by side; the
+            lowest error is kept. As many as there are seeds share the compiled update with the runs proper.
         sweep_updates: updates of a run of the sweep.
     """
 
@@ -69,12 +72,13 @@ class Preset:
     sweep_updates: int = 100
 
 
-MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "random", "periodic")
+MAIN = ("learned", "oracle", "always", "linear", "lru", "fifo", "kv_window", "gru", "random", "periodic")
+RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 PRESETS = {
-    "full": Preset(seeds=5, updates=1000, rows=4),
+    "full": Preset(seeds=5, updates=1000, rows=4, sweep=RATES),
     "quick": Preset(seeds=2, updates=1000, rows=4, families=("events",), arms=MAIN),
     "smoke": Preset(
-        seeds=2, updates=8, rows=4, ticks=64, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
+        seeds=2, updates=8, rows=4, ticks=32, scored_rows=4, families=("events",), arms=("learned", "fifo", "random")
     ),
 }
 LEARNING_RATE = 1e-2
@@ -92,11 +96,14 @@ def training_config(arm: Arm, preset: Preset, learning_rate: float) -> TrainConf
     )
 
 
-def _draws(arm: Arm, family: str, preset: Preset) -> list[tuple[float, Callable[[Array], Any]]]:
-    def draw(make: Callable[[Array, int], Streams]) -> Callable[[Array], Any]:
-        def one(key: Array) -> Any:
+@cache
+def _draws(schedule: str | None, family: str, preset: Preset) -> list[tuple[float, Draw]]:
+    """The curriculum of a family as training takes it; kept, so that all arms share what was compiled for it."""
+
+    def draw(make: Callable[[Array, int], Streams]) -> Draw:
+        def one(key: Array) -> Batch:
             for_streams, for_marks = jax.random.split(key)
-            return batch_of(arm, make(for_streams, preset.rows), for_marks)
+            return batch_of(schedule, make(for_streams, preset.rows), for_marks)
 
         return one
 
@@ -112,7 +119,13 @@ def sweep(arm: Arm, family: str, preset: Preset) -> dict[str, float]:
     config = training_config(arm, preset, LEARNING_RATE)
     config = TrainConfig(**{**asdict(config), "updates": preset.sweep_updates, "ramp": config.ramp})
     keys = jnp.stack([key_of(0, "sweep", family)] * len(preset.sweep))
-    _, losses = train(arm.memory(preset.ticks), config, _draws(arm, family, preset), keys, list(preset.sweep))
+    _, losses = train(
+        arm.memory(preset.ticks),
+        config,
+        _draws(arm.schedule, family, preset),
+        keys,
+        list(preset.sweep),
+    )
     error = np.asarray(losses.action_error)[-preset.sweep_updates // 5 :].mean(0)
     return {f"{rate:g}": round(float(e), 4) for rate, e in zip(preset.sweep, error, strict=True)}
 
@@ -151,6 +164,11 @@ def _drawer(ticks: int, rows: int) -> Callable[[Array, Array], Streams]:
 
 
 @cache
+def _teller(schedule: str) -> Callable[..., Array]:
+    return jax.jit(jax.vmap(lambda streams, key, rate: marks(schedule, streams, key, rate)))
+
+
+@cache
 def _scored_streams(family: str, ticks: int, length: int, rate: float | None, name: str, preset: Preset) -> Streams:
     """The streams [S, T, B] that every arm is scored on in one setting; horizons of one length share theirs."""
     keys, rows = _seed_keys(name, "score", preset.seeds), preset.scored_rows
@@ -174,8 +192,7 @@ def score(
     keys = _seed_keys(name, "marks", S)
     streams = _scored_streams(longest.family, preset.ticks, longest.ticks, longest.rate, name, preset)
     rate = jnp.asarray((rates or {}).get(longest.name, [0.1] * S))
-    tell = jax.jit(jax.vmap(lambda s, key, r: marks(arm, s, key, r)))
-    told = tell(streams, keys, rate) if arm.schedule else streams.event
+    told = _teller(arm.schedule)(streams, keys, rate) if arm.schedule else streams.event
     memory = arm.memory(preset.ticks if arm.constant else longest.ticks)
     if arm.gate in AT_BUDGET:
         params = _held(memory, params, longest, preset, keys, rate)
@@ -207,17 +224,20 @@ def groups(family: str, ticks: int) -> list[list[Setting]]:
     return [[s] for s in all_ if s.ticks == ticks] + ([horizons] if horizons else [])
 
 
+@cache
+def _holder(memory: AuraMemory) -> Callable[..., Params]:
+    return jax.jit(jax.vmap(lambda p, streams, key, rate: hold_rate(memory, p, batch_of(None, streams, key), rate)))
+
+
 def _held(memory: Memory, params: Params, setting: Setting, preset: Preset, keys: Array, rate: Array) -> Params:
     """`params` with thresholds moved to `rate` on streams of their own, of the training length."""
     assert isinstance(memory, AuraMemory)
-    same = settings(setting.family, preset.ticks)[2 if setting.family == "events" else 0]
-    drawn = setting if setting.ticks == preset.ticks else same
-
-    def one(p: Params, key: Array, r: Array) -> Params:
-        streams = drawn.draw(key, preset.rows)
-        return hold_rate(memory, p, batch_of(BY_NAME["oracle"], streams, key), r)
-
-    return jax.jit(jax.vmap(one))(params, keys, rate)
+    if setting.family == "events":
+        events = 0.1 if setting.rate is None else setting.rate
+        streams = _drawer(preset.ticks, preset.scored_rows)(keys, jnp.asarray(events))
+    else:
+        streams = jax.jit(jax.vmap(lambda key: setting.draw(key, preset.scored_rows)))(keys)
+    return _holder(memory)(params, streams, keys, rate)
 
 
 def trace(arm: Arm, params: Params, preset: Preset, seed: int = 0, ticks: int = 192) -> dict[str, Any]:
@@ -246,11 +266,11 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
         if done["preset"] == mine:
             return dict(done)
     start = time.perf_counter()
-    tried, rate = _learning_rate(arm, preset, folder)
+    tried, rate = _learning_rate(arm, family, preset, folder)
     memory = arm.memory(preset.ticks)
     config = training_config(arm, preset, rate)
     keys = _seed_keys(family, "train", preset.seeds)
-    training, losses = train(memory, config, _draws(arm, family, preset), keys)
+    training, losses = train(memory, config, _draws(arm.schedule, family, preset), keys)
     rates = _rates_of_learned(family, folder) if arm.name in AT_BUDGET else None
     scored: dict[str, list[dict[str, Any]]] = {}
     for group in groups(family, preset.ticks):
@@ -276,14 +296,13 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     return done
 
 
-def _learning_rate(arm: Arm, preset: Preset, folder: Path) -> tuple[dict[str, float], float]:
-    """The arm's sweep, made once on the event streams; AURA under other gates takes the learned gate's."""
+def _learning_rate(arm: Arm, family: str, preset: Preset, folder: Path) -> tuple[dict[str, float], float]:
+    """The sweep of an arm on a family, made once, and the rate that it chose."""
     if not preset.sweep:
         return {}, LEARNING_RATE
-    learner = arm if arm.baseline is not None else BY_NAME["learned"]
-    path = folder / "sweep" / f"{learner.name}.json"
+    path = folder / "sweep" / family / f"{arm.name}.json"
     if not path.exists():
-        write_atomically(path, json.dumps(sweep(learner, "events", preset)) + "\n")
+        write_atomically(path, json.dumps(sweep(arm, family, preset)) + "\n")
     tried = json.loads(path.read_text(encoding="utf-8"))
     return tried, float(min(tried, key=lambda rate: tried[rate]))
 
@@ -329,7 +348,11 @@ def finished(preset: Preset, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def run(preset: Preset, folder: Path, command: str, report: Report) -> dict[str, dict[str, Any]]:
-    """Every family's every arm, {family: {arm: what run_arm gives}}; the families' main arms come first."""
+    """Every family's every arm, {family: {arm: what run_arm gives}}; the families' main arms come first.
+
+    What was compiled is kept beside the arms: seven tenths of a short run are compilation.
+    """
+    set_cache_dir(str(folder.parent / "compiled"))
     found: dict[str, dict[str, Any]] = {family: {} for family in preset.families}
     for names in (MAIN, tuple(a.name for a in ARMS if a.name not in MAIN)):
         for family in preset.families:

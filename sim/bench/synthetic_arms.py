@@ -174,27 +174,27 @@ def curriculum(family: str, ticks: int) -> list[tuple[float, Callable[[Array, in
     return [(0.4, _events(EVENT_RATES, min(64, ticks), ticks)), (1.0, _events(EVENT_RATES, ticks, ticks))]
 
 
-def marks(arm: Arm, streams: Streams, key: Array, rate: Float[Array, "B"]) -> Bool[Array, "T B"]:
-    """What the oracle gate of an arm is told to write: the events, or a schedule that knows nothing of them."""
+def marks(schedule: str | None, streams: Streams, key: Array, rate: Float[Array, "B"]) -> Bool[Array, "T B"]:
+    """What an oracle gate is told to write: the events, or what a schedule of Arm.schedule says, blind to them."""
     shape = streams.event.shape
-    if arm.schedule == "always":
+    if schedule == "always":
         return jnp.ones(shape, bool)
-    if arm.schedule == "never":
+    if schedule == "never":
         return jnp.zeros(shape, bool)
-    if arm.schedule == "random":
+    if schedule == "random":
         return jax.random.uniform(key, shape) < rate
-    if arm.schedule == "periodic":
+    if schedule == "periodic":
         tick = jnp.arange(shape[0])[:, None]
         return jnp.floor((tick + 1) * rate) > jnp.floor(tick * rate)
     return streams.event
 
 
-def batch_of(arm: Arm, streams: Streams, key: Array) -> Batch:
+def batch_of(schedule: str | None, streams: Streams, key: Array) -> Batch:
     """A training batch; random and periodic writing are given as many writes as each row has events."""
     rate = jnp.mean(streams.event.astype(jnp.float32), axis=0)
     return Batch(
         streams.z,
         streams.reset,
         Targets(streams.asked.astype(jnp.float32), answer=streams.answer),
-        marks(arm, streams, key, rate),
+        marks(schedule, streams, key, rate),
     )

@@ -22,12 +22,16 @@ def accuracy_against_writes(found: Found, path: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
-    for name, seeds in of(found, HARD).items():
+    figure, axes = plt.subplots(figsize=(9.5, 5), constrained_layout=True)
+    arms = sorted(of(found, HARD).items(), key=lambda arm: -float(np.mean(accuracy(arm[1]))))
+    for place, (name, seeds) in enumerate(arms):
         x, y = np.maximum(writes(seeds), 3e-3), 100 * np.asarray(accuracy(seeds))
-        line = axes.plot(x.mean(), y.mean(), "o" if name in ("learned", "counterfactual") else "s", markersize=9)[0]
-        axes.plot(x, y, ".", color=line.get_color(), markersize=4)
-        axes.annotate(BY_NAME[name].title, (x.mean(), y.mean()), xytext=(7, 4), textcoords="offset points", fontsize=8)
+        shape, colour = "o" if name in ("learned", "counterfactual") else "sD^v"[place % 4], f"C{place % 10}"
+        title = f"{BY_NAME[name].title} ({y.mean():.1f} %)"
+        axes.plot(x.mean(), y.mean(), shape, color=colour, markersize=9, alpha=0.8, label=title, linestyle="none")
+        axes.plot(x, y, ".", color=colour, markersize=4)
+    # most baselines write at every tick: names beside the marks would lie on one another
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     axes.axhline(12.5, color="grey", linestyle=":", linewidth=1)
     axes.text(3.2e-3, 13.3, "chance", color="grey", fontsize=8)
     axes.set(xscale="log", xlabel="writes per tick", ylabel="accuracy, %", title=f"Accuracy against writes, {HARD}")
