@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from vlamem.scripts.config import load_config
+from vlamem.scripts.config import load_config, preset
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,30 @@ SMOKE: dict[str, Any] = {
 SMOKE_CONDITION = "touch:actuator=0.25"
 
 
+SIZES = ("conditions", "trials", "orders", "long_trials", "ablation_trials", "states", "prepare_episodes", "kills")
+
+
+def _notes(values: dict[str, Any]) -> str:
+    """Where this run is smaller than the default, in words; empty where it is not."""
+    default = preset(Args, "bench_deployment")
+    told = [
+        f"{name.replace('_', ' ')} {_plain(values[name])} (default {_plain(getattr(default, name))})"
+        for name in SIZES
+        if values[name] != getattr(default, name)
+    ]
+    if not told:
+        return ""
+    return (
+        "These figures are of a run of other sizes than the default, which takes about 8 core-hours: "
+        + "; ".join(told)
+        + "."
+    )
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     from vlamem.sim.bench.deployment import DeploymentBench, run
@@ -84,6 +108,7 @@ def main(arguments: list[str]) -> int:
         values |= SMOKE | {"conditions": (SMOKE_CONDITION,), "ablation": SMOKE_CONDITION, "out": args.out / "smoke"}
         if args.results == Path("docs/results"):  # a smoke test is no result
             values["results"] = args.out / "smoke"
+    values["notes"] = _notes(values)
     command = shlex.join(["vlamem", "bench", "deployment", *arguments])
     page, twin = run(DeploymentBench(**values, command=command), lambda line: print(line, flush=True))
     print(f"{page}\n{twin}")

@@ -12,6 +12,8 @@ from vlamem.memory.success import RetrieveOptions
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.success import layout_of, origin_of
+from vlamem.scripts.bench_deployment import SIZES, Args, _notes
+from vlamem.scripts.config import preset
 from vlamem.sim.bench.deployment import DeploymentBench, DeploymentError, Found, plan
 from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations
 from vlamem.sim.bench.deployment_measure import DecisionTimes, Search, measure_commits, measure_search
@@ -214,6 +216,13 @@ def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
     assert sum("recorded for calibration" in line for line in said) == 0
     assert sum("too few for a critic" in line for line in said) == 2
     assert (tmp_path / "prepared" / "near" / "episodes.safetensors").exists()
+
+
+def test_a_smaller_run_says_what_was_not_run(tmp_path):
+    default = preset(Args, "bench_deployment")
+    same = {name: getattr(default, name) for name in SIZES}
+    assert _notes(same) == ""
+    assert "trials 9 (default 200)" in _notes(same | {"trials": 9})
 
 
 def test_measurements_are_of_what_they_say(tmp_path):

@@ -63,6 +63,7 @@ class DeploymentBench:
     out: Path
     results: Path
     command: str
+    notes: str = ""
 
     def parsed(self) -> tuple[Condition, ...]:
         """The conditions. Raises DeploymentError for one that is none, or for sizes below 1."""
@@ -250,4 +251,4 @@ def _engines() -> tuple[str, ...]:
 
 def options_of(bench: DeploymentBench) -> dict[str, Any]:
     """The options as JSON values, for the page's fingerprint."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(bench).items() if k != "command"}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(bench).items() if k not in ("command", "notes")}

@@ -181,6 +181,8 @@ def _page(bench: "DeploymentBench", found: "Found", kit: Kit, pictures: Sequence
         "",
         *(f"![{name}]({name})\n" for name in pictures),
     ]
+    if bench.notes:
+        lines += ["## What was not run", "", bench.notes, ""]
     if bench.ablation_trials:
         one = bench.parsed()[bench.conditions.index(bench.ablation)]
         lines += [
