@@ -83,6 +83,8 @@ class Round:
         mode: of the controller.
         command: [A] that was sent, or None.
         planned: where it came from, or None for one that came from no chunk.
+        proprioception: [P], that the limits were applied to.
+        gripper_force: likewise [N], or None.
     """
 
     t: float
@@ -90,6 +92,8 @@ class Round:
     mode: Mode
     command: Command | None
     planned: Planned | None
+    proprioception: NDArray[Any]
+    gripper_force: float | None
 
 
 @dataclass
@@ -222,7 +226,9 @@ class Controller:
         if command is not None:
             self.robot.send(command)
             self._last = self._executed = command
-        done = Round(now, self.episode, self.mode, command, planned if command is not None else None)
+        if command is None:
+            planned = None
+        done = Round(now, self.episode, self.mode, command, planned, seen.proprioception, seen.gripper_force)
         if self._record is not None:
             self._record(done)
         return done

@@ -227,7 +227,7 @@ class Link:
             with contextlib.suppress(TimeoutError):
                 self._wake.clear()
                 await asyncio.wait_for(self._until_closing(), pause)
-            pause = min(1.0, pause * 1.6)
+            pause = min(0.4, pause * 1.6)
 
     async def _until_closing(self) -> None:
         while not self._closing:
@@ -394,7 +394,7 @@ class Link:
             raise _Lost(str(head.get("message")))
         seq = head.get("seq")
         if not isinstance(seq, int):
-            return
+            raise _Lost(f"a message arrived damaged: {head.get('message')}")
         step, now = seq & 0xFFFFFFFF, self._clock()
         with self._lock:
             if seq >> 32 != self._episode:

@@ -63,6 +63,7 @@ class RobotFile:
         box_part: name of the part that moves the hand through `box_low` to `box_high`; None without a Cartesian box.
         box_low, box_high: [m], of the three entries of the proprioception from `box_measured` on.
         box_measured: where the hand's position begins in the proprioception.
+        state_keys, action_keys: names of the entries of proprioception and action at a LeRobot arm, in order.
         gripper_force: above it the gripper closes no further [N]; None where it is not measured.
         hold_s: how long the last command is repeated when there is no newer one.
         stop_s: within which a moving part then comes to rest.
@@ -83,6 +84,8 @@ class RobotFile:
     box_high: tuple[float, ...] = ()
     box_measured: int = 0
     gripper_force: float | None = None
+    state_keys: tuple[str, ...] = ()
+    action_keys: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -112,6 +115,12 @@ class RobotFile:
                 raise RobotFileError(
                     f"{where} is absolute: say with 'measured' where the proprioception has its values"
                 )
+        for name, keys, size in (
+            ("state_keys", self.state_keys, self.proprioception),
+            ("action_keys", self.action_keys, self.size),
+        ):
+            if keys and len(keys) != size:
+                raise RobotFileError(f"{name} of robot '{self.name}' names {len(keys)} entries, there are {size}")
         boxed = [p for p in self.parts if p.name == self.box_part]
         if self.box_part is not None:
             if not boxed or boxed[0].size != 3 or len(self.box_low) != 3 or len(self.box_high) != 3:

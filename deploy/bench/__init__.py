@@ -1,0 +1,1 @@
+"""How a server and a robot keep their promises, alone and under faults: two processes over loopback."""

@@ -1,0 +1,88 @@
+"""The processes of the bench: started, watched, killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+class BenchError(RuntimeError):
+    """A process of the bench that did not do what it should; the message has its last words."""
+
+
+class ServerProcess:
+    """`vlamem serve` in a process; it keeps its port and its state over a kill.
+
+    Args:
+        options: of the verb, without port and state.
+        folder: for state and output.
+        start_s: how long it may take to listen.
+    """
+
+    def __init__(self, options: list[str], folder: Path, start_s: float = 300.0) -> None:
+        self._options, self._folder, self._start_s = options, folder, start_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self.started = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def output(self) -> Path:
+        """What it printed."""
+        return self._folder / "server.log"
+
+    def start(self) -> float:
+        """Starts it and gives the moment at which it listened [s on the monotonic clock]. Raises BenchError."""
+        self.started += 1
+        words = [sys.executable, "-m", "vlamem", "serve", "--port", str(self.port), *self._options]
+        words += ["--state", str(self._folder / "state")]
+        before = self.output.stat().st_size if self.output.exists() else 0
+        with self.output.open("ab") as out:
+            self._process = subprocess.Popen(words, stdout=out, stderr=out)
+        until = time.monotonic() + self._start_s
+        while time.monotonic() < until and self._process.poll() is None:
+            said = self.output.read_bytes()[before:].decode(errors="replace")
+            for line in said.splitlines(keepends=True):
+                if line.startswith("serving on") and line.endswith("\n"):
+                    self.port = int(line.rpartition(":")[2])
+                    return time.monotonic()
+            time.sleep(0.02)
+        raise BenchError(f"the server did not start: {self.output.read_text(errors='replace')[-2000:]}")
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Asks it to end. Raises BenchError when it does not, or ends with an error."""
+        if self._process is None or self._process.poll() is not None:
+            raise BenchError(f"the server ended by itself: {self.output.read_text(errors='replace')[-2000:]}")
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise BenchError("the server did not end within 30 s of SIGTERM") from None
+        if status:
+            raise BenchError(f"the server ended with {status}: {self.output.read_text(errors='replace')[-2000:]}")
+
+    def cpu_s(self) -> float:
+        """Processor time that it used [s]."""
+        fields = Path(f"/proc/{self._pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def memory_mb(self) -> float:
+        """Resident memory [MB]."""
+        return int(Path(f"/proc/{self._pid()}/statm").read_text().split()[1]) * _PAGE / 1e6
+
+    def _pid(self) -> int:
+        if self._process is None:
+            raise BenchError("the server was not started")
+        return self._process.pid

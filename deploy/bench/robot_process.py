@@ -1,0 +1,118 @@
+"""The robot's side of the bench in a process of its own: a MuJoCo arm, the controller, and an audit of what it did."""
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
+from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round, percentiles
+from vlamem.deploy.events import EventLog
+from vlamem.deploy.link import Link, LinkOptions
+from vlamem.deploy.mujoco_robot import MujocoRobot
+from vlamem.deploy.robot_file import load_robot_file
+from vlamem.deploy.session_loop import join, prepare_process, restore_process, settle_labels
+
+_WARM_UP_ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class RobotRun:
+    """What the robot is to do.
+
+    Attributes:
+        server: address.
+        robot_file: name or path.
+        suite, size: of the simulated arm.
+        tasks: one an episode, in turn.
+        seconds: of the whole run; it goes on beyond them until a file `end` lies in `folder` when `told` is set.
+        told: see seconds.
+        episode_s: of an episode, at most.
+        execute, blend: as in ControlOptions.
+        folder: for state, logs and the report.
+    """
+
+    server: str
+    robot_file: str
+    suite: str
+    size: int
+    tasks: list[str]
+    seconds: float
+    episode_s: float
+    execute: int
+    blend: int
+    folder: str
+    told: bool = False
+
+
+def drive(plan: RobotRun) -> dict[str, Any]:
+    """Runs episodes and reports timing, audit, seams, labels and events."""
+    folder = Path(plan.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    robot_file = load_robot_file(plan.robot_file)
+    events = EventLog(folder / "events.jsonl")
+    link = Link(LinkOptions(plan.server, "bench", folder / "state"), events)
+    robot = MujocoRobot(plan.tasks[0], plan.suite, plan.size, folder / "arm.jsonl", 300)
+    rounds: list[Round] = []
+    began: dict[int, float] = {}
+    labels: list[str] = []
+    verdicts: list[bool] = []
+    joined = join(link, robot_file, 120)
+    robot.connect()
+    controller = Controller(robot, robot_file, link, ControlOptions(plan.execute, plan.blend), events, rounds.append)
+    try:
+        robot.begin(joined.episode + 1, 0, plan.tasks[0])  # builds the simulation before the clock runs
+        scheduling = prepare_process()
+        print("running", flush=True)
+        end, episode = time.monotonic() + plan.seconds, joined.episode
+        while time.monotonic() < end or (plan.told and not (folder / "end").exists()):
+            episode += 1
+            task = plan.tasks[episode % len(plan.tasks)]
+            told = robot.begin(episode, episode, task).instruction
+            began[episode] = now = time.monotonic()
+            controller.begin(told, episode, now=now)
+            over = now + plan.episode_s if plan.told else min(end, now + plan.episode_s)
+            controller.run(lambda t, over=over: t > over or robot.status.ended)  # type: ignore[misc]  # bound at once
+            controller.rest()
+            verdicts.append(robot.status.success)
+            labels.append(link.label(episode, "success" if robot.status.success else "failure", "bench"))
+        settle_labels(link, 20)
+    finally:
+        restore_process()
+        robot.close()
+        link.close()
+        events.close()
+    judged, joins = audit(rounds, began, robot_file), seams(rounds, robot_file)
+    timing = controller.timing
+    modes = {mode.value: sum(r.mode is mode for r in rounds) for mode in Mode}
+    return {
+        "rounds": len(rounds),
+        "episodes": len(began),
+        "successes": sum(verdicts),
+        "jitter_ms": percentiles(timing.late[_WARM_UP_ROUNDS:] or timing.late),
+        "deadline_misses": timing.misses,
+        "decision_ms": percentiles(timing.decisions[3:] or timing.decisions),
+        "decisions": len(timing.decisions),
+        "modes": modes,
+        "clips": dict(controller.limits.counts),
+        "events": dict(events.counts),
+        "audit": asdict(judged),
+        "received_elsewhere": received_elsewhere(folder / "arm.jsonl", rounds),
+        "seams": None if joins is None else asdict(joins),
+        "labels": labels,
+        "acknowledged": list(link.acknowledged),
+        "scheduling": asdict(scheduling),
+    }
+
+
+def main(path: str) -> None:
+    """Runs the plan in a JSON file; the report lies beside it as report.json."""
+    plan = RobotRun(**json.loads(Path(path).read_text(encoding="utf-8")))
+    report = drive(plan)
+    Path(plan.folder, "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

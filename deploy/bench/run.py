@@ -1,0 +1,283 @@
+"""The deploy bench: a quiet run, the same under faults, then abuse; every figure from what was measured."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlamem.deploy.bench.abuse import frames, healthy, look_for_leaks, never_read, send_malformed
+from vlamem.deploy.bench.processes import BenchError, ServerProcess
+from vlamem.deploy.bench.proxy import Proxy
+from vlamem.deploy.bench.robot_process import RobotRun
+from vlamem.deploy.wire import pack
+from vlamem.memory.seeding import stream
+
+_SAMPLE_S = 0.5
+
+
+@dataclass(frozen=True)
+class DeployBench:
+    """How long and how badly.
+
+    Attributes:
+        policy: to serve.
+        aura: gate, "shipped", a file, or "untrained": one with drawn weights that ticks, writes and never speaks.
+        robot_file, suite, size, tasks: of the simulated arm.
+        quiet_s, faults_s: of the two runs; under faults the time in which the server starts again comes on top.
+        episode_s: of an episode, at most.
+        kills: of the server.
+        stalls: of the network, 0.1 to 5 s each.
+        bad: chance of a frame to be duplicated, and to be reordered; a tenth of it to be truncated.
+        malformed: messages.
+        clients: at once.
+        client_steps: frames of each.
+        execute, blend: of the controller.
+        seed: of every draw.
+        folder: for state, logs and reports.
+    """
+
+    policy: str
+    aura: str
+    robot_file: str
+    suite: str
+    size: int
+    tasks: tuple[str, ...]
+    quiet_s: float
+    faults_s: float
+    episode_s: float
+    kills: int
+    stalls: int
+    bad: float
+    malformed: int
+    clients: int
+    client_steps: int
+    execute: int
+    blend: int
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured.
+
+    Attributes:
+        quiet, faults: the robot's reports.
+        cpu_percent: of one core, of the server in the quiet run.
+        memory_mb: of the server, sampled through the quiet run.
+        growth_mb: median of its last tenth less that of its third tenth.
+        kills: of the server; survived: with the session restored.
+        resume_s: from a server that listens again to the robot's session restored, each.
+        network: what the proxy did.
+        stalls_s: length of each.
+        labels_lost: acknowledged to the robot and not in the server's file.
+        malformed, answered, ended: messages sent, answered, and connections that ended instead.
+        alive: whether the server answered after the abuse.
+        leaks: what the look for leaks found.
+        deaf_ended: whether the client that never reads was disconnected.
+    """
+
+    quiet: dict[str, Any]
+    faults: dict[str, Any]
+    cpu_percent: float
+    memory_mb: tuple[float, ...]
+    growth_mb: float
+    kills: int
+    survived: int
+    resume_s: tuple[float, ...]
+    network: dict[str, int]
+    stalls_s: tuple[float, ...]
+    labels_lost: int
+    malformed: int
+    answered: int
+    ended: int
+    alive: bool
+    leaks: dict[str, Any]
+    deaf_ended: bool
+
+
+def run(bench: DeployBench, say: Callable[[str], None]) -> Result:
+    """Runs all of it. Raises BenchError when a process does not do its part."""
+    folder = bench.folder / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    gate = bench.aura
+    if gate == "untrained":
+        from vlamem.deploy.bench.gate import untrained_gate
+
+        gate = str(untrained_gate(bench.policy, folder / "gate.safetensors", bench.seed))
+    sessions = bench.clients + 4
+    options = ["--policy", bench.policy, "--aura", gate, "--sessions", str(sessions), "--idle-s", "60"]
+    options += ["--threads", "1"] + (["--abstain-below", "1.0"] if bench.aura == "untrained" else [])
+
+    say(f"quiet run: {bench.quiet_s:g} s")
+    server = ServerProcess(options, folder / "quiet")
+    server.start()
+    quiet, memory, cpu = _quiet(bench, server, folder / "quiet-robot", say)
+    server.stop()
+
+    say(f"run under faults: {bench.faults_s:g} s, {bench.kills} kills, {bench.stalls} stalls")
+    server = ServerProcess(options, folder / "faults")
+    server.start()
+    faults, resume, network, stalls = _faults(bench, server, folder / "faults-robot", say)
+    kept = _labels(folder / "faults" / "state" / "labels.jsonl") | _labels(folder / "quiet" / "state" / "labels.jsonl")
+    lost = sum(name not in kept for report in (quiet, faults) for name in report["acknowledged"])
+
+    say(f"abuse: {bench.malformed} malformed messages, {bench.clients} clients at once, one that never reads")
+    uri = f"ws://127.0.0.1:{server.port}"
+    spec = asyncio.run(_spec(uri))
+    good = pack(frames(spec, 0, 1, bench.seed)[0] | {"vlamem": {"type": "observe", "episode": 1, "step": 0}})
+    answered, ended = asyncio.run(send_malformed(uri, bench.malformed, good, bench.seed))
+    leaks = asyncio.run(look_for_leaks(uri, spec, bench.clients, bench.client_steps, bench.seed))
+    deaf = asyncio.run(never_read(uri, 60, good))
+    alive = healthy(server.port)
+    server.stop()
+    tenth = max(1, len(memory) // 10)
+    growth = float(np.median(memory[-tenth:]) - np.median(memory[2 * tenth : 3 * tenth] or memory[:1]))
+    return Result(
+        quiet, faults, cpu, tuple(memory), growth, bench.kills, len(resume), tuple(resume), network, tuple(stalls),
+        lost, bench.malformed, answered, ended, alive, asdict(leaks), deaf,
+    )  # fmt: skip
+
+
+class _Robot:
+    """The robot's process."""
+
+    def __init__(self, bench: DeployBench, server: str, seconds: float, folder: Path, told: bool = False) -> None:
+        plan = RobotRun(
+            server, bench.robot_file, bench.suite, bench.size, list(bench.tasks), seconds, bench.episode_s,
+            bench.execute, bench.blend, str(folder), told,
+        )  # fmt: skip
+        folder.mkdir(parents=True)
+        self._folder = folder
+        path = folder / "plan.json"
+        path.write_text(json.dumps(asdict(plan)), encoding="utf-8")
+        words = [sys.executable, "-m", "vlamem.deploy.bench.robot_process", str(path)]
+        self._log = (folder / "robot.log").open("wb")
+        self._process = subprocess.Popen(words, stdout=self._log, stderr=self._log)
+
+    def end(self) -> None:
+        """Tells it to end after the episode at hand."""
+        (self._folder / "end").touch()
+
+    def said(self) -> str:
+        return (self._folder / "robot.log").read_text(errors="replace")
+
+    def wait_until_running(self) -> None:
+        until = time.monotonic() + 400
+        while "running" not in self.said():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise BenchError(f"the robot did not start: {self.said()[-2000:]}")
+            time.sleep(0.05)
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def connections(self) -> list[dict[str, Any]]:
+        """Every time that it reached the server."""
+        path = self._folder / "events.jsonl"
+        if not path.exists():
+            return []
+        whole = path.read_text(errors="replace").rpartition("\n")[0].splitlines()
+        return [event for line in whole if (event := json.loads(line))["event"] == "connected"]
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise BenchError(f"the robot did not end: {self.said()[-2000:]}") from None
+        self._log.close()
+        if status:
+            raise BenchError(f"the robot ended with {status}: {self.said()[-2000:]}")
+        found: dict[str, Any] = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
+        return found
+
+
+def _quiet(
+    bench: DeployBench, server: ServerProcess, folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], list[float], float]:
+    robot = _Robot(bench, f"ws://127.0.0.1:{server.port}", bench.quiet_s, folder)
+    robot.wait_until_running()
+    began, cpu, memory = time.monotonic(), server.cpu_s(), []
+    while robot.running:
+        memory.append(server.memory_mb())
+        time.sleep(_SAMPLE_S)
+    percent = 100 * (server.cpu_s() - cpu) / (time.monotonic() - began)
+    report = robot.report(10)
+    say(f"  jitter {report['jitter_ms']}, {report['deadline_misses']} misses, decisions {report['decision_ms']}")
+    return report, memory, percent
+
+
+def _faults(
+    bench: DeployBench, server: ServerProcess, folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], list[float], dict[str, int], list[float]]:
+    rng = stream(bench.seed, "faults")
+    proxy = Proxy(f"ws://127.0.0.1:{server.port}", rng)
+    robot = _Robot(bench, f"ws://127.0.0.1:{proxy.start()}", bench.faults_s, folder, told=True)
+    robot.wait_until_running()
+    lengths = list(np.clip(rng.uniform(0.1, 5.0, bench.stalls), 0.1, bench.faults_s / (4 * max(1, bench.stalls))))
+    closing = threading.Event()
+
+    def stall() -> None:
+        for length in lengths:
+            if closing.wait(max(0.0, bench.faults_s / (bench.stalls + 1) - length)):
+                return
+            proxy.badness.stalled = True
+            closing.wait(length)
+            proxy.badness.stalled = False
+
+    proxy.badness.duplicate = proxy.badness.reorder = bench.bad
+    proxy.badness.truncate = bench.bad / 10
+    thread = threading.Thread(target=stall, name="stalls")
+    thread.start()
+    resumed: list[float] = []
+    try:
+        for kill in range(bench.kills):
+            time.sleep(bench.faults_s / (bench.kills + 1))
+            if not robot.running:
+                raise BenchError(f"the robot ended before kill {kill + 1}: {robot.said()[-2000:]}")
+            before = len(robot.connections())
+            server.kill()
+            listening = server.start()
+            at = time.time() - (time.monotonic() - listening)
+            until = time.monotonic() + 60
+            while len(after := robot.connections()[before:]) == 0 and robot.running and time.monotonic() < until:
+                time.sleep(0.02)
+            back = [event for event in after if event["restored"]]
+            if back:
+                resumed.append(max(0.0, back[0]["t"] - at))
+            say(f"  kill {kill + 1}: {f'restored after {resumed[-1]:.2f} s' if back else 'not restored'}")
+        time.sleep(bench.faults_s / (bench.kills + 1))
+        robot.end()
+        report = robot.report(bench.faults_s + bench.episode_s + 120)
+    finally:
+        closing.set()
+        thread.join()
+        proxy.close()
+    return report, resumed, dict(proxy.counts), lengths
+
+
+def _labels(path: Path) -> set[str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {body["label"]["label"] for line in lines if "label" in (body := json.loads(line))}
+
+
+async def _spec(uri: str) -> dict[str, Any]:
+    from websockets.asyncio.client import connect
+
+    from vlamem.deploy.wire import unpack
+
+    async with connect(uri, compression=None, proxy=None) as ws:
+        raw = await ws.recv()
+        assert isinstance(raw, bytes)
+        spec: dict[str, Any] = unpack(raw)["vlamem"]["spec"]
+        return spec

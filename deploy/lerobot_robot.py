@@ -1,0 +1,98 @@
+"""Every arm that LeRobot supports, behind the four methods of a robot."""
+
+import contextlib
+import importlib
+import pkgutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vlamem.deploy.robot import RobotError, Seen, Vector
+from vlamem.deploy.robot_file import RobotFile, RobotFileError
+
+
+class LeRobotRobot:
+    """A LeRobot arm; proprioception and action are made of the entries that the robot's file names.
+
+    Images keep the names of the arm's cameras. LeRobot reads its motors and cameras one after the other, so `observe`
+    takes as long as they do: choose a control rate that leaves room for it.
+
+    Args:
+        robot: an instance of lerobot's Robot.
+        robot_file: with `state_keys` and `action_keys`, e.g. "shoulder_pan.pos".
+
+    Raises RobotFileError when the file names entries or cameras that the arm has not.
+    """
+
+    def __init__(self, robot: Any, robot_file: RobotFile) -> None:
+        self._robot, self._file = robot, robot_file
+        for what, named, has in (
+            ("state_keys", robot_file.state_keys, robot.observation_features),
+            ("action_keys", robot_file.action_keys, robot.action_features),
+            ("cameras", robot_file.cameras, robot.observation_features),
+        ):
+            if not named:
+                raise RobotFileError(f"robot file '{robot_file.name}' has no {what}: a LeRobot arm needs them")
+            missing = [key for key in named if key not in has]
+            if missing:
+                raise RobotFileError(
+                    f"{what} of robot file '{robot_file.name}' has '{missing[0]}', this arm has {', '.join(has)}"
+                )
+
+    def connect(self) -> None:
+        """Connects motors and cameras; calibrates where the arm asks for it."""
+        try:
+            self._robot.connect()
+        except Exception as error:  # drivers raise what they like
+            raise RobotError(f"the arm does not connect: {type(error).__name__}: {error}") from error
+
+    def observe(self) -> Seen:
+        """Reads motors and cameras."""
+        try:
+            found: Mapping[str, Any] = self._robot.get_observation()
+        except Exception as error:
+            raise RobotError(f"the arm does not answer: {type(error).__name__}: {error}") from error
+        stamp = time.monotonic()
+        images = {camera: np.asarray(found[camera], np.uint8) for camera in self._file.cameras}
+        state = np.array([float(found[key]) for key in self._file.state_keys], np.float32)
+        return Seen(images, state, stamp)
+
+    def send(self, command: Vector) -> None:
+        """Commands the motors."""
+        action = {key: float(x) for key, x in zip(self._file.action_keys, command, strict=True)}
+        try:
+            self._robot.send_action(action)
+        except Exception as error:
+            raise RobotError(f"the arm does not take a command: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Disconnects; what that does to the torque is the arm's own setting."""
+        if self._robot.is_connected:
+            self._robot.disconnect()
+
+
+def make_lerobot(kind: str, settings: Mapping[str, Any], robot_file: RobotFile) -> LeRobotRobot:
+    """An arm of LeRobot by its type, e.g. "so101_follower", with settings as its configuration takes them.
+
+    Raises RobotFileError for an unknown type or setting, ModuleNotFoundError without lerobot.
+    """
+    import draccus
+    import lerobot.robots
+    from lerobot.robots import RobotConfig, make_robot_from_config
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    for module in pkgutil.iter_modules(lerobot.robots.__path__):
+        if module.ispkg:
+            with contextlib.suppress(ImportError):  # an arm whose driver is not installed
+                importlib.import_module(f"lerobot.robots.{module.name}")
+    register_third_party_plugins()
+    known = RobotConfig.get_known_choices()
+    if kind not in known:
+        raise RobotFileError(f"LeRobot knows no arm '{kind}': it knows {', '.join(sorted(known))}")
+    try:
+        config = draccus.decode(known[kind], dict(settings))
+    except Exception as error:
+        raise RobotFileError(f"settings of '{kind}' do not fit: {error}") from error
+    return LeRobotRobot(make_robot_from_config(config), robot_file)

@@ -1,0 +1,75 @@
+"""A server and a robot as two processes: timing, then faults, then abuse; writes docs/results/deploy.md.
+
+Presets: ci a minute, quick five, full ten minutes quiet and ten under faults, on a machine that does nothing else.
+
+Example: vlamem bench deploy --preset ci
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vlamem.scripts.config import load_config
+
+_PRESETS = {
+    "ci": (15.0, 20.0, 2, 2, 300, 6, 5),
+    "quick": (120.0, 120.0, 6, 6, 2_000, 50, 10),
+    "full": (600.0, 600.0, 20, 20, 10_000, 50, 20),
+}
+"""quiet_s, faults_s, kills, stalls, malformed, clients, client_steps."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Options of `vlamem bench deploy`."""
+
+    preset: Literal["ci", "quick", "full"]
+    """How long."""
+    policy: str
+    """To serve."""
+    aura: str
+    """Gate: shipped, a weights file, or untrained (ticks and writes, never speaks)."""
+    robot_file: str
+    """Limits and rates of the simulated arm."""
+    suite: str
+    """Suite of MuJoCo tasks, module:ATTRIBUTE."""
+    size: int
+    """Pixels of an image."""
+    tasks: tuple[str, ...]
+    """One an episode, in turn."""
+    episode_s: float
+    """Longest episode."""
+    execute: int
+    """Steps of a chunk before the next is asked for."""
+    blend: int
+    """Steps over which chunks are blended."""
+    bad: float
+    """Chance of a message to be duplicated, and to be reordered, under faults; a tenth of it to be truncated."""
+    seed: int
+    """Of every draw."""
+    folder: Path
+    """For state, logs and reports."""
+    results: Path
+    """Folder of the page; 'ci' writes it into --folder instead."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the verb; 0 when the page is written."""
+    from vlamem.deploy.bench.page import figures, markdown
+    from vlamem.deploy.bench.run import DeployBench, run
+    from vlamem.sim.results import Figure, write_result_page
+
+    args = load_config(Args, "bench_deploy", arguments, __doc__ or "")
+    quiet_s, faults_s, kills, stalls, malformed, clients, steps = _PRESETS[args.preset]
+    bench = DeployBench(
+        args.policy, args.aura, args.robot_file, args.suite, args.size, args.tasks, quiet_s, faults_s, args.episode_s,
+        kills, stalls, args.bad, malformed, clients, steps, args.execute, args.blend, args.seed, args.folder,
+    )  # fmt: skip
+    result = run(bench, lambda line: print(line, flush=True))
+    command = shlex.join(["vlamem", "bench", "deploy", *arguments])
+    found = {name: Figure(float(value), n) for name, (value, n) in figures(result).items()}
+    results = args.folder if args.preset == "ci" else args.results
+    page, twin = write_result_page("deploy", command, found, markdown(bench, result), results, {"seed": args.seed})
+    print(f"{page}\n{twin}")
+    return 0

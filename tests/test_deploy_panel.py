@@ -1,0 +1,104 @@
+"""deploy/panel.py and TLS: what an operator says arrives, what a web page says does not."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deploy_cases import FOUR, serving
+from test_deploy_link import frame
+
+from vlamem.deploy.events import EventLog
+from vlamem.deploy.link import Link, LinkOptions
+from vlamem.deploy.panel import Panel
+from vlamem.deploy.server import ServeOptions
+
+
+class Said(list[str]):
+    def label(self, outcome: str) -> str:
+        self.append(outcome)
+        return "id"
+
+
+@pytest.fixture
+def panel() -> Iterator[tuple[Panel, Said, int]]:
+    said = Said()
+    made = Panel(
+        lambda: said.append("stop"), lambda: said.append("go"), said.label, lambda: {"mode": "run"},
+        lambda: said.append("quit"),
+    )  # fmt: skip
+    yield made, said, made.serve(0)
+    made.close()
+
+
+def post(port: int, path: str, body: object = None, kind: str = "application/json") -> tuple[int, dict[str, str]]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": kind}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_the_operator_stops_goes_and_labels_by_http(panel: tuple[Panel, Said, int]) -> None:
+    _, said, port = panel
+    assert post(port, "/stop") == (200, {"said": "stop"})
+    assert post(port, "/go") == (200, {"said": "go"})
+    assert post(port, "/label", {"outcome": "success"}) == (200, {"label": "id"})
+    assert said == ["stop", "go", "success"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        assert json.load(answer) == {"mode": "run"}
+
+
+def test_a_form_of_a_web_page_can_stop_but_neither_move_nor_label(panel: tuple[Panel, Said, int]) -> None:
+    _, said, port = panel
+    for path in ("/go", "/label", "/stop"):
+        post(port, path, {"outcome": "success"}, "text/plain")
+    assert said == ["stop"]
+
+
+@pytest.mark.parametrize("body", [None, {}, {"outcome": "maybe"}, [1]])
+def test_a_label_that_means_nothing_is_refused(panel: tuple[Panel, Said, int], body: object) -> None:
+    _, said, port = panel
+    assert post(port, "/label", body)[0] == 400
+    assert post(port, "/elsewhere", body)[0] == 404
+    assert said == []
+
+
+def test_keys_say_the_same(panel: tuple[Panel, Said, int]) -> None:
+    made, said, _ = panel
+    for key in " gsfqx":
+        made.press(key)
+    assert said == ["stop", "go", "success", "failure", "quit"]
+
+
+def test_a_robot_reaches_a_server_over_tls_and_only_with_its_authority(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(words, check=True, capture_output=True)
+
+    async def scenario() -> None:
+        options = ServeOptions(port=0, sessions=FOUR, certificate=cert, private_key=key)
+        async with serving(options=options) as server:
+            address = f"wss://127.0.0.1:{server.port}"
+            link = Link(LinkOptions(address, "arm", authority=cert), EventLog())
+            await asyncio.to_thread(link.start)
+            link.begin(1)
+            link.send(frame(0, plan=True))
+            while not (replies := link.poll()):
+                await asyncio.sleep(0.01)
+            assert replies[0].chunk is not None
+            await asyncio.to_thread(link.close)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await asyncio.open_connection("127.0.0.1", server.port, ssl=ssl.create_default_context())
+
+    asyncio.run(scenario())
