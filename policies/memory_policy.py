@@ -152,14 +152,21 @@ class MemoryPolicy:
         return chunks
 
     def heard(self, tick: Tick) -> Proposal | None:
-        """What of the recurrent memory's proposal reaches the policy: as the options say, low confidences as 0."""
+        """What of the recurrent memory's proposal reaches the policy: as the options say, low confidences as 0.
+
+        A residual that is trusted is heard whole: a part of the way from one sentence to another is no sentence.
+        """
         said, options = tick.proposal, self.options
         if said is None:
             return None
         sure = np.where(said.confidence >= options.abstain_below, said.confidence, 0).astype(np.float32)
         chunk = None if options.way == "context" else said.chunk
-        context = said.context if options.way in ("context", "both") else None
-        return Proposal(sure, chunk, context)
+        if options.way not in ("context", "both") or said.context is None:
+            return Proposal(sure, chunk)
+        if chunk is None:
+            return Proposal((sure > 0).astype(np.float32), None, said.context)
+        whole = np.divide(said.context, sure[:, None], out=np.zeros_like(said.context), where=sure[:, None] > 0)
+        return Proposal(sure, chunk, whole)
 
     def state(self, row: int) -> dict[str, np.ndarray]:
         """A copy of a row's recurrent state by name; empty without a recurrent memory."""
@@ -203,7 +210,7 @@ def _together(said: list[Said]) -> Proposal:
 def wrap(
     policy: str | Path | FrozenPolicy,
     aura: str | Path | Voice | None = None,
-    success: SuccessVoice | None = None,
+    success: str | Path | SuccessVoice | None = None,
     rows: int = 1,
     **options: object,
 ) -> MemoryPolicy:
@@ -212,11 +219,11 @@ def wrap(
     Args:
         policy: "tiny", a weights file, "package.module:FACTORY", or a policy that is loaded already.
         aura: a gate's weights file, "shipped" for the one that comes with the shipped policy, a voice, or None.
-        success: a success memory, or None.
+        success: a success memory's file, which is made when missing, a voice, or None.
         rows: environments that run side by side.
         options: of SpeakOptions, e.g. way="chunk".
 
-    Raises PolicyError or WeightsError for files that are missing, broken or made for another policy.
+    Raises PolicyError, WeightsError or OriginError for files that are missing, broken or made for another policy.
     """
     sha256 = None
     if isinstance(policy, str | Path):
@@ -225,4 +232,8 @@ def wrap(
     if isinstance(aura, str | Path):
         path = SHIPPED_GATE if aura == "shipped" else Path(aura)
         aura = AuraVoice.load(path, identity(policy, sha256))
+    if isinstance(success, str | Path):
+        from vlamem.policies.success import open_success
+
+        success = open_success(success, policy, sha256)
     return MemoryPolicy(policy, aura, success, rows, SpeakOptions(**options))  # type: ignore[arg-type]  # checked there

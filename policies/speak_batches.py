@@ -37,6 +37,8 @@ class Wanted:
         keep: chance that an episode in the middle of a row starts without a reset, as in long use.
         noise: standard deviation of what is added to z in training, in units of each entry's own; scenes are few, and
             without it the head learns them by heart and does without the memory.
+        answers: whether, in training alone, the sentence is also asked for as a choice among all that the policy knows:
+            sentences that differ little in the policy's context are else learned last.
     """
 
     context: bool = True
@@ -44,8 +46,11 @@ class Wanted:
     skill_weight: float = 0.2
     keep: float = 0.3
     noise: float = 0.3
+    answers: bool = True
 
     def __post_init__(self) -> None:
+        if self.answers and not self.context:
+            object.__setattr__(self, "answers", False)
         if not (self.context or self.chunk):
             raise ValueError("nothing to learn: a memory proposes a chunk, a context or both")
 
@@ -149,6 +154,7 @@ class SpeakData:
                 stacked("weight"),
                 chunk=stacked("chunk") / scales.chunk if wanted.chunk else None,
                 context=stacked("residual") / scales.context if wanted.context else None,
+                answer=stacked("goal")[..., 1].astype(np.int32) if wanted.answers else None,
             ),
         )
 

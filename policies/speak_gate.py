@@ -1,7 +1,7 @@
 """From recorded features to a gate's weights file: what `vlamem train-gate` does."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
-from vlamem.memory.aura.weights import Header, TrainedFor, save_weights
+from vlamem.memory.aura.dispatch import params_of
+from vlamem.memory.aura.weights import Header, TrainedFor, load_weights, save_weights
 from vlamem.memory.protocol import Params, flatten
 from vlamem.memory.seeding import stream
 from vlamem.memory.training import TrainConfig, hold_rate
 from vlamem.policies.features import open_features
 from vlamem.policies.speak_batches import SpeakData, Wanted
-from vlamem.policies.speak_training import Progress, SpeakTraining, Trained, train_to_speak
+from vlamem.policies.speak_training import Progress, SpeakTraining, Trained, in_policy_units, train_to_speak
+from vlamem.policies.speak_tuning import Tuned, TuneOptions, tune_gate
 
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Writes per tick for which the file keeps how far the threshold moves."""
@@ -39,6 +41,7 @@ class GateOptions:
         ticks, rows: of a batch.
         hidden: width of the head's hidden layer.
         seed: of parameters and batches.
+        answers: see speak_batches.Wanted.
         used_with: the policy that the features must be of, or None.
         command: written into the file.
     """
@@ -56,6 +59,7 @@ class GateOptions:
     rows: int = 24
     hidden: int = 128
     seed: int = 0
+    answers: bool = True
     used_with: TrainedFor | None = None
     command: str = "vlamem train-gate"
 
@@ -64,19 +68,20 @@ class GateOptions:
         signal = "counterfactual" if self.gate == "counterfactual" else "straight-through"
         train = TrainConfig(
             updates=self.updates,
+            weight_decay=0.02,
             learning_rate=self.learning_rate,
             write_cost=self.write_cost if self.gate in METHODS.values() else 0.0,
-            ramp=(0.4, 0.8),
+            ramp=(0.5, 0.8),
             signal=signal,
         )
-        return SpeakTraining(train, self.ticks, self.rows, self.seed, calibration=max(20, self.updates // 4))
+        return SpeakTraining(train, self.ticks, self.rows, self.seed, calibration=max(150, self.updates // 4))
 
 
 def data_for(options: GateOptions) -> SpeakData:
     """The recordings as training data. Raises FeaturesError for missing, broken or foreign ones."""
     if options.targets not in ("context", "chunk", "both"):
         raise ValueError(f"targets {options.targets!r}: choose context, chunk or both")
-    wanted = Wanted(context=options.targets != "chunk", chunk=options.targets != "context")
+    wanted = Wanted(context=options.targets != "chunk", chunk=options.targets != "context", answers=options.answers)
     return SpeakData(open_features(options.features, options.used_with), wanted, options.tasks)
 
 
@@ -84,8 +89,18 @@ def head_for(data: SpeakData, hidden: int) -> HeadConfig:
     """The head that proposes what is wanted."""
     wanted, meta = data.wanted, data.meta
     return HeadConfig(
-        chunk=meta.chunk if wanted.chunk else None, context=meta.context_size if wanted.context else 0, hidden=hidden
+        chunk=meta.chunk if wanted.chunk else None,
+        context=meta.context_size if wanted.context else 0,
+        answer=len(meta.goals) if wanted.answers else 0,
+        hidden=hidden,
     )
+
+
+def without_answers(config: AuraConfig, params: Params) -> tuple[AuraConfig, Params]:
+    """Configuration and parameters whose head no longer chooses among sentences, which only training needs."""
+    kept = replace(config, head=replace(config.head, answer=0))
+    head, last = params.head, kept.head.outputs
+    return kept, params._replace(head=head._replace(out=head.out[:, :last], out_bias=head.out_bias[:last]))
 
 
 def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, last: None) -> tuple[Path, Trained]:
@@ -101,6 +116,7 @@ def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, l
     if options.gate in METHODS.values():
         params, shifts = with_budget(memory, params, data, options, trained.score.rate)
         metrics |= shifts
+    config, params = without_answers(config, params)
     path = out / "gate.safetensors"
     save_weights(path, Header(config, data.meta.policy, options.command, metrics), scalar_safe(params))
     write_curves(out, trained)
@@ -161,6 +177,28 @@ def write_curves(out: Path, trained: Trained) -> None:
         axes.grid(alpha=0.3)
     figure.savefig(out / "curves.png", dpi=100)
     plt.close(figure)
+
+
+def tune_on_robot(
+    options: GateOptions, start_from: Path, out: Path, progress: Callable[[int], None] = lambda done: None
+) -> tuple[Path, Tuned]:
+    """Tunes the gate of a weights file within 256 KiB of training state; writes out/gate.safetensors.
+
+    Raises WeightsError for a file of another policy than the features', and what `tune_gate` raises.
+    """
+    data = data_for(replace(options, answers=False))
+    header, arrays = load_weights(start_from, data.meta.policy)
+    config = header.config
+    memory = AuraMemory(config)
+    plain = {name: a.reshape(a.shape if a.ndim > 1 or a.size > 1 else ()) for name, a in arrays.items()}
+    params = in_policy_units(memory, params_of(config, plain), data, back=True)
+    how = TuneOptions(options.updates, write_cost=options.write_cost, ticks=min(64, options.ticks), seed=options.seed)
+    tuned = tune_gate(memory, params, data, how, progress)
+    metrics = dict(header.metrics) | {"tuning_state_bytes": float(tuned.state_bytes)}
+    path = out / "gate.safetensors"
+    made = in_policy_units(memory, tuned.params, data)
+    save_weights(path, Header(config, header.trained_for, options.command, metrics), scalar_safe(made))
+    return path, tuned
 
 
 def train_seeds(

@@ -181,14 +181,18 @@ def training_bytes(training: Training) -> int:
     return sizes[0] + sum(sizes)
 
 
-def in_policy_units(memory: Memory, params: Params, data: SpeakData) -> Params:
-    """`params` whose head proposes in the units of the policy: targets were divided by their scales in training."""
+def in_policy_units(memory: Memory, params: Params, data: SpeakData, back: bool = False) -> Params:
+    """`params` whose head proposes in the units of the policy: targets were divided by their scales in training.
+
+    `back` makes those of training out of the policy's.
+    """
     head, at = getattr(memory, "config", memory).head, 1
     factor = np.ones(head.outputs, np.float32)
     if head.chunk:
         size = head.chunk[0] * head.chunk[1]
         factor[at : at + size], at = data.scales.chunk, at + size
     factor[at : at + head.context] = data.scales.context
+    factor = 1 / factor if back else factor
     made = params.head._replace(out=params.head.out * factor, out_bias=params.head.out_bias * factor)
     return params._replace(head=made)
 

@@ -3,11 +3,16 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlamem.scripts.config import load_config
 
-_HELP = """Trains a gate on features recorded with 'vlamem collect --features'. JAX only: nothing is rolled out.
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from vlamem.policies.speak_gate import GateOptions
+
+_HELP = """Trains a gate on features recorded with 'vlamem collect --features': JAX only, but for --method rl.
 
 A killed run is continued by the same command.
 
@@ -21,7 +26,7 @@ class Args:
     """Options of `vlamem train-gate`."""
 
     features: tuple[Path, ...]
-    """Recordings."""
+    """Recordings; or LeRobotDatasets (folder or hub id), whose features --policy makes, for --targets chunk."""
     tasks: tuple[str, ...]
     """Tasks to train on; all that were recorded when none is given."""
     out: Path
@@ -30,8 +35,8 @@ class Args:
     """Policy that the features must be of; empty to take them as they are."""
     targets: Literal["context", "chunk", "both"]
     """What the memory is to propose."""
-    method: Literal["bptt", "counterfactual"]
-    """What trains the gate: straight through its threshold, or the error that each write saves."""
+    method: Literal["bptt", "counterfactual", "rl"]
+    """What trains the gate: straight through its threshold, the error each write saves, or success in simulation."""
     gate: Literal["learned", "always", "never", "random", "periodic"]
     """learned, or a control gate that is not trained."""
     budget: float | None
@@ -54,6 +59,10 @@ class Args:
     """First seed."""
     seeds: int
     """Runs; the best on held-out episodes is named at the end."""
+    low_memory: bool
+    """Tune the gate of --start-from alone, within 256 KiB of training state, as on a robot."""
+    start_from: Path | None
+    """Weights file whose gate --low-memory or --method rl tunes."""
 
 
 def main(arguments: list[str]) -> int:
@@ -61,6 +70,8 @@ def main(arguments: list[str]) -> int:
     args = load_config(Args, "train_gate", arguments, _HELP)
     if args.seeds < 1:
         raise ValueError(f"--seeds {args.seeds}: expected 1 or more")
+    if args.method == "rl":
+        return _reinforce(args, shlex.join(["vlamem", "train-gate", *arguments]))
     from tqdm import tqdm
 
     from vlamem.policies.speak_gate import METHODS, GateOptions, best_of, train_seeds
@@ -72,8 +83,11 @@ def main(arguments: list[str]) -> int:
 
         source = find_policy(args.policy)
         used_with = identity(load_policy(source), source.sha256)
+    from vlamem.policies.lerobot.dataset import features_of
+
+    command = shlex.join(["vlamem", "train-gate", *arguments])
     options = GateOptions(
-        features=args.features,
+        features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None),
         tasks=args.tasks,
         targets=args.targets,
         gate=METHODS[args.method] if args.gate == "learned" else args.gate,
@@ -87,8 +101,10 @@ def main(arguments: list[str]) -> int:
         hidden=args.hidden,
         seed=args.seed,
         used_with=used_with,
-        command=shlex.join(["vlamem", "train-gate", *arguments]),
+        command=command,
     )
+    if args.low_memory:
+        return _tune(args, options)
     with tqdm(total=args.updates * args.seeds, unit="update", desc="gate") as bar:
 
         def progress(update: int, last: dict[str, float]) -> None:
@@ -107,4 +123,47 @@ def main(arguments: list[str]) -> int:
             print(f"  {task:<16} {100 * right:5.1f} % right, writes on {100 * rate:.2f} % of ticks")
     if len(runs) > 1:
         print(f"best: {best_of(runs)[0]}")
+    return 0
+
+
+def _one(bar: "tqdm[Any]") -> None:
+    bar.update(1)
+
+
+def _tune(args: Args, options: "GateOptions") -> int:
+    from tqdm import tqdm
+
+    from vlamem.policies.speak_gate import tune_on_robot
+
+    if args.start_from is None:
+        raise ValueError("--low-memory tunes a gate that is trained already: name its file with --start-from")
+    with tqdm(total=args.updates, unit="update", desc="gate") as bar:
+        path, tuned = tune_on_robot(options, args.start_from, args.out, lambda done: _one(bar))
+    last = slice(-max(1, args.updates // 5), None)
+    print(
+        f"{path}: {tuned.state_bytes / 1024:.0f} KiB of training state, {tuned.working_bytes / 1024:.0f} KiB while an "
+        f"update runs; error {tuned.errors[last].mean():.3f}, writes on {100 * tuned.rates[last].mean():.2f} % of ticks"
+    )
+    return 0
+
+
+def _reinforce(args: Args, command: str) -> int:
+    from tqdm import tqdm
+
+    from vlamem.policies.speak_rl import RlOptions, Step
+    from vlamem.sim.gate_rl import tune_in_suite
+
+    if args.start_from is None or not args.tasks:
+        raise ValueError("--method rl tunes a gate that is trained already on success: name --start-from and --tasks")
+    how = RlOptions(updates=args.updates, learning_rate=args.learning_rate, write_price=args.write_cost, seed=args.seed)
+    with tqdm(total=args.updates, unit="update", desc="gate") as bar:
+
+        def progress(step: Step) -> None:
+            bar.update(1)
+            bar.set_postfix(success=f"{step.success:.2f}", rate=f"{step.rate:.3f}")
+
+        path, steps = tune_in_suite(
+            args.policy or "tiny", args.start_from, args.tasks, how, args.out, command, progress=progress
+        )
+    print(f"{path}: success {steps[0].success:.2f} to {steps[-1].success:.2f}, writes {steps[-1].rate:.3f} a tick")
     return 0

@@ -157,5 +157,5 @@ def _lost(seat: _Seat, config: RolloutConfig, why: str) -> EpisodeRecord | None:
         return None
     task, episode = job
     return EpisodeRecord(
-        config.memory, task, config.split, episode, config.seed, "error", f"{config.split}/{episode}", error=why
+        config.arm, task, config.split, episode, config.seed, "error", f"{config.split}/{episode}", error=why
     )

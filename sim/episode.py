@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,8 @@ class Player:
             self._voice = voice_of(name, self._policy, identity(self._policy, source.sha256), config.budget)
             wrapped = MemoryPolicy(self._policy, self._voice, options=config.speak_options())
             self._runner = ChunkRunner(wrapped, 1, config.execute)
+        # networks that read several observations at once see every control step
+        self._past: deque[dict[str, Any]] = deque(maxlen=getattr(self._policy, "history", 1))
         self._env: SuiteEnv | None = None
         self._task = ""
         self._decisions = 0
@@ -65,7 +68,7 @@ class Player:
         config = self._config
         env = self._open(task)
         progress: dict[str, Any] = {
-            "arm": config.memory,
+            "arm": config.arm,
             "task": task,
             "split": config.split,
             "episode": episode,
@@ -97,11 +100,13 @@ class Player:
         progress |= {"writes": 0, "ticks": 0, "state_bytes": runner.policy.state_bytes if runner else 0}
         success = ended = False
         while not ended:
-            full = env.observe() if filmed else None
+            full = env.observe() if filmed or self._past.maxlen != 1 else None
             tick = None
             if runner is None:
                 action = env.expert_action()
             else:
+                if full is not None:
+                    self._past.append(full)
                 if control is not None:
                     control.before(env)
                 tick, took = self._tick(runner, env, full)
@@ -112,7 +117,7 @@ class Player:
                     milliseconds += self._plan(runner, tick or self._seen(env, full), took)
                     progress["decisions"] += 1
                 action = runner.pop()[0]
-            if full is not None:
+            if filmed and full is not None:
                 frames.append(_frame(full, tick))
             _, _, terminated, truncated, info = env.step(action)
             progress["steps"] += 1
@@ -129,6 +134,7 @@ class Player:
         config = self._config
         observation, _ = env.reset(options={"episode": episode, "split": config.split, "wording": config.wording})
         if self._runner is not None:
+            self._past.clear()
             self._runner.reset(_ALL, [stream(config.seed, "noise", task, episode)])
             self._camera = stream(config.seed, "camera", task, episode)
         return str(observation["instruction"])
@@ -157,11 +163,17 @@ class Player:
         assert self._policy is not None
         full = full or env.observe()
         images = {name: image[None] for name, image in images_of(full, self._policy.spec.cameras).items()}
+        body = full["proprioception"][None]
+        depth = self._past.maxlen or 1
+        if depth > 1 and self._past:
+            past = [self._past[0]] * (depth - len(self._past)) + list(self._past)
+            images = {name: np.stack([seen[name] for seen in past])[None] for name in images}
+            body = np.stack([seen["proprioception"] for seen in past])[None]
         if self._config.camera_noise:
             for name, image in images.items():
                 noise = self._config.camera_noise * self._camera.standard_normal(image.shape, dtype=np.float32)
                 images[name] = np.clip(image + noise, 0, 255).astype(np.uint8)
-        return Observation(images, full["proprioception"][None], (full["instruction"],))
+        return Observation(images, body, (full["instruction"],))
 
     def _control(self, env: SuiteEnv, task: str, episode: int) -> MemoryControl | None:
         """What takes the memory apart in this episode; `other` first plays another episode up to its cue's end."""
@@ -218,7 +230,7 @@ def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:
     """Raises SpecMismatchError naming what differs between environment and policy, SuiteError for a missing camera."""
     spec, name = policy.spec, f"policy '{policy.spec.name}'"
     env.action_spec.check(spec.action, f"suite '{config.suite}'", name)
-    if env.control_hz != spec.control_hz:
+    if spec.control_hz and env.control_hz != spec.control_hz:  # 0: a checkpoint does not say
         raise SpecMismatchError(
             f"suite '{config.suite}' runs at {env.control_hz:g} Hz and {name} was trained at {spec.control_hz:g} Hz: "
             "choose a policy made for this rate"

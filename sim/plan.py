@@ -108,6 +108,11 @@ class RolloutConfig:
             found[name] = yaml.safe_load(value)
         return found
 
+    @property
+    def arm(self) -> str:
+        """Which memory records are of: its kind."""
+        return MemoryName.parse(self.memory).kind
+
     def command(self) -> str:
         """The command line that gives these results; options that do not change them are left out."""
         words = ["vlamem rollout"]

@@ -115,6 +115,20 @@ def test_a_memory_that_is_heard_changes_the_plan(policy: FrozenPolicy, way: Any)
         np.testing.assert_allclose(chunk, tick.proposal.chunk, rtol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["context", "both"])
+def test_a_trusted_residual_is_heard_whole_whatever_the_confidence(way: Any) -> None:
+    policy = Wide()
+    wrapped = MemoryPolicy(policy, voice_for(policy), options=SpeakOptions(way, abstain_below=0.0))
+    tick = wrapped.observe(observations(policy, 1))
+    heard = wrapped.heard(tick)
+    assert tick.proposal is not None
+    assert tick.proposal.confidence[0] < 0.99
+    assert heard is not None
+    assert heard.context is not None
+    np.testing.assert_allclose(heard.confidence[:, None] * heard.context, tick.proposal.context, rtol=1e-5)
+    assert (heard.chunk is None) == (way == "context")
+
+
 def test_reset_of_one_row_leaves_the_others(policy: FrozenPolicy) -> None:
     wrapped = MemoryPolicy(policy, voice_for(policy, gate="always"), rows=3)
     for i in range(3):
@@ -216,6 +230,15 @@ def test_a_gate_of_another_policy_is_refused_and_both_are_named(tmp_path: Path) 
             AuraVoice.load(path, other)
     with pytest.raises(WeightsError, match="features of size 19"):
         vlamem.wrap(point_mass.policy(), voice)
+
+
+def test_a_success_memory_is_opened_by_its_file_and_an_empty_one_abstains(tmp_path: Path) -> None:
+    policy = Wide()
+    wrapped = vlamem.wrap(policy, success=tmp_path / "success.db", rows=2)
+    obs, noise = observations(policy, 2), noise_for(policy, 2)
+    chunk = wrapped.plan(wrapped.observe(obs), noise)
+    np.testing.assert_array_equal(chunk, policy.sample(policy.encode(obs), noise))
+    assert (tmp_path / "success.db").exists()
 
 
 def test_a_memory_cannot_speak_as_it_was_not_trained_to() -> None:

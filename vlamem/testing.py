@@ -1,4 +1,4 @@
-"""Conformance checks for what others plug in: run them over your own memory before trusting a rollout with it."""
+"""Conformance checks for what others plug in: run them over your own memory or policy before a rollout with it."""
 
 import tempfile
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from vlamem.memory.protocol import Memory, MemoryOut, Params, State, flatten, scan, state_bytes, step_by_step
 from vlamem.memory.seeding import stream
+from vlamem.policies.conformance import check_policy
 
-__all__ = ["ConformanceError", "check_memory"]
+__all__ = ["ConformanceError", "check_memory", "check_policy"]
 
 Step = Callable[[Params, State, Array, Array, Array], tuple[State, MemoryOut]]
 

@@ -69,43 +69,20 @@ def axes(baselines: Sequence[str], execute: int) -> tuple[PanelArm, ...]:
     """The arms of the extra axes, for AURA and `baselines`; the points that the panel has itself are left out."""
     made = []
     for name in ("aura", *baselines):
-        title, memory = next((a.title, a.memory) for a in PANEL if a.name == name)
-        for times in DELAYS[1:]:
-            more = {"parameters": (f"delay={TRAINED_DELAY * times}",)}
-            made.append(
-                PanelArm(
-                    f"{name}-delay{times}", f"{title}, {times} x delay", memory, more, False, False, "delay", times
-                )
-            )
-        for length in CHUNKS:
-            if length != execute:
-                more = {"execute": length}
-                made.append(
-                    PanelArm(
-                        f"{name}-chunk{length}",
-                        f"{title}, {length} of a chunk",
-                        memory,
-                        more,
-                        False,
-                        False,
-                        "chunk",
-                        length,
-                    )
-                )
-        for noise in NOISES[1:]:
-            more = {"camera_noise": noise}
-            made.append(
-                PanelArm(
-                    f"{name}-noise{noise:g}",
-                    f"{title}, camera noise {noise:g}",
-                    memory,
-                    more,
-                    False,
-                    False,
-                    "noise",
-                    noise,
-                )
-            )
+        arm = next(a for a in PANEL if a.name == name)
+
+        def point(axis: str, value: float, says: str, of: PanelArm = arm, **more: Any) -> PanelArm:
+            name = f"{of.name}-{axis}{value:g}"
+            return PanelArm(name, f"{of.title}, {says}", of.memory, more, axis=axis, value=value)
+
+        made += [
+            point("delay", times, f"{times} x delay", parameters=(f"delay={TRAINED_DELAY * times}",))
+            for times in DELAYS[1:]
+        ]
+        made += [
+            point("chunk", length, f"{length} of a chunk", execute=length) for length in CHUNKS if length != execute
+        ]
+        made += [point("noise", noise, f"camera noise {noise:g}", camera_noise=noise) for noise in NOISES[1:]]
     return tuple(made)
 
 

@@ -1,0 +1,102 @@
+"""sim/features.py and sim/features_frames.py: what is recorded at each tick."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.spec import OSC_POSE, PolicySpec
+from vlamem.sim.features import ACTORS, FeatureCollection, expert_chunks, features_meta, jobs, record_features
+from vlamem.sim.features_frames import held_episode, known
+from vlamem.sim.tabletop import SUITE
+
+SPEC = PolicySpec("eyes", 4, 16, 4, 3, 20.0, ("agentview", "wrist"), 16, 8, OSC_POSE, "none")
+
+
+class Eyes:
+    """Its feature is sixteen pixels of the picture; it moves at random, less so when it is told a colour."""
+
+    spec = SPEC
+
+    def encode(self, obs: Observation) -> Encoding:
+        z = obs.images["agentview"][:, ::4, ::4, 0].reshape(len(obs.instruction), -1).astype(np.float32)
+        return Encoding(z, z[:, :4] / (1 + np.linalg.norm(z[:, :4], axis=1, keepdims=True)), obs.instruction)
+
+    def sample(self, encoding: Encoding, noise: Any, proposal: Any = None) -> Any:
+        return 0.1 * np.asarray(noise, np.float32)
+
+    def context_of(self, instruction: list[str]) -> Any:
+        return np.array([[len(s), 0, 1] for s in instruction], np.float32)
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_every_tick_is_recorded_with_what_is_told_what_it_means_and_what_the_expert_would_do(actor: str) -> None:
+    env = SUITE.make("recall_colour", image_size=16, delay=4)
+    env.task.acting_steps = 12
+    env.task.longest = 40
+    ticks, _ = record_features(env, Eyes(), 3, actor)
+    again, _ = record_features(env, Eyes(), 3, actor)
+    meta = features_meta(Eyes(), None, "test")
+    assert ticks.z.shape == (env.task.now, 16)
+    assert ticks.chunk.shape == (env.task.now, 4, 7)
+    own, told = ticks.goal[0]
+    assert meta.goals[own][0] == "touch the block of the colour that the lamp showed"
+    assert meta.goals[told][0].startswith("touch the ")
+    first = int(np.argmax(ticks.asked))
+    assert 12 <= first <= 18
+    assert ticks.asked[first:].all()
+    np.testing.assert_array_equal(ticks.z, again.z)
+    np.testing.assert_array_equal(ticks.chunk, again.chunk)
+    env.close()
+
+
+def test_a_chunk_is_what_the_expert_does_until_something_unforeseeable_happens() -> None:
+    actions = np.arange(6, dtype=np.float32)[:, None] * np.ones((1, 7), np.float32)
+    phases = [(False, 1)] * 3 + [(True, 1)] * 3
+    chunks = expert_chunks(actions, phases, 4)[..., 0]
+    np.testing.assert_array_equal(chunks[0], [0, 1, 2, 2])
+    np.testing.assert_array_equal(chunks[2], [2, 2, 2, 2])
+    np.testing.assert_array_equal(chunks[3], [3, 4, 5, 5])
+
+
+def test_a_part_of_a_recording_is_a_fair_sample_of_tasks_and_actors() -> None:
+    everything = jobs(FeatureCollection("tiny", {"touch": 20, "patrol": 10}, {"touch": 12, "patrol": 12}, None))  # type: ignore[arg-type]
+    assert len(everything) == len(set(everything)) == 54
+    half = everything[:27]
+    assert 8 <= sum(task == "patrol" for task, _, _ in half) <= 14
+    assert {actor for _, _, actor in half} == set(ACTORS)
+
+
+def test_frames_are_held_until_the_next_and_their_chunks_move_on() -> None:
+    ticks = np.array([0, 3, 9, 12])
+    z = np.arange(4, dtype=np.float32)[:, None]
+    chunks = np.tile(np.arange(4, dtype=np.float32)[:, None, None], (1, 6, 7)) * 10 + np.arange(6)[:, None]
+    goal = np.tile([0, 5], (4, 1))
+    lamp = {"lamp_colour": np.array([0, 2, 0, 0])}
+    made = held_episode("recall_colour", z, ticks, goal, chunks, lamp)
+    assert made.z[:, 0].tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3]
+    assert made.chunk[4, :, 0].tolist() == [11, 12, 13, 14, 15, 15]
+    assert made.asked.tolist() == [0] * 9 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("task", "categories", "expected"),
+    [
+        ("latest_wins", {"lamp_colour": [0, 3, 0, 2, 0, 0]}, [0, 0, 0, 0, 1, 1]),
+        ("shell_game", {"lamp_colour": [0] * 6, "pea_place": [2, 2, 2, 0, 0, 0]}, [0, 0, 0, 1, 1, 1]),
+        ("put_back", {"lamp_colour": [0] * 6}, [1] * 6),
+        ("touch", {"lamp_colour": [0] * 6}, [0] * 6),
+        ("recall_colour", {"lamp_colour": [0] * 6}, [0] * 6),
+    ],
+)
+def test_the_answer_is_known_once_it_has_been_shown(task: str, categories: Any, expected: list[int]) -> None:
+    found = known(task, {name: np.array(x) for name, x in categories.items()})
+    assert found.astype(int).tolist() == expected
+
+
+def test_an_unknown_actor_is_named() -> None:
+    env = SUITE.make("touch", image_size=16)
+    with pytest.raises(ValueError, match="choose one of expert, told, own"):
+        record_features(env, Eyes(), 0, "nobody")
+    env.close()

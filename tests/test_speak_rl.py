@@ -1,0 +1,77 @@
+"""policies/speak_rl.py: group-relative policy gradient on a gate, with a player that needs no simulator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
+from vlamem.memory.seeding import stream
+from vlamem.policies.speak import RowMemory
+from vlamem.policies.speak_rl import DrawingRow, RlOptions, Rollout, Step, advantages, log_probability, tune_on_success
+
+MEMORY = AuraMemory(AuraConfig(16, HeadConfig(context=3, hidden=8)))
+
+
+def params() -> Any:
+    return MEMORY.init_params(jax.random.key(0))
+
+
+def features(seed: int, cue: int) -> np.ndarray:
+    """Twelve ticks; tick `cue` shows what is worth a write."""
+    z = 0.2 * stream(0, "rl", seed).standard_normal((12, 16)).astype(np.float32)
+    z[cue, :4] += 2.0
+    return z
+
+
+def play(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
+    """An episode succeeds when the cue was written."""
+    cue = 2 + (update + group) % 8
+    rollouts = []
+    for member in range(6):
+        made = row(stream(1, update, group, member))
+        assert isinstance(made, DrawingRow)
+        wrote = [made.tick(z).wrote for z in features(update * 10 + group, cue)]
+        rollouts.append(Rollout(made.drawn(), wrote[cue]))
+    return rollouts
+
+
+def test_a_gate_learns_to_write_what_leads_to_success_and_little_else() -> None:
+    how = RlOptions(updates=24, groups=4, group=6, learning_rate=5e-2, write_price=1.0)
+    steps: list[Step] = []
+    tuned, _ = tune_on_success(MEMORY, params(), play, how, steps.append)
+    first, last = steps[:5], steps[-5:]
+    assert np.mean([s.success for s in last]) > np.mean([s.success for s in first]) + 0.05
+    assert np.mean([s.rate for s in last]) < np.mean([s.rate for s in first]) - 0.15
+    for name in ("Wk", "Wv", "head"):
+        for a, b in zip(jax.tree.leaves(getattr(tuned, name)), jax.tree.leaves(getattr(params(), name)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_recorded_decisions_have_the_probability_with_which_they_were_drawn() -> None:
+    row = DrawingRow(MEMORY, params(), stream(0, "row"))
+    said = [row.tick(z) for z in features(3, 4)]
+    drawn = row.drawn()
+    log_p = np.asarray(log_probability(params().gate, params(), MEMORY, drawn))
+    assert (log_p <= 0).all()
+    state, force = MEMORY.init(1), jnp.where(jnp.asarray(drawn.wrote), 1e4, -1e4)[:, None]
+    _, out = MEMORY.scan(params(), state, drawn.z[:, None], jnp.zeros((12, 1), bool), None, force)
+    np.testing.assert_allclose(out.surprise[:, 0], drawn.s, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal([s.wrote for s in said], drawn.wrote)
+
+
+def test_a_group_whose_returns_are_alike_teaches_nothing() -> None:
+    np.testing.assert_array_equal(advantages(np.ones(4)), np.zeros(4))
+    found = advantages(np.array([1.0, 0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(found, [1, -1, -1, 1])
+
+
+def test_a_gate_without_parameters_and_a_group_of_one_are_refused() -> None:
+    always = AuraMemory(AuraConfig(16, HeadConfig(context=3), gate="always"))
+    with pytest.raises(ValueError, match="nothing to learn"):
+        tune_on_success(always, always.init_params(jax.random.key(0)), play, RlOptions())
+    with pytest.raises(ValueError, match="2 or more"):
+        RlOptions(group=1)
