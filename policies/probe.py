@@ -43,7 +43,8 @@ class Told:
     Attributes:
         tap: where the feature is read.
         size: of the feature.
-        milliseconds: of one encode of one row, median.
+        milliseconds: of reading the feature of one row, median: what a memory's tick costs.
+        plan_milliseconds: of sampling a chunk for one row, median: what a plan costs.
         cue: accuracy of the cue's class, 0 to 1, over `cue_n` frames.
         chance: share of the commonest class.
         cue_p: of a number right this high by chance (one-sided binomial; frames of an episode are not independent).
@@ -55,6 +56,7 @@ class Told:
     tap: str
     size: int
     milliseconds: float
+    plan_milliseconds: float
     cue: float
     chance: float
     cue_p: float
@@ -88,7 +90,7 @@ def probe(policy: FrozenPolicy, recording: Recording, tap: str) -> Told:
     return Told(
         tap,
         z.shape[1],
-        _milliseconds(policy, recording.observations[0]),
+        *_milliseconds(policy, recording.observations[0]),
         right / len(cue),
         chance,
         float(stats.binomtest(right, len(cue), chance, alternative="greater").pvalue),
@@ -124,12 +126,17 @@ def _r2(y: Float[np.ndarray, "n k"], guessed: Float[np.ndarray, "n k"]) -> float
     return float((1 - error / np.maximum(spread, 1e-12)).mean())
 
 
-def _milliseconds(policy: FrozenPolicy, obs: Observation) -> float:
-    """Median time of reading the feature of one row."""
+def _milliseconds(policy: FrozenPolicy, obs: Observation) -> tuple[float, float]:
+    """Median times of reading the feature of one row, and of sampling a chunk for it."""
     one = Observation({n: i[:1] for n, i in obs.images.items()}, obs.proprioception[:1], obs.instruction[:1])
-    took = []
+    noise = np.zeros((1, policy.spec.horizon, policy.spec.action.size), np.float32)
+    ticks, plans = [], []
     for _ in range(_WARM + 7):
         began = time.perf_counter()
-        _ = policy.encode(one).z
-        took.append(1e3 * (time.perf_counter() - began))
-    return float(np.median(took[_WARM:]))
+        encoding = policy.encode(one)
+        _ = encoding.z
+        ticks.append(1e3 * (time.perf_counter() - began))
+        began = time.perf_counter()
+        policy.sample(encoding, noise)
+        plans.append(1e3 * (time.perf_counter() - began))
+    return float(np.median(ticks[_WARM:])), float(np.median(plans[_WARM:]))

@@ -16,7 +16,7 @@ class ActionComponent:
     Attributes:
         name: e.g. "translation", "rotation", "gripper".
         size: number of entries.
-        form: "xyz", "axis_angle", "joint", or "gripper" (-1 open, +1 closed).
+        form: "xyz", "axis_angle", "joint", "gripper" (-1 open, +1 closed), or "undeclared".
         mode: "delta" or "absolute".
         frame: "base", "end_effector" or "none".
         unit: physical size of the value 1, e.g. "0.05 m"; actions are in [low, high] before scaling.
@@ -46,6 +46,13 @@ class ActionSpec:
 
     def check(self, other: "ActionSpec", mine: str, theirs: str) -> None:
         """Raises SpecMismatchError naming the first difference between two specs and what carries each."""
+        undeclared = next((c for c in other.components if c.form == "undeclared"), None)
+        if undeclared is not None:
+            raise SpecMismatchError(
+                f"{theirs} does not say what its {other.size} action entries mean and {mine} has "
+                f"{', '.join(f'{c.name} {c.size}' for c in self.components)}: if they mean the same, add "
+                "?actions=osc_pose after the checkpoint"
+            )
         for a, b in zip(self.components, other.components, strict=False):
             for field, value in asdict(a).items():
                 if getattr(b, field) != value:

@@ -48,7 +48,16 @@ def main(arguments: list[str]) -> int:
     names = {tap: f"{args.policy}{mark}tap={tap}" for tap in args.taps} or {"": args.policy}
     recording = None
     table = Table(title=f"{args.policy}: {args.task}, {args.episodes} episodes")
-    for title in ("tap", "size", "ms a tick", f"{args.cue} (chance)", "p", "proprioception R2", "progress R2"):
+    for title in (
+        "tap",
+        "size",
+        "ms a tick",
+        "ms a plan",
+        f"{args.cue} (chance)",
+        "p",
+        "proprioception R2",
+        "progress R2",
+    ):
         table.add_column(title, justify="left" if title == "tap" else "right")
     for tap, name in names.items():
         policy = load_policy(find_policy(name))
@@ -59,6 +68,7 @@ def main(arguments: list[str]) -> int:
             told.tap,
             str(told.size),
             f"{told.milliseconds:.1f}",
+            f"{told.plan_milliseconds:.1f}",
             f"{100 * told.cue:.0f} % ({100 * told.chance:.0f} %), n {told.cue_n}",
             f"{told.cue_p:.2g}",
             f"{told.proprioception:.2f}",

@@ -13,6 +13,7 @@ from lerobot_cases import build, loaded
 
 from vlamem.policies.lerobot import CheckpointError, load
 from vlamem.policies.registry import find_policy
+from vlamem.policies.spec import OSC_POSE, SpecMismatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 
@@ -132,3 +133,9 @@ def test_actions_of_another_size_than_asked_for_are_refused(folders: dict[str, P
     six = ActionSpec((ActionComponent("joints", 6, "joint", "absolute", "none", "rad"),))
     with pytest.raises(CheckpointError, match=r"gives 7 action entries, these actions have 6 \(joints 6\)"):
         load(folders["act"], actions=six)
+
+
+def test_actions_that_nobody_declared_are_refused_by_a_suite_with_the_mend(folders: dict[str, Path]) -> None:
+    spec = loaded(folders["act"], "act").spec
+    with pytest.raises(SpecMismatchError, match=r"7 action entries mean .* \?actions=osc_pose"):
+        OSC_POSE.check(spec.action, "suite 'tabletop'", "policy 'act'")

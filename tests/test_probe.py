@@ -6,10 +6,13 @@ import pytest
 from vlamem.memory.seeding import stream
 from vlamem.policies.probe import ProbeError, Recording, probe
 from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.spec import OSC_POSE, PolicySpec
 
 
 class Shows:
     """A policy whose feature is the first pixels of the camera, or noise that has nothing to do with them."""
+
+    spec = PolicySpec("shows", 2, 6, 6, 0, 20.0, ("top",), 4, 1, OSC_POSE, "none")
 
     def __init__(self, honest: bool) -> None:
         self._honest = honest
@@ -19,6 +22,9 @@ class Shows:
         pixels = obs.images["top"].reshape(len(obs.instruction), -1)[:, :6].astype(np.float32) / 255
         z = pixels if self._honest else self._noise.random(pixels.shape, np.float32)
         return Encoding(z, z, None)
+
+    def sample(self, encoding: Encoding, noise: np.ndarray) -> np.ndarray:
+        return noise
 
 
 def recording(episodes: int = 20, classes: int = 3) -> Recording:
@@ -48,6 +54,7 @@ def test_a_feature_that_carries_everything_is_read() -> None:
     assert told.proprioception > 0.95
     assert told.progress > 0.95
     assert told.milliseconds > 0
+    assert told.plan_milliseconds > 0
 
 
 def test_a_feature_that_carries_nothing_is_at_chance() -> None:

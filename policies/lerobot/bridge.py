@@ -12,20 +12,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlamem.policies.lerobot.source import CheckpointError
+from vlamem.policies.lerobot.source import CheckpointError, camera_of
 from vlamem.policies.protocol import Observation
 
 STATE, ACTION, TASK = "observation.state", "action", "task"
-IMAGE_PREFIXES = ("observation.images.", "observation.")
 _NOT_NORMALISATION = ("device", "tokenizer_name", "action_tokenizer_name", "float_dtype")
-
-
-def camera_of(key: str) -> str:
-    """The camera's name in an image key: "top" of "observation.images.top", "image" of "observation.image"."""
-    for prefix in IMAGE_PREFIXES:
-        if key.startswith(prefix):
-            return key.removeprefix(prefix)
-    return key
 
 
 @dataclass(frozen=True)

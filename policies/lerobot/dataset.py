@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.policies.lerobot.bridge import camera_of
+from vlamem.policies.lerobot.source import camera_of
 from vlamem.policies.protocol import FrozenPolicy, Observation
 
 if TYPE_CHECKING:
@@ -208,13 +208,14 @@ def features_of(
 ) -> tuple[Path, ...]:
     """The folders, each LeRobotDataset among them replaced by a recording of the policy's features below `out`.
 
-    What is neither a recording nor on this machine is taken for the hub id of a dataset. Raises DatasetError when there
-    is a dataset and no policy is named.
+    What is not on this machine is taken for the hub id of a dataset when a policy is named. Raises DatasetError when
+    there is a dataset and no policy is named.
     """
     found = []
     for number, folder in enumerate(folders):
-        if folder.is_dir() and not is_dataset(folder):
-            found.append(folder)
+        here = is_dataset(folder)
+        if not here and (folder.exists() or not policy):
+            found.append(folder)  # a recording, or nothing: whoever opens it says so
             continue
         if not policy:
             raise DatasetError(f"{folder} is a dataset: say with --policy whose features it is to be recorded as")
@@ -267,7 +268,7 @@ def commit_dataset(
 def chunks_of(actions: Float[np.ndarray, "T A"], horizon: int) -> Float[np.ndarray, "T H A"]:
     """The actions from each control step on; the last one is held where the episode ends."""
     at = np.minimum(np.arange(len(actions))[:, None] + np.arange(horizon), len(actions) - 1)
-    return actions[at]
+    return np.asarray(actions[at])
 
 
 def _batches(episode: DatasetEpisode, stride: int = 1) -> Iterator[Observation]:

@@ -19,6 +19,17 @@ _REACH_SECONDS = 5.0
 _CAMERA = "camera."
 
 
+IMAGE_PREFIXES = ("observation.images.", "observation.")
+
+
+def camera_of(key: str) -> str:
+    """The camera's name in an image key: "top" of "observation.images.top", "image" of "observation.image"."""
+    for prefix in IMAGE_PREFIXES:
+        if key.startswith(prefix):
+            return key.removeprefix(prefix)
+    return key
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded or used; the message names what was found, what was expected and the mend."""
 

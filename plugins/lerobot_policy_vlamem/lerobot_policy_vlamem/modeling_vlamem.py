@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
 from vlamem.policies.lerobot import LeRobotPolicy
-from vlamem.policies.lerobot.bridge import camera_of
+from vlamem.policies.lerobot.source import camera_of
 from vlamem.policies.lerobot.watch import WATCH, Watched
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
 from vlamem.policies.protocol import Observation
