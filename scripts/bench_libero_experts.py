@@ -40,7 +40,15 @@ def main(arguments: list[str]) -> int:
     configs = []
     for suite in args.suites:
         words = ["--suite", suite, "--tasks", "all", "--policy", "expert", "--episodes", str(args.episodes)]
-        words += ["--workers", str(args.workers), "--out", str(args.out / suite)]
+        words += [
+            "--workers",
+            str(args.workers),
+            "--out",
+            str(args.out / suite),
+            "--watchdog-s",
+            "900",
+            "--retry-errors",
+        ]
         configs.append(load_config(RolloutConfig, "rollout", words, ""))
     with tqdm(unit="episode") as bar:
 

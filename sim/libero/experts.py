@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _PALM_OVER_RIM = 0.045
 _PALM_BELOW = 0.024
 """How far below a rim the grasp point may be before the palm meets it [m]."""
+_SLIDE = 2
+"""MuJoCo's number for joints that slide."""
+_PUSH_HEIGHT = 0.016
+"""Height over the table at which the finger tips push a flat thing [m]."""
+_APART = 0.09
+"""Distance between things that go to the same region [m]."""
 _OPEN_ENOUGH = 0.10
 """A drawer that is open further than this takes things [m]."""
 
@@ -83,22 +89,47 @@ def _skills(simulation: "Simulation", geometry: Geometry, predicate: list[str]) 
 
     if kind == "turnon":
         return [TurnKnob(simulation, geometry, thing, holds)]
-    if kind in ("open", "close") and thing in problem.object_sites_dict:
+    if kind in ("open", "close") and _slides(simulation, thing):
         drawer = Drawer(simulation, geometry, problem.object_sites_dict[thing].joints[0])
         return [OpenDrawer(drawer, holds) if kind == "open" else _close(drawer, holds)]
     if kind == "in" and where.endswith("_contain_region"):
         return [pick(_in_container(simulation, geometry, where))]
-    if kind == "in" and where in problem.object_sites_dict and problem.object_sites_dict[where].joints:
+    if kind == "in" and _slides(simulation, where):
         drawer = Drawer(simulation, geometry, problem.object_sites_dict[where].joints[0])
         inside = pick(_in_drawer(simulation, geometry, drawer, thing, where))
         return (
             [inside] if drawer.opening > _OPEN_ENOUGH else [OpenDrawer(drawer, lambda: drawer.opening > 0.14), inside]
         )
+    if kind == "on" and where in problem.object_sites_dict and simulation.task.startswith("push_"):
+        return [Push(simulation, geometry, _edge(simulation, geometry, thing, where), holds, steep=1.0)]
     if kind == "on" and where in problem.object_sites_dict:
         return [pick(_on_region(simulation, geometry, thing, where))]
     if kind == "on" and where in problem.obj_body_id:
         return [pick(_on(simulation, geometry, thing, where))]
     raise NoExpertError(f"no scripted expert reaches '{' '.join(predicate)}' of task '{simulation.task}'")
+
+
+def _slides(simulation: "Simulation", region: str) -> bool:
+    """Whether a region is in a drawer."""
+    site = simulation.problem.object_sites_dict.get(region)
+    return bool(site and site.joints and simulation.model.joint(site.joints[0]).type[0] == _SLIDE)
+
+
+def _edge(
+    simulation: "Simulation", geometry: Geometry, thing: str, region: str
+) -> Callable[[], tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]]:
+    """Where to push a flat thing so that it goes to a region, and in which direction."""
+    bodies = geometry.bodies(geometry.root(thing))
+
+    def contact() -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+        points = geometry.points(bodies)
+        middle = (points.max(0) + points.min(0)) / 2
+        way = np.array(simulation.data.site(region).xpos) - middle
+        push = np.array([way[0], way[1], 0.0]) / max(float(np.linalg.norm(way[:2])), 1e-6)
+        edge = middle + push * float(((points - middle) @ push).min())
+        return np.array([edge[0], edge[1], points[:, 2].min() + _PUSH_HEIGHT]), push
+
+    return contact
 
 
 def _close(drawer: Drawer, closed: Callable[[], bool]) -> Skill:
@@ -130,9 +161,11 @@ def _on_region(simulation: "Simulation", geometry: Geometry, thing: str, region:
     bodies = geometry.bodies(root)
     parent = simulation.problem.object_sites_dict[region].parent_name
     below = geometry.bodies(geometry.root(parent)) if parent in simulation.problem.obj_body_id else None
+    together = [predicate[1] for predicate in simulation.goal if predicate[0] == "on" and predicate[2] == region]
+    beside = np.array([0.0, _APART * (together.index(thing) - (len(together) - 1) / 2), 0.0])
 
     def position() -> Float[np.ndarray, "3"]:
-        site = np.array(simulation.data.site(region).xpos)
+        site = np.array(simulation.data.site(region).xpos) + beside
         at, _ = geometry.pose(root)
         surface = float(simulation.origin[2])
         if below is not None:

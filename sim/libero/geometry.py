@@ -87,6 +87,8 @@ class Geometry:
     def touching(self, bodies: set[int]) -> tuple[bool, bool]:
         """Whether the first and the second finger touch one of `bodies`."""
         data: Any = self._simulation.data
+        if not data.ncon:
+            return False, False
         pairs = np.array(data.contact.geom[: data.ncon]).reshape(-1, 2)
         theirs = np.isin(self._model.geom_bodyid[pairs], list(bodies))
         first, second = (bool((np.isin(pairs[:, ::-1], finger) & theirs).any()) for finger in self._fingers)

@@ -23,6 +23,8 @@ _PALM = 0.031
 _WIDEST = 0.070
 _NARROWEST_GAP = 0.022
 """Matter with less than this between belongs together, since no finger fits in [m]."""
+_WALL, _OBLIQUE = 0.015, 6.0
+"""Walls are thinner than this; across one obliquely the fingers slip, which costs this much a metre."""
 _ANGLES = 24
 
 
@@ -85,7 +87,8 @@ def plan_grasps(
     centre = (thing[:, :2].max(0) + thing[:, :2].min(0)) / 2
     near = others[np.linalg.norm(others[:, :2] - centre, axis=1) < 0.25]
     near = near[near[:, 2] > bottom - 0.02]
-    now = np.arctan2(closing_now[1], closing_now[0])
+    upright = abs(closing_now[2]) < 0.7
+    now = np.arctan2(closing_now[1], closing_now[0]) if upright else np.pi / 2
     found: list[Grasp] = []
     lowest = max(surface + _TIP + 0.002, bottom + 0.004)
     heights = {max(top - depth, lowest) for depth in (deepest, 0.75 * deepest, 0.5 * deepest)}
@@ -114,7 +117,8 @@ def plan_grasps(
                     score += 2.0 * max(0.0, high - low - 0.060)
                     closing = rotation.T @ np.array([*along, 0.0])
                     found.append(Grasp(rotation.T @ (at - position), closing, high - low, score))
-    return sorted(found, key=lambda g: g.score)
+    thinnest = min((grasp.width for grasp in found), default=0.0)
+    return sorted(found, key=lambda g: g.score + (_OBLIQUE * (g.width - thinnest) if thinnest < _WALL else 0.0))
 
 
 def _score(

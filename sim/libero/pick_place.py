@@ -20,6 +20,8 @@ _OPEN_HALF = 0.038
 """Half of the distance between the open fingers [m]."""
 _FIRM = 4
 """Control steps for which both fingers must touch before the hand lifts."""
+_LOOK_EVERY = 8
+"""Control steps after which it is looked again what lies on the way."""
 _PATIENCE = 14
 """Control steps of closing after which a grasp that holds nothing has failed."""
 
@@ -67,6 +69,9 @@ class PickAndPlace:
         self._closing = self._touching = self._stuck = 0
         self._opening_for = 0
         self._lowest = np.inf
+        self._obstacles: np.ndarray = np.zeros((0, 3))
+        self._looked_for: set[int] | None = None
+        self._looked_ago = 0
 
     def done(self) -> bool:
         """The thing is where it belongs and the hand has let go of it and risen."""
@@ -150,7 +155,10 @@ class PickAndPlace:
     ) -> float:
         """Height of the hand at which its lowest part clears everything on the way."""
         bodies = {body for root in ignored for body in self._geometry.bodies(root)}
-        top = highest_near(self._geometry.others(bodies), start[:2], end[:2], 0.085)
+        if self._looked_for != bodies or self._looked_ago >= _LOOK_EVERY:
+            self._obstacles, self._looked_for, self._looked_ago = self._geometry.others(bodies), bodies, 0
+        self._looked_ago += 1
+        top = highest_near(self._obstacles, start[:2], end[:2], 0.085)
         floor = float(self._simulation.origin[2])
         return max(top, floor + 0.02) + _CLEAR + float(start[2] - bottom)
 
