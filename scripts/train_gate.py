@@ -70,6 +70,8 @@ def main(arguments: list[str]) -> int:
     args = load_config(Args, "train_gate", arguments, _HELP)
     if args.seeds < 1:
         raise ValueError(f"--seeds {args.seeds}: expected 1 or more")
+    if args.low_memory and args.start_from is None:
+        raise ValueError("--low-memory tunes a gate that is trained already: name its file with --start-from")
     if args.method == "rl":
         return _reinforce(args, shlex.join(["vlamem", "train-gate", *arguments]))
     from tqdm import tqdm
@@ -135,8 +137,7 @@ def _tune(args: Args, options: "GateOptions") -> int:
 
     from vlamem.policies.speak_gate import tune_on_robot
 
-    if args.start_from is None:
-        raise ValueError("--low-memory tunes a gate that is trained already: name its file with --start-from")
+    assert args.start_from is not None
     with tqdm(total=args.updates, unit="update", desc="gate") as bar:
         path, tuned = tune_on_robot(options, args.start_from, args.out, lambda done: _one(bar))
     last = slice(-max(1, args.updates // 5), None)
