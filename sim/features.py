@@ -219,10 +219,13 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
     done = {(e.task, e.episode, e.actor): e.success for e in writer.episodes}
+    parent = multiprocessing.parent_process()
     env: TabletopEnv | None = None
     for i, (task, episode, actor) in enumerate(jobs(what)):
         if i % what.workers != index:
             continue
+        if parent is not None and not parent.is_alive():  # it was killed: no one reads what is recorded here
+            break
         if (task, episode, actor) not in done:
             if env is None or env.task.name != task:
                 if env is not None:
