@@ -109,18 +109,24 @@ def key_of(seed: int, *names: str | int) -> Array:
     return jax.random.key(integer_seed(seed, "synthetic", *names))
 
 
-def _last(mask: Bool[Array, "T B N"]) -> Int[Array, "T B N"]:
-    """The latest tick before each tick at which `mask` held, -1 where there is none."""
-    ticks = jnp.arange(mask.shape[0], dtype=jnp.int32)[:, None, None]
-    at = jax.lax.cummax(jnp.where(mask, ticks, -1), axis=0)
-    return jnp.concatenate([jnp.full_like(at[:1], -1), at[:-1]], axis=0)
+def _history(
+    event: Bool[Array, "T B N"], change: Int[Array, "T B"], values: int
+) -> tuple[Bool[Array, "T B N"], Int[Array, "T B N"], Int[Array, "T B N"]]:
+    """Whether each key is known before each tick, and its value before and after it.
 
+    The first event of a key sets it to any value, each later one to another value than it has.
+    """
 
-def _value_after(event: Bool[Array, "T B N"], change: Int[Array, "T B"], values: int) -> Int[Array, "T B N"]:
-    """Each key's value after each tick: the first event sets it to any value, each later one to another value."""
-    first = event & (_last(event) < 0)
-    added = jnp.where(first, change[..., None] % values, 1 + change[..., None] % (values - 1))
-    return jnp.cumsum(jnp.where(event, added, 0), axis=0) % values
+    def tick(held: tuple[Array, Array], x: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+        (known, value), (now, by) = held, x
+        added = jnp.where(known, 1 + by[:, None] % (values - 1), by[:, None] % values)
+        after = jnp.where(now, (value + added) % values, value)
+        return (known | now, after), (known, value, after)
+
+    none = jnp.zeros(event.shape[1:], bool)
+    # a plain loop: cumulative sums and maxima take ten times longer to compile than this takes to run
+    _, (known, before, after) = jax.lax.scan(tick, (none, none.astype(change.dtype)), (event, change))
+    return known, before, after
 
 
 def bind(key: Array, kind: Int[Array, "T B"], events_key: Int[Array, "T B"], vocabulary: Vocabulary) -> Bound:
@@ -132,9 +138,7 @@ def bind(key: Array, kind: Int[Array, "T B"], events_key: Int[Array, "T B"], voc
     n, values = vocabulary.keys.shape[0], vocabulary.values.shape[0]
     for_change, for_choice, for_key, for_value = jax.random.split(key, 4)
     event = (kind == Kind.EVENT)[..., None] & (events_key[..., None] == jnp.arange(n))
-    after = _value_after(event, jax.random.randint(for_change, kind.shape, 0, 1 << 20), values)
-    before = jnp.concatenate([jnp.zeros_like(after[:1]), after[:-1]], axis=0)
-    known = _last(event) >= 0
+    known, before, after = _history(event, jax.random.randint(for_change, kind.shape, 0, 1 << 20), values)
 
     needs_known = (kind == Kind.REPEAT) | (kind == Kind.QUERY)
     kind = jnp.where(needs_known & ~known.any(-1), Kind.NOISE, kind)
