@@ -257,14 +257,26 @@ HARD = "events 10%"
 """The hard setting: one tick in ten is an event, three in ten look like one and change nothing."""
 
 
+def _marks_of(preset: Preset) -> dict[str, Any]:
+    """What an arm's results depend on, as JSON gives it back."""
+    marks: dict[str, Any] = json.loads(json.dumps(asdict(preset)))
+    return {name: value for name, value in marks.items() if name not in ("families", "arms")}
+
+
+def _done(path: Path, preset: Preset) -> dict[str, Any] | None:
+    """What an earlier run of the same preset left at `path`, or None."""
+    if not path.exists():
+        return None
+    done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return done if done["preset"] == _marks_of(preset) else None
+
+
 def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, report: Report) -> dict[str, Any]:
     """Trains and scores one arm on one family, or reads what an earlier run of the same preset left."""
     path = folder / family / f"{arm.name}.json"
-    mine = json.loads(json.dumps({k: v for k, v in asdict(preset).items() if k not in ("families", "arms")}))
-    if path.exists():
-        done = json.loads(path.read_text(encoding="utf-8"))
-        if done["preset"] == mine:
-            return dict(done)
+    done = _done(path, preset)
+    if done is not None:
+        return done
     start = time.perf_counter()
     tried, rate = _learning_rate(arm, family, preset, folder)
     memory = arm.memory(preset.ticks)
@@ -276,10 +288,10 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     for group in groups(family, preset.ticks):
         if arm.constant or len(group) == 1:  # the cache of the longest horizon would be attended to at every tick
             scored |= score(arm, training.params, group, preset, rates)
-    done = {
+    found: dict[str, Any] = {
         "arm": arm.name,
         "family": family,
-        "preset": mine,
+        "preset": _marks_of(preset),
         "learning_rate": rate,
         "sweep": tried,
         "state_bytes": state_bytes(memory.init(2), 2),
@@ -288,12 +300,12 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
         "settings": scored,
     }
     if family == "events" and arm.gate in ("learned", "counterfactual"):
-        done["trace"] = trace(arm, training.params, preset)
-        _save(memory, training.params, done, folder / f"{arm.name}_gate.safetensors", command)
-    done["seconds"] = round(time.perf_counter() - start, 1)
-    write_atomically(path, json.dumps(done) + "\n")
-    report(f"{family} {arm.name}: {done['seconds']:.0f} s")
-    return done
+        found["trace"] = trace(arm, training.params, preset)
+        _save(memory, training.params, found, folder / f"{arm.name}_gate.safetensors", command)
+    found["seconds"] = round(time.perf_counter() - start, 1)
+    write_atomically(path, json.dumps(found) + "\n")
+    report(f"{family} {arm.name}: {found['seconds']:.0f} s")
+    return found
 
 
 def _learning_rate(arm: Arm, family: str, preset: Preset, folder: Path) -> tuple[dict[str, float], float]:
@@ -339,9 +351,9 @@ def finished(preset: Preset, folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for family in preset.families:
         for arm in ARMS:
-            path = folder / family / f"{arm.name}.json"
-            if arm.name in preset.arms and path.exists():
-                found.setdefault(family, {})[arm.name] = json.loads(path.read_text(encoding="utf-8"))
+            done = _done(folder / family / f"{arm.name}.json", preset)
+            if arm.name in preset.arms and done is not None:
+                found.setdefault(family, {})[arm.name] = done
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished arm: run 'vlamem bench synthetic' without --only-page")
     return found
