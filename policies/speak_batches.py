@@ -7,6 +7,7 @@ sentence that tells the answer, and the expert's chunk. Skills are part of every
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -133,7 +134,8 @@ class SpeakData:
     @cached_property
     def _spread(self) -> Float[np.ndarray, "D"]:
         rows = [self._sample(t, stream(0, "spread", t, i)) for t in self.tasks for i in range(8)]
-        return np.concatenate([r.feature for r in rows])[:, : self.meta.feature_size].std(axis=0)
+        spread: np.ndarray = np.concatenate([r.feature for r in rows])[:, : self.meta.feature_size].std(axis=0)
+        return spread
 
     def _noisy(self, row: Row, rng: np.random.Generator) -> Row:
         size = (len(row.feature), self.meta.feature_size)
@@ -144,12 +146,13 @@ class SpeakData:
         """Rows of equal length as a batch, time first, targets divided by their scales."""
         wanted, scales = self.wanted, self.scales
 
-        def stacked(name: str) -> np.ndarray:
+        def stacked(name: str) -> Any:  # NumPy: the compiled update takes it as it is
             return np.stack([getattr(r, name) for r in rows], axis=1)
 
+        made: Any = resets
         return Batch(
             stacked("feature"),
-            resets,
+            made,
             Targets(
                 stacked("weight"),
                 chunk=stacked("chunk") / scales.chunk if wanted.chunk else None,

@@ -178,10 +178,10 @@ def masked(params: Params, parts: HeadParts) -> Params:
 def training_bytes(training: Training) -> int:
     """Bytes of parameters, as many of gradients, optimizer and recurrent states."""
     sizes = [sum(x.nbytes for x in jax.tree.leaves(part)) for part in training]
-    return sizes[0] + sum(sizes)
+    return int(sizes[0] + sum(sizes))
 
 
-def in_policy_units(memory: Memory, params: Params, data: SpeakData, back: bool = False) -> Params:
+def in_policy_units(memory: Any, params: Params, data: SpeakData, back: bool = False) -> Params:
     """`params` whose head proposes in the units of the policy: targets were divided by their scales in training.
 
     `back` makes those of training out of the policy's.

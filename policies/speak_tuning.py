@@ -100,7 +100,8 @@ def tune_gate(
         key = jax.random.key(integer_seed(how.seed, "tune", "gate", i))
         if compiled is None:
             compiled = jax.jit(one).lower(gate, momentum, state, params, batch, key).compile()
-            working = int(compiled.memory_analysis().temp_size_in_bytes)
+            analysis = compiled.memory_analysis()
+            working = 0 if analysis is None else int(analysis.temp_size_in_bytes)
         gate, momentum, state, losses = compiled(gate, momentum, state, params, batch, key)
         errors.append(float(losses.action_error))
         rates.append(float(losses.rate))
