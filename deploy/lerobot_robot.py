@@ -1,16 +1,19 @@
 """Every arm that LeRobot supports, behind the four methods of a robot."""
 
-import contextlib
 import importlib
-import pkgutil
+import importlib.util
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlamem.deploy.robot import RobotError, Seen, Vector
 from vlamem.deploy.robot_file import RobotFile, RobotFileError
+
+_REGISTERED = re.compile(r'@RobotConfig\.register_subclass\("([\w-]+)"\)')
 
 
 class LeRobotRobot:
@@ -73,26 +76,37 @@ class LeRobotRobot:
             self._robot.disconnect()
 
 
+def known_arms() -> dict[str, str]:
+    """The module of each arm that comes with LeRobot, by its type; read from its sources: importing all is slow."""
+    spec = importlib.util.find_spec("lerobot.robots")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("no module named 'lerobot'", name="lerobot")
+    found = {}
+    for file in sorted(Path(spec.submodule_search_locations[0]).glob("*/config_*.py")):
+        for kind in _REGISTERED.findall(file.read_text(encoding="utf-8")):
+            found[kind] = f"lerobot.robots.{file.parent.name}"
+    return found
+
+
 def make_lerobot(kind: str, settings: Mapping[str, Any], robot_file: RobotFile) -> LeRobotRobot:
     """An arm of LeRobot by its type, e.g. "so101_follower", with settings as its configuration takes them.
 
-    Raises RobotFileError for an unknown type or setting, ModuleNotFoundError without lerobot.
+    Raises RobotFileError for an unknown type or setting, ModuleNotFoundError without lerobot or the arm's driver.
     """
     import draccus
-    import lerobot.robots
     from lerobot.robots import RobotConfig, make_robot_from_config
-    from lerobot.utils.import_utils import register_third_party_plugins
+    from lerobot.utils import import_utils
 
-    for module in pkgutil.iter_modules(lerobot.robots.__path__):
-        if module.ispkg:
-            with contextlib.suppress(ImportError):  # an arm whose driver is not installed
-                importlib.import_module(f"lerobot.robots.{module.name}")
-    register_third_party_plugins()
+    arms = known_arms()
+    if kind in arms:
+        importlib.import_module(arms[kind])
+    else:
+        import_utils.register_third_party_plugins()
     known = RobotConfig.get_known_choices()
     if kind not in known:
-        raise RobotFileError(f"LeRobot knows no arm '{kind}': it knows {', '.join(sorted(known))}")
+        raise RobotFileError(f"LeRobot knows no arm '{kind}': it knows {', '.join(sorted({*arms, *known}))}")
     try:
         config = draccus.decode(known[kind], dict(settings))
-    except Exception as error:
+    except Exception as error:  # draccus raises what it likes
         raise RobotFileError(f"settings of '{kind}' do not fit: {error}") from error
     return LeRobotRobot(make_robot_from_config(config), robot_file)

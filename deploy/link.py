@@ -39,7 +39,7 @@ class LinkOptions:
 
     Attributes:
         server: ws:// or wss:// address.
-        session: name of the session.
+        session: name of the session; without `state` something is drawn behind it, since no one can resume it.
         state: folder for the session's token and for labels; None keeps nothing over a restart.
         api_key: shown to the server, or None.
         authority: PEM file of the certificate authority, where the system's do not do.
@@ -126,6 +126,7 @@ class Link:
         self.joined: Joined | None = None
         self.connected = False
         self._saved = self._load()
+        self._name = options.session if options.state else f"{options.session}-{uuid.uuid4().hex[:8]}"
         self._labels: dict[str, dict[str, Any]] = self._saved.get("labels", {})
         self._labels_sent: set[str] = set()
         self.acknowledged: list[str] = []
@@ -296,7 +297,7 @@ class Link:
         if self.joined is not None and metadata["fingerprint"] != self.joined.metadata["fingerprint"]:
             raise LinkError("the server has another policy now: stop, and start the robot again")
         token = self._saved.get("token")
-        hello = {"type": "hello", "session": self._saved.get("session", self.options.session)}
+        hello = {"type": "hello", "session": self._saved.get("session", self._name)}
         answer = await self._ask(ws, hello | ({"token": token} if token else {}))
         if answer["type"] == "error" and answer["code"] in ("unknown", "state", "taken") and token:
             self._events.note("session_lost", why=answer["message"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlamem.deploy.lerobot_robot import LeRobotRobot, make_lerobot
+from vlamem.deploy.lerobot_robot import LeRobotRobot, known_arms, make_lerobot
 from vlamem.deploy.robot import RobotError
 from vlamem.deploy.robot_file import Part, RobotFile, RobotFileError
 
@@ -94,8 +94,8 @@ def test_a_file_of_another_arm_is_refused_by_name(changed: dict[str, Any], said:
         replace(FILE, state_keys=("elbow.pos",)).check()
 
 
-def test_an_arm_that_lerobot_does_not_know_is_refused_with_those_that_it_knows() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # drivers warn as they are imported
-        with pytest.raises(RobotFileError, match=r"no arm 'so999': .*so101_follower"):
-            make_lerobot("so999", {}, FILE)
+def test_an_arm_that_lerobot_does_not_know_is_refused_with_those_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lerobot.utils.import_utils.register_third_party_plugins", lambda: None)
+    assert known_arms()["so101_follower"] == "lerobot.robots.so_follower"
+    with pytest.raises(RobotFileError, match=r"no arm 'so999': .*so101_follower"):
+        make_lerobot("so999", {}, FILE)

@@ -138,10 +138,12 @@ def test_a_new_process_of_the_robot_resumes_its_session(hosted: Hosted, tmp_path
 
 
 def test_without_its_state_a_robot_cannot_take_the_session(hosted: Hosted, tmp_path: Path) -> None:
-    with linked(hosted, tmp_path / "robot") as link, linked(hosted) as other:
+    with linked(hosted, tmp_path / "robot") as link, linked(hosted, tmp_path / "other") as other:
         link.start()
         with pytest.raises(LinkError, match="is in use"):
             other.start()
+    with linked(hosted) as other:  # a robot that keeps nothing has a session that is its own
+        assert not other.start().restored
 
 
 def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(hosted: Hosted, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_cases import store_in
+from deploy_cases import SPEC, store_in
 
-from vlamem.deploy.labels import Label, LabelDesk, LabelError, Spool
+from vlamem.deploy.labels import Label, LabelDesk, LabelError, Spool, commit_episode
 from vlamem.deploy.persistence import (
     SessionStore,
     StateError,
@@ -18,6 +18,8 @@ from vlamem.deploy.persistence import (
     read_record,
     template_of,
 )
+from vlamem.memory.success import Origin, SuccessMemory
+from vlamem.policies.success import layout_of as success_layout
 from vlamem.scripts.main import main
 
 FULL = {"sum": np.float32([3.0, 1.0])}
@@ -171,6 +173,26 @@ def test_a_label_that_means_nothing_is_refused() -> None:
         label("a", "maybe")
     with pytest.raises(LabelError, match="1 to 64"):
         label("")
+
+
+def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_one_does_not(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "episodes")
+    spool.begin("arm", 1)
+    key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
+    for step in range(9):
+        if step:
+            spool.acted("arm", 1, step, np.full(7, step / 10, np.float32))
+        if step in (0, 4):
+            spool.asked("arm", 1, step, "touch it", key, np.float32([step / 10, 0, 0, 1, 0, 0, 0, 0]), chunk)
+    layout = success_layout(SPEC)
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), layout) as memory:
+        assert "2 segments kept" in commit_episode(memory, spool, label("a"))
+        assert len(memory) == 2
+        assert not spool.path("arm", 1).exists()
+        assert "nothing" in commit_episode(memory, spool, label("b"))
+        stored = memory.query(key[None], np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]), ["touch it"])
+    assert stored.chunk is not None
+    assert stored.confidence[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
 
 
 def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> None:
