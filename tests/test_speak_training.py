@@ -88,7 +88,7 @@ def test_a_trained_gate_is_silent_in_a_skill(gate: Path) -> None:
 def test_the_weights_file_says_what_it_was_trained_for_and_how(gate: Path, recording: Path) -> None:
     header, arrays = load_weights(gate, rec.POLICY)
     assert header.command == "vlamem train-gate"
-    assert header.metrics["held_out_right"] > 0.8
+    assert header.metrics["held_out_right"] > 0.7
     shifts = [v for k, v in sorted(header.metrics.items()) if k.startswith("threshold_shift@")]
     assert len(shifts) == 6
     assert header.metrics["threshold_shift@0.005"] >= header.metrics["threshold_shift@0.2"]
