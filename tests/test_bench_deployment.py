@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from point_mass import SPEC, PointMass, PointPolicy
 from vlamem.memory.success import RetrieveOptions
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.registry import PolicySource
 from vlamem.policies.success import layout_of, origin_of
 from vlamem.scripts.bench_deployment import SIZES, Args, _notes
 from vlamem.scripts.config import preset
-from vlamem.sim.bench.deployment import DeploymentBench, DeploymentError, Found, plan
+from vlamem.sim.bench import deployment
+from vlamem.sim.bench.deployment import DeploymentBench, DeploymentError, Found, plan, run
 from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations
 from vlamem.sim.bench.deployment_measure import DecisionTimes, Search, measure_commits, measure_search
 from vlamem.sim.bench.deployment_play import Kit, Series, Trial, play_series, read_trials
@@ -44,10 +47,13 @@ class UnitKeys(PointPolicy):
 class ShiftedPoint:
     """A point whose motor is biased; reset takes what the tabletop's takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, shift: Shift = CONDITION.shift) -> None:
         self.env = PointMass("near", 16, False, 0)
-        self.shift = CONDITION.shift
+        self.shift = shift
         self.changes: list[Shift] = []
+
+    def close(self) -> None:
+        self.env.close()
 
     def change(self, shift: Shift) -> None:
         self.shift = shift
@@ -163,6 +169,38 @@ def options(out, results, **changes: object) -> DeploymentBench:
         "kills": 0, "timing_trials": 1, "out": out, "results": results, "command": "vlamem bench deployment",
     }  # fmt: skip
     return DeploymentBench(**(given | changes))
+
+
+def test_the_whole_bench_runs_and_a_second_call_plays_nothing_again(tmp_path, monkeypatch):
+    class Points:
+        tasks: ClassVar = {"near": None}
+
+        @staticmethod
+        def make(task: str, image_size: int) -> None: ...
+
+    monkeypatch.setattr(deployment, "SUITE", Points)
+    monkeypatch.setattr(deployment, "ShiftedEnv", lambda env, shift: ShiftedPoint(shift))
+    monkeypatch.setattr(deployment, "find_policy", lambda name: PolicySource(name, None, "0" * 64))
+    monkeypatch.setattr(deployment, "load_policy", lambda source: UnitKeys(SPEC))
+    name = "near:actuator=0.3"
+    bench = options(
+        tmp_path / "run", tmp_path / "results", conditions=(name,), ablation=name, trials=6, states=3, execute=4,
+        ablation_trials=4, prepare_episodes=6, timing_trials=3,
+    )  # fmt: skip
+    said: list[str] = []
+    page, twin = run(bench, said.append)
+    figures = json.loads(twin.read_text())["figures"]
+    assert figures["retrieval_recall"]["value"] == 1
+    assert figures["mean_gain_points"]["n"] == 3
+    assert "decision_time_ratio" in figures
+    assert "## Ablations: near:actuator=0.3" in page.read_text()
+    trials = [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)]
+    assert [len(t) for t in trials] == [s.trials for s in plan(bench)]
+    run(bench, said.append)
+    assert [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)] == trials
+    assert f"{len(trials)} of {len(trials)} series are played already" in said
+    with pytest.raises(DeploymentError, match="holds a bench with seed 0, asked for 1"):
+        run(replace(bench, seed=1), said.append)
 
 
 def test_page_and_twin_come_from_the_same_trials(tmp_path):

@@ -7,6 +7,7 @@ compared in pairs: the same shift, order, trial, initial state and noise. Stoppe
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -172,9 +173,9 @@ def _kit(bench: DeploymentBench, report: Report) -> Kit:
 
 
 def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    """Where the policy has loaded torch: one thread of arithmetic, as in every worker."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _play(bench: DeploymentBench, series: Sequence[Series], kit: Kit, report: Report) -> None:

@@ -55,13 +55,6 @@ def recovery(changed: Sequence[bool], bare: Sequence[bool], window: int = WINDOW
     return None
 
 
-def points(difference: PairedDifference) -> Figure:
-    """In percentage points."""
-    low, high = difference.ci95
-    value = 100 * difference.value
-    return Figure(value, difference.n, (min(100 * low, value), max(100 * high, value)))
-
-
 def figures_of(bench: "DeploymentBench", found: "Found", kit: Kit) -> dict[str, Figure]:
     """Every figure of the page that could be measured."""
     conditions, orders = bench.parsed(), range(bench.orders)
