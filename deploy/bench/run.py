@@ -119,12 +119,30 @@ def run(bench: DeployBench, say: Callable[[str], None]) -> Result:
 
     say(f"quiet run: {bench.quiet_s:g} s")
     server = ServerProcess(options, folder / "quiet")
-    server.start()
-    quiet, memory, cpu = _quiet(bench, server, folder / "quiet-robot", say)
-    server.stop()
+    try:
+        server.start()
+        quiet, memory, cpu = _quiet(bench, server, folder / "quiet-robot", say)
+        server.stop()
+    finally:
+        server.kill()
 
     say(f"run under faults: {bench.faults_s:g} s, {bench.kills} kills, {bench.stalls} stalls")
     server = ServerProcess(options, folder / "faults")
+    try:
+        return _under_faults(bench, server, folder, (quiet, memory, cpu), say)
+    finally:
+        server.kill()
+
+
+def _under_faults(
+    bench: DeployBench,
+    server: ServerProcess,
+    folder: Path,
+    before: tuple[dict[str, Any], list[float], float],
+    say: Callable[[str], None],
+) -> Result:
+    """The second half: faults, then abuse, on one server."""
+    quiet, memory, cpu = before
     server.start()
     faults, resume, network, stalls = _faults(bench, server, folder / "faults-robot", say)
     kept = _labels(folder / "faults" / "state" / "labels.jsonl") | _labels(folder / "quiet" / "state" / "labels.jsonl")
@@ -181,6 +199,12 @@ class _Robot:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """Ends it at once, and with it the arm that hangs on its line."""
+        if self.running:
+            self._process.kill()
+            self._process.wait()
+
     def connections(self) -> list[dict[str, Any]]:
         """Every time that it reached the server."""
         path = self._folder / "events.jsonl"
@@ -206,13 +230,16 @@ def _quiet(
     bench: DeployBench, server: ServerProcess, folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[float], float]:
     robot = _Robot(bench, f"ws://127.0.0.1:{server.port}", bench.quiet_s, folder)
-    robot.wait_until_running()
-    began, cpu, memory = time.monotonic(), server.cpu_s(), []
-    while robot.running:
-        memory.append(server.memory_mb())
-        time.sleep(_SAMPLE_S)
-    percent = 100 * (server.cpu_s() - cpu) / (time.monotonic() - began)
-    report = robot.report(10)
+    try:
+        robot.wait_until_running()
+        began, cpu, memory = time.monotonic(), server.cpu_s(), []
+        while robot.running:
+            memory.append(server.memory_mb())
+            time.sleep(_SAMPLE_S)
+        percent = 100 * (server.cpu_s() - cpu) / (time.monotonic() - began)
+        report = robot.report(10)
+    finally:
+        robot.kill()
     say(f"  jitter {report['jitter_ms']}, {report['deadline_misses']} misses, decisions {report['decision_ms']}")
     return report, memory, percent
 
@@ -223,7 +250,6 @@ def _faults(
     rng = stream(bench.seed, "faults")
     proxy = Proxy(f"ws://127.0.0.1:{server.port}", rng)
     robot = _Robot(bench, f"ws://127.0.0.1:{proxy.start()}", bench.faults_s, folder, told=True)
-    robot.wait_until_running()
     lengths = list(np.clip(rng.uniform(0.1, 5.0, bench.stalls), 0.1, bench.faults_s / (4 * max(1, bench.stalls))))
     closing = threading.Event()
 
@@ -238,9 +264,10 @@ def _faults(
     proxy.badness.duplicate = proxy.badness.reorder = bench.bad
     proxy.badness.truncate = bench.bad / 10
     thread = threading.Thread(target=stall, name="stalls")
-    thread.start()
     resumed: list[float] = []
     try:
+        robot.wait_until_running()
+        thread.start()
         for kill in range(bench.kills):
             time.sleep(bench.faults_s / (bench.kills + 1))
             if not robot.running:
@@ -261,7 +288,9 @@ def _faults(
         report = robot.report(bench.faults_s + bench.episode_s + 120)
     finally:
         closing.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
+        robot.kill()
         proxy.close()
     return report, resumed, dict(proxy.counts), lengths
 
