@@ -1,6 +1,7 @@
 """What the memory panel's page says beside its figures: what was tried, and what is left."""
 
 NOTES = """
+
 ## What was tried
 
 All shares below are of held-out layouts: ticks at which a memory is asked and proposes what is nearer to the sentence

@@ -93,8 +93,8 @@ def _spread(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     red = np.array([f[2, 2, 0] > 180 and f[2, 2, 1] < 90 for f in frames])
-    chosen = []
+    chosen, half = [], max(1, len(frames) // (2 * _FRAMES))
     for at in np.linspace(0, len(frames) - 1, _FRAMES):
-        near = np.arange(max(0, int(at) - 4), min(len(frames), int(at) + 5))
+        near = np.arange(max(0, int(at) - half), min(len(frames), int(at) + half + 1))
         chosen.append(int(near[np.argmax(red[near])]) if red[near].any() else int(at))
     return [frames[i][::2, : frames[i].shape[1] // 2 : 2] for i in chosen]
