@@ -114,7 +114,7 @@ class Arm:
         }
         with contextlib.suppress(BlockingIOError):  # the controller is behind: it will see the next one
             self._line.send(pack(body), socket.MSG_DONTWAIT)
-        if len(self._lines) > 2000:
+        if len(self._lines) > 100:
             self._write()
 
     def _force(self) -> float | None:

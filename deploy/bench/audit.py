@@ -91,14 +91,14 @@ def _stale(r: Round, last: object, began: float, robot: RobotFile, moving: NDArr
 
 
 def received_elsewhere(log: Path, rounds: Iterable[Round]) -> int:
-    """Commands that an arm wrote down in another order or episode than they were sent."""
+    """Commands that an arm wrote down in another episode than they were sent. Raises OSError when it wrote nothing."""
     sent: dict[int, list[list[float]]] = {}
     for r in rounds:
         if r.command is not None:
             sent.setdefault(r.episode, []).append([float(x) for x in r.command])
     at: dict[int, int] = {}
     strange = 0
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+    for line in log.read_text(encoding="utf-8").splitlines():
         _, episode, command = json.loads(line)
         mine = sent.get(episode, [])
         start = at.get(episode, 0)
