@@ -24,7 +24,7 @@ _ALL = np.array([True])
 _FIRST = np.array([0])
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OneRow:
     """A voice of one row that exists already."""
 

@@ -78,11 +78,11 @@ class RolloutConfig:
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
         try:
-            name = MemoryName.parse(self.memory)
+            memory = MemoryName.parse(self.memory)
             self.speak_options()
         except ValueError as error:
             raise PlanError(str(error)) from error
-        if name.kind != "none" and self.policy in EXPERTS:
+        if memory.kind != "none" and self.policy in EXPERTS:
             raise PlanError(
                 f"policy '{self.policy}' is scripted and takes no memory '{self.memory}': use --memory none"
             )
@@ -90,7 +90,7 @@ class RolloutConfig:
             raise PlanError(f"budget is {self.budget}: expected a share of ticks, more than 0 and at most 1")
         if self.camera_noise < 0:
             raise PlanError(f"camera_noise is {self.camera_noise}: expected 0 or more grey levels")
-        if self.memory_control != "none" and name.kind in ("none", *ORACLES):
+        if self.memory_control != "none" and memory.kind in ("none", *ORACLES):
             raise PlanError(f"memory_control '{self.memory_control}' needs a memory with a state, not '{self.memory}'")
         self.task_parameters()
 

@@ -49,7 +49,7 @@ class Played:
 
     def state_bytes(self) -> int:
         """Bytes of the memory's state."""
-        return max(c["state_bytes"] for c in self.tasks.values())
+        return max(int(c["state_bytes"]) for c in self.tasks.values())
 
 
 def write_page(options: PanelOptions, arms: Sequence[PanelArm]) -> tuple[Path, Path]:
