@@ -112,7 +112,7 @@ class Arm:
             "success": self._success,
             "force": self._force(),
         }
-        with contextlib.suppress(BlockingIOError):  # the controller is behind: it will see the next one
+        with contextlib.suppress(OSError):  # behind: it will see the next one; gone: the next look at the line says so
             self._line.send(pack(body), socket.MSG_DONTWAIT)
         if len(self._lines) > 100:
             self._write()
