@@ -1,9 +1,10 @@
 # make setup     the environment, in .venv, and the GL libraries
 # make rollout   the shipped policy over the tabletop suite's skills
 # make test      all tests
+# make libero    the LIBERO benchmark and its meshes, for the suites libero_*
 # make lint | typing | requirements | clean
 .DEFAULT_GOAL := rollout
-.PHONY: setup rollout test lint typing requirements clean
+.PHONY: setup rollout test libero lint typing requirements clean
 SHELL := /bin/bash
 PYTHON ?= python3.12
 PY := .venv/bin/python
@@ -19,6 +20,10 @@ rollout: setup
 # one process a core, one thread each
 test: setup
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+
+# without dependencies: hf-libero's others serve its training code
+libero: setup
+	$(PY) -m uv pip install --python $(PY) --no-deps --require-hashes -r requirements/libero.txt
 
 lint: setup
 	$(PY) -m ruff check .
@@ -36,6 +41,7 @@ requirements: setup
 	$(PY) -m uv pip compile requirements/bootstrap.in --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/bootstrap.txt
 	$(PY) -m uv pip compile pyproject.toml --only-binary :all: --extra torch --extra sim --extra lerobot --extra export --extra success --extra serve --extra robot --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
 	$(PY) -m uv pip compile pyproject.toml --constraints requirements/dev.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/core.txt
+	$(PY) -m uv pip compile requirements/libero.in --no-deps --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/libero.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info
