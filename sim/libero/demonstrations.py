@@ -130,6 +130,7 @@ def _row(env: "LiberoEnv", meta: FramesMeta) -> dict[str, Any]:
         "values": values.reshape(-1),
         "objects": objects,
         "target": _target(env),
+        "destination": _destination(env),
         "tick": np.int32(env.now),
         "task": np.int16(task),
     }
@@ -142,6 +143,14 @@ def _target(env: "LiberoEnv") -> np.ndarray:
         return np.full(3, np.nan, np.float32)
     position = skill.place.position() if skill.holds() else env.simulation.thing(skill.thing)
     return np.asarray(position - env.simulation.origin, np.float32)
+
+
+def _destination(env: "LiberoEnv") -> np.ndarray:
+    """Where the thing at hand belongs, told from the first frame on."""
+    skill = env.expert.skill
+    if not isinstance(skill, PickAndPlace):
+        return np.full(3, np.nan, np.float32)
+    return np.asarray(skill.place.position() - env.simulation.origin, np.float32)
 
 
 def work(what: Collection, index: int, messages: Any, suite: str) -> None:
