@@ -244,9 +244,9 @@ def _page(by_arm: Mapping[str, Any], probes: Mapping[str, Any], header: Mapping[
     lines += [
         "",
         "Linear probes for the answer, 10-fold: on the pixels of both images with the proprioception, and on the",
-        "frozen policy's feature z, at the go signal. Chance and p come from 999 shuffles of the answers. `while it",
-        "shows` is the control that the probe finds an answer that can be seen; how often a lamp blinked no single",
-        "frame shows.",
+        "frozen policy's feature z, at the go signal. Chance and p come from 999 draws of other answers that",
+        "the same scenes allow: which colours are on the table tells a third of the answers. `while it shows` is the",
+        "control that the probe finds an answer that can be seen; how often a lamp blinked no single frame shows.",
         "",
         "| task | probe | n | after the cue | chance | while it shows | p (after the cue) |",
         "| --- | --- | --- | --- | --- | --- | --- |",

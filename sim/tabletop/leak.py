@@ -30,9 +30,10 @@ class ProbeResult:
         accuracy: on frames after the cue, cross-validated.
         cue_accuracy: the same probe on frames that show the answer: the control that it can find one. None where no
             single frame does.
-        chance: mean accuracy of the same probe on shuffled answers.
+        chance: mean accuracy of the same probe on answers drawn anew: of what each scene allows where that is told by
+            the scene (a colour is that of one of its blocks), shuffled among the episodes elsewhere.
         n: episodes.
-        p_value: share of the shuffles that do as well, one-sided (permutation test).
+        p_value: share of these draws that do as well, one-sided.
     """
 
     accuracy: float
@@ -49,6 +50,11 @@ def answer_of(task: Task) -> int:
     if isinstance(task, ShellGame | CountPress | PutBack):
         return int(task.answer)
     raise ValueError(f"task {task.name} has no answer to probe for: it is a skill")
+
+
+def allowed_answers(task: Task) -> list[int] | None:
+    """The answers that this episode's scene allows, all equally likely; None when the scene tells nothing of them."""
+    return [block.colour_id for block in task.blocks] if isinstance(task, RecallColour) else None
 
 
 def pixels(seen: Mapping[str, Any]) -> Float[np.ndarray, "features"]:
@@ -83,12 +89,14 @@ def probe(
     looks = looks or {"pixels": pixels}
     during: dict[str, list[np.ndarray]] = {name: [] for name in looks}
     after: dict[str, list[np.ndarray]] = {name: [] for name in looks}
-    answers = []
+    answers: list[int] = []
+    others: list[list[int] | None] = []
     env.render_on_step = False
     for episode in range(first, first + episodes):
         env.reset(options={"episode": episode})
         task = env.task
         answers.append(answer_of(task))
+        others.append(allowed_answers(task))
         shown = None
         while task.status == "running" and not getattr(task, "may_act", True):
             env.step(env.expert_action())
@@ -100,12 +108,13 @@ def probe(
             if shown is not None:
                 during[name].append(look(shown))
     y = np.array(answers)
+    labels = np.stack([y, *_drawn_anew(y, others)], 1)
     found = {}
     for name in looks:
-        accuracy, chance, p_value = _cross_validated(np.stack(after[name]), y, episodes)
+        accuracy, chance, p_value = _cross_validated(np.stack(after[name]), labels)
         control = None
         if len(during[name]) == len(y):
-            control, *_ = _cross_validated(np.stack(during[name]), y, episodes)
+            control, *_ = _cross_validated(np.stack(during[name]), labels)
         found[name] = ProbeResult(accuracy, control, chance, len(y), p_value)
     return found
 
@@ -117,11 +126,23 @@ def _shows(task: Task) -> bool:
     return not isinstance(task, CountPress) and task.now == (1 if isinstance(task, PutBack) else 11)
 
 
-def _cross_validated(x: Float[np.ndarray, "n d"], y: Int[np.ndarray, "n"], seed: int) -> tuple[float, float, float]:
-    """Accuracy of ridge regression on one-hot answers over folds, its mean on shuffled answers, and the p value."""
+def _drawn_anew(y: Int[np.ndarray, "n"], allowed: list[list[int] | None]) -> list[Int[np.ndarray, "n"]]:
+    """Answers as they could have been as well, _SHUFFLES times."""
+    rng = stream(len(y), "answers drawn anew")
+    if all(a is None for a in allowed):
+        return [rng.permutation(y) for _ in range(_SHUFFLES)]
+    return [np.array([rng.choice(a or [own]) for a, own in zip(allowed, y, strict=True)]) for _ in range(_SHUFFLES)]
+
+
+def _cross_validated(
+    x: Float[np.ndarray, "n features"], labels: Int[np.ndarray, "n draws"]
+) -> tuple[float, float, float]:
+    """Accuracy of ridge regression on one-hot answers over folds, its mean on drawn ones, and the p value.
+
+    The first column of `labels` has the answers, the others what was drawn.
+    """
+    y = labels[:, 0]
     x = (x - x.mean(0)) / (x.std(0) + 1e-3)
-    rng = stream(seed, "shuffled answers")
-    labels = np.stack([y, *(rng.permutation(y) for _ in range(_SHUFFLES))], 1)
     hits = np.zeros(labels.shape[1])
     for fold in range(_FOLDS):
         test = np.arange(len(y)) % _FOLDS == fold
