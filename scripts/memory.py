@@ -228,7 +228,7 @@ def _import(arguments: list[str]) -> int:
     from vlamem.memory.success.snapshot import import_snapshot, read_snapshot
 
     given = parse(Import, "memory import", arguments, COMMANDS["import"])
-    if not given.source.is_file():
+    if given.source.suffix != ".safetensors" and not given.source.is_file():
         return _import_dataset(given)
     read_snapshot(given.source)  # before a database is made for nothing
     store = SuccessStore(given.file)

@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
     )
     if args.low_memory:
         return _tune(args, options)
-    with tqdm(total=args.updates * args.seeds, unit="update", desc="gate") as bar:
+    with tqdm(total=args.updates * args.seeds, unit="update", desc="gate", delay=0.5) as bar:
 
         def progress(update: int, last: dict[str, float]) -> None:
             bar.update(1)
@@ -138,7 +138,7 @@ def _tune(args: Args, options: "GateOptions") -> int:
     from vlamem.policies.speak_gate import tune_on_robot
 
     assert args.start_from is not None
-    with tqdm(total=args.updates, unit="update", desc="gate") as bar:
+    with tqdm(total=args.updates, unit="update", desc="gate", delay=0.5) as bar:
         path, tuned = tune_on_robot(options, args.start_from, args.out, lambda done: _one(bar))
     last = slice(-max(1, args.updates // 5), None)
     print(
@@ -157,7 +157,7 @@ def _reinforce(args: Args, command: str) -> int:
     if args.start_from is None or not args.tasks:
         raise ValueError("--method rl tunes a gate that is trained already on success: name --start-from and --tasks")
     how = RlOptions(updates=args.updates, learning_rate=args.learning_rate, write_price=args.write_cost, seed=args.seed)
-    with tqdm(total=args.updates, unit="update", desc="gate") as bar:
+    with tqdm(total=args.updates, unit="update", desc="gate", delay=0.5) as bar:
 
         def progress(step: Step) -> None:
             bar.update(1)

@@ -52,7 +52,7 @@ def test_a_page_without_a_finished_arm_is_an_error_that_names_the_mend(tmp_path)
 
 
 def counted(right: int, writes: int) -> dict:
-    kinds = {name: [0, 0] for name in ("noise", "lookalike", "repeat", "query", "loud")}
+    kinds = {name: [0, 10] for name in ("noise", "lookalike", "repeat", "query", "loud")}
     return {"asked": 100, "right": right, "ticks": 1000, "writes": writes, "kinds": kinds | {"event": [writes, 100]}}
 
 

@@ -31,7 +31,7 @@ def test_train_gate_writes_weights_curves_and_says_what_it_reached(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--features", "nowhere"], "nowhere is a dataset"),
+        (["--features", "nowhere"], "nowhere holds no features"),
         (["--seeds", "0"], "expected 1 or more"),
         (["--method", "rl"], "name --start-from and --tasks"),
         (["--low-memory", "--features", "nowhere"], "name its file with --start-from"),

@@ -34,7 +34,9 @@ class Wide(point_mass.PointPolicy):
     def encode(self, obs: Observation) -> Any:
         narrow = super().encode(obs)
         z = np.tile(narrow.z, (1, 8)) * np.arange(1, 17, dtype=np.float32)
-        return replace(narrow, z=z, context=np.zeros((len(z), 3), np.float32))
+        angle = narrow.z[:, 0]
+        key = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+        return replace(narrow, z=z, key=key, context=np.zeros((len(z), 3), np.float32))
 
     def sample(self, encoding: Any, noise: Any, proposal: Proposal | None = None) -> Any:
         chunk = 0.5 * np.asarray(noise, np.float32)

@@ -204,7 +204,7 @@ def test_scripted_experts_need_no_policy_and_the_guessing_one_misses(tmp_path: P
     ("given", "complaint"),
     [
         ({"episodes": 0}, "episodes is 0"),
-        ({"memory": "aura"}, "unknown memory 'aura'"),
+        ({"memory": "aur"}, "unknown memory 'aur'"),
         ({"parameters": ("delay",)}, "name=value"),
         ({"watchdog_s": 0.0}, "watchdog_s"),
     ],
