@@ -22,9 +22,6 @@ Arrays = Mapping[str, np.ndarray]
 TICKED = ("learned", "counterfactual", "always", "never")
 """Gates that the NumPy tick runs; the other gates are controls of benchmarks and run in JAX."""
 
-_SCALARS = ("beta_logit", "gamma_logit", "gate.out_bias", "gate.threshold")
-"""Parameters without axes; in a file they have one, of size 1."""
-
 
 class Voice(Protocol):
     """A recurrent memory that can be given to rows of a MemoryPolicy."""
@@ -49,10 +46,7 @@ class AuraVoice:
 
     def __init__(self, config: AuraConfig, arrays: Arrays, header: Header | None = None) -> None:
         self.config, self.header = config, header
-        self._arrays = {
-            name: np.asarray(array, np.float32).reshape(() if name in _SCALARS else np.shape(array))
-            for name, array in arrays.items()
-        }
+        self._arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
         self.feature_size = config.feature_size
         self.context_size = config.head.context
         self.chunk_shape = config.head.chunk

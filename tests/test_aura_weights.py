@@ -22,7 +22,9 @@ def test_weights_come_back_as_they_were_saved(saved):
     assert header == Header(learned()[0].config, POLICY, "vlamem train-gate", {"rate": 0.1})
     assert loaded.keys() == arrays().keys()
     for name, array in arrays().items():
+        assert loaded[name].shape == np.shape(array)
         np.testing.assert_array_equal(loaded[name], array)
+    assert any(array.shape == () for array in loaded.values())
 
 
 @pytest.mark.parametrize(

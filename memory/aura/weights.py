@@ -63,7 +63,7 @@ def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
 
     Raises ValueError for an array with NaN or infinity.
     """
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # scalars stay scalars
     for name, array in plain.items():
         if not np.isfinite(array).all():
             raise ValueError(f"parameter {name} is not finite: these weights are not worth saving, train again")
