@@ -83,62 +83,61 @@ def main(arguments: list[str]) -> int:
     from tqdm import tqdm
 
     args = load_config(Args, "collect", arguments, _HELP)
+    from vlamem.sim.recorders import RecordingError
+
     episodes = _episodes(args)
+    command = shlex.join(["vlamem", "collect", *arguments])
     with tqdm(total=sum(episodes.values()), unit="episode", desc="demonstrations") as bar:
-        progress = _show(bar)
-        if args.features:
-            return _features(args, episodes, bar, shlex.join(["vlamem", "collect", *arguments]))
-        if args.format == "lerobot":
-            from vlamem.sim.tabletop.lerobot_dataset import write_lerobot
-
-            write_lerobot(episodes, args.out, args.size, progress)
-            return 0
-        from vlamem.sim.tabletop.collect import CollectError, Collection, collect
-
-        what = Collection(
-            episodes=episodes,
-            out=args.out,
-            image_size=args.size,
-            stride=args.stride,
-            idle_stride=args.idle_stride,
-            workers=args.workers,
-            first=args.first,
-            visit=args.visit,
-            command=shlex.join(["vlamem", "collect", *arguments]),
-        )
         try:
-            if args.suite == "tabletop":
-                collect(what, progress)
-            else:
-                from vlamem.sim.libero.demonstrations import work
+            if args.features:
+                _features(args, episodes, bar, command)
+            elif args.format == "lerobot":
+                from vlamem.sim.tabletop.lerobot_dataset import write_lerobot
 
-                collect(what, progress, partial(work, suite=args.suite), tuple(episodes))
-        except CollectError as error:
+                write_lerobot(episodes, args.out, args.size, _show(bar))
+            else:
+                _frames(args, episodes, bar, command)
+        except RecordingError as error:
             complain("collect", str(error))
             return 1
     return 0
 
 
-def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> int:
-    from vlamem.sim.features import FeatureCollection, RecordingError, collect_features
+def _frames(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:
+    from vlamem.sim.tabletop.collect import Collection, collect
+
+    what = Collection(
+        episodes=episodes,
+        out=args.out,
+        image_size=args.size,
+        stride=args.stride,
+        idle_stride=args.idle_stride,
+        workers=args.workers,
+        first=args.first,
+        visit=args.visit,
+        command=command,
+    )
+    if args.suite == "tabletop":
+        collect(what, _show(bar))
+        return
+    from vlamem.sim.libero.demonstrations import work
+
+    collect(what, _show(bar), partial(work, suite=args.suite), tuple(episodes))
+
+
+def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:
+    from vlamem.sim.features import FeatureCollection, collect_features
 
     if args.frames:
         from vlamem.sim.features_frames import FrameCollection, encode_frames
 
         bar.set_description("features of frames")
         encode_frames(FrameCollection(args.policy, args.frames, episodes, args.out, command), _show(bar))
-        return 0
+        return
     rollouts = dict.fromkeys(episodes, args.rollouts)
     bar.reset(sum(episodes.values()) + sum(rollouts.values()))
     bar.set_description("features")
-    try:
-        collect_features(
-            FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command), _show(bar)
-        )
-    except RecordingError as error:
-        complain("collect", str(error))
-        return 1
-    return 0
+    collect_features(FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command), _show(bar))
 
 
 def _show(bar: "tqdm[Any]") -> Callable[[int, int], None]:

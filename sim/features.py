@@ -7,8 +7,7 @@ label of a tick is what they say at this and the following ticks, cut where some
 
 import multiprocessing
 import os
-import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter
 from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.voices import identity
+from vlamem.sim.recorders import END, record_in_processes
 
 if TYPE_CHECKING:
     from vlamem.sim.tabletop.env import TabletopEnv
@@ -30,10 +30,6 @@ ACTORS = ("expert", "told", "own")
 policy under its own sentence, which is told the answer only after it has gone its own way for a while."""
 _BATCH = 32
 _EXECUTE = 8
-
-
-class RecordingError(RuntimeError):
-    """A recording process died; what it recorded before stays, and the same command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,7 @@ def record_features(env: "TabletopEnv", policy: FrozenPolicy, episode: int, acto
 
     Raises ValueError for an unknown actor.
     """
+    from vlamem.sim.tabletop.demonstrations import Disturbance, bursts
     from vlamem.sim.tabletop.language import all_goals
 
     if actor not in ACTORS:
@@ -82,7 +79,7 @@ def record_features(env: "TabletopEnv", policy: FrozenPolicy, episode: int, acto
     env.render_on_step = False
     env.reset(options={"episode": episode, "split": "train"})
     hand_over = int(rng.integers(10, 90)) if actor == "own" else 0
-    pushes = _pushes(rng)
+    shoves = bursts(rng, Disturbance(), 1200)
     seen: list[Observation] = []
     z: list[np.ndarray] = []
     expert: list[np.ndarray] = []
@@ -101,7 +98,11 @@ def record_features(env: "TabletopEnv", policy: FrozenPolicy, episode: int, acto
         obs = _observation(full, policy, own.sentence(0))
         if actor == "expert":
             seen.append(obs)
-            action = np.clip(expert[-1] + next(pushes), -1, 1)
+            action = expert[-1].copy()
+            for first, last, offset in shoves:
+                if first <= task.now < last:
+                    action[:3] += offset
+            action = np.clip(action, -1, 1)
         else:
             sentence = (told if task.now >= hand_over else own).sentence(0)
             encoding = policy.encode(_observation(full, policy, sentence))
@@ -132,17 +133,6 @@ def expert_chunks(
     return chunks
 
 
-def _pushes(rng: np.random.Generator) -> Iterator[Float[np.ndarray, "7"]]:
-    """What is added to the expert's action: in three of five episodes a push of a few ticks now and then."""
-    disturbed, left, offset = rng.random() < 0.6, 0, np.zeros(7, np.float32)
-    while True:
-        if left == 0 and disturbed and rng.random() < 1 / 25:
-            left = int(rng.integers(3, 7))
-            offset[:3] = rng.uniform(-1, 1, 3) * [1.0, 1.0, 0.7]
-        yield offset if left else np.zeros(7, np.float32)
-        left = max(0, left - 1)
-
-
 def _observation(full: Mapping[str, Any], policy: FrozenPolicy, sentence: str) -> Observation:
     images = {name: full[name][None] for name in policy.spec.cameras}
     return Observation(images, full["proprioception"][None], (sentence,))
@@ -171,38 +161,8 @@ def collect_features(what: FeatureCollection, progress: Callable[[int, int], Non
 
     Raises ValueError for no workers, RecordingError when a process dies, and what `find_policy` raises.
     """
-    if what.workers < 1:
-        raise ValueError(f"workers {what.workers} is below 1")
     find_policy(what.policy)
-    context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    workers = [context.Process(target=_work, args=(what, i, messages), daemon=True) for i in range(what.workers)]
-    for worker in workers:
-        worker.start()
-    running, recorded, unsuccessful = len(workers), 0, 0
-    try:
-        while running:
-            try:
-                message = messages.get(timeout=5.0)
-            except queue.Empty:
-                dead = [w for w in workers if w.exitcode not in (None, 0)]
-                if dead:
-                    raise RecordingError(
-                        f"a recording process stopped with exit status {dead[0].exitcode}: what was recorded is kept, "
-                        "run the same command again to go on"
-                    ) from None
-                continue
-            if message == "end":
-                running -= 1
-                continue
-            recorded += int(message)
-            unsuccessful += int(not message)
-            progress(recorded, unsuccessful)
-    finally:
-        for worker in workers:
-            if running:
-                worker.terminate()
-            worker.join()
+    record_in_processes(_work, what, what.workers, progress)
 
 
 def _work(what: FeatureCollection, index: int, messages: Any) -> None:
@@ -236,4 +196,4 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
             done[task, episode, actor] = success
         messages.put(done[task, episode, actor])
     writer.close()
-    messages.put("end")
+    messages.put(END)

@@ -16,6 +16,7 @@ from vlamem.policies.tiny.frames import OBJECT_SLOTS, FramesMeta, FramesWriter, 
 from vlamem.sim.libero import SUITES
 from vlamem.sim.libero.pick_place import PickAndPlace
 from vlamem.sim.libero.render import CAMERAS
+from vlamem.sim.recorders import END
 from vlamem.sim.tabletop.collect import Collection
 from vlamem.sim.tabletop.demonstrations import HORIZON, Disturbance, bursts, chunks, plan
 
@@ -174,4 +175,4 @@ def work(what: Collection, index: int, messages: Any, suite: str) -> None:
             if frames is not None:
                 writer.add_episode(frames)
             messages.put(frames is not None)
-    messages.put("end")
+    messages.put(END)

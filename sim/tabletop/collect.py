@@ -1,8 +1,6 @@
 """Records many demonstrations with several processes, resumable: what a killed run finished is kept."""
 
-import multiprocessing
 import os
-import queue
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +8,12 @@ from typing import Any
 
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.tiny.frames import FramesWriter
+from vlamem.sim.recorders import END, record_in_processes
 from vlamem.sim.tabletop.demonstrations import Disturbance, Visitor, frames_meta, plan, record
 from vlamem.sim.tabletop.tasks import TASKS
 
 VISITS = Disturbance(share=1.0, every=20.0, ticks=(8, 49))
 """When and how long a visiting policy acts."""
-
-
-class CollectError(RuntimeError):
-    """A worker died; what it recorded before stays, and the same command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def collect(
 
     Another suite gives its tasks as `known` and the body of its processes as `work`.
 
-    Raises ValueError for an unknown task or no workers, CollectError when a worker dies.
+    Raises ValueError for an unknown task or no workers, RecordingError when a process dies.
     """
     for name, episodes in what.episodes.items():
         if name not in known:
@@ -70,39 +65,7 @@ def collect(
             raise ValueError(f"{name}: {episodes} episodes; expected 1 or more")
     if what.visit is not None:
         find_policy(what.visit)
-    if what.workers < 1:
-        raise ValueError(f"workers {what.workers} is below 1")
-    context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    workers = [
-        context.Process(target=work or _work, args=(what, i, messages), daemon=True) for i in range(what.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    running, recorded, unsuccessful = len(workers), 0, 0
-    try:
-        while running:
-            try:
-                message = messages.get(timeout=5.0)
-            except queue.Empty:
-                dead = [w for w in workers if w.exitcode not in (None, 0)]
-                if dead:
-                    raise CollectError(
-                        f"a recording process stopped with exit status {dead[0].exitcode}: what was recorded is kept, "
-                        "run the same command again to go on"
-                    ) from None
-                continue
-            if message == "end":
-                running -= 1
-                continue
-            recorded += int(message)
-            unsuccessful += int(not message)
-            progress(recorded, unsuccessful)
-    finally:
-        for worker in workers:
-            if running:
-                worker.terminate()
-            worker.join()
+    record_in_processes(work or _work, what, what.workers, progress)
 
 
 def _work(what: Collection, index: int, messages: Any) -> None:
@@ -137,4 +100,4 @@ def _work(what: Collection, index: int, messages: Any) -> None:
             if frames is not None:
                 writer.add_episode(frames)
             messages.put(frames is not None)
-    messages.put("end")
+    messages.put(END)
