@@ -5,8 +5,9 @@ sentence that tells the answer, and the expert's chunk. Skills are part of every
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,10 @@ class Wanted:
     Attributes:
         context, chunk: which of the two.
         skill_weight: weight of a tick of a skill beside a tick at which a memory task asks.
-        keep: chance that an episode in the middle of a row starts without a reset, as in long use.
+        long: share of the rows that are streams without an end: rounds of the tasks that ask again and again, hardly
+            ever reset. A memory whose training carries its state from batch to batch learns there to write over what
+            hundreds of rounds left behind. No row where no such task was recorded.
+        keep: chance in those rows that a round starts without a reset; in the others every episode starts with one.
         noise: standard deviation of what is added to z in training, in units of each entry's own; scenes are few, and
             without it the head learns them by heart and does without the memory.
         answers: whether, in training alone, the sentence is also asked for as a choice among all that the policy knows:
@@ -45,7 +49,8 @@ class Wanted:
     context: bool = True
     chunk: bool = True
     skill_weight: float = 0.2
-    keep: float = 0.3
+    long: float = 0.2
+    keep: float = 0.97
     noise: float = 0.3
     answers: bool = True
 
@@ -83,8 +88,10 @@ class SpeakData:
         if missing:
             raise FeaturesError(f"no features of task {missing[0]!r}: recorded are {', '.join(sorted(found))}")
         self.tasks = tuple(t for t in sorted(found) if not tasks or t in tasks)
-        self.training = {t: [e for e in found[t] if e[1].episode % HELD_OUT != HELD_OUT - 1] for t in self.tasks}
+        whole = {t: [e for e in found[t] if e[1].episode % HELD_OUT != HELD_OUT - 1] for t in self.tasks}
+        self.training = {t: [part for e in whole[t] for part in _rounds(*e)] for t in self.tasks}
         self.held_out = {t: [e for e in found[t] if e[1].episode % HELD_OUT == HELD_OUT - 1] for t in self.tasks}
+        self.streams = tuple(t for t in self.tasks if len(self.training[t]) > len(whole[t]))
         if not all(self.training.values()):
             empty = next(t for t in self.tasks if not self.training[t])
             raise FeaturesError(f"task {empty!r} has no episode to train on: record more of it")
@@ -128,7 +135,8 @@ class SpeakData:
 
     def labelled(self, ticks: int, rows: int, rng: np.random.Generator) -> tuple[list[Row], np.ndarray]:
         """The rows of a batch and their resets [T, B]."""
-        made = [self._filled(ticks, rng) for _ in range(rows)]
+        long = round(self.wanted.long * rows) if self.streams else 0
+        made = [self._filled(ticks, rng, i < long) for i in range(rows)]
         return [self._noisy(row, rng) for row, _ in made], np.stack([reset for _, reset in made], axis=1)
 
     @cached_property
@@ -161,11 +169,12 @@ class SpeakData:
             ),
         )
 
-    def _filled(self, ticks: int, rng: np.random.Generator) -> tuple[Row, np.ndarray]:
+    def _filled(self, ticks: int, rng: np.random.Generator, long: bool) -> tuple[Row, np.ndarray]:
         parts, reset, at = [], np.zeros(ticks, bool), 0
+        tasks = self.streams if long else self.tasks
         while at < ticks:
-            part = self._sample(self.tasks[int(rng.integers(len(self.tasks)))], rng)
-            reset[at] = rng.random() >= self.wanted.keep
+            part = self._sample(tasks[int(rng.integers(len(tasks)))], rng)
+            reset[at] = not (long and rng.random() < self.wanted.keep)
             parts.append(part)
             at += len(part.weight)
         return _cut(parts, ticks), reset
@@ -185,6 +194,21 @@ class SpeakData:
                 row.asked[-short:] = 0
             rows.append(row)
         return rows
+
+
+def _rounds(features: Features, episode: FeatureEpisode) -> list[tuple[Features, FeatureEpisode]]:
+    """An episode that asks several times, each time for what it has just shown, as one part a question.
+
+    A row ends before a long episode does: of a stream, only the first question would ever be trained on.
+    """
+    asked = np.asarray(features.ticks(episode).asked, bool)
+    ends = [int(t) + 1 for t in np.flatnonzero(asked[:-1] & ~asked[1:])]
+    edges = [0, *ends, episode.ticks]
+    return [
+        (features, replace(episode, first=episode.first + start, ticks=end - start))
+        for start, end in pairwise(edges)
+        if len(edges) == 2 or asked[start:end].any()
+    ]
 
 
 def _all(row: Row) -> list[np.ndarray]:

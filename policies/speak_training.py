@@ -20,6 +20,7 @@ from jaxtyping import Array
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from vlamem.memory.aura import AuraMemory
 from vlamem.memory.aura.losses import Batch, action_error, weighted_mean
 from vlamem.memory.protocol import Memory, MemoryOut, Params, flatten, scan
 from vlamem.memory.seeding import integer_seed, stream
@@ -200,41 +201,43 @@ def in_policy_units(memory: Any, params: Params, data: SpeakData, back: bool = F
 def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Params:
     """`params` whose confidence is how likely the proposal is to be asked for and right; all else stays.
 
-    Logistic regression on the head's hidden layer. Right means: of all sentences that the policy knows, what is
-    proposed is nearest to the one that tells the answer; for a memory without contexts, that it is asked for.
+    Logistic regression on the head's hidden layer, an AURA memory's state carried from batch to batch. Right means: of
+    all sentences that the policy knows, what is proposed is nearest to the one that tells the answer; for a memory
+    without contexts, that it is asked for.
     """
     bias = params.head.out_bias.at[0].set(0.0)
     params = params._replace(head=params.head._replace(out_bias=bias, out=params.head.out.at[:, 0].set(0.0)))
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, how.calibration))
     canonical = jnp.asarray(data.canonical)
 
-    def labelled(batch: Batch, goal: Array, own: Array, asked: Array) -> Array:
-        _, out = scan(memory, params, memory.init(own.shape[1]), batch.zs, batch.resets)
+    def labelled(left: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> tuple[Any, Array]:
+        left, out = scan(memory, params, left, batch.zs, batch.resets)
         if out.context is None:
-            return asked > 0
-        return (asked > 0) & _right(out, goal, own, canonical, data.scales.context)
+            return left, asked > 0
+        return left, (asked > 0) & _right(out, goal, own, canonical, data.scales.context)
 
-    def loss(column: tuple[Array, Array], batch: Batch, label: Array) -> Array:
+    def loss(column: tuple[Array, Array], left: Any, batch: Batch, label: Array) -> Array:
         out_, bias_ = params.head.out.at[:, 0].set(column[0]), params.head.out_bias.at[0].set(column[1])
         made = params._replace(head=params.head._replace(out=out_, out_bias=bias_))
-        _, out = scan(memory, made, memory.init(label.shape[1]), batch.zs, batch.resets)
+        _, out = scan(memory, made, left, batch.zs, batch.resets)
         p = jnp.clip(out.confidence, 1e-6, 1 - 1e-6)
         return -jnp.mean(jnp.where(label, jnp.log(p), jnp.log1p(-p)))
 
     @jax.jit
-    def step(column: Any, state: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> Any:
-        grads = jax.grad(loss)(column, batch, labelled(batch, goal, own, asked))
+    def step(column: Any, state: Any, left: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> Any:
+        after, label = labelled(left, batch, goal, own, asked)
+        grads = jax.grad(loss)(column, left, batch, label)
         moves, state = optimizer.update(grads, state)
-        return optax.apply_updates(column, moves), state
+        return optax.apply_updates(column, moves), state, after if isinstance(memory, AuraMemory) else left
 
     column: Any = (params.head.out[:, 0], params.head.out_bias[0])
-    state = optimizer.init(column)
+    state, left = optimizer.init(column), memory.init(how.rows)
     for i in range(how.calibration):
         rows, resets = data.labelled(how.ticks, how.rows, stream(how.seed, "speak", "calibration", i))
         batch = data.targets(rows, resets)
         goal, asked = (np.stack([getattr(r, name) for r in rows], axis=1) for name in ("goal", "asked"))
         own = batch.zs[..., data.meta.feature_size :]
-        column, state = step(column, state, batch, goal, own, asked)
+        column, state, left = step(column, state, left, batch, goal, own, asked)
     head = params.head._replace(
         out=params.head.out.at[:, 0].set(column[0]), out_bias=params.head.out_bias.at[0].set(column[1])
     )

@@ -6,6 +6,7 @@ import sys
 
 BENCHES = {
     "memory-panel": "AURA-Mem and its controls on a frozen policy in closed loop",
+    "patrol": "one stream of 100,000 control steps without a reset: recall, state and process memory along it",
     "skills": "what the frozen policy does alone on the tabletop suite",
     "synthetic": "AURA-Mem and its controls on synthetic streams",
     "kernels": "latency, throughput and bytes of the memory update",

@@ -56,6 +56,13 @@ class Player:
         self._task = ""
         self._decisions = 0
 
+    @property
+    def env(self) -> SuiteEnv:
+        """The environment of the episode that is played. Raises RuntimeError before the first."""
+        if self._env is None:
+            raise RuntimeError("no episode has been played yet")
+        return self._env
+
     def check(self, task: str) -> None:
         """Raises SpecMismatchError or SuiteError when policy and environment were not made for each other."""
         self._open(task)

@@ -11,7 +11,7 @@ import recorded_features as rec
 from vlamem.memory.aura import AuraConfig, AuraMemory
 from vlamem.memory.aura.weights import load_weights
 from vlamem.memory.seeding import stream
-from vlamem.policies.features import FeaturesError, open_features
+from vlamem.policies.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
 from vlamem.policies.speak_batches import SpeakData, Wanted
 from vlamem.policies.speak_gate import GateOptions, head_for, train_gate, tune_on_robot
 from vlamem.policies.speak_training import head_parts, masked
@@ -27,6 +27,10 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(recording: Path) -> GateOptions:
     return GateOptions((recording,), updates=200, ticks=48, rows=8, hidden=32, write_cost=0.05, targets="both")
+
+
+def columns_of(ticks: EpisodeTicks) -> list[np.ndarray]:
+    return [ticks.z, ticks.chunk, ticks.goal, ticks.asked]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,22 @@ def test_a_batch_asks_for_the_residual_to_the_sentence_that_tells_the_answer(rec
         skill = row.goal[:, 0] == row.goal[:, 1]
         assert not row.residual[skill].any()
         assert (row.weight[~skill & (row.asked == 0)] == 0).all()
+
+
+def test_a_stream_is_trained_on_question_by_question_and_goes_on_without_a_reset(tmp_path: Path) -> None:
+    writer = FeatureWriter(rec.record(tmp_path, 10, ("skill",)), rec.meta(), rec.contexts())
+    parts = [rec.episode(number, "remember") for number in range(3)]
+    three = EpisodeTicks(*(np.concatenate(columns) for columns in zip(*map(columns_of, parts), strict=True)))
+    writer.add("remember", 0, "expert", three, True)
+    writer.close()
+    data = SpeakData(open_features([tmp_path]), Wanted(long=0.5, keep=1.0))
+    assert data.streams == ("remember",)
+    first = data.training["remember"][0][1].first
+    assert [(e.first - first, e.ticks) for _, e in data.training["remember"]] == [(0, 20), (20, 20), (40, 20)]
+    rows, resets = data.labelled(48, 8, stream(0, "test"))
+    assert not resets[:, :4].any()
+    assert all(row.asked.any() for row in rows[:4])
+    assert (resets[:, 4:].sum(axis=0) == 3).all()  # episodes of 20 ticks in a row of 48
 
 
 def test_held_out_layouts_are_never_trained_on(recording: Path) -> None:

@@ -201,6 +201,9 @@ class Sequence(RecallColour):
 class Patrol(RecallColour):
     """One long stream of rare cues and queries that never resets: at each go signal touch the latest cue's block.
 
+    The arm is homed before each further cue, as by the robot's own controller: a policy that turns the hand by a degree
+    a round is else out of what it knows after an hour, with or without a memory.
+
     Args:
         steps: length of the stream [control steps], up to 100,000.
     """
@@ -234,6 +237,8 @@ class Patrol(RecallColour):
     def update(self, scene: "Scene") -> None:
         if not self._spots:
             self._spots = [scene.block(i) for i in range(self.choices)]
+        if self.queries and self.now == self._start:
+            scene.park()
         self.show_cues()
         self.follow_timeline()
         touched = self.touched_block(scene)
