@@ -7,7 +7,7 @@ as it is.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,19 @@ PRESETS = {
     ),
 }
 LEARNING_RATE = 1e-2
-WRITE_COST = 1.5
+WRITE_COST = {"events": 1.5, "recall": 0.2, "surprise": 1.5}
+"""Of a tick, by family, for the gates that are charged. Where most ticks before the queries bind a key that an answer
+may need, what is right to charge where one tick in ten does closes the gate for good."""
+SWEEP_TIMES = {"events": 1, "recall": 3, "surprise": 1}
+"""How many times `Preset.sweep_updates` a run of the sweep takes: recall is at chance for its first hundred updates."""
 
 
-def training_config(arm: Arm, preset: Preset, learning_rate: float) -> TrainConfig:
-    """How an arm is trained; control gates with a threshold are held near a tenth while they train."""
+def training_config(arm: Arm, family: str, preset: Preset, learning_rate: float) -> TrainConfig:
+    """How an arm is trained on a family; control gates with a threshold are held near a tenth while they train."""
     return TrainConfig(
         updates=preset.updates,
         learning_rate=learning_rate,
-        write_cost=WRITE_COST if arm.gate in ("learned", "counterfactual") else 0.0,
+        write_cost=WRITE_COST[family] if arm.gate in ("learned", "counterfactual") else 0.0,
         signal="counterfactual" if arm.gate == "counterfactual" else "straight-through",
         rate=0.1 if arm.gate in ("novelty", "reconstruction") else None,
     )
@@ -116,8 +120,8 @@ def _seed_keys(family: str, what: str, seeds: int) -> Array:
 
 def sweep(arm: Arm, family: str, preset: Preset) -> dict[str, float]:
     """Mean error of the last fifth of a short run for each learning rate, as text of the rate."""
-    config = training_config(arm, preset, LEARNING_RATE)
-    config = TrainConfig(**{**asdict(config), "updates": preset.sweep_updates, "ramp": config.ramp})
+    updates = SWEEP_TIMES[family] * preset.sweep_updates
+    config = replace(training_config(arm, family, preset, LEARNING_RATE), updates=updates)
     keys = jnp.stack([key_of(0, "sweep", family)] * len(preset.sweep))
     _, losses = train(
         arm.memory(preset.ticks),
@@ -126,7 +130,7 @@ def sweep(arm: Arm, family: str, preset: Preset) -> dict[str, float]:
         keys,
         list(preset.sweep),
     )
-    error = np.asarray(losses.action_error)[-preset.sweep_updates // 5 :].mean(0)
+    error = np.asarray(losses.action_error)[-updates // 5 :].mean(0)
     return {f"{rate:g}": round(float(e), 4) for rate, e in zip(preset.sweep, error, strict=True)}
 
 
@@ -280,7 +284,7 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     start = time.perf_counter()
     tried, rate = _learning_rate(arm, family, preset, folder)
     memory = arm.memory(preset.ticks)
-    config = training_config(arm, preset, rate)
+    config = training_config(arm, family, preset, rate)
     keys = _seed_keys(family, "train", preset.seeds)
     training, losses = train(memory, config, _draws(arm.schedule, family, preset), keys)
     rates = _rates_of_learned(family, folder) if arm.name in AT_BUDGET else None

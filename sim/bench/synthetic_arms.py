@@ -165,10 +165,10 @@ def settings(family: str, ticks: int) -> list[Setting]:
 
 
 def curriculum(family: str, ticks: int) -> list[tuple[float, Callable[[Array, int], Streams]]]:
-    """What a family is trained on: all its settings mixed, the first two fifths of it in short episodes."""
+    """What a family is trained on: all its settings mixed, before them the easiest: short episodes, or few bindings."""
     if family == "recall":
         fitting = tuple(n for n in BINDINGS if n * 5 // 4 < min(128, ticks))
-        return [(1.0, _recall(fitting, ticks))]
+        return [(0.3, _recall(fitting[:1], ticks)), (1.0, _recall(fitting, ticks))]
     if family == "surprise":
         return [(0.4, _surprise(min(64, ticks), ticks)), (1.0, _surprise(ticks, ticks))]
     return [(0.4, _events(EVENT_RATES, min(64, ticks), ticks)), (1.0, _events(EVENT_RATES, ticks, ticks))]
