@@ -56,11 +56,11 @@ class Args:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
+    args = load_config(Args, "bench_deploy", arguments, __doc__ or "")
     from vlamem.deploy.bench.page import figures, markdown
     from vlamem.deploy.bench.run import DeployBench, run
     from vlamem.sim.results import Figure, write_result_page
 
-    args = load_config(Args, "bench_deploy", arguments, __doc__ or "")
     quiet_s, faults_s, kills, stalls, malformed, clients, steps = _PRESETS[args.preset]
     bench = DeployBench(
         args.policy, args.aura, args.robot_file, args.suite, args.size, args.tasks, quiet_s, faults_s, args.episode_s,

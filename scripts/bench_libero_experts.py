@@ -31,11 +31,11 @@ class Args:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
+    args = load_config(Args, "bench_libero_experts", arguments, __doc__ or "")
     from vlamem.sim.bench.libero_experts import BenchStoppedError, run
     from vlamem.sim.plan import RolloutConfig
     from vlamem.sim.recording import EpisodeRecord
 
-    args = load_config(Args, "bench_libero_experts", arguments, __doc__ or "")
     command = shlex.join(["vlamem", "bench", "libero-experts", *arguments])
     configs = []
     for suite in args.suites:

@@ -14,7 +14,7 @@ from vlamem.sim.bench.patrol_options import PatrolBench
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when a stream broke."""
-    bench = load_config(PatrolBench, "bench_patrol", arguments, __doc__ or "")
+    bench = load_config(PatrolBench, "bench patrol", arguments, __doc__ or "")
     from vlamem.sim.bench.patrol import PatrolError, run
     from vlamem.sim.bench.patrol_report import write_page
 

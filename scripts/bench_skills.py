@@ -8,14 +8,15 @@ import shlex
 from tqdm import tqdm
 
 from vlamem.scripts.config import complain, load_config
+from vlamem.sim.bench.skills_options import SkillsBench
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
-    from vlamem.sim.bench.skills import BenchStoppedError, SkillsBench, run
+    options = load_config(SkillsBench, "bench_skills", arguments, __doc__ or "")
+    from vlamem.sim.bench.skills import BenchStoppedError, run
     from vlamem.sim.recording import EpisodeRecord
 
-    options = load_config(SkillsBench, "bench_skills", arguments, __doc__ or "")
     command = shlex.join(["vlamem", "bench", "skills", *arguments])
     with tqdm(unit="episode") as bar:
 

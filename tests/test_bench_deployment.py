@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -14,18 +15,20 @@ from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.registry import PolicySource
 from vlamem.policies.success import layout_of, origin_of
-from vlamem.scripts.bench_deployment import SIZES, Args, _notes
+from vlamem.scripts.bench_deployment import _notes
 from vlamem.scripts.config import preset
 from vlamem.sim.bench import deployment
-from vlamem.sim.bench.deployment import DeploymentBench, DeploymentError, Found, plan, run
+from vlamem.sim.bench.deployment import DeploymentError, Found, checked_conditions, plan, run
 from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations
 from vlamem.sim.bench.deployment_measure import DecisionTimes, Search, measure_commits, measure_search
+from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.bench.deployment_play import Kit, Series, Trial, play_series, read_trials
 from vlamem.sim.bench.deployment_prepare import prepare
 from vlamem.sim.bench.deployment_report import late_difference, recovery, write_page
 from vlamem.sim.tabletop.shift import Shift
 
 CONDITION = Condition("near", Shift("actuator", 0.3))
+COMMAND = "vlamem bench deployment"
 
 
 class UnitKeys(PointPolicy):
@@ -163,10 +166,10 @@ def test_differences_are_over_the_last_half_in_pairs():
 
 def options(out, results, **changes: object) -> DeploymentBench:
     given = {
-        "policy": "tiny", "conditions": ("touch:camera=0.1", "touch:table=0.01"), "trials": 4, "orders": 1,
-        "long_trials": 0, "ablation_trials": 0, "ablation": "touch:camera=0.1", "capacities": (0,), "states": 2,
-        "prepare_episodes": 4, "execute": 8, "seed": 0, "workers": 1, "search_segments": 100, "commits": 1,
-        "kills": 0, "timing_trials": 1, "out": out, "results": results, "command": "vlamem bench deployment",
+        "preset": "full", "policy": "tiny", "conditions": ("touch:camera=0.1", "touch:table=0.01"), "trials": 4,
+        "orders": 1, "long_trials": 0, "ablation_trials": 0, "ablation": "touch:camera=0.1", "capacities": (0,),
+        "states": 2, "prepare_episodes": 4, "execute": 8, "seed": 0, "workers": 1, "search_segments": 100,
+        "commits": 1, "kills": 0, "timing_trials": 1, "out": out, "results": results,
     }  # fmt: skip
     return DeploymentBench(**(given | changes))
 
@@ -188,7 +191,7 @@ def test_the_whole_bench_runs_and_a_second_call_plays_nothing_again(tmp_path, mo
         ablation_trials=4, prepare_episodes=6, timing_trials=3,
     )  # fmt: skip
     said: list[str] = []
-    page, twin = run(bench, said.append)
+    page, twin = run(bench, COMMAND, "", said.append)
     figures = json.loads(twin.read_text())["figures"]
     assert figures["retrieval_recall"]["value"] == 1
     assert figures["mean_gain_points"]["n"] == 3
@@ -196,11 +199,11 @@ def test_the_whole_bench_runs_and_a_second_call_plays_nothing_again(tmp_path, mo
     assert "## Ablations: near:actuator=0.3" in page.read_text()
     trials = [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)]
     assert [len(t) for t in trials] == [s.trials for s in plan(bench)]
-    run(bench, said.append)
+    run(bench, COMMAND, "", said.append)
     assert [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)] == trials
     assert f"{len(trials)} of {len(trials)} series are played already" in said
     with pytest.raises(DeploymentError, match="holds a bench with seed 0, asked for 1"):
-        run(replace(bench, seed=1), said.append)
+        run(replace(bench, seed=1), COMMAND, "", said.append)
 
 
 def test_page_and_twin_come_from_the_same_trials(tmp_path):
@@ -216,7 +219,7 @@ def test_page_and_twin_come_from_the_same_trials(tmp_path):
         trials, [Search("numpy", 100, 9, 0.1, 0.2, 1.0)], [3.0, 4.0], (2, 2),
         DecisionTimes((10.0,), (9.5,), (5.0,), (2.5,), 0.5),
     )  # fmt: skip
-    page, twin = write_page(bench, found, kit())
+    page, twin = write_page(bench, COMMAND, "", found, kit())
     figures = json.loads(twin.read_text())["figures"]
     assert figures["mean_gain_points"]["value"] == 50
     assert figures["mean_gain_points"]["n"] == 4
@@ -242,7 +245,7 @@ def test_page_and_twin_come_from_the_same_trials(tmp_path):
 )
 def test_what_cannot_be_done_is_named(changes, message):
     with pytest.raises(DeploymentError, match=message):
-        options("x", ".", **changes).parsed()
+        checked_conditions(options("x", ".", **changes))
 
 
 def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
@@ -257,10 +260,19 @@ def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
 
 
 def test_a_smaller_run_says_what_was_not_run(tmp_path):
-    default = preset(Args, "bench_deployment")
-    same = {name: getattr(default, name) for name in SIZES}
-    assert _notes(same) == ""
-    assert "trials 9 (default 200)" in _notes(same | {"trials": 9})
+    default = preset(DeploymentBench, "bench_deployment")
+    assert _notes(default) == ""
+    assert "trials 9 (default 200)" in _notes(replace(default, trials=9))
+
+
+def test_a_smoke_test_is_small_and_writes_no_result():
+    default = preset(DeploymentBench, "bench_deployment")
+    assert default.sized() is default
+    small = replace(default, preset="smoke").sized()
+    assert (small.conditions, small.ablation, small.trials) == (("touch:actuator=0.25",), "touch:actuator=0.25", 6)
+    assert small.out == small.results == default.out / "smoke"
+    assert replace(default, preset="smoke", results=Path("here")).sized().results == Path("here")
+    assert len(plan(small)) == len(MAIN)
 
 
 def test_measurements_are_of_what_they_say(tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vlamem.sim.bench.skills import SkillsBench, run
+from vlamem.sim.bench.skills import run
+from vlamem.sim.bench.skills_options import SkillsBench
 
 
 def test_the_page_and_its_twin_come_from_one_run(tmp_path: Path) -> None:

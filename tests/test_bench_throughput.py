@@ -1,6 +1,7 @@
 """sim/bench/throughput.py: what is compared with what, and the clocks around the parts of an episode."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,22 @@ import pytest
 from vlamem.memory.seeding import stream
 from vlamem.policies.protocol import Observation
 from vlamem.sim.bench import throughput
-from vlamem.sim.bench.throughput import Run, ThroughputBench, ThroughputError, run
+from vlamem.sim.bench.throughput import Run, ThroughputError, run
+from vlamem.sim.bench.throughput_options import ThroughputBench
 from vlamem.sim.bench.throughput_parts import SECONDS, TimedEnv, TimedPolicy
 
 
 def bench(tmp_path: Path) -> ThroughputBench:
     return ThroughputBench(
-        policy="tiny", tasks=("touch",), episodes=4, batches=(1, 2), workers=1, execute=8, profile_episodes=1, size=84,
-        out=tmp_path / "out", results=tmp_path, command="vlamem bench throughput",
+        preset="full", policy="tiny", tasks=("touch",), episodes=4, batches=(1, 2), workers=1, execute=8,
+        profile_episodes=1, size=84, out=tmp_path / "out", results=tmp_path,
     )  # fmt: skip
+
+
+def test_a_smoke_test_plays_one_task_in_one_environment(tmp_path: Path) -> None:
+    small = replace(bench(tmp_path), preset="smoke", tasks=("touch", "press")).sized()
+    assert (small.tasks, small.episodes, small.batches, small.profile_episodes) == (("touch",), 2, (1,), 1)
+    assert bench(tmp_path).sized() == bench(tmp_path)
 
 
 def outcomes(*won: bool) -> dict[tuple[str, int], bool]:
@@ -34,7 +42,7 @@ def test_the_ratio_is_to_the_fastest_setting_of_lerobot_eval(tmp_path: Path, mon
     monkeypatch.setattr(throughput, "_ours", lambda bench, tasks: Run("ours", 5.0, outcomes(True, True, True, True)))
     shares = {"physics": 0.5, "render": 0.2, "encode": 0.1, "sample": 0.1, "rest": 0.1}
     monkeypatch.setattr(throughput, "_profile", lambda bench, tasks: (shares, 100))
-    page, twin = run(bench(tmp_path), lambda text: None)
+    page, twin = run(bench(tmp_path), "vlamem bench throughput", lambda text: None)
     figures = json.loads(twin.read_text())["figures"]
     assert figures["ratio_tabletop"]["value"] == pytest.approx(4.0)
     assert figures["episodes_per_hour"]["value"] == pytest.approx(4 * 3600 / 5.0)

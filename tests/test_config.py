@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from vlamem.scripts.bench import BENCHES
 from vlamem.scripts.config import ConfigError, load_config, preset, read_yaml
 from vlamem.scripts.main import VERBS, main
 from vlamem.sim.plan import RolloutConfig
@@ -107,6 +108,20 @@ def test_general_help_lists_the_verbs_and_imports_nothing_heavy() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(verb in said for verb in VERBS)
     assert said.endswith("[]\n")
+
+
+def test_help_of_every_bench_imports_nothing_heavy() -> None:
+    code = f"""
+import contextlib, io, sys
+from vlamem.scripts.main import main
+for name in {sorted(BENCHES)}:
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main(["bench", name, "--help"])
+    assert "usage: " in said.getvalue(), name
+    heavy = [m for m in ("numpy", "scipy", "jax", "torch", "mujoco", "gymnasium") if m in sys.modules]
+    assert not heavy, (name, heavy)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

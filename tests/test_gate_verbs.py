@@ -1,16 +1,17 @@
 """scripts/train_gate.py, scripts/bench_memory_panel.py and the panel's arms, as far as no simulator is needed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import recorded_features as rec
 
-from vlamem.scripts.bench_memory_panel import Args as PanelArgs
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench.memory_panel import PanelOptions, chosen_arms, config_of
+from vlamem.sim.bench.memory_panel import chosen_arms, config_of
 from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
+from vlamem.sim.bench.memory_panel_options import PanelOptions
 
 
 def test_train_gate_writes_weights_curves_and_says_what_it_reached(
@@ -47,8 +48,7 @@ def test_what_cannot_be_trained_is_one_line_and_exit_status_2(
 
 
 def options(tmp_path: Path, **given: Any) -> PanelOptions:
-    args = {k: v for k, v in vars(preset(PanelArgs, "bench_memory_panel")).items() if k != "preset"}
-    return PanelOptions(**(args | {"out": tmp_path, "command": "test"} | given))
+    return replace(preset(PanelOptions, "bench_memory_panel"), out=tmp_path, **given)
 
 
 def test_arms_without_features_leave_out_what_has_to_be_trained(tmp_path: Path) -> None:
@@ -82,6 +82,13 @@ def test_every_arm_is_a_rollout_that_can_be_made(tmp_path: Path) -> None:
     assert configs["alone"].episodes == 60
     assert configs["noise"].episodes == 30
     assert len({c.out for c in configs.values()}) == len(configs)
+
+
+def test_a_smoke_test_plays_a_memory_task_and_a_skill_in_three_arms(tmp_path: Path) -> None:
+    small = options(tmp_path, preset="smoke").sized()
+    assert [a.name for a in chosen_arms(small)] == ["alone", "aura", "oracle"]
+    assert (small.tasks, small.episodes, small.fewer) == (("recall_colour", "touch"), 2, 2)
+    assert options(tmp_path).sized() == options(tmp_path)
 
 
 @pytest.mark.parametrize("given", [{"arms": ("lstm",)}, {"extra": ("height",)}, {"axis_baselines": ("lstm",)}])

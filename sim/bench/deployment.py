@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vlamem.memory.success import Calibration, ProgressCritic, RetrieveOptions
 from vlamem.memory.success.crash import run as crash_test
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.success import layout_of
-from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations
+from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations, conditions_of
 from vlamem.sim.bench.deployment_measure import (
     DecisionTimes,
     Search,
@@ -26,6 +26,7 @@ from vlamem.sim.bench.deployment_measure import (
     measure_decisions,
     measure_search,
 )
+from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.bench.deployment_play import Kit, Series, Trial, open_voice, play_series, read_trials
 from vlamem.sim.bench.deployment_prepare import prepare
 from vlamem.sim.results import write_atomically
@@ -40,49 +41,23 @@ class DeploymentError(ValueError):
     """A bench that cannot be done as asked; the message names the value, what was expected and the mend."""
 
 
-@dataclass(frozen=True)
-class DeploymentBench:
-    """Options of the bench; see scripts/bench_deployment.py."""
-
-    policy: str
-    conditions: tuple[str, ...]
-    trials: int
-    orders: int
-    long_trials: int
-    ablation_trials: int
-    ablation: str
-    capacities: tuple[int, ...]
-    states: int
-    prepare_episodes: int
-    execute: int
-    seed: int
-    workers: int
-    search_segments: int
-    commits: int
-    kills: int
-    timing_trials: int
-    out: Path
-    results: Path
-    command: str
-    notes: str = ""
-
-    def parsed(self) -> tuple[Condition, ...]:
-        """The conditions. Raises DeploymentError for one that is none, or for sizes below 1."""
-        for name in ("trials", "orders", "states", "execute", "workers", "timing_trials"):
-            if getattr(self, name) < 1:
-                raise DeploymentError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        try:
-            found = tuple(Condition.parse(text) for text in self.conditions)
-        except ValueError as error:
-            raise DeploymentError(str(error)) from error
-        if not found or self.ablation not in self.conditions:
-            raise DeploymentError(
-                f"ablation condition {self.ablation!r} is not among {list(self.conditions)}: choose one"
-            )
-        for condition in found:
-            if condition.task not in SUITE.tasks:
-                raise DeploymentError(f"task {condition.task!r} is unknown: choose one of {', '.join(SUITE.tasks)}")
-        return found
+def checked_conditions(bench: DeploymentBench) -> tuple[Condition, ...]:
+    """The conditions. Raises DeploymentError for one that is none, or for sizes below 1."""
+    for name in ("trials", "orders", "states", "execute", "workers", "timing_trials"):
+        if getattr(bench, name) < 1:
+            raise DeploymentError(f"{name} is {getattr(bench, name)}: expected 1 or more")
+    try:
+        found = conditions_of(bench)
+    except ValueError as error:
+        raise DeploymentError(str(error)) from error
+    if not found or bench.ablation not in bench.conditions:
+        raise DeploymentError(
+            f"ablation condition {bench.ablation!r} is not among {list(bench.conditions)}: choose one"
+        )
+    for condition in found:
+        if condition.task not in SUITE.tasks:
+            raise DeploymentError(f"task {condition.task!r} is unknown: choose one of {', '.join(SUITE.tasks)}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -98,7 +73,7 @@ class Found:
 
 def plan(bench: DeploymentBench) -> list[Series]:
     """Every series of trials, the main ones first."""
-    conditions = bench.parsed()
+    conditions = checked_conditions(bench)
     one = conditions[bench.conditions.index(bench.ablation)]
     long = max(bench.trials, bench.long_trials)
     made = [
@@ -115,8 +90,10 @@ def plan(bench: DeploymentBench) -> list[Series]:
     return made
 
 
-def run(bench: DeploymentBench, report: Report) -> tuple[Path, Path]:
+def run(bench: DeploymentBench, command: str, notes: str, report: Report) -> tuple[Path, Path]:
     """Plays what is missing, measures, and writes the page, its twin and its plots.
+
+    The page says which `command` made it and, in `notes`, where it is smaller than the default.
 
     Raises DeploymentError when `out` holds another bench, and what loading the policy raises.
     """
@@ -127,7 +104,7 @@ def run(bench: DeploymentBench, report: Report) -> tuple[Path, Path]:
     kit = _kit(bench, report)
     _play(bench, series, kit, report)
     trials = {s: read_trials(bench.out / s.folder / "trials.jsonl")[: s.trials] for s in series}
-    return write_page(bench, _measured(bench, series, kit, trials, report), kit)
+    return write_page(bench, command, notes, _measured(bench, series, kit, trials, report), kit)
 
 
 def _claim(bench: DeploymentBench) -> None:
@@ -157,7 +134,7 @@ def _kit(bench: DeploymentBench, report: Report) -> Kit:
     _one_thread()
     calibration: dict[str, Calibration] = {}
     critic: dict[str, ProgressCritic] = {}
-    conditions = bench.parsed()
+    conditions = conditions_of(bench)
     for task in sorted({c.task for c in conditions}):
         env = ShiftedEnv(SUITE.make(task, image_size=bare.policy.spec.image_size), Shift())
         try:
@@ -233,7 +210,7 @@ def _measured(
     for line in wrong:
         report(line)
     report(f"{survived} of {bench.kills} kills survived")
-    full = next(s for s in series if s.arm.name == "full" and s.condition.name == bench.parsed()[0].name)
+    full = next(s for s in series if s.arm.name == "full" and s.condition.name == conditions_of(bench)[0].name)
     env = ShiftedEnv(SUITE.make(full.condition.task, image_size=kit.policy.spec.image_size), full.condition.shift)
     voice = open_voice(bench.out / full.folder / "memory.db", full.arm, kit, full.condition.task)
     try:
@@ -248,8 +225,3 @@ def _engines() -> tuple[str, ...]:
     from vlamem.memory.success.index import default_engine
 
     return ("numpy", "faiss") if default_engine() == "faiss" else ("numpy",)
-
-
-def options_of(bench: DeploymentBench) -> dict[str, Any]:
-    """The options as JSON values, for the page's fingerprint."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(bench).items() if k not in ("command", "notes")}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.tabletop.shift import Shift
 
 Mode = Literal["none", "steer", "blend", "replay"]
@@ -33,6 +34,11 @@ class Condition:
         if not (task and colon and "=" in shift):
             raise ValueError(f"condition {text!r} is not TASK:SHIFT=STRENGTH, e.g. place_bowl:camera=0.08")
         return cls(task, Shift.parse(shift))
+
+
+def conditions_of(bench: DeploymentBench) -> tuple[Condition, ...]:
+    """The bench's conditions, as they were written. Raises ValueError for one that is none."""
+    return tuple(Condition.parse(text) for text in bench.conditions)
 
 
 @dataclass(frozen=True)

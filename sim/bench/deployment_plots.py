@@ -1,21 +1,18 @@
 """Success over consecutive trials, with bands."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlamem.sim.bench.deployment_arms import CHANGING, MAIN
+from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, conditions_of
+from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.bench.deployment_report import WINDOW, Trials, outcomes
 from vlamem.sim.statistics import wilson95
-
-if TYPE_CHECKING:
-    from vlamem.sim.bench.deployment import DeploymentBench
 
 COLOURS = {"policy": "tab:grey", "full": "tab:blue", "replay": "tab:orange"}
 
 
-def curves(bench: "DeploymentBench", trials: Trials, path: Path) -> Path:
+def curves(bench: DeploymentBench, trials: Trials, path: Path) -> Path:
     """One panel a condition: cumulative success of the main arms over all orders, with Wilson 95 % bands; and, where it
     was played, the rolling rate around a change of the shift."""
     import matplotlib
@@ -23,7 +20,7 @@ def curves(bench: "DeploymentBench", trials: Trials, path: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    conditions = bench.parsed()
+    conditions = conditions_of(bench)
     one = conditions[bench.conditions.index(bench.ablation)]
     changes = {a.name: outcomes(trials, one, a.name, 0) for a in CHANGING}
     panels = len(conditions) + bool(changes["full_change"])

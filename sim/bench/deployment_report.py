@@ -1,18 +1,20 @@
 """The page docs/results/deployment.md: tables, curves and figures of a deployment."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Arm, Condition, ablations
+from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
+from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.bench.deployment_play import Kit, Series, Trial
 from vlamem.sim.results import Figure, write_result_page
 from vlamem.sim.statistics import PairedDifference, paired_difference, wilson95
 
 if TYPE_CHECKING:
-    from vlamem.sim.bench.deployment import DeploymentBench, Found
+    from vlamem.sim.bench.deployment import Found
 
 WINDOW = 20
 """Trials of a rolling success rate."""
@@ -55,9 +57,9 @@ def recovery(changed: Sequence[bool], bare: Sequence[bool], window: int = WINDOW
     return None
 
 
-def figures_of(bench: "DeploymentBench", found: "Found", kit: Kit) -> dict[str, Figure]:
+def figures_of(bench: DeploymentBench, found: "Found", kit: Kit) -> dict[str, Figure]:
     """Every figure of the page that could be measured."""
-    conditions, orders = bench.parsed(), range(bench.orders)
+    conditions, orders = conditions_of(bench), range(bench.orders)
     figures: dict[str, Figure] = {}
     for arm, name in (("full", "mean_gain_points"), ("replay", "replay_gain_points")):
         each = [late_difference(found.trials, c, arm, orders, bench.trials) for c in conditions]
@@ -120,12 +122,12 @@ def _difference(found: PairedDifference | None) -> str:
     return f"{100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), p {found.p:.2g}{shown}"
 
 
-def _main_table(bench: "DeploymentBench", trials: Trials) -> list[str]:
+def _main_table(bench: DeploymentBench, trials: Trials) -> list[str]:
     lines = [
         "| condition | n | " + " | ".join(a.title for a in MAIN) + " | full minus policy | replay minus policy |",
         "| --- | --- | " + " | ".join("---" for _ in MAIN) + " | --- | --- |",
     ]
-    for c in bench.parsed():
+    for c in conditions_of(bench):
         late = [
             [x for o in range(bench.orders) for x in _late(outcomes(trials, c, a.name, o, bench.trials))] for a in MAIN
         ]
@@ -142,8 +144,8 @@ def _late(values: Sequence[bool]) -> list[bool]:
     return list(values[len(values) // 2 :])
 
 
-def _ablation_table(bench: "DeploymentBench", trials: Trials, arms: Sequence[Arm]) -> list[str]:
-    one = bench.parsed()[bench.conditions.index(bench.ablation)]
+def _ablation_table(bench: DeploymentBench, trials: Trials, arms: Sequence[Arm]) -> list[str]:
+    one = conditions_of(bench)[bench.conditions.index(bench.ablation)]
     lines = ["| arm | n | success, last half | minus policy | segments at the end |", "| --- | --- | --- | --- | --- |"]
     for arm in arms:
         mine = outcomes(trials, one, arm.name, 0, bench.ablation_trials)
@@ -158,7 +160,7 @@ def _ablation_table(bench: "DeploymentBench", trials: Trials, arms: Sequence[Arm
     return lines
 
 
-def _page(bench: "DeploymentBench", found: "Found", kit: Kit, pictures: Sequence[str]) -> str:
+def _page(bench: DeploymentBench, notes: str, found: "Found", kit: Kit, pictures: Sequence[str]) -> str:
     trials = found.trials
     lines = [
         "# Persistent deployment: a success memory that fills while the robot works",
@@ -174,10 +176,10 @@ def _page(bench: "DeploymentBench", found: "Found", kit: Kit, pictures: Sequence
         "",
         *(f"![{name}]({name})\n" for name in pictures),
     ]
-    if bench.notes:
-        lines += ["## What was not run", "", bench.notes, ""]
+    if notes:
+        lines += ["## What was not run", "", notes, ""]
     if bench.ablation_trials:
-        one = bench.parsed()[bench.conditions.index(bench.ablation)]
+        one = conditions_of(bench)[bench.conditions.index(bench.ablation)]
         lines += [
             f"## Ablations: {one.name}, the first {bench.ablation_trials} trials of one order",
             "",
@@ -194,7 +196,7 @@ def _page(bench: "DeploymentBench", found: "Found", kit: Kit, pictures: Sequence
         "| task | threshold | precision | coverage | critic: precision, recall out of fold |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for task in sorted({c.task for c in bench.parsed()}):
+    for task in sorted({c.task for c in conditions_of(bench)}):
         c, j = kit.calibration.get(task), kit.critic.get(task)
         cells = ("default", "", "") if c is None else (f"{c.threshold:.4f}", f"{c.precision:.3f}", f"{c.coverage:.3f}")
         judge = "none: the simulator verified" if j is None else f"{j.precision:.3f}, {j.recall:.3f}"
@@ -215,7 +217,7 @@ def _page(bench: "DeploymentBench", found: "Found", kit: Kit, pictures: Sequence
     return "\n".join(lines)
 
 
-def _change_lines(bench: "DeploymentBench", trials: Trials, one: Condition) -> list[str]:
+def _change_lines(bench: DeploymentBench, trials: Trials, one: Condition) -> list[str]:
     changing = [s for s in trials if s.arm.changes and s.condition == one]
     if not changing or changing[0].after is None:
         return []
@@ -240,13 +242,17 @@ def _change_lines(bench: "DeploymentBench", trials: Trials, one: Condition) -> l
     ]
 
 
-def write_page(bench: "DeploymentBench", found: "Found", kit: Kit) -> tuple[Path, Path]:
+def _options(bench: DeploymentBench) -> dict[str, Any]:
+    """The options as JSON values, for the page's fingerprint."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(bench).items() if k != "preset"}
+
+
+def write_page(bench: DeploymentBench, command: str, notes: str, found: "Found", kit: Kit) -> tuple[Path, Path]:
     """Writes deployment.md, deployment.json and the curves."""
-    from vlamem.sim.bench.deployment import options_of
     from vlamem.sim.bench.deployment_plots import curves
 
     bench.results.mkdir(parents=True, exist_ok=True)
     picture = curves(bench, found.trials, bench.results / "deployment_curves.png")
-    given = {"weights": kit.sha256, "options": options_of(bench)}
-    text = _page(bench, found, kit, [picture.name])
-    return write_result_page("deployment", bench.command, figures_of(bench, found, kit), text, bench.results, given)
+    given = {"weights": kit.sha256, "options": _options(bench)}
+    text = _page(bench, notes, found, kit, [picture.name])
+    return write_result_page("deployment", command, figures_of(bench, found, kit), text, bench.results, given)

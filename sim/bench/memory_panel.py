@@ -6,7 +6,7 @@ is resumed where it stopped. Controls that have to be trained are trained first,
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vlamem.policies.speak_gate import GateOptions, data_for, head_for, metrics_
 from vlamem.policies.speak_training import train_to_speak
 from vlamem.policies.voices import identity
 from vlamem.sim.bench.memory_panel_arms import PANEL, TRAINED, PanelArm, axes, tasks_of
+from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.memories import MemoryName
 from vlamem.sim.memory_files import baseline, save_baseline
 from vlamem.sim.plan import RolloutConfig
@@ -23,43 +24,6 @@ from vlamem.sim.recording import EpisodeRecord
 from vlamem.sim.rollout import rollout
 
 Begin = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class PanelOptions:
-    """Options of the bench.
-
-    Attributes:
-        policy: as in `--policy`.
-        gate: weights file of the gate, "shipped" for the one that comes with the policy.
-        features: recordings on which controls are trained; without any, the controls that need it are left out.
-        tasks: as in `--tasks`; memory tasks, and skills as a control that nothing is harmed.
-        arms: names; all when empty.
-        episodes, fewer: per task, of the main arms and of the others.
-        extra: which axes to play: delay, chunk, noise.
-        axis_baselines: memories that are played on the axes beside AURA.
-        updates: of the training of each control.
-        out, results: run folders, and where the page goes.
-        workers, execute, seed: of the rollouts.
-        command: written into the page.
-    """
-
-    policy: str
-    gate: str
-    features: tuple[Path, ...]
-    tasks: tuple[str, ...]
-    arms: tuple[str, ...]
-    episodes: int
-    fewer: int
-    extra: tuple[str, ...]
-    axis_baselines: tuple[str, ...]
-    updates: int
-    out: Path
-    results: Path
-    workers: int
-    execute: int
-    seed: int
-    command: str
 
 
 class PanelStoppedError(RuntimeError):
@@ -91,7 +55,7 @@ def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
     return tuple(a for a in arms if a.memory != "CONTROL" or trained)
 
 
-def train_controls(options: PanelOptions, arms: Sequence[PanelArm], begin: Begin) -> dict[str, Path]:
+def train_controls(options: PanelOptions, command: str, arms: Sequence[PanelArm], begin: Begin) -> dict[str, Path]:
     """Weights of every control that the arms need, trained where they are missing; random and periodic write at the
     rate that the gate had on held-out features."""
     header, _ = load_weights(gate_file(options))
@@ -104,7 +68,7 @@ def train_controls(options: PanelOptions, arms: Sequence[PanelArm], begin: Begin
         updates=options.updates,
         hidden=header.config.head.hidden,
         used_with=header.trained_for,
-        command=options.command,
+        command=command,
     )
     for name in needed:
         folder = options.out / "controls" / name
@@ -173,8 +137,10 @@ def _selected(options: PanelOptions) -> tuple[str, ...]:
     return select_tasks(load_suite("tabletop"), options.tasks)
 
 
-def run(options: PanelOptions, begin: Begin, progress: Callable[[EpisodeRecord], None]) -> tuple[Path, Path]:
-    """Plays every arm (resumable) and writes the page; returns its two files.
+def run(
+    options: PanelOptions, command: str, begin: Begin, progress: Callable[[EpisodeRecord], None]
+) -> tuple[Path, Path]:
+    """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
 
     Raises PanelStoppedError when interrupted, and what `rollout` and `train_gate` raise.
     """
@@ -182,7 +148,7 @@ def run(options: PanelOptions, begin: Begin, progress: Callable[[EpisodeRecord],
 
     check_gate(options)
     arms = chosen_arms(options)
-    controls = train_controls(options, arms, begin)
+    controls = train_controls(options, command, arms, begin)
     for arm in arms:
         config = config_of(arm, options, controls)
         if not config.tasks:
@@ -194,7 +160,7 @@ def run(options: PanelOptions, begin: Begin, progress: Callable[[EpisodeRecord],
         end = rollout(config, note, progress)
         if end.results is None:
             raise PanelStoppedError(f"stopped in arm '{arm.name}': {end.done} of {end.planned} episodes are kept")
-    return write_page(options, arms)
+    return write_page(options, command, arms)
 
 
 def check_gate(options: PanelOptions) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from vlamem.memory.aura.weights import load_weights
 from vlamem.policies.registry import find_policy
-from vlamem.sim.bench.memory_panel import PanelOptions, gate_file
+from vlamem.sim.bench.memory_panel import gate_file
 from vlamem.sim.bench.memory_panel_arms import PanelArm
 from vlamem.sim.bench.memory_panel_notes import NOTES
+from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_plots import bars, lines, strip
 from vlamem.sim.compare import Comparison, compare_runs
 from vlamem.sim.recording import EpisodeLog, EpisodeRecord
@@ -52,7 +53,7 @@ class Played:
         return max(int(c["state_bytes"]) for c in self.tasks.values())
 
 
-def write_page(options: PanelOptions, arms: Sequence[PanelArm]) -> tuple[Path, Path]:
+def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) -> tuple[Path, Path]:
     """Writes the page, its twin, the plots and the strip from the run folders; returns the first two."""
     kinds = load_suite("tabletop").tasks
     played = {}
@@ -105,7 +106,7 @@ def write_page(options: PanelOptions, arms: Sequence[PanelArm]) -> tuple[Path, P
     ]
     given = {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
     text = "\n".join(page) + (NOTES if options.gate == "shipped" else "")
-    return write_result_page("memory_panel", options.command, figures, text, options.results, given)
+    return write_result_page("memory_panel", command, figures, text, options.results, given)
 
 
 def _cell(counts: Mapping[str, Any] | None) -> str:

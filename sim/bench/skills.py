@@ -14,6 +14,7 @@ import numpy as np
 
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.skills_notes import NOTES
+from vlamem.sim.bench.skills_options import SkillsBench
 from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.recording import EpisodeRecord
 from vlamem.sim.results import Figure, write_result_page
@@ -56,32 +57,6 @@ ARMS = (
     Arm("expert", "scripted expert", ("skills", "memory"), policy="expert"),
     Arm("guess", "scripted expert that guesses what must be remembered", ("memory",), policy="random-choice"),
 )
-
-
-@dataclass(frozen=True)
-class SkillsBench:
-    """Options of `vlamem bench skills`."""
-
-    policy: str
-    """tiny (shipped) or a .safetensors file."""
-    tasks: tuple[str, ...]
-    """Tasks of the page: names, skills, memory, oracle, all."""
-    episodes: int
-    """Episodes per task and arm."""
-    expert_episodes: int
-    """Episodes per task of the scripted experts."""
-    probe_episodes: int
-    """Episodes per task for the probe."""
-    out: Path
-    """Run folders of the arms; a stopped bench goes on."""
-    results: Path
-    """Folder of the page."""
-    workers: int
-    """Processes."""
-    execute: int
-    """Actions of each chunk carried out before the next plan."""
-    seed: int
-    """Seed of the policy's noise."""
 
 
 class BenchStoppedError(RuntimeError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlamem.sim.bench import throughput_parts as parts
+from vlamem.sim.bench.throughput_options import ThroughputBench
 from vlamem.sim.episode import Player
 from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.recording import EpisodeRecord
@@ -27,37 +28,6 @@ _HOUR = 3600.0
 
 class ThroughputError(RuntimeError):
     """A run that did not finish; the message says which and shows its last lines."""
-
-
-@dataclass(frozen=True)
-class ThroughputBench:
-    """Options of the bench.
-
-    Attributes:
-        policy: as in `--policy`.
-        tasks: of the tabletop suite.
-        episodes: per task.
-        batches: environments side by side in lerobot-eval; the fastest of them is compared with.
-        workers: processes of `vlamem rollout`.
-        execute: actions carried out of each chunk.
-        profile_episodes: per task, for where the time goes.
-        size: camera images [pixels].
-        out: run folders; emptied at the beginning, since a run that goes on says nothing of its speed.
-        results: where the page goes.
-        command: written into the page.
-    """
-
-    policy: str
-    tasks: tuple[str, ...]
-    episodes: int
-    batches: tuple[int, ...]
-    workers: int
-    execute: int
-    profile_episodes: int
-    size: int
-    out: Path
-    results: Path
-    command: str
 
 
 @dataclass(frozen=True)
@@ -80,8 +50,8 @@ class Run:
         return _HOUR * len(self.successes) / self.seconds
 
 
-def run(bench: ThroughputBench, say: Callable[[str], None]) -> tuple[Path, Path]:
-    """Measures both programs and writes throughput.md and throughput.json; returns the two files.
+def run(bench: ThroughputBench, command: str, say: Callable[[str], None]) -> tuple[Path, Path]:
+    """Measures both programs and writes throughput.md and throughput.json, with the `command`; returns the two files.
 
     Raises ThroughputError when a run breaks off, and what `rollout` raises.
     """
@@ -108,7 +78,7 @@ def run(bench: ThroughputBench, say: Callable[[str], None]) -> tuple[Path, Path]
         "success_lerobot": Figure.rate(sum(fastest.successes.values()), len(keys)),
         **{f"share_{name}": Figure(share, steps) for name, share in shares.items()},
     }
-    return write_result_page("throughput", bench.command, figures, page, bench.results)
+    return write_result_page("throughput", command, figures, page, bench.results)
 
 
 def _configuration(bench: ThroughputBench, tasks: tuple[str, ...], **changes: Any) -> RolloutConfig:

@@ -1,0 +1,75 @@
+"""What `vlamem bench deployment` may be told; a smoke test is cut down here."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+
+@dataclass(frozen=True)
+class DeploymentBench:
+    """Options of `vlamem bench deployment`."""
+
+    preset: Literal["full", "smoke"]
+    """smoke: a minute, one condition, a handful of trials, for checks alone; it replaces all sizes below."""
+    policy: str
+    """tiny (shipped) or a .safetensors file."""
+    conditions: tuple[str, ...]
+    """Jobs as TASK:SHIFT=STRENGTH; shifts are camera, actuator, table, friction, lighting."""
+    trials: int
+    """Consecutive trials of the main arms."""
+    orders: int
+    """Orders of initial states."""
+    long_trials: int
+    """Trials of the main arms on the ablation condition in the first order."""
+    ablation_trials: int
+    """Trials of each ablation; 0 leaves them out."""
+    ablation: str
+    """Condition of the ablations."""
+    capacities: tuple[int, ...]
+    """Capacities of the memory that are compared with an unlimited one [segments]."""
+    states: int
+    """Initial states of a job; trials go through them again and again."""
+    prepare_episodes: int
+    """Episodes of the policy alone, from the training split, for threshold and critic of each task."""
+    execute: int
+    """Actions of each chunk carried out before the next plan."""
+    seed: int
+    """Seed of the policy's noise."""
+    workers: int
+    """Processes."""
+    search_segments: int
+    """Segments that are searched."""
+    commits: int
+    """Episodes that are stored for timing."""
+    kills: int
+    """How often a writing process is killed."""
+    timing_trials: int
+    """Trials in which every decision is timed both ways."""
+    out: Path
+    """Run folder; a stopped bench goes on."""
+    results: Path
+    """Folder of the page."""
+
+    def sized(self) -> Self:
+        """These options with the sizes of their preset; a smoke test has a folder of its own below `out`."""
+        if self.preset == "full":
+            return self
+        folder = self.out / "smoke"
+        one = "touch:actuator=0.25"
+        return replace(
+            self,
+            conditions=(one,),
+            trials=6,
+            orders=1,
+            long_trials=0,
+            ablation_trials=0,
+            ablation=one,
+            states=2,
+            prepare_episodes=8,
+            search_segments=20_000,
+            commits=5,
+            kills=2,
+            timing_trials=1,
+            out=folder,
+            results=folder if self.results == Path("docs/results") else self.results,  # a smoke test is no result
+        )
