@@ -8,9 +8,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from vlamem.scripts.config import complain, load_config
+from vlamem.scripts.bars import play_with_bar
+from vlamem.scripts.config import load_config
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,8 @@ class Args:
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
     args = load_config(Args, "bench_libero_experts", arguments, __doc__ or "")
-    from vlamem.sim.bench.libero_experts import BenchStoppedError, run
+    from vlamem.sim.bench.libero_experts import run
     from vlamem.sim.plan import RolloutConfig
-    from vlamem.sim.recording import EpisodeRecord
 
     command = shlex.join(["vlamem", "bench", "libero-experts", *arguments])
     configs = []
@@ -50,20 +48,6 @@ def main(arguments: list[str]) -> int:
             "--retry-errors",
         ]
         configs.append(load_config(RolloutConfig, "rollout", words, ""))
-    with tqdm(unit="episode") as bar:
-
-        def begin(title: str, done: int, planned: int) -> None:
-            bar.reset(planned)
-            bar.set_description(title)
-            bar.update(done)
-
-        def progress(record: EpisodeRecord) -> None:
-            bar.update()
-
-        try:
-            page, twin = run(configs, command, args.results, begin, progress)
-        except BenchStoppedError as error:
-            complain("bench libero-experts", f"{error}; the same command continues")
-            return 1
-    print(f"{page}\n{twin}")
-    return 0
+    return play_with_bar(
+        "bench libero-experts", lambda begin, progress: run(configs, command, args.results, begin, progress)
+    )

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from vlamem.scripts.main import main
+from vlamem.sim.bench import play
 from vlamem.sim.bench.skills import run
 from vlamem.sim.bench.skills_options import SkillsBench
+from vlamem.sim.rollout import RolloutEnd
 
 
 def test_the_page_and_its_twin_come_from_one_run(tmp_path: Path) -> None:
@@ -24,3 +27,14 @@ def test_an_unknown_task_is_refused_before_anything_is_played(tmp_path: Path) ->
     bench = SkillsBench("tiny", ("tuch",), 1, 1, 12, tmp_path, tmp_path, 1, 8, 0)
     with pytest.raises(ValueError, match="unknown task 'tuch'"):
         run(bench, "", lambda *begun: None, lambda record: None)
+
+
+def test_an_interrupted_bench_says_where_it_stopped_and_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(play, "rollout", lambda config, begin, progress: RolloutEnd(3, 50, 0, 2, None))
+    assert main(["bench", "skills", "--out", str(tmp_path), "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    line = "vlamem bench skills: stopped in arm 'test': 3 of 50 episodes are kept; the same command continues"
+    assert line in said.err

@@ -1,12 +1,12 @@
 """Which LIBERO tasks the scripted experts solve: the page docs/results/libero_experts.md."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from vlamem.sim.bench.play import Begin, Progress, play_arm
 from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.recording import EpisodeLog, EpisodeRecord
 from vlamem.sim.results import Figure, write_result_page
-from vlamem.sim.rollout import rollout
 from vlamem.sim.statistics import wilson95
 from vlamem.sim.suite import load_suite
 
@@ -14,16 +14,12 @@ CLAIMED = 0.90
 """A task counts as covered from this success rate on."""
 
 
-class BenchStoppedError(RuntimeError):
-    """The bench was interrupted; what was played is kept."""
-
-
 def run(
     configs: Sequence[RolloutConfig],
     command: str,
     results: Path,
-    begin: Callable[[str, int, int], None],
-    progress: Callable[[EpisodeRecord], None],
+    begin: Begin,
+    progress: Progress,
 ) -> tuple[Path, Path]:
     """Plays the expert in each suite of `configs` (resumable) and writes the page; returns its two files.
 
@@ -31,13 +27,7 @@ def run(
     """
     records: dict[str, list[EpisodeRecord]] = {}
     for config in configs:
-
-        def started(done: int, planned: int, suite: str = config.suite) -> None:
-            begin(suite, done, planned)
-
-        end = rollout(config, started, progress)
-        if end.results is None:
-            raise BenchStoppedError(f"stopped in suite '{config.suite}': {end.done} of {end.planned} episodes are kept")
+        play_arm(config, config.suite, f"suite '{config.suite}'", begin, progress)
         records[config.suite] = EpisodeLog(config.out / "episodes.jsonl").read()
     return write_page(records, command, results)
 

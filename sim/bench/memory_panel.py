@@ -5,7 +5,7 @@ is resumed where it stopped. Controls that have to be trained are trained first,
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,10 @@ from vlamem.policies.speak_training import train_to_speak
 from vlamem.policies.voices import identity
 from vlamem.sim.bench.memory_panel_arms import PANEL, TRAINED, PanelArm, axes, tasks_of
 from vlamem.sim.bench.memory_panel_options import PanelOptions
+from vlamem.sim.bench.play import Begin, Progress, play_arm
 from vlamem.sim.memories import MemoryName
 from vlamem.sim.memory_files import baseline, save_baseline
 from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.recording import EpisodeRecord
-from vlamem.sim.rollout import rollout
-
-Begin = Callable[[str, int, int], None]
-
-
-class PanelStoppedError(RuntimeError):
-    """The bench was interrupted; what was played is kept."""
 
 
 def gate_file(options: PanelOptions) -> Path:
@@ -137,12 +130,10 @@ def _selected(options: PanelOptions) -> tuple[str, ...]:
     return select_tasks(load_suite("tabletop"), options.tasks)
 
 
-def run(
-    options: PanelOptions, command: str, begin: Begin, progress: Callable[[EpisodeRecord], None]
-) -> tuple[Path, Path]:
+def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -> tuple[Path, Path]:
     """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
 
-    Raises PanelStoppedError when interrupted, and what `rollout` and `train_gate` raise.
+    Raises BenchStoppedError when interrupted, and what `rollout` and `train_gate` raise.
     """
     from vlamem.sim.bench.memory_panel_report import write_page
 
@@ -151,15 +142,8 @@ def run(
     controls = train_controls(options, command, arms, begin)
     for arm in arms:
         config = config_of(arm, options, controls)
-        if not config.tasks:
-            continue
-
-        def note(done: int, planned: int, title: str = arm.title) -> None:
-            begin(title, done, planned)
-
-        end = rollout(config, note, progress)
-        if end.results is None:
-            raise PanelStoppedError(f"stopped in arm '{arm.name}': {end.done} of {end.planned} episodes are kept")
+        if config.tasks:
+            play_arm(config, arm.title, f"arm '{arm.name}'", begin, progress)
     return write_page(options, command, arms)
 
 

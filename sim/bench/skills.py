@@ -5,7 +5,7 @@ oracle variants; the memory tasks as they are, where success above chance would 
 memory; the scripted experts, knowing and guessing; and the probe for leaks after the cue.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlamem.policies.registry import find_policy, load_policy
+from vlamem.sim.bench.play import Begin, Progress, play_arm
 from vlamem.sim.bench.skills_notes import NOTES
 from vlamem.sim.bench.skills_options import SkillsBench
 from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.recording import EpisodeRecord
 from vlamem.sim.results import Figure, write_result_page
-from vlamem.sim.rollout import RolloutEnd, rollout
 from vlamem.sim.statistics import wilson95
 from vlamem.sim.suite import load_suite, select_tasks
 
@@ -59,15 +58,11 @@ ARMS = (
 )
 
 
-class BenchStoppedError(RuntimeError):
-    """The bench was interrupted; what was played is kept."""
-
-
 def run(
     options: SkillsBench,
     command: str,
-    begin: Callable[[str, int, int], None],
-    progress: Callable[[EpisodeRecord], None],
+    begin: Begin,
+    progress: Progress,
 ) -> tuple[Path, Path]:
     """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
 
@@ -95,19 +90,12 @@ def run(
             watchdog_s=120.0,
             retry_errors=True,
         )
-
-        def note(done: int, planned: int, title: str = arm.title) -> None:
-            begin(title, done, planned)
-
-        end: RolloutEnd = rollout(config, note, progress)
-        if end.results is None:
-            raise BenchStoppedError(f"stopped in arm '{arm.name}': {end.done} of {end.planned} episodes are kept")
-        ends[arm.name] = end.results
+        ends[arm.name] = play_arm(config, arm.title, f"arm '{arm.name}'", begin, progress)
     probes = _probes(options, [task for task in PROBED if task in chosen], begin)
     return _write(options, command, ends, probes)
 
 
-def _probes(options: SkillsBench, tasks: list[str], begin: Callable[[str, int, int], None]) -> "Probes":
+def _probes(options: SkillsBench, tasks: list[str], begin: Begin) -> "Probes":
     from vlamem.sim.tabletop import SUITE
     from vlamem.sim.tabletop.leak import feature_of, pixels, probe
 
