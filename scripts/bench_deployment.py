@@ -36,7 +36,7 @@ def _plain(value: object) -> str:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
-    bench = load_config(DeploymentBench, "bench_deployment", arguments, __doc__ or "").sized()
+    bench = load_config(DeploymentBench, "bench deployment", arguments, __doc__ or "").sized()
     from vlamem.sim.bench.deployment import run
 
     command = shlex.join(["vlamem", "bench", "deployment", *arguments])

@@ -28,7 +28,7 @@ class Args:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
-    args = load_config(Args, "bench_kernels", arguments, __doc__ or "")
+    args = load_config(Args, "bench kernels", arguments, __doc__ or "")
     os.environ.setdefault("XLA_FLAGS", _ONE_THREAD)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

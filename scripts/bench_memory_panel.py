@@ -14,7 +14,7 @@ from vlamem.sim.bench.memory_panel_options import PanelOptions
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
-    options = load_config(PanelOptions, "bench_memory_panel", arguments, __doc__ or "").sized()
+    options = load_config(PanelOptions, "bench memory-panel", arguments, __doc__ or "").sized()
     from vlamem.sim.bench.memory_panel import run
 
     command = shlex.join(["vlamem", "bench", "memory-panel", *arguments])

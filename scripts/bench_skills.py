@@ -12,7 +12,7 @@ from vlamem.sim.bench.skills_options import SkillsBench
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
-    options = load_config(SkillsBench, "bench_skills", arguments, __doc__ or "")
+    options = load_config(SkillsBench, "bench skills", arguments, __doc__ or "")
     from vlamem.sim.bench.skills import run
 
     command = shlex.join(["vlamem", "bench", "skills", *arguments])

@@ -28,7 +28,7 @@ class Args:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
-    args = load_config(Args, "bench_synthetic", arguments, __doc__ or "")
+    args = load_config(Args, "bench synthetic", arguments, __doc__ or "")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from vlamem.sim.bench.synthetic import PRESETS, finished, run
     from vlamem.sim.bench.synthetic_notes import NOTES

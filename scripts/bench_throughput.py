@@ -13,7 +13,7 @@ from vlamem.sim.bench.throughput_options import ThroughputBench
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
-    bench = load_config(ThroughputBench, "bench_throughput", arguments, __doc__ or "").sized()
+    bench = load_config(ThroughputBench, "bench throughput", arguments, __doc__ or "").sized()
     from vlamem.sim.bench.throughput import run
 
     command = shlex.join(["vlamem", "bench", "throughput", *arguments])

@@ -90,8 +90,10 @@ def _take_config_option(arguments: list[str]) -> tuple[Path | None, list[str]]:
     return None, arguments
 
 
-def load_config[T](cls: type[T], name: str, arguments: list[str], description: str) -> T:
-    """The configuration of `vlamem NAME` from its preset, `--config FILE` and the options in `arguments`.
+def load_config[T](cls: type[T], verb: str, arguments: list[str], description: str) -> T:
+    """The configuration of `vlamem VERB` from its preset, `--config FILE` and the options in `arguments`.
+
+    `verb` is what is typed, e.g. "bench memory-panel"; its preset is configs/bench_memory_panel.yaml.
 
     `--help` prints `description` and every option, and exits; so does an unknown option, with the nearest known one and
     exit status 2. Raises ConfigError for YAML that does not fit, FileNotFoundError for a missing `--config` file.
@@ -99,19 +101,19 @@ def load_config[T](cls: type[T], name: str, arguments: list[str], description: s
     import tyro
 
     file, options = _take_config_option(arguments)
-    default = preset(cls, name)
+    default = preset(cls, verb.replace(" ", "_").replace("-", "_"))
     if file is not None:
         values = read_yaml(file.read_text(encoding="utf-8"), cls, str(file))
         default = cls(**({f.name: getattr(default, f.name) for f in fields(cls)} | values))  # type: ignore[arg-type]  # any dataclass type
     text = f"{description.strip()}\n\n--config FILE reads options from YAML; those on the command line win."
-    return tyro.cli(cls, prog=f"vlamem {name}", description=text, default=default, args=options)
+    return tyro.cli(cls, prog=f"vlamem {verb}", description=text, default=default, args=options)
 
 
-def parse[T](cls: type[T], name: str, arguments: list[str], description: str) -> T:
+def parse[T](cls: type[T], verb: str, arguments: list[str], description: str) -> T:
     """The options of a verb that has no preset, as the dataclass `cls`."""
     import tyro
 
-    return tyro.cli(cls, prog=f"vlamem {name}", description=description.strip(), args=arguments)
+    return tyro.cli(cls, prog=f"vlamem {verb}", description=description.strip(), args=arguments)
 
 
 def complain(verb: str, message: str) -> None:

@@ -67,7 +67,7 @@ class Args:
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the weights are written."""
-    args = load_config(Args, "train_gate", arguments, _HELP)
+    args = load_config(Args, "train-gate", arguments, _HELP)
     if args.seeds < 1:
         raise ValueError(f"--seeds {args.seeds}: expected 1 or more")
     if args.low_memory and args.start_from is None:

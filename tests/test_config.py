@@ -98,6 +98,7 @@ def test_help_of_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFi
     assert status == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"vlamem {verb} " in said.partition("xample: ")[2]
+    assert f"usage: vlamem {verb} " in said
 
 
 def test_general_help_lists_the_verbs_and_imports_nothing_heavy() -> None:
@@ -110,14 +111,14 @@ def test_general_help_lists_the_verbs_and_imports_nothing_heavy() -> None:
     assert said.endswith("[]\n")
 
 
-def test_help_of_every_bench_imports_nothing_heavy() -> None:
+def test_help_of_every_bench_has_its_name_as_it_is_typed_and_imports_nothing_heavy() -> None:
     code = f"""
 import contextlib, io, sys
 from vlamem.scripts.main import main
 for name in {sorted(BENCHES)}:
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
         main(["bench", name, "--help"])
-    assert "usage: " in said.getvalue(), name
+    assert said.getvalue().startswith(f"usage: vlamem bench {{name}} "), said.getvalue()
     heavy = [m for m in ("numpy", "scipy", "jax", "torch", "mujoco", "gymnasium") if m in sys.modules]
     assert not heavy, (name, heavy)
 """
