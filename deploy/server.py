@@ -198,8 +198,8 @@ class PolicyServer:
                 if conversation.errors > limits.errors:
                     self.metrics.closed.labels("errors").inc()
                     await ws.close(1008, "too many messages were wrong")
-        except ConnectionClosed:
-            pass  # the session waits for its robot to come back
+        except ConnectionClosed as ending:
+            log.debug("%s has gone (%s): its session waits for it to come back", ws.remote_address, ending)
         except TimeoutError:
             self.metrics.closed.labels("not reading").inc()
             log.warning("%s does not read: disconnected", ws.remote_address)

@@ -1,5 +1,6 @@
 """Where a LeRobot checkpoint comes from: a folder or a hub id, with options after a question mark."""
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -113,10 +114,8 @@ def _from_hub(repo: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
-    try:
+    with contextlib.suppress(LocalEntryNotFoundError):  # not in the cache: the hub is asked
         return Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass  # not in the cache
     mend = f"copy the checkpoint to this machine and give its folder, e.g. --policy ./{repo.rpartition('/')[2]}"
     try:
         HfApi().model_info(repo, timeout=_REACH_SECONDS)  # snapshot_download would retry for minutes

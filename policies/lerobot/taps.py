@@ -5,7 +5,7 @@ a tap in the vision tower costs the vision tower and nothing behind it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -79,9 +79,8 @@ def listening(network: nn.Module, tap: Tap, leave: bool) -> Iterator[list[Tensor
 
     handles = [network.get_submodule(name).register_forward_hook(hear) for name in tap.modules]
     try:
-        yield heard
-    except _Reached:
-        pass
+        with suppress(_Reached):  # the pass ends here because nothing behind the tap is asked for
+            yield heard
     finally:
         for handle in handles:
             handle.remove()
