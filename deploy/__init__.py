@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlamem.deploy.controller import Controller, ControlOptions
     from vlamem.deploy.limits import Limits
-    from vlamem.deploy.link import Link, LinkError, LinkOptions
+    from vlamem.deploy.link import Link, LinkOptions
+    from vlamem.deploy.outbox import LinkError
     from vlamem.deploy.robot import DryRun, Robot, RobotError, Seen
     from vlamem.deploy.robot_file import RobotFile, RobotFileError, load_robot_file
     from vlamem.deploy.server import PolicyServer, ServeOptions
@@ -20,7 +21,7 @@ _HOMES = {
     "ControlOptions": "controller",
     "Limits": "limits",
     "Link": "link",
-    "LinkError": "link",
+    "LinkError": "outbox",
     "LinkOptions": "link",
     "DryRun": "robot",
     "Robot": "robot",

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.handover import Planned, Timeline
 from vlamem.deploy.limits import Limits
-from vlamem.deploy.link import Frame, Reply
+from vlamem.deploy.outbox import Frame, Reply
 from vlamem.deploy.robot import Robot, Seen
 from vlamem.deploy.robot_file import RobotFile
 

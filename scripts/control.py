@@ -70,7 +70,7 @@ def _make_robot(args: argparse.Namespace, robot_file: Any) -> Any:
 
 def main(arguments: list[str]) -> int:
     """`vlamem control`."""
-    from vlamem.deploy.link import LinkError
+    from vlamem.deploy.outbox import LinkError
     from vlamem.deploy.robot import RobotError
 
     args = _parser().parse_args(arguments)

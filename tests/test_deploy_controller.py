@@ -10,7 +10,7 @@ import pytest
 from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round
 from vlamem.deploy.handover import Timeline
 from vlamem.deploy.limits import Limits
-from vlamem.deploy.link import Frame, Reply
+from vlamem.deploy.outbox import Frame, Reply
 from vlamem.deploy.robot import DryRun, Seen
 from vlamem.deploy.robot_file import load_robot_file
 

@@ -15,7 +15,8 @@ from deploy_cases import FOUR, SPEC, Summing, store_in
 from vlamem.deploy.controller import Controller
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.labels import LabelDesk
-from vlamem.deploy.link import Frame, Link, LinkError, LinkOptions
+from vlamem.deploy.link import Link, LinkOptions
+from vlamem.deploy.outbox import Frame, LinkError
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.robot_file import RobotFileError, load_robot_file
 from vlamem.deploy.server import PolicyServer, ServeOptions

@@ -1,0 +1,271 @@
+"""What a robot has to tell its server, kept until the server has it, and what came back.
+
+Frames go out in order and are kept until they are confirmed; after a lost connection they go out again, and the server
+leaves out those that it knows. Labels are kept with the session's name and token, on disk, until the server has them on
+disk there. The control thread and the link's thread share all this: no method waits for anything but the other's turn.
+"""
+
+import json
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlamem.deploy.events import EventLog
+from vlamem.deploy.robot import Seen, Vector
+from vlamem.deploy.wire import pack
+
+
+class LinkError(RuntimeError):
+    """A server or a session that cannot be used, whatever is tried; the message says why and the mend."""
+
+
+@dataclass
+class Frame:
+    """One control step on its way to memory."""
+
+    episode: int
+    step: int
+    seen: Seen
+    instruction: str
+    plan: bool
+    executed: Vector | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server said of a frame.
+
+    Attributes:
+        kind: "chunk", "tick" (no chunk was asked for) or "refused".
+        episode, step: of the frame.
+        chunk: [H, A], or None.
+        detail: of a refusal.
+        arrived: [s on the monotonic clock].
+        wrote: whether memory was written.
+    """
+
+    kind: Literal["chunk", "tick", "refused"]
+    episode: int
+    step: int
+    chunk: NDArray[np.float32] | None
+    detail: str
+    arrived: float
+    wrote: bool = False
+
+
+class Outbox:
+    """See the module.
+
+    Args:
+        session: its name; without `state` something is drawn behind it, since no one can resume it.
+        state: folder for the session's token and for labels; None keeps nothing over a restart.
+        backlog: frames that are kept; beyond it the oldest are lost, and counted.
+        window: frames that may be under way at once.
+        events: told of lost frames and of labels.
+        clock: monotonic [s].
+
+    Raises LinkError when what was kept in `state` is damaged.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        state: Path | None,
+        backlog: int,
+        window: int,
+        events: EventLog,
+        clock: Callable[[], float],
+    ) -> None:
+        self._session, self._path = session, None if state is None else state / "link.json"
+        self._backlog, self._window, self._events, self._clock = backlog, window, events, clock
+        self._lock = threading.Lock()
+        self._frames: deque[Frame] = deque()
+        self._sent = 0
+        self._oldest_sent = 0.0
+        self._replies: deque[Reply] = deque()
+        self._episode = self._begun = 0
+        self._saved = self._load()
+        self._saved.setdefault("session", session if state is not None else _named(session))
+        self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
+        self._labels_sent: set[str] = set()
+        self.acknowledged: list[str] = []
+
+    # The control thread -----------------------------------------------------------------------------------------------
+
+    def begin(self, episode: int) -> None:
+        """A new episode: what was not sent of the one before is forgotten, and so is what comes back for it."""
+        with self._lock:
+            self._episode = episode
+            self._frames.clear()
+            self._replies.clear()
+            self._sent = 0
+
+    def add(self, frame: Frame) -> None:
+        """One control step's frame, behind the others."""
+        with self._lock:
+            if len(self._frames) >= self._backlog:
+                self._frames.popleft()
+                self._sent = max(0, self._sent - 1)
+                self._events.note("frame_lost", step=frame.step)
+            self._frames.append(frame)
+
+    def label(self, episode: int, outcome: Literal["success", "failure"], source: str) -> str:
+        """Labels an episode, on disk when this returns; the label's id."""
+        name = uuid.uuid4().hex
+        with self._lock:
+            self._labels[name] = {"label": name, "episode": episode, "outcome": outcome, "source": source}
+            self._save()
+        self._events.note("label", label=name, outcome=outcome, episode=episode)
+        return name
+
+    def poll(self) -> list[Reply]:
+        """What has come back since the last call."""
+        with self._lock:
+            found = list(self._replies)
+            self._replies.clear()
+        return found
+
+    @property
+    def unacknowledged(self) -> int:
+        """Labels that the server has not confirmed."""
+        return len(self._labels)
+
+    @property
+    def waiting(self) -> int:
+        """Frames that the server has not confirmed."""
+        return len(self._frames)
+
+    # The link's thread ------------------------------------------------------------------------------------------------
+
+    @property
+    def token(self) -> str | None:
+        """What the server gave to resume the session with; None before there is one."""
+        token: str | None = self._saved.get("token")
+        return token
+
+    def hello(self, fresh: bool = False) -> dict[str, Any]:
+        """What is said to join the session that was kept, or with `fresh` one that nobody has."""
+        if fresh:
+            return {"type": "hello", "session": _named(self._session)}
+        hello = {"type": "hello", "session": self._saved["session"]}
+        return hello | ({"token": self.token} if self.token else {})
+
+    def joined(self, answer: dict[str, Any], first: bool) -> None:
+        """The server has answered a hello: session and token are kept, and nothing counts as sent any more.
+
+        `first` takes over the episode at which the server is; later it is the robot that knows.
+        """
+        with self._lock:
+            self._saved["session"] = answer["session"]
+            if "token" in answer:
+                self._saved["token"] = answer["token"]
+            self._save()
+            if first:
+                self._episode = answer["episode"]
+            self._begun = answer["episode"]
+            self._sent = 0
+            self._labels_sent.clear()
+            for frame in list(self._frames)[:-1]:
+                frame.plan = False  # a chunk of that moment would come too late
+
+    def next(self) -> bytes | None:
+        """The message that is to be sent now: the episode's start, labels, then frames; None when all is under way."""
+        with self._lock:
+            if self._begun != self._episode and self._episode:
+                self._begun = self._episode
+                return pack({"vlamem": {"type": "episode_start", "episode": self._episode}})
+            for name, body in self._labels.items():
+                if name not in self._labels_sent and body["episode"] <= self._begun:
+                    self._labels_sent.add(name)
+                    return pack({"vlamem": {"type": "label"} | body})
+            if self._sent >= min(len(self._frames), self._window):
+                return None
+            frame = self._frames[self._sent]
+            if self._sent == 0:
+                self._oldest_sent = self._clock()
+            self._sent += 1
+        return _packed(frame)
+
+    def overdue(self, reply_s: float) -> bool:
+        """Whether the oldest frame under way has had no answer for longer than `reply_s`."""
+        return self._sent > 0 and self._clock() - self._oldest_sent > reply_s
+
+    def confirm(self, head: dict[str, Any], chunk: Any) -> None:
+        """The server has seen a frame, and those before it; what it says is for `poll`."""
+        now = self._clock()
+        with self._lock:
+            if head["episode"] != self._episode:
+                return  # of an episode that is over
+            self._forget_until(head["step"], now)
+            actions = None if chunk is None else np.asarray(chunk, np.float32)
+            kind: Literal["chunk", "tick"] = "tick" if actions is None else "chunk"
+            self._replies.append(Reply(kind, head["episode"], head["step"], actions, "", now, bool(head.get("wrote"))))
+
+    def refuse(self, seq: int, why: str) -> None:
+        """The server does not take the frame of this number; it is not sent again."""
+        step, now = seq & 0xFFFFFFFF, self._clock()
+        with self._lock:
+            if seq >> 32 != self._episode:
+                return
+            self._forget_until(step, now)
+            self._replies.append(Reply("refused", self._episode, step, None, why, now))
+
+    def acknowledge(self, label: str) -> None:
+        """The server has this label on disk."""
+        with self._lock:
+            if self._labels.pop(label, None) is not None:
+                self.acknowledged.append(label)
+                self._save()
+        self._events.note("label_acknowledged", label=label)
+
+    def _forget_until(self, step: int, now: float) -> None:
+        while self._frames and self._frames[0].step <= step and self._sent:
+            self._frames.popleft()
+            self._sent -= 1
+        self._oldest_sent = now
+
+    # What outlives the process ----------------------------------------------------------------------------------------
+
+    def _load(self) -> dict[str, Any]:
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            saved = json.loads(self._path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise LinkError(f"{self._path} is damaged ({error}): remove it to begin a new session") from error
+        return saved if isinstance(saved, dict) else {}
+
+    def _save(self) -> None:
+        """Called under the lock; what it writes changes with a session or a label, not with a frame."""
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds a token
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(self._saved, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._path)
+
+
+def _named(session: str) -> str:
+    """A session that nobody has."""
+    return f"{session}-{uuid.uuid4().hex[:8]}"
+
+
+def _packed(frame: Frame) -> bytes:
+    head: dict[str, Any] = {"type": "observe", "episode": frame.episode, "step": frame.step, "plan": frame.plan}
+    head["seq"] = frame.episode << 32 | frame.step
+    if frame.executed is not None:
+        head["executed"] = [float(x) for x in frame.executed]
+    body = {"images": dict(frame.seen.images), "proprioception": np.asarray(frame.seen.proprioception, np.float32)}
+    return pack({"vlamem": head, "instruction": frame.instruction} | body)
