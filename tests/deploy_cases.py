@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
 from vlamem.deploy.server import PolicyServer, ServeOptions
@@ -72,6 +73,10 @@ def store_in(folder: Path, **owner: str) -> SessionStore:
     return SessionStore(folder, Owner(**fields, layout=layout_of(template)), template)
 
 
+def options(**changed: Any) -> ServeOptions:
+    return ServeOptions(**{"port": 0, "sessions": FOUR, **changed})
+
+
 class Client:
     """Speaks the extended protocol, one message at a time."""
 
@@ -89,6 +94,15 @@ class Client:
         """What the memory of this session holds."""
         reply = await self.observe(episode, step)
         return round(100 * float(reply["actions"][0, 0]), 3)
+
+
+async def ended(ask: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """What a connection still says until it is closed."""
+    said = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            said.append(await ask())
+    return said
 
 
 @contextlib.asynccontextmanager

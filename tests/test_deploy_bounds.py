@@ -1,0 +1,188 @@
+"""deploy/server.py: what a broken or an unknown client may not do, and what a server says of itself."""
+
+import asyncio
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deploy_cases import client, ended, observation, options, run, serving
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from vlamem.deploy.server import ServeOptions
+from vlamem.deploy.sessions import SessionLimits
+from vlamem.deploy.wire import WireLimits, pack
+
+
+def get(port: int, path: str, key: str | None = None) -> tuple[int, str]:
+    headers = {"Authorization": f"Api-Key {key}"} if key else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_malformed_messages_are_answered_and_too_many_end_the_connection() -> None:
+    async def scenario() -> None:
+        async with serving(options=options(sessions=SessionLimits(count=4, errors=5))) as server:
+            async with client(server.port) as c:
+                for raw in (b"\xc1", b"", pack([1]), pack({"vlamem": 3}), "text"):
+                    await c.ws.send(raw)
+                    assert "error" in str(await c.ws.recv())
+                await c.ws.send(b"\xc1")
+                await ended(c.ws.recv)
+                assert c.ws.close_code == 1008
+            async with client(server.port) as c:
+                await c.ask("episode_start", episode=1)
+                assert await c.memory(1, 0) == 0
+
+    run(scenario)
+
+
+def test_a_message_beyond_its_size_ends_the_connection_alone() -> None:
+    async def scenario() -> None:
+        async with serving(options=options(wire=WireLimits(bytes=10_000))) as server, client(server.port) as good:
+            async with client(server.port) as big:
+                await big.ws.send(bytes(20_000))
+                await ended(big.ws.recv)
+                assert big.ws.close_code == 1009
+            await good.ask("episode_start", episode=1)
+            assert await good.memory(1, 0) == 0
+
+    run(scenario)
+
+
+def test_a_client_that_never_reads_is_disconnected_and_the_others_are_served() -> None:
+    async def scenario() -> None:
+        limits = SessionLimits(count=4, send_s=0.3, rate_hz=1e6, errors=10**9)
+        async with serving(options=options(sessions=limits)) as server, client(server.port) as good:
+            deaf = await connect(f"ws://127.0.0.1:{server.port}", compression=None, max_queue=1, proxy=None)
+            deaf.transport.pause_reading()
+            message = pack({"vlamem": {"type": "x" * 4000}})
+
+            async def flood() -> None:
+                while True:
+                    await deaf.send(message)
+
+            task = asyncio.create_task(flood())
+            await good.ask("episode_start", episode=1)
+            step = 0
+            while 'closed_total{why="not reading"} 1.0' not in server.metrics.text().decode():
+                assert await good.memory(1, step) == 0
+                step += 1
+            assert step > 20
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            deaf.transport.abort()
+
+    run(scenario)
+
+
+def test_a_full_table_refuses_politely_and_a_left_session_is_given_up_in_time() -> None:
+    async def scenario() -> None:
+        limits = SessionLimits(count=1, idle_s=0.2)
+        async with serving(options=options(sessions=limits)) as server:
+            async with client(server.port) as first, client(server.port) as second:
+                await first.ask("hello", session="first")
+                assert (await second.ask("hello", session="second"))["vlamem"]["code"] == "full"
+            async with client(server.port) as second:
+                while (reply := await second.ask("hello", session="second"))["vlamem"]["type"] == "error":
+                    assert reply["vlamem"]["code"] == "full"
+                    await asyncio.sleep(0.1)
+
+    run(scenario)
+
+
+def test_health_and_metrics_are_served_and_count() -> None:
+    async def scenario() -> None:
+        async with serving() as server, client(server.port) as c:
+            await c.ask("episode_start", episode=1)
+            await c.observe(1, 0, write=True)
+            await c.observe(1, 1)
+            assert await asyncio.to_thread(get, server.port, "/healthz") == (200, "OK\n")
+            status, text = await asyncio.to_thread(get, server.port, "/metrics")
+            assert status == 200
+            for line in (
+                "vlamem_ticks_total 2.0", "vlamem_writes_total 1.0", "vlamem_gate_rate 0.5", "vlamem_sessions 1.0",
+                "vlamem_decision_seconds_count 2.0",
+            ):  # fmt: skip
+                assert line in text.splitlines()
+
+    run(scenario)
+
+
+def test_without_the_key_nothing_but_health_is_told() -> None:
+    async def scenario() -> None:
+        async with serving(options=options(api_key="secret")) as server:
+            assert (await asyncio.to_thread(get, server.port, "/healthz"))[0] == 200
+            assert (await asyncio.to_thread(get, server.port, "/metrics"))[0] == 401
+            assert (await asyncio.to_thread(get, server.port, "/metrics", "wrong"))[0] == 401
+            assert (await asyncio.to_thread(get, server.port, "/metrics", "secret"))[0] == 200
+            for headers in ({}, {"Authorization": "Api-Key wrong"}, {"Authorization": "Basic secret"}):
+                with pytest.raises(InvalidStatus):
+                    async with client(server.port, additional_headers=headers):
+                        pass
+            async with client(server.port, additional_headers={"Authorization": "Api-Key secret"}) as c:
+                await c.ask("episode_start", episode=1)
+
+    run(scenario)
+
+
+def test_a_web_page_may_not_connect() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            with pytest.raises(InvalidStatus):
+                async with client(server.port, origin="http://elsewhere.example"):
+                    pass
+
+    run(scenario)
+
+
+def test_listening_beyond_the_machine_needs_a_key_and_tls_needs_both_files() -> None:
+    with pytest.raises(ValueError, match="--api-key-file"):
+        ServeOptions(host="0.0.0.0")
+    with pytest.raises(ValueError, match="both a certificate"):
+        ServeOptions(certificate=Path("cert.pem"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"front": np.zeros((9, 8, 3), np.uint8)}, r"uint8 \[9, 8, 3\], expected uint8 \[8, 8, 3\]"),
+        ({"front": np.zeros((8, 8, 3), np.float32)}, "float32"),
+        ({"front": "picture"}, "is str"),
+        ({"proprioception": np.full(8, np.nan, np.float32)}, "not finite"),
+        ({"proprioception": np.zeros(7, np.float32)}, r"\[7\], expected \[8\]"),
+        ({"proprioception": {"x": 1}}, "expected 8 numbers"),
+        ({"instruction": ""}, "the instruction is ''"),
+        ({"instruction": 3}, "the instruction is '3'"),
+    ],
+)
+def test_an_observation_that_does_not_fit_is_refused_by_name_and_the_session_goes_on(changed: Any, said: str) -> None:
+    async def scenario() -> None:
+        async with serving() as server, client(server.port) as c:
+            await c.ask("episode_start", episode=1)
+            bad = await c.ask("observe", observation() | changed, episode=1, step=0, plan=True)
+            assert bad["vlamem"]["code"] == "observation"
+            assert len(bad["vlamem"]["id"]) == 12
+            assert re.search(said, bad["vlamem"]["message"]), bad
+            assert await c.memory(1, 0) == 0
+
+    run(scenario)
+
+
+def test_what_the_robot_executed_must_be_an_action() -> None:
+    async def scenario() -> None:
+        async with serving() as server, client(server.port) as c:
+            await c.ask("episode_start", episode=1)
+            reply = await c.ask("observe", observation(), episode=1, step=0, plan=True, executed=[1.0, 2.0])
+            assert reply["vlamem"]["code"] == "observation"
+
+    run(scenario)
