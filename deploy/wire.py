@@ -195,7 +195,12 @@ def _scalar(fields: dict[str, Any]) -> Any:
     data = fields.get("data")
     if not isinstance(data, bool | int | float):
         raise WireError(f"a scalar's data is a {type(data).__name__}, expected a number")
+    dtype = _dtype(fields)
     try:
-        return _dtype(fields).type(data)
-    except (OverflowError, ValueError) as error:
-        raise WireError(f"a scalar {data!r} does not fit its dtype") from error
+        with np.errstate(over="raise"):
+            value = dtype.type(data)
+    except (ArithmeticError, ValueError) as error:
+        raise WireError(f"a scalar {data!r} does not fit its dtype {dtype.str!r}") from error
+    if dtype.kind != "f" and value != data:
+        raise WireError(f"a scalar {data!r} does not fit its dtype {dtype.str!r}")
+    return value

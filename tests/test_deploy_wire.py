@@ -62,6 +62,10 @@ def form(**changed: object) -> bytes:
     return msgpack.packb(fields | {k.encode(): v for k, v in changed.items()})
 
 
+def scalar(data: object, dtype: str) -> bytes:
+    return msgpack.packb({b"__npgeneric__": True, b"data": data, b"dtype": dtype})
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -89,8 +93,12 @@ def form(**changed: object) -> bytes:
         (form(shape=[1] * 6), "at most 5 sizes"),
         (form(shape=[True]), "sizes of 0 or more"),
         (form(data="text"), "expected bytes"),
-        (msgpack.packb({b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}), "does not fit"),
-        (msgpack.packb({b"__npgeneric__": True, b"data": "x", b"dtype": "|u1"}), "expected a number"),
+        (scalar(300, "|u1"), "does not fit"),
+        (scalar(1.5, "<i8"), "does not fit"),
+        (scalar(2, "|b1"), "does not fit"),
+        (scalar(1e300, "<f4"), "does not fit"),
+        (scalar(float("nan"), "<i4"), "does not fit"),
+        (scalar("x", "|u1"), "expected a number"),
     ],
 )
 def test_what_is_refused_is_named(data: bytes, said: str) -> None:
