@@ -6,16 +6,14 @@ there whole; none is there that was never tried, or in part; the index rebuilt f
 """
 
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
 from vlamem.memory.seeding import stream
 from vlamem.memory.success.episode import Episode, Segment
+from vlamem.memory.success.kills import said_until_killed
 from vlamem.memory.success.layout import ActionPart, Layout, Origin
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 
@@ -56,19 +54,7 @@ def kill_and_check(path: Path, first: int, after_s: float) -> tuple[int, list[st
 
     Raises OSError when the writer does not even begin.
     """
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vlamem.memory.success.crash", str(path), str(first)], stdout=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    lines = [child.stdout.readline()]
-    if not lines[0]:
-        raise OSError(f"the writer did not begin: it ended with status {child.wait()}")
-    time.sleep(after_s)
-    child.send_signal(signal.SIGKILL)
-    lines += child.stdout.readlines()
-    child.wait()
-    child.stdout.close()
-    words = [line.decode().split() for line in lines if line.endswith(b"\n")]
+    words = said_until_killed(["vlamem.memory.success.crash", str(path), str(first)], after_s)
     done = {int(w[1]) for w in words if w[0] == "done"}
     tried = {int(w[1]) for w in words if w[0] == "try"}
     evicted = {int(i) for w in words if w[0] == "done" for i in w[2:]}

@@ -7,7 +7,6 @@ a growing key-value log appends 256 bytes a tick. Bytes are those that the opera
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from vlamem.memory.aura.journal import StateJournal
 from vlamem.memory.aura.reference import AuraTick
 from vlamem.memory.aura.weights import WeightsError, load_weights
 from vlamem.memory.seeding import stream
+from vlamem.memory.success.kills import said_until_killed
 from vlamem.sim.results import Figure, write_result_page
 
 ARMS = ("aura", "always", "kv")
@@ -149,19 +149,9 @@ def kill_and_recover(path: Path, seed: int, after_s: float) -> bool:
     """Whether a process killed with SIGKILL while persisting leaves exactly its last persisted state.
 
     That is the state of the last 'done', or, when the kill fell between a finished write and its 'done', of the 'try'
-    that follows it.
+    that follows it. Raises OSError when the process does not even begin.
     """
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vlamem.sim.bench.endurance", "persist", str(path), str(seed)], stdout=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    lines = [child.stdout.readline()]  # the child has begun
-    time.sleep(after_s)
-    child.send_signal(signal.SIGKILL)
-    lines += child.stdout.readlines()
-    child.wait()
-    child.stdout.close()
-    words = [line.decode().split() for line in lines if line.endswith(b"\n")]
+    words = said_until_killed(["vlamem.sim.bench.endurance", "persist", str(path), str(seed)], after_s)
     allowed = {(int(t), int(c)) for said, t, c in words[-2:] if said == "done"}
     allowed |= {(int(t), int(c)) for said, t, c in words[-1:] if said == "try"}
     journal = StateJournal(path)
