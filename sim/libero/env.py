@@ -10,6 +10,7 @@ from vlamem.policies.spec import OSC_POSE, ActionSpec
 from vlamem.sim.libero.experts import Expert, expert_for
 from vlamem.sim.libero.render import CAMERAS, Cameras
 from vlamem.sim.libero.simulation import CONTROL_HZ, Simulation
+from vlamem.sim.spaces import action_space, observation_space
 from vlamem.sim.suite import RenderProfile, TaskInfo
 
 Split = Literal["test", "train"]
@@ -58,15 +59,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._cameras: Cameras | None = None
         self._expert: Expert | None = None
         self._closed = False
-        image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                **dict.fromkeys(CAMERAS, image),
-                "proprioception": gymnasium.spaces.Box(-2.0, 2.0, (8,), np.float32),
-                "instruction": gymnasium.spaces.Text(200, charset="abcdefghijklmnopqrstuvwxyz ,"),
-            }
-        )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self.observation_space, self.action_space = observation_space(CAMERAS, image_size), action_space()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

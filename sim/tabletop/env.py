@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from vlamem.memory.seeding import stream
 from vlamem.policies.spec import OSC_POSE, ActionSpec
+from vlamem.sim.spaces import action_space, observation_space
 from vlamem.sim.tabletop.language import HELD_OUT, TEMPLATES
 from vlamem.sim.tabletop.render import CAMERAS, Profile
 from vlamem.sim.tabletop.scene import CONTROL_HZ
@@ -58,15 +59,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._stage: Stage | None = borrow(render)
         self.scene = self._stage.scene
         self._paraphrase = 0
-        image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                **dict.fromkeys(CAMERAS, image),
-                "proprioception": gymnasium.spaces.Box(-2.0, 2.0, (8,), np.float32),
-                "instruction": gymnasium.spaces.Text(200, charset="abcdefghijklmnopqrstuvwxyz ,"),
-            }
-        )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self.observation_space, self.action_space = observation_space(CAMERAS, image_size), action_space()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
