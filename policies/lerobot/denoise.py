@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlamem.policies.lerobot.families import Language, Request, mode_of_step, named_modules
+from vlamem.policies.lerobot.families import Language, Request, Windowed, mode_of_step, named_modules
 
 
 def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_steps: int, request: Request) -> Tensor:
@@ -33,40 +33,24 @@ def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_ste
     return x
 
 
-class Diffusion:
+class Diffusion(Windowed):
     """lerobot's Diffusion policy: DDPM or DDIM over a convolutional network."""
 
-    resizes = False
-
     def __init__(self, network: Any) -> None:
-        config = network.config
-        self.network = network
-        self.history, self.horizon = int(config.n_obs_steps), int(config.n_action_steps)
-        self.first = self.history - 1
-        self.noise_shape = (int(config.horizon), int(config.action_feature.shape[0]))
-        vision: str | tuple[str, ...] = "diffusion.rgb_encoder"
-        maps: str | tuple[str, ...] = "diffusion.rgb_encoder.backbone"
-        if config.use_separate_rgb_encoder_per_camera:
-            count = len(config.image_features)
-            vision = tuple(f"diffusion.rgb_encoder.{i}" for i in range(count))
-            maps = tuple(f"{path}.backbone" for path in vision)
-        self.taps = named_modules(network, vision=vision, maps=maps)
+        super().__init__(network)
+        vision = self.encoders("diffusion.rgb_encoder", "diffusion.rgb_encoder")
+        self.taps = named_modules(network, vision=vision, maps=tuple(f"{path}.backbone" for path in vision))
         self.language: Language | None = None
 
     def run(self, request: Request) -> Tensor:
         """The policy's sampler from the given noise, [B, H, A]; every row draws from its own generator."""
-        model, batch = self.network.diffusion, dict(request.batch)
-        keys = list(self.network.config.image_features)
+        model = self.network.diffusion
         with torch.no_grad():
-            images = [batch[key].unsqueeze(1) if batch[key].ndim == 4 else batch[key] for key in keys]
-            batch["observation.images"] = torch.stack(images, dim=-4)
-            if batch["observation.state"].ndim == 2:
-                batch["observation.state"] = batch["observation.state"].unsqueeze(1)
-            condition = model._prepare_global_conditioning(batch)
+            condition = model._prepare_global_conditioning(self.window(request.batch))
 
             def predict(x: Tensor, t: Tensor) -> Tensor:
                 out: Tensor = model.unet(x, t, global_cond=condition)
                 return out
 
             actions = denoise(predict, model.noise_scheduler, model.num_inference_steps, request)
-        return actions[:, self.first : self.first + self.horizon]
+        return self.chunk(actions)

@@ -75,6 +75,42 @@ class Family(Protocol):
         ...
 
 
+class Windowed:
+    """What families have in common that read a window of observations and draw actions from its first step on.
+
+    The chunk begins at the window's last step. Images are taken at the network's own size alone.
+    """
+
+    resizes = False
+
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        self.network = network
+        self.history, self.horizon = int(config.n_obs_steps), int(config.n_action_steps)
+        self.first = self.history - 1
+        self.noise_shape = (int(config.horizon), int(config.action_feature.shape[0]))
+
+    def encoders(self, shared: str, own: str) -> tuple[str, ...]:
+        """Names of the image encoders: `shared`, or `own` with a number behind it where each camera has one."""
+        if not self.network.config.use_separate_rgb_encoder_per_camera:
+            return (shared,)
+        return tuple(f"{own}.{i}" for i in range(len(self.network.config.image_features)))
+
+    def window(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """`batch` as the network's encoders want it: cameras stacked, and an axis of time where it has none."""
+        images = [_with_time(batch[key], 4) for key in self.network.config.image_features]
+        state = _with_time(batch["observation.state"], 2)
+        return {**batch, "observation.images": torch.stack(images, dim=-4), "observation.state": state}
+
+    def chunk(self, actions: Tensor) -> Tensor:
+        """[B, H, A] of everything that was drawn."""
+        return actions[:, self.first : self.first + self.horizon]
+
+
+def _with_time(x: Tensor, without: int) -> Tensor:
+    return x.unsqueeze(1) if x.ndim == without else x
+
+
 def named_modules(network: nn.Module, **aliases: str | tuple[str, ...]) -> dict[str, Tap]:
     """Taps of these modules; raises AttributeError when lerobot has moved one."""
     taps = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlamem.policies.lerobot.denoise import denoise
-from vlamem.policies.lerobot.families import Language, Request, mode_of_step, named_modules
+from vlamem.policies.lerobot.families import Language, Request, Windowed, mode_of_step, named_modules
 from vlamem.policies.lerobot.steering import CarryProcessor, Steer
 from vlamem.policies.lerobot.taps import Tap
 
@@ -74,38 +74,24 @@ class EulerFlow:
             config.rtc_config, model.rtc_processor = kept, inner
 
 
-class DiT:
+class DiT(Windowed):
     """Multi-task DiT, flow matching or diffusion: the objective's own integrator with a steered field in its hand."""
 
-    resizes = False
-
     def __init__(self, network: Any) -> None:
-        config = network.config
-        self.network = network
-        self.history, self.horizon = int(config.n_obs_steps), int(config.n_action_steps)
-        self.first = self.history - 1
-        self.noise_shape = (int(config.horizon), int(config.action_feature.shape[0]))
-        separate = config.use_separate_rgb_encoder_per_camera
+        super().__init__(network)
         inside = "observation_encoder."
-        vision: str | tuple[str, ...] = f"{inside}vision_encoder"
-        if separate:
-            count = len(config.image_features)
-            vision = tuple(f"{inside}vision_encoders.{i}" for i in range(count))
+        vision = self.encoders(f"{inside}vision_encoder", f"{inside}vision_encoders")
         self.taps = named_modules(network, vision=vision)
         self.language: Language | None = Language(
             f"{inside}text_encoder", int(network.observation_encoder.text_dim), by_token=False
         )
-        self._flow = bool(config.is_flow_matching)
+        self._flow = bool(network.config.is_flow_matching)
 
     def run(self, request: Request) -> Tensor:
         """The objective's sampler from the given noise, [B, H, A]."""
-        network, keys = self.network, list(self.network.config.image_features)
-        batch = dict(request.batch)
-        batch["observation.images"] = torch.stack([_with_time(batch[key]) for key in keys], dim=-4)
-        if batch["observation.state"].ndim == 2:
-            batch["observation.state"] = batch["observation.state"].unsqueeze(1)
+        network = self.network
         with torch.no_grad():
-            condition = network.observation_encoder.encode(batch)
+            condition = network.observation_encoder.encode(self.window(request.batch))
             field, objective = network.noise_predictor, network.objective
             if self._flow:
                 actions = self._integrate(field, objective, condition, request)
@@ -116,7 +102,7 @@ class DiT:
                     return out
 
                 actions = denoise(predict, objective.noise_scheduler, objective.num_inference_steps, request)
-        return actions[:, self.first : self.first + self.horizon]
+        return self.chunk(actions)
 
     @staticmethod
     def _integrate(field: Any, objective: Any, condition: Tensor, request: Request) -> Tensor:
@@ -146,7 +132,3 @@ class _SteeredField:
         if bool(carried.all()):
             return torch.as_tensor(self._along)
         return mode_of_step(carried, self._field(x, t, conditioning_vec=conditioning_vec), self._along)
-
-
-def _with_time(image: Tensor) -> Tensor:
-    return image.unsqueeze(1) if image.ndim == 4 else image
