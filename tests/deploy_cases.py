@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from vlamem.deploy.labels import LabelDesk
+from vlamem.deploy.outbox import Frame
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
+from vlamem.deploy.robot import Seen
 from vlamem.deploy.server import PolicyServer, ServeOptions
 from vlamem.deploy.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
@@ -67,6 +71,12 @@ def observation(write: bool = False, value: float = 1.0, **changed: Any) -> dict
     return full | changed
 
 
+def frame(step: int, write: bool = False, plan: bool = False, episode: int = 1) -> Frame:
+    """The robot's side of `observation`, for the link."""
+    seen = observation(write)
+    return Frame(episode, step, Seen({"front": seen["front"]}, seen["proprioception"], 0.0), "touch it", plan, None)
+
+
 def store_in(folder: Path, **owner: str) -> SessionStore:
     template = Summing().state(0)
     fields = {"policy": "summing", "fingerprint": SPEC.fingerprint, "normaliser": "abc", "memory": "sum1"} | owner
@@ -117,6 +127,40 @@ async def serving(policy: Any = None, options: ServeOptions | None = None, **par
     async with server.running() as port:
         server.port = port  # type: ignore[attr-defined]  # for the tests
         yield server
+
+
+class Hosted:
+    """A server in a thread, that can be ended and started again on the same port."""
+
+    def __init__(self, folder: Path | None, **options: Any) -> None:
+        self.folder, self.options, self.port = folder, options, 0
+        self.done: list[str] = []
+
+    def start(self) -> None:
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+    async def _serve(self) -> None:
+        store = desk = None
+        if self.folder is not None:
+            store = store_in(self.folder / "sessions")
+            desk = LabelDesk(self.folder / "labels.jsonl", lambda label: self.done.append(label.label) or "done")
+        self.policy = Summing()
+        server = PolicyServer(self.policy, ServeOptions(port=self.port, sessions=FOUR, **self.options), store, desk)
+        async with server.running() as self.port:
+            self.server = server
+            self._ready.set()
+            while not self._stop.is_set():
+                await asyncio.sleep(0.01)
+        if desk is not None:
+            desk.settle(10)
+            desk.close()
 
 
 def run(scenario: Callable[[], Any]) -> None:

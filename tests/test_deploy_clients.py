@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deploy_cases import Hosted
 from other_environment import ROOT, environment, run
-from test_deploy_link import Hosted
 
 OPENPI = """
 import sys

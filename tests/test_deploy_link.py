@@ -1,8 +1,6 @@
 """deploy/link.py against a real server in this process: frames in order, once each, whatever the network does."""
 
-import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,51 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import FOUR, SPEC, Summing, store_in
+from deploy_cases import SPEC, Hosted, frame
 
 from vlamem.deploy.controller import Controller
 from vlamem.deploy.events import EventLog
-from vlamem.deploy.labels import LabelDesk
 from vlamem.deploy.link import Link, LinkOptions
-from vlamem.deploy.outbox import Frame, LinkError
+from vlamem.deploy.outbox import LinkError
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.robot_file import RobotFileError, load_robot_file
-from vlamem.deploy.server import PolicyServer, ServeOptions
 from vlamem.deploy.session_loop import join, settle_labels
-
-
-class Hosted:
-    """A server in a thread, that can be ended and started again on the same port."""
-
-    def __init__(self, folder: Path | None, **options: Any) -> None:
-        self.folder, self.options, self.port = folder, options, 0
-        self.done: list[str] = []
-
-    def start(self) -> None:
-        self._ready, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-        self._thread.start()
-        assert self._ready.wait(20)
-
-    def end(self) -> None:
-        self._stop.set()
-        self._thread.join(20)
-
-    async def _serve(self) -> None:
-        store = desk = None
-        if self.folder is not None:
-            store = store_in(self.folder / "sessions")
-            desk = LabelDesk(self.folder / "labels.jsonl", lambda label: self.done.append(label.label) or "done")
-        self.policy = Summing()
-        server = PolicyServer(self.policy, ServeOptions(port=self.port, sessions=FOUR, **self.options), store, desk)
-        async with server.running() as self.port:
-            self.server = server
-            self._ready.set()
-            while not self._stop.is_set():
-                await asyncio.sleep(0.01)
-        if desk is not None:
-            desk.settle(10)
-            desk.close()
 
 
 @pytest.fixture
@@ -72,13 +34,6 @@ def linked(host: Hosted, state: Path | None = None, **options: Any) -> Iterator[
         yield link
     finally:
         link.close()
-
-
-def frame(step: int, write: bool = False, plan: bool = False, episode: int = 1) -> Frame:
-    proprioception = np.zeros(8, np.float32)
-    proprioception[:2] = float(write), 1.0
-    seen = Seen({"front": np.zeros((8, 8, 3), np.uint8)}, proprioception, 0.0)
-    return Frame(episode, step, seen, "touch it", plan, None)
 
 
 def wait(condition: Callable[[], Any]) -> None:

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from deploy_cases import frame
 
 from vlamem.deploy.events import EventLog
-from vlamem.deploy.outbox import Frame, LinkError, Outbox
-from vlamem.deploy.robot import Seen
+from vlamem.deploy.outbox import LinkError, Outbox
 from vlamem.deploy.wire import unpack
 
 
@@ -20,8 +19,7 @@ def outbox(state: Path | None = None, backlog: int = 9, window: int = 3) -> Outb
 
 def fill(box: Outbox, steps: range) -> None:
     for step in steps:
-        seen = Seen({"front": np.zeros((2, 2, 3), np.uint8)}, np.zeros(8, np.float32), 0.0)
-        box.add(Frame(1, step, seen, "touch it", True, None))
+        box.add(frame(step, plan=True))
 
 
 def sent(box: Outbox) -> list[dict[str, Any]]:

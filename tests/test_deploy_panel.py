@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deploy_cases import FOUR, serving
-from test_deploy_link import frame
+from deploy_cases import FOUR, frame, serving
 
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.link import Link, LinkOptions
