@@ -56,6 +56,18 @@ def loaded(folder: Path | str, family: str, options: str = "") -> Any:
         return load(f"{folder}{options}")
 
 
+def lerobots_own(folder: Path) -> tuple[Any, Any, Any]:
+    """Policy and processors as lerobot's own scripts load them."""
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    config = PreTrainedConfig.from_pretrained(str(folder))
+    with shrunk_paligemma(config.type) if config.type.startswith("pi") else nullcontext():
+        policy = get_policy_class(config.type).from_pretrained(str(folder))
+    policy.reset()
+    return policy.eval(), *make_pre_post_processors(policy.config, pretrained_path=str(folder))
+
+
 def observation(rows: int = 3, cameras: tuple[str, ...] = ("agentview", "wrist"), history: int = 1) -> Observation:
     """Random pixels and states."""
     random = stream(7, "observation")
@@ -67,6 +79,21 @@ def observation(rows: int = 3, cameras: tuple[str, ...] = ("agentview", "wrist")
         random.uniform(-0.9, 0.9, state).astype(np.float32),
         tuple(sentences[i % 3] for i in range(rows)),
     )
+
+
+def raw_batch(obs: Observation, step: int | None = None) -> dict[str, Any]:
+    """What lerobot makes of an environment's observation, before the preprocessor."""
+    import torch
+
+    at = (lambda x: x) if step is None else (lambda x: x[:, step])
+    images = {
+        f"observation.images.{name}": torch.from_numpy(at(image)).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        for name, image in obs.images.items()
+    }
+    return images | {
+        "observation.state": torch.from_numpy(at(obs.proprioception).copy()),
+        "task": list(obs.instruction),
+    }
 
 
 def _save_processors(config: Any, folder: Path, cameras: tuple[str, ...], overrides: dict[str, str]) -> None:

@@ -40,3 +40,20 @@ def episode(seed: int, segments: int = 3, outcome: str = "success", instruction:
     """An episode of some segments, a function of `seed`."""
     cut = tuple(segment(seed, 4 * i) for i in range(segments))
     return Episode(f"{outcome}-{seed}", instruction, outcome, "predicate", 1.0, 1000.0 + seed, cut)  # type: ignore[arg-type]
+
+
+def job(seed: int, count: int) -> list[Episode]:
+    """Episodes in which what is done is a function of where the hand is, so that alike states call for alike chunks."""
+    made = []
+    for i in range(count):
+        draw = stream(seed, "job", i)
+        cut = []
+        for t in range(4):
+            place = draw.uniform(-0.1, 0.1, 3)
+            key = np.array([1.0, *(4 * place), 0.0, 0.0]) + 0.01 * draw.standard_normal(6)
+            chunk = np.zeros((4, 7), np.float32)
+            chunk[:, :3] = -8 * place
+            proprioception = np.array([*place, 1, 0, 0, 0, 0.04], np.float32)
+            cut.append(Segment(t, t / 4, np.float32(key / np.linalg.norm(key)), proprioception, chunk))
+        made.append(Episode(f"job-{seed}-{i}", "go home", "success", "predicate", 1.0, float(i), tuple(cut)))
+    return made

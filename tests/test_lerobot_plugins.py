@@ -15,9 +15,10 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 import torch
-from lerobot_cases import ACTIONS, PLUGINS, SIZE, STATE, build, observation
+from lerobot_cases import ACTIONS, PLUGINS, SIZE, STATE, build, lerobots_own, observation, raw_batch
 
 from vlamem.policies.lerobot.watch import WATCH, Watched
+from vlamem.policies.protocol import Observation
 from vlamem.policies.speak import Said
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
@@ -39,14 +40,7 @@ def batch(step: int, rows: int = 2) -> dict[str, Any]:
     """What lerobot-eval hands to `select_action`, another one at every step."""
     obs = observation(rows)
     images = {name: np.roll(image, 5 * step, axis=2) for name, image in obs.images.items()}
-    return {
-        **{
-            f"observation.images.{n}": torch.from_numpy(i).permute(0, 3, 1, 2).contiguous().float() / 255.0
-            for n, i in images.items()
-        },
-        "observation.state": torch.from_numpy(obs.proprioception) + 0.01 * step,
-        "task": list(obs.instruction),
-    }
+    return raw_batch(Observation(images, obs.proprioception + np.float32(0.01 * step), obs.instruction))
 
 
 @dataclass
@@ -86,16 +80,6 @@ def remembering(folder: Path, confidence: float, **options: Any) -> tuple[Any, C
     voice = Counting(confidence, policy.frozen.spec.feature_size, policy.frozen.spec.horizon)
     policy._voice, policy._options = voice, SpeakOptions("chunk")
     return policy, voice
-
-
-def lerobots_own(folder: Path) -> tuple[Any, Any, Any]:
-    from lerobot.configs import PreTrainedConfig
-    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-
-    config = PreTrainedConfig.from_pretrained(str(folder))
-    policy = get_policy_class(config.type).from_pretrained(str(folder)).eval()
-    policy.reset()
-    return policy, *make_pre_post_processors(config, pretrained_path=str(folder))
 
 
 @pytest.mark.parametrize("family", ["act", "diffusion", "diffusion_ddpm", "smolvla"])

@@ -1,8 +1,6 @@
 """policies/lerobot: every family is lerobot's own policy bit for bit, steered by proposals, read at a tap."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 import torch
-from lerobot_cases import ACTIONS, FAMILIES, STATE, build, loaded, observation, shrunk_paligemma
+from lerobot_cases import ACTIONS, FAMILIES, STATE, build, lerobots_own, loaded, observation, raw_batch
 
 from vlamem.memory.proposal import Proposal
 from vlamem.memory.seeding import stream
@@ -36,30 +34,6 @@ def policies(folders: dict[str, Path]) -> dict[str, LeRobotPolicy]:
     return {family: loaded(folder, family) for family, folder in folders.items()}
 
 
-def lerobots_own(folder: Path, family: str) -> tuple[Any, Any, Any]:
-    """Policy and processors as lerobot's own scripts load them."""
-    from lerobot.configs import PreTrainedConfig
-    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-
-    config = PreTrainedConfig.from_pretrained(str(folder))
-    with shrunk_paligemma(family) if family.startswith("pi") else nullcontext():
-        policy = get_policy_class(config.type).from_pretrained(str(folder))
-    return policy.eval(), *make_pre_post_processors(policy.config, pretrained_path=str(folder))
-
-
-def raw_batch(obs: Observation, step: int | None = None) -> dict[str, Any]:
-    """What lerobot makes of an environment's observation, before the preprocessor."""
-    at = (lambda x: x) if step is None else (lambda x: x[:, step])
-    images = {
-        f"observation.images.{name}": torch.from_numpy(at(image)).permute(0, 3, 1, 2).contiguous().float() / 255.0
-        for name, image in obs.images.items()
-    }
-    return images | {
-        "observation.state": torch.from_numpy(at(obs.proprioception).copy()),
-        "task": list(obs.instruction),
-    }
-
-
 def wide_noise(policy: LeRobotPolicy, rows: int = 3) -> np.ndarray:
     return stream(1, "noise").standard_normal((rows, *policy.noise_shape)).astype(np.float32)
 
@@ -74,7 +48,7 @@ def test_chunks_are_lerobots_own_bit_for_bit(
     family: str, folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
 ) -> None:
     policy, obs = policies[family], observation()
-    own, pre, post = lerobots_own(folders[family], family)
+    own, pre, post = lerobots_own(folders[family])
     noise = wide_noise(policy)
     given = {} if family == "act" else {"noise": torch.from_numpy(noise)}
     expected = post(own.predict_action_chunk(pre(raw_batch(obs)), **given)).numpy()
@@ -85,7 +59,7 @@ def test_diffusion_reads_two_observations_and_is_lerobots_own_bit_for_bit(
     folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
 ) -> None:
     policy, obs = policies["diffusion"], observation(history=2)
-    own, pre, post = lerobots_own(folders["diffusion"], "diffusion")
+    own, pre, post = lerobots_own(folders["diffusion"])
     noise = wide_noise(policy)
     own.reset()
     own.select_action(pre(raw_batch(obs, 0)), noise=torch.zeros(noise.shape))
@@ -101,7 +75,7 @@ def test_ddpm_draws_from_a_generator_of_each_row_and_is_lerobots_sampler(
     folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
 ) -> None:
     policy, obs = policies["diffusion_ddpm"], observation(history=2)
-    own, _, post = lerobots_own(folders["diffusion_ddpm"], "diffusion_ddpm")
+    own, _, post = lerobots_own(folders["diffusion_ddpm"])
     noise = wide_noise(policy)
     batch = dict(policy.bridge.batch(obs))
     batch["observation.images"] = torch.stack([batch[k] for k in own.config.image_features], dim=-4)
@@ -121,7 +95,7 @@ def test_multi_task_dit_is_lerobots_own_bit_for_bit(
     family: str, folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
 ) -> None:
     policy, obs = policies[family], observation()
-    own, pre, post = lerobots_own(folders[family], family)
+    own, pre, post = lerobots_own(folders[family])
     own.reset()
     torch.manual_seed(5)
     actions = [own.select_action(pre(raw_batch(obs))) for _ in range(policy.spec.horizon)]

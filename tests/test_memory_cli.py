@@ -4,8 +4,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from success_cases import LAYOUT, ORIGIN, episode
-from test_success_memory import job
+from success_cases import LAYOUT, ORIGIN, episode, job
 
 from vlamem.memory.success import MemoryOptions, SuccessMemory
 from vlamem.scripts.main import main

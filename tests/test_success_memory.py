@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from success_cases import LAYOUT, ORIGIN, episode, segment
+from success_cases import LAYOUT, ORIGIN, episode, job, segment
 
-from vlamem.memory.seeding import stream
 from vlamem.memory.success import (
     EntryError,
-    Episode,
     MemoryOptions,
     OriginError,
     RetrieveOptions,
@@ -249,23 +247,6 @@ def test_what_another_process_stored_is_taken_over_on_refresh(path):
 
 
 # Calibration, snapshots, damage ---------------------------------------------------------------------------------------
-
-
-def job(seed: int, count: int) -> list[Episode]:
-    """Episodes in which what is done is a function of where the hand is, so that alike states call for alike chunks."""
-    made = []
-    for i in range(count):
-        draw = stream(seed, "job", i)
-        cut = []
-        for t in range(4):
-            place = draw.uniform(-0.1, 0.1, 3)
-            key = np.array([1.0, *(4 * place), 0.0, 0.0]) + 0.01 * draw.standard_normal(6)
-            chunk = np.zeros((4, 7), np.float32)
-            chunk[:, :3] = -8 * place
-            proprioception = np.array([*place, 1, 0, 0, 0, 0.04], np.float32)
-            cut.append(Segment(t, t / 4, np.float32(key / np.linalg.norm(key)), proprioception, chunk))
-        made.append(Episode(f"job-{seed}-{i}", "go home", "success", "predicate", 1.0, float(i), tuple(cut)))
-    return made
 
 
 def test_calibration_finds_a_threshold_of_the_wanted_precision_that_holds_on_new_states(path):
