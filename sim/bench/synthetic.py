@@ -85,6 +85,8 @@ LEARNING_RATE = 1e-2
 WRITE_COST = {"events": 1.5, "recall": 0.2, "surprise": 1.5}
 """Of a tick, by family, for the gates that are charged. Where most ticks before the queries bind a key that an answer
 may need, what is right to charge where one tick in ten does closes the gate for good."""
+RAMP = {"events": (0.3, 0.7), "recall": (0.5, 0.8), "surprise": (0.3, 0.7)}
+"""Shares of the updates between which that cost rises; on recall the harder half of the curriculum comes first."""
 SWEEP_TIMES = {"events": 1, "recall": 3, "surprise": 1}
 """How many times `Preset.sweep_updates` a run of the sweep takes: recall is at chance for its first hundred updates."""
 
@@ -95,6 +97,7 @@ def training_config(arm: Arm, family: str, preset: Preset, learning_rate: float)
         updates=preset.updates,
         learning_rate=learning_rate,
         write_cost=WRITE_COST[family] if arm.gate in ("learned", "counterfactual") else 0.0,
+        ramp=RAMP[family],
         signal="counterfactual" if arm.gate == "counterfactual" else "straight-through",
         rate=0.1 if arm.gate in ("novelty", "reconstruction") else None,
     )
