@@ -82,7 +82,7 @@ PRESETS = {
     ),
 }
 LEARNING_RATE = 1e-2
-WRITE_COST = {"events": 1.5, "recall": 0.2, "surprise": 1.5}
+WRITE_COST = {"events": 1.5, "recall": 0.1, "surprise": 1.5}
 """Of a tick, by family, for the gates that are charged. Where most ticks before the queries bind a key that an answer
 may need, what is right to charge where one tick in ten does closes the gate for good."""
 RAMP = {"events": (0.3, 0.7), "recall": (0.5, 0.8), "surprise": (0.3, 0.7)}
