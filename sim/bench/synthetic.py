@@ -123,7 +123,7 @@ def _seed_keys(family: str, what: str, seeds: int) -> Array:
 
 def sweep(arm: Arm, family: str, preset: Preset) -> dict[str, float]:
     """Mean error of the last fifth of a short run for each learning rate, as text of the rate."""
-    updates = SWEEP_TIMES[family] * preset.sweep_updates
+    updates = max(SWEEP_TIMES[family], arm.sweep_times) * preset.sweep_updates
     config = replace(training_config(arm, family, preset, LEARNING_RATE), updates=updates)
     keys = jnp.stack([key_of(0, "sweep", family)] * len(preset.sweep))
     _, losses = train(

@@ -47,6 +47,8 @@ class Arm:
         baseline: builds a baseline for streams of that many ticks.
         families: where it runs.
         constant: whether its state is of constant size over the horizon.
+        sweep_times: how many times longer its sweep of learning rates is: what is best after a hundred updates may
+            diverge later.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Arm:
     baseline: Callable[[int], Memory] | None = None
     families: tuple[str, ...] = FAMILIES
     constant: bool = True
+    sweep_times: int = 1
 
     def memory(self, ticks: int) -> Memory:
         """The memory of this arm, for streams of `ticks`."""
@@ -70,7 +73,7 @@ ARMS = (
     Arm("oracle", "AURA, oracle gate", gate="oracle"),
     Arm("always", "AURA, always", schedule="always"),
     Arm("linear", "decaying linear attention", baseline=lambda ticks: LinearAttentionMemory(FEATURES, HEAD)),
-    Arm("lru", "LRU slots", baseline=lambda ticks: SlotsMemory(FEATURES, HEAD)),
+    Arm("lru", "LRU slots", baseline=lambda ticks: SlotsMemory(FEATURES, HEAD), sweep_times=5),
     Arm("fifo", "FIFO", baseline=lambda ticks: fifo(FEATURES, HEAD)),
     Arm("kv_window", "KV window", baseline=lambda ticks: kv_window(FEATURES, HEAD)),
     Arm("gru", "GRU", baseline=lambda ticks: GruMemory(FEATURES, HEAD, GRU_HIDDEN)),
