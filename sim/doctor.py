@@ -11,12 +11,14 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from vlamem.policies.registry import shipped_weights
+from vlamem.memory.aura.weights import load_weights as load_gate
+from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.registry import find_policy, shipped_weights
 from vlamem.policies.tiny.weights import WeightsError, load_weights
 from vlamem.sim import gl
 
 Status = Literal["ok", "absent", "broken"]
-_RUNTIME_EXTRAS = ("torch", "sim", "lerobot", "export")
+_RUNTIME_EXTRAS = ("torch", "sim", "success", "lerobot", "robot", "serve", "libero", "export")
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,16 @@ def _packages() -> Iterator[Check]:
     except metadata.PackageNotFoundError:
         yield Check("vlamem", "broken", "not installed", "make setup")
         return
+    seen: set[tuple[str, str]] = set()
     for extra in ("", *_RUNTIME_EXTRAS):
         for requirement in map(Requirement, declared):
             alone = requirement.marker is None
             if alone != (extra == "") or (requirement.marker and not requirement.marker.evaluate({"extra": extra})):
                 continue
+            key = (requirement.name, str(requirement.specifier))  # some stand in two extras
+            if key in seen:
+                continue
+            seen.add(key)
             mend = f"pip install 'vlamem[{extra}]'" if extra else "pip install vlamem"
             try:
                 version = metadata.version(requirement.name)
@@ -121,10 +128,25 @@ def _weights(path: Path) -> Check:
     return Check(name, "ok", f"{path.stat().st_size / 1e6:.1f} MB, hash {header['sha256'][:16]}")
 
 
+def _gate(path: Path) -> Check:
+    """The shipped gate, and whether it was trained for the shipped policy."""
+    name, again = f"gate {path.name}", "reinstall vlamem, or train it: vlamem train-gate"
+    try:
+        header, _ = load_gate(path)
+        shipped = find_policy("tiny").sha256 or ""
+    except (ValueError, OSError) as error:
+        return Check(name, "broken", _line(error), again)
+    trained_for = header.trained_for.fingerprint
+    if trained_for.rpartition("-")[2] != shipped[:16]:
+        return Check(name, "broken", f"for other weights ({trained_for}) than those shipped", again)
+    return Check(name, "ok", f"{path.stat().st_size / 1e6:.1f} MB, for {header.trained_for.policy} {trained_for}")
+
+
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are best mended."""
-    return [_python(), *_packages(), *_rendering(), *_devices(), _weights(shipped_weights("tiny"))]
+    weights = [_weights(shipped_weights("tiny")), _gate(SHIPPED_GATE)]
+    return [_python(), *_packages(), *_rendering(), *_devices(), *weights]

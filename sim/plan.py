@@ -25,7 +25,7 @@ class RolloutConfig:
     """One run: a policy over tasks of a suite."""
 
     suite: str
-    """Suite of tasks: tabletop, or one of your own as package.module:ATTRIBUTE."""
+    """Suite of tasks: tabletop, libero_object and its four sisters, or one of your own as package.module:ATTRIBUTE."""
     tasks: tuple[str, ...]
     """Tasks by name, or skills, memory, oracle, all."""
     policy: str

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,11 +51,20 @@ def test_doctor_prints_one_json_object_and_fails_only_for_what_is_broken(
     assert by_name["jax devices"]["status"] == "ok"
     assert all(c["mend"] for c in body["checks"] if c["status"] != "ok")
 
+    assert by_name["gate gate.safetensors"]["status"] == "ok"
+
     damaged = tmp_path / "tiny.safetensors"
     damaged.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     monkeypatch.setattr(doctor, "shipped_weights", lambda name: damaged)
     assert main(["doctor"]) == 1
     assert "broken: weights tiny.safetensors" in capsys.readouterr().out
+
+
+def test_a_gate_of_other_weights_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_policy", lambda name: SimpleNamespace(sha256="0" * 64))
+    found = doctor._gate(doctor.SHIPPED_GATE)
+    assert found.status == "broken"
+    assert "for other weights" in found.found
 
 
 def test_a_package_outside_its_declared_versions_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
