@@ -38,7 +38,7 @@ class PanelArm:
 PANEL = (
     PanelArm("alone", "policy alone", "none", skills=True, main=True),
     PanelArm("aura", "AURA-Mem", "GATE", skills=True, main=True),
-    PanelArm("oracle", "oracle instruction", "oracle", main=True),
+    PanelArm("oracle", "oracle instruction", "oracle"),
     PanelArm("always", "always-write", "CONTROL", main=True),
     PanelArm("random", "random writes at AURA's budget", "CONTROL"),
     PanelArm("periodic", "periodic writes at AURA's budget", "CONTROL"),
