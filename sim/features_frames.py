@@ -19,7 +19,12 @@ from vlamem.sim.features import features_meta
 
 ACTOR = "frames"
 _BATCH = 64
-_LAMP = ("recall_colour", "latest_wins", "sequence", "count_press")
+_LAMP = ("recall_colour", "latest_wins", "sequence")
+UNTOLD = {
+    "patrol": "its answers change with every round, which frames do not say",
+    "count_press": "its lamp blinks for 6 ticks, and a waiting robot's frames are as far apart",
+}
+"""Tasks that frames say too little of, and why."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,10 @@ def held_episode(
 def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -> None:
     """Records features of the frames of `what.episodes`; goes on where a killed call stopped.
 
-    Raises FeaturesError when a task's frames are missing, or for `patrol`, whose answers frames do not tell.
+    Raises FeaturesError when a task's frames are missing, and for the tasks of UNTOLD.
     """
+    for task in what.episodes.keys() & UNTOLD.keys():
+        raise _untold(task, UNTOLD[task])
     source = find_policy(what.policy)
     policy, frames = load_policy(source), Frames(what.frames)
     meta = features_meta(policy, source.sha256, what.command)
@@ -86,11 +93,9 @@ def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -
     starts = np.flatnonzero(np.diff(columns["episode"], prepend=-1) | np.diff(columns["task"], prepend=-1))
     bounds = list(zip(starts, [*starts[1:], len(frames)], strict=True))
     left, recorded = dict(what.episodes), 0
-    missing = [t for t in left if t not in frames.meta.tasks or t == "patrol"]
-    if missing:
-        raise FeaturesError(
-            f"no features of task {missing[0]!r} from frames: record it with 'vlamem collect --features'"
-        )
+    for task in left:
+        if task not in frames.meta.tasks:
+            raise _untold(task, "none of its frames are recorded there")
     names = [name for name, _ in frames.meta.categories]
     for first, last in bounds:
         task, episode = frames.meta.tasks[int(columns["task"][first])], int(columns["episode"][first])
@@ -108,6 +113,10 @@ def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -
         recorded += 1
         progress(recorded, 0)
     writer.close()
+
+
+def _untold(task: str, why: str) -> FeaturesError:
+    return FeaturesError(f"no features of task {task!r} from frames ({why}): play it with 'vlamem collect --features'")
 
 
 def _encoded(policy: FrozenPolicy, frames: Frames, rows: Int[np.ndarray, "N"]) -> np.ndarray:

@@ -1,14 +1,16 @@
 """sim/features.py and sim/features_frames.py: what is recorded at each tick."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from vlamem.policies.features import FeaturesError
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.spec import OSC_POSE, PolicySpec
 from vlamem.sim.features import ACTORS, FeatureCollection, expert_chunks, features_meta, jobs, record_features
-from vlamem.sim.features_frames import held_episode, known
+from vlamem.sim.features_frames import UNTOLD, FrameCollection, encode_frames, held_episode, known
 from vlamem.sim.tabletop import SUITE
 
 SPEC = PolicySpec("eyes", 4, 16, 4, 3, 20.0, ("agentview", "wrist"), 16, 8, OSC_POSE, "none")
@@ -49,6 +51,14 @@ def test_every_tick_is_recorded_with_what_is_told_what_it_means_and_what_the_exp
     np.testing.assert_array_equal(ticks.z, again.z)
     np.testing.assert_array_equal(ticks.chunk, again.chunk)
     env.close()
+
+
+@pytest.mark.parametrize("task", UNTOLD)
+def test_tasks_that_frames_say_too_little_of_are_refused_before_anything_is_read(task: str, tmp_path: Path) -> None:
+    what = FrameCollection("tiny", (tmp_path / "none",), {"touch": 1, task: 1}, tmp_path / "out")
+    with pytest.raises(FeaturesError, match=f"'{task}' from frames .*play it"):
+        encode_frames(what, lambda recorded, unsuccessful: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_chunk_is_what_the_expert_does_until_something_unforeseeable_happens() -> None:
