@@ -14,13 +14,13 @@ SETTLED = 0.1
 """Share of the stream after which the process should hold no more: caches are filled and arenas grown."""
 _WINDOW = 40
 NOTES = """
-State and process stay as they are; recall does not: the memory writes too little (0.7 % of ticks over the whole
-stream against 2.6 % in episodes of three rounds) and falls towards chance. The policy is not the cause: told the answer it was right
-34 times of 34 in the first 4,000 steps. In a look at an earlier gate the norm of W grew from 35 to 77 over 22 rounds
-and the gate's figure fell with it: what hundreds of rounds leave behind is more than training has shown it. There a
-stream goes on for some thirty rounds before a reset. Of two trainings, the one with half of its rows without resets, of
-all tasks, was right 33 times of 34 in 4,000 steps, and worse at single episodes; the shipped one has a fifth of its
-rows, of streams alone. Next: longer chains, and a bound on W itself.
+State and process stay as they are; recall does not: the memory writes too little (0.7 % of ticks over the whole stream
+against 2.6 % in episodes of three rounds) and falls towards chance. The policy is not the cause: told the answer it
+was right 34 times of 34 in the first 4,000 steps. In a look at an earlier gate the norm of W grew from 35 to 77 over
+22 rounds and the gate's figure fell with it: what hundreds of rounds leave behind is more than training has shown it.
+There a stream goes on for some thirty rounds before a reset. Of two trainings, the one with half of its rows without
+resets, of all tasks, was right 33 times of 34 in 4,000 steps, and worse at single episodes; the shipped one has a
+fifth of its rows, of streams alone. Next: longer chains, and a bound on W itself.
 """
 
 Counts = tuple[int, int]
