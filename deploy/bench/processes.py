@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from vlamem.sim.resident import resident_mb
-
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class BenchError(RuntimeError):
@@ -81,7 +80,7 @@ class ServerProcess:
 
     def memory_mb(self) -> float:
         """Resident memory [MB]."""
-        return resident_mb(self._pid())
+        return int(Path(f"/proc/{self._pid()}/statm").read_text().split()[1]) * _PAGE / 1e6
 
     def _pid(self) -> int:
         if self._process is None:
