@@ -56,6 +56,7 @@ def test_queries_are_counted_by_third_and_growth_is_the_slope_after_the_beginnin
     slope, (low, high) = growth(found)
     assert slope == pytest.approx(100.0)
     assert low <= slope <= high
+    assert growth(Stream("aura", queries, sampled, [500.0] * len(sampled))) == (0.0, (0.0, 0.0))
 
 
 def test_the_arm_is_homed_before_each_further_cue() -> None:

@@ -41,6 +41,8 @@ def growth(stream: Stream) -> tuple[float, tuple[float, float]]:
 
     at, mb = np.array(stream.sampled, float), np.array(stream.resident)
     kept = at > SETTLED * at.max()
+    if np.ptp(mb[kept]) == 0:  # nothing grew, and a correlation has no meaning
+        return 0.0, (0.0, 0.0)
     line = stats.linregress(at[kept], mb[kept])
     half = float(stats.t.ppf(0.975, int(kept.sum()) - 2) * line.stderr)
     return 1e5 * float(line.slope), (1e5 * (float(line.slope) - half), 1e5 * (float(line.slope) + half))
