@@ -198,12 +198,15 @@ class Controller:
             raise
 
     def rest(self) -> None:
-        """Commands rest, once; what the robot raises is noted, since this is done when something else has failed."""
+        """Commands rest, once, and records it as a round; what the robot raises is noted, since this is done when
+        something else has failed."""
         try:
-            command = self.limits.rest(self._last, self.robot.observe())
+            seen = self.robot.observe()
+            command = self.limits.rest(self._last, seen)
             if command is not None:
                 self.robot.send(command)
                 self._last = command
+                self._done(self._clock(), command, None, seen)
         except Exception as error:
             self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
 
@@ -228,6 +231,10 @@ class Controller:
             self._last = self._executed = command
         if command is None:
             planned = None
+        return self._done(now, command, planned, seen)
+
+    def _done(self, now: float, command: Command | None, planned: Planned | None, seen: Seen) -> Round:
+        """What was done, for whoever records it."""
         done = Round(now, self.episode, self.mode, command, planned, seen.proprioception, seen.gripper_force)
         if self._record is not None:
             self._record(done)
