@@ -118,7 +118,7 @@ def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, l
         metrics |= shifts
     config, params = without_answers(config, params)
     path = out / "gate.safetensors"
-    save_weights(path, Header(config, data.meta.policy, options.command, metrics), scalar_safe(params))
+    save_weights(path, Header(config, data.meta.policy, options.command, metrics), named_arrays(params))
     write_curves(out, trained)
     return path, trained
 
@@ -138,7 +138,7 @@ def metrics_of(trained: Trained) -> dict[str, float]:
     return {name: round(float(x), 5) for name, x in found.items() if np.isfinite(x)}
 
 
-def scalar_safe(params: Params) -> dict[str, np.ndarray]:
+def named_arrays(params: Params) -> dict[str, np.ndarray]:
     """Parameters by dotted name as NumPy arrays."""
     return {name: np.asarray(x) for name, x in flatten(params).items()}
 
@@ -190,14 +190,13 @@ def tune_on_robot(
     header, arrays = load_weights(start_from, data.meta.policy)
     config = header.config
     memory = AuraMemory(config)
-    plain = {name: a.reshape(a.shape if a.ndim > 1 or a.size > 1 else ()) for name, a in arrays.items()}
-    params = in_policy_units(memory, params_of(config, plain), data, back=True)
+    params = in_policy_units(memory, params_of(config, arrays), data, back=True)
     how = TuneOptions(options.updates, write_cost=options.write_cost, ticks=min(64, options.ticks), seed=options.seed)
     tuned = tune_gate(memory, params, data, how, progress)
     metrics = dict(header.metrics) | {"tuning_state_bytes": float(tuned.state_bytes)}
     path = out / "gate.safetensors"
     made = in_policy_units(memory, tuned.params, data)
-    save_weights(path, Header(config, header.trained_for, options.command, metrics), scalar_safe(made))
+    save_weights(path, Header(config, header.trained_for, options.command, metrics), named_arrays(made))
     return path, tuned
 
 

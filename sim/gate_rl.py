@@ -74,7 +74,6 @@ def tune_in_suite(
     policy: FrozenPolicy = load_policy(source)
     header, arrays = load_weights(gate, identity(policy, source.sha256))
     memory = AuraMemory(header.config)
-    plain = {name: a.reshape(a.shape if a.ndim > 1 or a.size > 1 else ()) for name, a in arrays.items()}
     found, size = load_suite(suite), policy.spec.image_size
 
     def play(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
@@ -93,7 +92,7 @@ def tune_in_suite(
         env.close()
         return played
 
-    params, steps = tune_on_success(memory, params_of(header.config, plain), play, how, progress)
+    params, steps = tune_on_success(memory, params_of(header.config, arrays), play, how, progress)
     metrics = dict(header.metrics) | {"rl_success": steps[-1].success, "rl_writes_per_tick": steps[-1].rate}
     path = out / "gate.safetensors"
     arrays_out = {name: np.asarray(x) for name, x in flatten(params).items()}
