@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vlamem.scripts.bench_synthetic import main
+from vlamem.sim.bench.synthetic import FAMILY, PRESETS, FamilyTraining, finished
 from vlamem.sim.bench.synthetic_report import accuracy, best_fixed, figures
 
 FIGURES = ("accuracy_hard", "hard_gap_to_best_points", "oracle_write_ratio", "always_write_ratio_10pct")
@@ -34,6 +35,13 @@ def test_a_second_run_takes_finished_arms_as_they_are(folder):
     before = [arm.stat().st_mtime_ns for arm in arms]
     assert main(["--preset", "smoke", "--out", str(folder)]) == 0
     assert [arm.stat().st_mtime_ns for arm in arms] == before
+
+
+def test_an_arm_trained_with_other_settings_of_its_family_is_not_taken_for_done(folder, monkeypatch):
+    assert finished(PRESETS["smoke"], folder / "smoke")
+    monkeypatch.setitem(FAMILY, "events", FamilyTraining(write_cost=0.2))
+    with pytest.raises(FileNotFoundError, match="no finished arm"):
+        finished(PRESETS["smoke"], folder / "smoke")
 
 
 def test_random_writing_is_given_the_writes_of_the_learned_gate(folder):

@@ -82,13 +82,31 @@ PRESETS = {
     ),
 }
 LEARNING_RATE = 1e-2
-WRITE_COST = {"events": 1.5, "recall": 0.1, "surprise": 1.5}
-"""Of a tick, by family, for the gates that are charged. Where most ticks before the queries bind a key that an answer
-may need, what is right to charge where one tick in ten does closes the gate for good."""
-RAMP = {"events": (0.3, 0.7), "recall": (0.5, 0.8), "surprise": (0.3, 0.7)}
-"""Shares of the updates between which that cost rises; on recall the harder half of the curriculum comes first."""
-SWEEP_TIMES = {"events": 1, "recall": 3, "surprise": 1}
-"""How many times `Preset.sweep_updates` a run of the sweep takes: recall is at chance for its first hundred updates."""
+
+
+@dataclass(frozen=True)
+class FamilyTraining:
+    """How a family is trained, where families differ.
+
+    Attributes:
+        write_cost: of a tick, for the gates that are charged.
+        ramp: shares of the updates between which that cost rises.
+        sweep_times: how many times `Preset.sweep_updates` a run of the sweep takes.
+    """
+
+    write_cost: float = 1.5
+    ramp: tuple[float, float] = (0.3, 0.7)
+    sweep_times: int = 1
+
+
+FAMILY = {
+    "events": FamilyTraining(),
+    "recall": FamilyTraining(write_cost=0.1, ramp=(0.5, 0.8), sweep_times=3),
+    "surprise": FamilyTraining(),
+}
+"""On recall most ticks before the queries bind a key that an answer may need: what is right to charge where one tick in
+ten does closes the gate for good, the larger numbers of bindings have to come before the cost, and every arm is at
+chance for its first hundred updates."""
 
 
 def training_config(arm: Arm, family: str, preset: Preset, learning_rate: float) -> TrainConfig:
@@ -96,8 +114,8 @@ def training_config(arm: Arm, family: str, preset: Preset, learning_rate: float)
     return TrainConfig(
         updates=preset.updates,
         learning_rate=learning_rate,
-        write_cost=WRITE_COST[family] if arm.gate in ("learned", "counterfactual") else 0.0,
-        ramp=RAMP[family],
+        write_cost=FAMILY[family].write_cost if arm.gate in ("learned", "counterfactual") else 0.0,
+        ramp=FAMILY[family].ramp,
         signal="counterfactual" if arm.gate == "counterfactual" else "straight-through",
         rate=0.1 if arm.gate in ("novelty", "reconstruction") else None,
     )
@@ -123,7 +141,7 @@ def _seed_keys(family: str, what: str, seeds: int) -> Array:
 
 def sweep(arm: Arm, family: str, preset: Preset) -> dict[str, float]:
     """Mean error of the last fifth of a short run for each learning rate, as text of the rate."""
-    updates = max(SWEEP_TIMES[family], arm.sweep_times) * preset.sweep_updates
+    updates = max(FAMILY[family].sweep_times, arm.sweep_times) * preset.sweep_updates
     config = replace(training_config(arm, family, preset, LEARNING_RATE), updates=updates)
     keys = jnp.stack([key_of(0, "sweep", family)] * len(preset.sweep))
     _, losses = train(
@@ -264,24 +282,25 @@ HARD = "events 10%"
 """The hard setting: one tick in ten is an event, three in ten look like one and change nothing."""
 
 
-def _marks_of(preset: Preset) -> dict[str, Any]:
+def _marks_of(preset: Preset, arm: Arm, family: str) -> dict[str, Any]:
     """What an arm's results depend on, as JSON gives it back."""
-    marks: dict[str, Any] = json.loads(json.dumps(asdict(preset)))
-    return {name: value for name, value in marks.items() if name not in ("families", "arms")}
+    more = {"family": asdict(FAMILY[family]), "sweep_times": arm.sweep_times}
+    of: dict[str, Any] = json.loads(json.dumps(asdict(preset) | more))
+    return {name: value for name, value in of.items() if name not in ("families", "arms")}
 
 
-def _done(path: Path, preset: Preset) -> dict[str, Any] | None:
-    """What an earlier run of the same preset left at `path`, or None."""
+def _done(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run with the same marks, `of`, left at `path`, or None."""
     if not path.exists():
         return None
     done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return done if done["preset"] == _marks_of(preset) else None
+    return done if done.get("preset") == of else None
 
 
 def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, report: Report) -> dict[str, Any]:
     """Trains and scores one arm on one family, or reads what an earlier run of the same preset left."""
-    path = folder / family / f"{arm.name}.json"
-    done = _done(path, preset)
+    path, of = folder / family / f"{arm.name}.json", _marks_of(preset, arm, family)
+    done = _done(path, of)
     if done is not None:
         return done
     start = time.perf_counter()
@@ -298,7 +317,7 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     found: dict[str, Any] = {
         "arm": arm.name,
         "family": family,
-        "preset": _marks_of(preset),
+        "preset": of,
         "learning_rate": rate,
         "sweep": tried,
         "state_bytes": state_bytes(memory.init(2), 2),
@@ -320,9 +339,12 @@ def _learning_rate(arm: Arm, family: str, preset: Preset, folder: Path) -> tuple
     if not preset.sweep:
         return {}, LEARNING_RATE
     path = folder / "sweep" / family / f"{arm.name}.json"
-    if not path.exists():
-        write_atomically(path, json.dumps(sweep(arm, family, preset)) + "\n")
-    tried = json.loads(path.read_text(encoding="utf-8"))
+    of = _marks_of(preset, arm, family)
+    done = _done(path, of)
+    if done is None:
+        done = {"preset": of, "error": sweep(arm, family, preset)}
+        write_atomically(path, json.dumps(done) + "\n")
+    tried = done["error"]
     return tried, float(min(tried, key=lambda rate: tried[rate]))
 
 
@@ -358,7 +380,7 @@ def finished(preset: Preset, folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for family in preset.families:
         for arm in ARMS:
-            done = _done(folder / family / f"{arm.name}.json", preset)
+            done = _done(folder / family / f"{arm.name}.json", _marks_of(preset, arm, family))
             if arm.name in preset.arms and done is not None:
                 found.setdefault(family, {})[arm.name] = done
     if not found:
