@@ -17,13 +17,13 @@ from typing import Any
 from vlamem.sim.bench.patrol_options import ARMS, PatrolBench
 from vlamem.sim.episode import Player
 from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.resident import resident_mb
 from vlamem.sim.results import write_atomically
 from vlamem.sim.worker import THREADS
 
 TITLES = {"alone": "policy alone", "aura": "AURA-Mem", "oracle": "oracle instruction"}
 EVERY = 50
 """Control steps between two samples of what the process holds."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class PatrolError(RuntimeError):
@@ -81,6 +81,11 @@ def play(bench: PatrolBench, arm: str) -> Stream:
     found.writes, found.ticks, found.state_bytes = record.writes, record.ticks, record.state_bytes
     found.seconds = record.wall_clock["seconds"]
     return found
+
+
+def resident_mb() -> float:
+    """Resident memory of this process [MB]. Raises OSError without /proc."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 1e6
 
 
 def run(bench: PatrolBench, progress: Callable[[str], None]) -> dict[str, Stream]:
