@@ -122,7 +122,8 @@ for name in {sorted(BENCHES)}:
     heavy = [m for m in ("numpy", "scipy", "jax", "torch", "mujoco", "gymnasium") if m in sys.modules]
     assert not heavy, (name, heavy)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
