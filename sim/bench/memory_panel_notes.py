@@ -10,6 +10,23 @@ Writing as often at random or by the clock does not do it. A GRU of 256 bytes, t
 well as AURA-Mem, and writes at every tick: what the gate buys here is the writes, not the answers. The KV window loses
 the cue; the growing cache keeps it, and is the harder one to train.
 
+## Where the shipped gate comes from
+
+Demonstrations recorded as frames (`vlamem collect --out data/frames-a`, and `--tasks put_back --episodes 250 --out
+data/frames-d`), then, in this order, features of them and of episodes played by the expert and by the policy itself:
+
+    vlamem collect --features --frames data/frames-a/worker-0 data/frames-a/worker-1 --episodes 400 \\
+        --tasks recall_colour latest_wins sequence shell_game count_press skills \\
+        --share touch=30 push=30 place_bowl=30 place_pad=30 press=30 raise=30 --out data/features/coded
+    vlamem collect --features --frames data/frames-d/worker-0 --tasks put_back --episodes 250 \\
+        --out data/features/put-back
+    vlamem collect --features --tasks memory skills --episodes 24 --rollouts 24 --workers 1 \\
+        --share count_press=60 sequence=40 patrol=40 touch=3 push=3 place_bowl=3 place_pad=3 press=3 raise=3 \\
+        --out data/features/own
+    vlamem collect --features --tasks patrol --episodes 60 --rollouts 30 --workers 1 --out data/features/own-patrol
+    vlamem train-gate --features data/features/coded data/features/put-back data/features/own \\
+        data/features/own-patrol --updates 2000 --out runs/gate
+
 ## What was tried
 
 All shares below are of held-out layouts: ticks at which a memory is asked and proposes what is nearer to the sentence
