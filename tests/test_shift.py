@@ -65,6 +65,17 @@ def test_each_shift_changes_what_it_says_and_closing_takes_it_back(kind, plain):
     again.close()
 
 
+@pytest.mark.parametrize("kind", STRENGTH)
+def test_a_shift_of_strength_0_changes_nothing(kind, plain):
+    env = ShiftedEnv(SUITE.make("place_bowl"), Shift(kind, 0.0))
+    try:
+        env.reset(options={"episode": 3})
+        for name, value in env.observe().items():
+            np.testing.assert_array_equal(value, plain[name], err_msg=name)
+    finally:
+        env.close()
+
+
 def test_a_shift_can_change_between_episodes(plain):
     env = shifted("lighting")
     try:

@@ -23,12 +23,13 @@ KINDS: dict[str, str] = {
     "actuator": "added to every translation command, along a fixed direction [action units]",
     "table": "the table is higher than the robot was told [m]",
     "friction": "friction of blocks, fingers and table is divided by 1 + strength",
-    "lighting": "lamps and headlight are dimmed by this share, 0 to 1, and turned to a warm colour",
+    "lighting": "lamps and headlight are dimmed by this share, 0 to 1, and turned as far to a warm colour",
 }
 """What the strength of each kind means."""
 CAMERA_WAY = np.array([0.0, 0.8, 0.6])
 BIAS_WAY = np.array([0.64, -0.48, 0.6])
 _WARM = np.array([1.0, 0.85, 0.6])
+"""Red, green and blue that are left of white light at strength 1."""
 _BASE = "robot0_base"
 
 
@@ -103,7 +104,7 @@ class ShiftedEnv:
         elif shift.kind == "lighting":
             for name, array in self._arrays.items():
                 if "light_" in name:
-                    array *= (1.0 - shift.strength) * _WARM
+                    array *= (1.0 - shift.strength) * (1.0 - shift.strength * (1.0 - _WARM))
 
     def reset(self, *, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode of the unshifted suite under this shift; `options` as TabletopEnv takes them."""
