@@ -4,6 +4,7 @@ Shapes: B rows, T ticks, D feature size, H x A action chunk, C context size, n a
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -91,12 +92,8 @@ def scan(
 
     A memory that has a quicker way than T steps offers it as a method `scan`; it must give what the steps give.
     """
-    quicker = getattr(memory, "scan", None)
-    found: tuple[State, MemoryOut] = (
-        step_by_step(memory, params, state, zs, resets, events)
-        if quicker is None
-        else quicker(params, state, zs, resets, events)
-    )
+    run = getattr(memory, "scan", partial(step_by_step, memory))
+    found: tuple[State, MemoryOut] = run(params, state, zs, resets, events)
     return found
 
 
@@ -109,8 +106,7 @@ def step_by_step(
         z, reset, event = x
         return memory.step(params, carry, z, reset, event)
 
-    state, out = jax.lax.scan(tick, state, (zs, resets, events))
-    return state, out
+    return jax.lax.scan(tick, state, (zs, resets, events))
 
 
 def state_bytes(state: State, batch: int) -> float:

@@ -113,10 +113,12 @@ def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, l
     memory = AuraMemory(config)
     trained = train_to_speak(memory, data, options.training(), out, progress)
     params, metrics = trained.params, metrics_of(trained)
+    assert isinstance(trained.memory, AuraMemory)
+    memory = trained.memory
     if options.gate in METHODS.values():
         params, shifts = with_budget(memory, params, data, options, trained.score.rate)
         metrics |= shifts
-    config, params = without_answers(config, params)
+    config, params = without_answers(memory.config, params)
     path = out / "gate.safetensors"
     save_weights(path, Header(config, data.meta.policy, options.command, metrics), named_arrays(params))
     write_curves(out, trained)

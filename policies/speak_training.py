@@ -75,6 +75,7 @@ class Trained:
     """A memory that speaks.
 
     Attributes:
+        memory: what was trained; an AURA memory has got its bound, see `bounded`.
         params: in the policy's units.
         history: a dict a look: update, training error, rate, validation error and share right.
         score: at the end.
@@ -83,6 +84,7 @@ class Trained:
         training_bytes: of parameters, optimizer and recurrent states, measured from the arrays.
     """
 
+    memory: Memory
     params: Params
     history: list[dict[str, float]]
     score: Score
@@ -139,10 +141,32 @@ def train_to_speak(
             run.save(training, done, seconds + time.perf_counter() - began, history)
         progress(done, last)
     size = training_bytes(training)
+    memory = bounded(memory, training.params, data, how)
+    held = _HeldOut(memory, data, how)
     params = calibrated(memory, training.params, data, how)
     score = held.score(params)
     seconds += time.perf_counter() - began
-    return Trained(in_policy_units(memory, params, data), history, score, done, seconds, size)
+    return Trained(memory, in_policy_units(memory, params, data), history, score, done, seconds, size)
+
+
+def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Memory:
+    """`memory` with a bound of |W|, for an AURA memory: what it has at the end of a held-out episode (median) of the
+    task that fills it most. Single episodes hardly meet it; a stream is kept in the range that was trained.
+    """
+    if not isinstance(memory, AuraMemory):
+        return memory
+    run = jax.jit(lambda zs, resets: scan(memory, params, memory.init(zs.shape[1]), zs, resets)[0].W)
+    sizes = []
+    for task in data.tasks:
+        rows = data.whole(task, how.held_out, 2 * how.ticks)
+        if rows:
+            zs = np.stack([row.feature for row in rows], axis=1)
+            resets = np.zeros(zs.shape[:2], bool)
+            resets[0] = True
+            sizes.append(float(np.median(np.linalg.norm(run(zs, resets), axis=(1, 2)))))
+    if max(sizes, default=0.0) == 0.0:  # nothing was held out, or nothing is ever written
+        return memory
+    return AuraMemory(replace(memory.config, bound=round(max(sizes), 2)))
 
 
 class HeadParts(NamedTuple):

@@ -82,6 +82,10 @@ class TorchAura(nn.Module):
 
         W = W + (g * beta)[:, :, None] * e[:, :, None] * k[:, None, :]
         b = b + g * gamma * e
+        if self.config.bound is not None:
+            fits = torch.clamp(self.config.bound * torch.rsqrt((W * W).sum((1, 2)) + 1e-12), max=1.0)
+            fits = torch.where(wrote, fits, torch.ones_like(fits))
+            W, b = W * fits[:, None, None], b * fits[:, None]
         r = torch.einsum("bij,bj->bi", W, q) + b
         y = torch.relu(x @ p["head_z"] + r @ p["head_r"] + p["head_bias"]) @ p["head_out"] + p["head_out_bias"]
         confidence = torch.where(trusted, torch.sigmoid(y[:, 0]), torch.zeros_like(s))

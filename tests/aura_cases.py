@@ -14,9 +14,9 @@ SIZE = 32
 
 
 @functools.cache
-def learned(size: int = SIZE) -> tuple[AuraMemory, AuraParams]:
+def learned(size: int = SIZE, bound: float | None = None) -> tuple[AuraMemory, AuraParams]:
     """A memory that writes on about a quarter of random ticks, its feature not yet standardised."""
-    memory = AuraMemory(AuraConfig(size, HEAD))
+    memory = AuraMemory(AuraConfig(size, HEAD, bound=bound))
     params = memory.init_params(jax.random.key(0))
     gate = params.gate | {"out_bias": jnp.array(-0.6)}
     return memory, params._replace(gate=gate, mean=jnp.full(size, 0.3), scale=jnp.linspace(0.5, 2.0, size))

@@ -11,12 +11,12 @@ from vlamem.memory.aura.dispatch import AuraRunner, implementation, params_of
 from vlamem.memory.aura.export import export_step, load_step
 
 FIELDS = ("confidence", "chunk", "context", "answer", "gate", "surprise")
-TICKS = 1000
+TICKS, BOUND = 1000, 10.0
 
 
 @functools.cache
 def _expected():
-    memory, params = learned()
+    memory, params = learned(bound=BOUND)
     zs = features(TICKS, 1).copy()
     zs[100, 0, 3], zs[101, 0, 0], zs[102] = np.nan, np.inf, zs[102] * 1e6
     resets = np.zeros((TICKS, 1), bool)
@@ -27,6 +27,7 @@ def _expected():
         state, out = step(params, state, z, reset)
         outs.append(jax.tree.map(np.asarray, out))
     assert 50 < sum(bool(out.wrote[0]) for out in outs) < 900
+    assert np.linalg.norm(state.W) > 0.9 * BOUND
     return zs, resets, outs, jax.tree.map(np.asarray, state)
 
 
@@ -41,7 +42,7 @@ def _alike(said, expected, name):
 
 def test_the_numpy_tick_equals_the_jax_step_over_1000_ticks():
     zs, resets, outs, state = _expected()
-    tick = AuraTick(learned()[0].config, arrays())
+    tick = AuraTick(learned(bound=BOUND)[0].config, arrays())
     for t in range(TICKS):
         if resets[t, 0]:
             tick.reset()
@@ -52,7 +53,7 @@ def test_the_numpy_tick_equals_the_jax_step_over_1000_ticks():
 
 def test_a_tick_without_a_proposal_leaves_the_same_state():
     zs = features(50, 1)
-    with_head, without = (AuraTick(learned()[0].config, arrays()) for _ in range(2))
+    with_head, without = (AuraTick(learned(bound=BOUND)[0].config, arrays()) for _ in range(2))
     for z in zs:
         said, short = with_head.tick(z[0]), without.tick(z[0], propose=False)
         assert (said.wrote, said.gate, said.surprise) == (short.wrote, short.gate, short.surprise)
@@ -63,7 +64,7 @@ def test_a_tick_without_a_proposal_leaves_the_same_state():
 
 def test_the_fused_kernel_equals_the_jax_step_over_1000_ticks():
     zs, resets, outs, state = _expected()
-    memory, params = learned()
+    memory, params = learned(bound=BOUND)
     step = jax.jit(functools.partial(pallas.step, config=memory.config, interpret=True))
     own = memory.init(1)
     for t in range(TICKS):
@@ -85,7 +86,7 @@ def _stores(jaxpr, outputs, conditional=False):
 
 
 def test_the_fused_kernel_has_no_store_of_the_state_outside_the_gate():
-    memory, params = learned()
+    memory, params = learned(bound=BOUND)
     z, reset = jnp.zeros((2, SIZE)), jnp.zeros(2, bool)
     made = jax.make_jaxpr(functools.partial(pallas.step, config=memory.config))(
         params, state=memory.init(2), z=z, reset=reset
@@ -102,14 +103,14 @@ def test_the_fused_kernel_has_no_store_of_the_state_outside_the_gate():
 def test_the_fused_kernel_lowers_for_cuda_with_the_state_in_place():
     from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-    memory, params = learned()
+    memory, params = learned(bound=BOUND)
     params = jax.device_get(params)
     device = AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
     state = jax.eval_shape(lambda: memory.init(2))
     z, reset = jax.eval_shape(lambda: (jnp.zeros((2, SIZE)), jnp.zeros(2, bool)))
 
     def step(state, z, reset):
-        return pallas.step(params, memory.config, state, z, reset)
+        return pallas.step(params, state, z, reset, config=memory.config)
 
     with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
         text = jax.jit(step).trace(state, z, reset).lower(lowering_platforms=("cuda",)).as_text()
@@ -122,7 +123,7 @@ def test_the_torch_twin_equals_the_jax_step_over_1000_ticks():
     from vlamem.policies.torch_aura import TorchAura
 
     zs, resets, outs, state = _expected()
-    module = TorchAura(learned()[0].config, arrays())
+    module = TorchAura(learned(bound=BOUND)[0].config, arrays())
     W, b = module.init(1)
     for t in range(TICKS):
         W, b, out = module(W, b, torch.from_numpy(zs[t]), torch.from_numpy(resets[t]))
@@ -133,7 +134,7 @@ def test_the_torch_twin_equals_the_jax_step_over_1000_ticks():
 
 
 def test_the_exported_step_is_loaded_and_gives_what_the_step_gives(tmp_path):
-    memory, params = learned()
+    memory, params = learned(bound=BOUND)
     export_step(memory, params, tmp_path / "step.bin")
     run = load_step(tmp_path / "step.bin")
     for rows in (1, 3):
@@ -155,7 +156,7 @@ def test_rows_and_device_decide_which_implementation_runs():
 
 @pytest.mark.parametrize("rows", [2, 6])
 def test_a_runner_gives_what_the_step_gives_and_goes_on_from_a_saved_state(rows):
-    memory, params = learned()
+    memory, params = learned(bound=BOUND)
     zs = features(8, rows)
     resets = np.zeros((8, rows), bool)
     resets[3, 0] = True
@@ -174,7 +175,7 @@ def test_a_runner_gives_what_the_step_gives_and_goes_on_from_a_saved_state(rows)
 
 
 def test_a_runner_refuses_other_rows_sizes_and_parameters():
-    runner = AuraRunner(learned()[0].config, arrays(), 2, "cpu")
+    runner = AuraRunner(learned(bound=BOUND)[0].config, arrays(), 2, "cpu")
     with pytest.raises(ValueError, match="2 rows"):
         runner.step(features(1, 3)[0], np.zeros(3, bool))
     with pytest.raises(ValueError, match="feature size 33"):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from vlamem.memory.protocol import scan, state_bytes, step_by_step
 
 
 def _open(memory: AuraMemory, params: AuraParams) -> tuple[AuraMemory, AuraParams]:
-    return AuraMemory(AuraConfig(memory.config.feature_size, HEAD, gate="always")), params._replace(gate={})
+    return AuraMemory(replace(memory.config, gate="always")), params._replace(gate={})
 
 
 def test_the_state_is_4224_bytes_a_row_at_any_horizon_and_feature_size():
@@ -29,8 +31,9 @@ def test_the_state_is_4224_bytes_a_row_at_any_horizon_and_feature_size():
         assert state_bytes(state, 3) == 4224
 
 
-def test_one_write_follows_the_equations():
-    memory, params = _open(*learned())
+@pytest.mark.parametrize(("bound", "met"), [(None, False), (3.0, True), (1e3, False)])
+def test_one_write_follows_the_equations(bound, met):
+    memory, params = _open(*learned(bound=bound))
     z = features(1, 1)[0]
     state = AuraState(0.1 * jnp.ones((1, 32, 32)), 0.2 * jnp.ones((1, 32)), jnp.zeros((1, 0)))
     new, out = memory.step(params, state, z, np.zeros(1, bool))
@@ -42,8 +45,11 @@ def test_one_write_follows_the_equations():
     v = x @ np.asarray(params.Wv) + (W @ q + b) @ np.asarray(params.Wvr)
     e = v - (W @ k + b)
     beta, gamma = (1 / (1 + np.exp(-float(x))) for x in (params.beta_logit, params.gamma_logit))
-    np.testing.assert_allclose(new.W[0], W + beta * np.outer(e, k), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(new.b[0], b + gamma * e, rtol=1e-4, atol=1e-5)
+    W, b = W + beta * np.outer(e, k), b + gamma * e
+    fits = min(1.0, (bound or np.inf) / np.linalg.norm(W))
+    assert (fits < 1) == met
+    np.testing.assert_allclose(new.W[0], fits * W, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(new.b[0], fits * b, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(out.surprise[0], np.log1p(e @ e), rtol=1e-5)
     r = np.asarray(new.W[0]) @ q + np.asarray(new.b[0])
     head = params.head
@@ -82,9 +88,9 @@ def test_a_second_identical_event_changes_the_state_because_the_value_sees_the_l
     assert moves or change < 1e-5
 
 
-@pytest.mark.parametrize("kind", GATE_KINDS)
-def test_scan_gives_what_steps_give_with_resets_inside(kind):
-    memory = AuraMemory(AuraConfig(SIZE, HEAD, gate=kind, rate=0.3))
+@pytest.mark.parametrize(("kind", "bound"), [*((kind, None) for kind in GATE_KINDS), ("always", 3.0), ("learned", 3.0)])
+def test_scan_gives_what_steps_give_with_resets_inside(kind, bound):
+    memory = AuraMemory(AuraConfig(SIZE, HEAD, gate=kind, rate=0.3, bound=bound))
     params = memory.init_params(jax.random.key(0))
     ticks, rows = 21, 3
     zs = features(ticks, rows)
@@ -203,6 +209,12 @@ def test_a_rate_outside_0_to_1_is_an_error_that_names_it(rate):
         AuraConfig(SIZE, HEAD, gate="random", rate=rate)
 
 
+@pytest.mark.parametrize("bound", [-0.1, 0.0, np.nan])
+def test_a_bound_that_is_not_positive_is_an_error_that_names_it(bound):
+    with pytest.raises(ValueError, match=f"bound {bound}"):
+        AuraConfig(SIZE, HEAD, bound=bound)
+
+
 @pytest.mark.parametrize("size", [8, 8192])
 def test_a_feature_size_out_of_range_is_an_error(size):
     with pytest.raises(ValueError, match=r"16\.\.4096"):
@@ -220,3 +232,17 @@ def test_keys_and_queries_have_unit_length():
     x, _ = look_ahead(params, memory.config, features(4, 2))
     np.testing.assert_allclose(np.linalg.norm(x.k, axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(x.q, axis=-1), 1, rtol=1e-5)
+
+
+def test_under_a_bound_a_state_stays_where_it_grows_with_its_stream_without_one():
+    lasting, varying = jax.random.normal(jax.random.key(2), (1, 1, SIZE)), features(4000, 4)
+    sizes: dict[float | None, list[float]] = {None: [], 5.0: []}
+    for bound, found in sizes.items():
+        memory, params = _open(*learned(bound=bound))
+        run = jax.jit(lambda state, zs, m=memory, p=params: scan(m, p, state, zs, jnp.zeros(zs.shape[:2], bool))[0])
+        state = memory.init(4)
+        for part in np.split(lasting + 0.1 * varying, 8):  # keys that hardly vary, as a robot's do
+            state = run(state, part)
+            found.append(float(jnp.linalg.norm(state.W, axis=(1, 2)).max()))
+    assert sizes[None][-1] > 1.2 * sizes[None][0] > 5
+    assert max(sizes[5.0]) <= 5 * (1 + 1e-5)

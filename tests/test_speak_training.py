@@ -114,6 +114,8 @@ def test_the_weights_file_says_what_it_was_trained_for_and_how(gate: Path, recor
     assert header.metrics["threshold_shift@0.005"] >= header.metrics["threshold_shift@0.2"]
     assert (gate.parent / "curves.json").exists()
     assert header.config.feature_size == rec.D + rec.C
+    assert header.config.bound is not None
+    assert header.config.bound > 1
     assert np.abs(arrays["head.z"][: rec.D, :16]).max() == 0
 
 

@@ -57,6 +57,7 @@ class AuraConfig:
         key_size: d_k.
         value_size: d_v; with d_k = d_v = 32 the state is (d_k*d_v + d_v)*4 = 4,224 bytes a row.
         gate_hidden: width of the gate's hidden layer.
+        bound: of |W|, Frobenius; a write that would exceed it shrinks W and b together until |W| is the bound.
         rate: writes per tick of the random and periodic gates, in (0, 1]; the others do not read it.
         seed: of the random gate.
     """
@@ -67,6 +68,7 @@ class AuraConfig:
     key_size: int = 32
     value_size: int = 32
     gate_hidden: int = 32
+    bound: float | None = None
     rate: float = 0.1
     seed: int = 0
 
@@ -77,5 +79,7 @@ class AuraConfig:
             raise ValueError(f"gate {self.gate!r} is not one of {', '.join(GATE_KINDS)}")
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate {self.rate} is outside (0, 1]: it is the share of ticks that may write")
+        if self.bound is not None and not self.bound > 0:
+            raise ValueError(f"bound {self.bound} of |W| must be positive, or None for no bound")
         if min(self.key_size, self.value_size, self.gate_hidden) < 1:
             raise ValueError(f"key_size, value_size and gate_hidden must be positive, got {self}")

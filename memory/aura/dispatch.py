@@ -58,7 +58,7 @@ class AuraRunner:
             return
         memory, params = AuraMemory(config), params_of(config, arrays)
         self._state = memory.init(batch)
-        step = memory.step if self.implementation == "xla" else functools.partial(_pallas_step, config)
+        step = memory.step if self.implementation == "xla" else functools.partial(pallas.step, config=config)
         self._step = functools.partial(jax.jit(step, donate_argnums=1), params)
 
     def step(self, z: Float[np.ndarray[Any, Any], "B D"], reset: Bool[np.ndarray[Any, Any], "B"]) -> MemoryOut:
@@ -100,12 +100,6 @@ class AuraRunner:
                 tick.W[:], tick.b[:] = saved["W"][i], saved["b"][i]
         else:
             self._state = AuraState(**{name: jnp.asarray(x) for name, x in saved.items()})
-
-
-def _pallas_step(
-    config: AuraConfig, params: AuraParams, state: AuraState, z: jax.Array, reset: jax.Array
-) -> tuple[AuraState, MemoryOut]:
-    return pallas.step(params, config, state, z, reset)
 
 
 def _together(rows: list[TickOut]) -> MemoryOut:

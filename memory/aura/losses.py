@@ -139,8 +139,7 @@ def counterfactual_loss(
     start = memory.init(batch.zs.shape[1]) if start is None else start
     state = jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), start)
     end, out = scan(memory, params, start, batch.zs, batch.resets, batch.events)
-    error = action_error(out, batch.targets)
-    weight = batch.targets.weight
+    error, weight = action_error(out, batch.targets), batch.targets.weight
     flip = _flips(key, out.wrote, copies)
 
     def repeat(x: Array) -> Array:
@@ -150,9 +149,8 @@ def counterfactual_loss(
     force = DECIDED * jnp.where(flip.reshape(decided.shape), -decided, decided)
     _, other = memory.scan(jax.lax.stop_gradient(params), state, repeat(batch.zs), repeat(batch.resets), None, force)
     undone = action_error(other, jax.tree.map(repeat, batch.targets))
-    kept = repeat(error)
     at = flip.reshape(decided.shape)
-    worth = decided * jnp.sum((undone - kept) * repeat(weight), axis=0)
+    worth = decided * jnp.sum((undone - repeat(error)) * repeat(weight), axis=0)
     gain = jax.lax.stop_gradient(worth) * weight.size / jnp.maximum(jnp.sum(weight), 1e-6) - cost
     # logistic regression on whether the write pays, weighed by how much hangs on it
     p = jnp.clip(repeat(out.gate), 1e-6, 1.0 - 1e-6)

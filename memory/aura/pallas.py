@@ -27,7 +27,7 @@ def _kernel(
     gate_r: Any, gate_out: Any, scalars: Any, W_out: Any, b_out: Any, r_out: Any, said_out: Any,
 ) -> None:  # fmt: skip
     trusted, reset = flags_in[0, 0], flags_in[0, 1]
-    gate_bias, beta, gamma = scalars[0], scalars[1], scalars[2]
+    gate_bias, beta, gamma, bound = scalars[0], scalars[1], scalars[2], scalars[3]
     keep = 1.0 - reset
     k, q = k_in[0, :], q_in[0, :]
     W, b = W_in[0, :, :] * keep, b_in[0, :] * keep
@@ -41,11 +41,14 @@ def _kernel(
     g = jnp.where(logit > 0.0, trusted, 0.0)
 
     def store() -> None:
-        W_out[0, :, :] = W + (g * beta) * e[:, None] * k[None, :]
-        b_out[0, :] = b + (g * gamma) * e
+        W_out[0, :, :] = fits * new
+        b_out[0, :] = fits * (b + (g * gamma) * e)
 
+    new = W + (g * beta) * e[:, None] * k[None, :]
+    squared = jnp.sum(jnp.sum(new * new, axis=1))
+    fits = jnp.where(g > 0.0, jnp.minimum(1.0, bound * jax.lax.rsqrt(squared + 1e-12)), 1.0)
     pl.when(g + reset > 0.0)(store)
-    r_out[0, :] = r_prev + g * (beta * jnp.sum(k * q) + gamma) * e
+    r_out[0, :] = fits * (r_prev + g * (beta * jnp.sum(k * q) + gamma) * e)
     said_out[0, 0], said_out[0, 1] = s, logit
 
 
@@ -57,7 +60,7 @@ def recur(
         raise ValueError(f"the fused kernel runs learned gates with sizes that are powers of two, not {config}")
     rows = state.W.shape[0]
     beta, gamma = rates(params)
-    scalars = jnp.stack([params.gate["out_bias"], beta, gamma, jnp.zeros(())])
+    scalars = jnp.stack([params.gate["out_bias"], beta, gamma, jnp.asarray(config.bound or jnp.inf)])
     flags = jnp.stack([x.trusted, reset], axis=-1).astype(jnp.float32)
     sr = params.gate["sr"]
     shared = (params.Wvr, sr[0], sr[1:], params.gate["out"], scalars)
@@ -69,8 +72,7 @@ def recur(
     def whole(a: Array) -> pl.BlockSpec:
         return pl.BlockSpec(a.shape, lambda i: (0,) * len(a.shape))
 
-    like = (state.W, state.b, state.b, jnp.zeros((rows, 2)))
-    out_shape = jax.eval_shape(lambda: like)
+    out_shape = jax.eval_shape(lambda: (state.W, state.b, state.b, jnp.zeros((rows, 2))))
     W, b, r, said = pl.pallas_call(
         _kernel,
         out_shape=out_shape,
@@ -87,7 +89,7 @@ def recur(
 
 
 def step(
-    params: AuraParams, config: AuraConfig, state: AuraState, z: Feature, reset: Rows, interpret: bool = False
+    params: AuraParams, state: AuraState, z: Feature, reset: Rows, *, config: AuraConfig, interpret: bool = False
 ) -> tuple[AuraState, MemoryOut]:
     """One control tick through the kernel; gives what `AuraMemory.step` gives."""
     check_feature_size(z.shape[-1], config.feature_size)

@@ -66,6 +66,7 @@ class AuraTick:
         self._always = config.gate == "always"
         self._mean, self._scale, self._shape = a["mean"], a["scale"], (D,)
         self._beta, self._gamma = sigmoid(float(a["beta_logit"])), sigmoid(float(a["gamma_logit"]))
+        self._bound = config.bound or 0.0
         self._limit = FEATURE_LIMIT**2 * D
         self._surely = self._limit / max(float(self._scale.max()) ** 2, 1e-30)
 
@@ -178,7 +179,7 @@ class AuraTick:
         return _made(TickOut, said)
 
     def _write(self, k_dot_q: float, k_unit: float) -> None:
-        """W <- W + beta e k^T, b <- b + gamma e, r <- what is read after it."""
+        """W <- W + beta e k^T, b <- b + gamma e, r <- what is read after it; all shrunk where |W| exceeds the bound."""
         e, step = self._e, self._step
         multiply(e, self._beta * k_unit, step)
         step[:, None].dot(self._k[None], self._outer)
@@ -187,3 +188,6 @@ class AuraTick:
         add(self.b, step, self.b)
         multiply(e, self._beta * k_dot_q + self._gamma, step)
         add(self._r, step, self._r)
+        if self._bound and (size := sqrt(float(np.vdot(self.W, self.W)))) > self._bound:
+            for part in (self.W, self.b, self._r):
+                multiply(part, self._bound / size, part)

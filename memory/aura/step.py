@@ -14,6 +14,8 @@ r_prev is the state as the last write left it, asked with the present query: r_p
 recomputed at every tick, so it costs no byte, and a tick without a write leaves the state as it was, to the bit. A
 second identical event meets another r_prev than the first, so v and e differ and it can be counted. The read-out
 after the write then needs no second pass over W: r = r_prev + g * (beta * (k . q) + gamma) * e.
+With config.bound, a write that takes |W| beyond it shrinks W, b and r. Without, a stream without an end makes W the
+regression of v on k: it grows along keys that hardly vary, what comes again surprises no more, and the gate closes.
 """
 
 from dataclasses import dataclass
@@ -153,6 +155,10 @@ def recur(
     e, g, carry, written = decide(params, config, x, (reads[:, 0], reads[:, 1]), carry, event, force)
     W = state.W * keep[..., None] + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
     b = b + (g * gamma)[:, None] * e
+    if config.bound is not None:
+        fits = jnp.minimum(1.0, config.bound * jax.lax.rsqrt(jnp.sum(W * W, axis=(1, 2)) + 1e-12))[:, None]
+        fits = jnp.where(written.wrote[:, None], fits, 1.0)
+        W, b, written = W * fits[..., None], b * fits, written._replace(r=written.r * fits)
     return AuraState(W, b, carry), written
 
 
@@ -220,7 +226,7 @@ class AuraMemory:
         events: Ticks | None = None,
         force: Float[Array, "T B"] | None = None,
     ) -> tuple[AuraState, MemoryOut]:
-        """T ticks: what needs no state is made for all ticks at once, the recurrence in chunks.
+        """T ticks: what needs no state is made for all at once, the recurrence in chunks; tick by tick under a bound.
 
         `force`, where not 0, opens (1) or closes (-1) the gate: for counterfactual training.
         """
@@ -228,5 +234,9 @@ class AuraMemory:
         from vlamem.memory.aura.scan import scan_chunks  # it is built from this module's parts
 
         ahead, for_head = look_ahead(params, self.config, zs)
-        state, written = scan_chunks(params, self.config, state, (ahead, resets, events, force))
+        ticks = (ahead, resets, events, force)
+        if self.config.bound is None:
+            state, written = scan_chunks(params, self.config, state, ticks)
+        else:
+            state, written = jax.lax.scan(lambda before, now: recur(params, self.config, before, *now), state, ticks)
         return state, answer(params, self.config, for_head, ahead.trusted, written)

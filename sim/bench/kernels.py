@@ -151,7 +151,7 @@ def step_row(memory: AuraMemory, params: AuraParams, rows: int, seconds: float, 
 
     def step(state: AuraState, z: jax.Array, reset: jax.Array) -> Any:
         if kernel:
-            return pallas.step(params, memory.config, state, z, reset)
+            return pallas.step(params, state, z, reset, config=memory.config)
         return memory.step(params, state, z, reset)
 
     z = jax.random.normal(jax.random.key(2), (rows, FEATURES))
