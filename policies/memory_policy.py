@@ -11,6 +11,7 @@ from vlamem.memory.proposal import Proposal
 from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.speak import Said, SpeakOptions, SuccessVoice, fuse
+from vlamem.policies.steering import LOWEST
 from vlamem.policies.voices import AuraVoice, Voice, check_fits, identity
 
 SHIPPED_GATE = Path(__file__).parent / "tiny" / "gate.safetensors"
@@ -161,6 +162,8 @@ class MemoryPolicy:
             return None
         sure = np.where(said.confidence >= options.abstain_below, said.confidence, 0).astype(np.float32)
         chunk = None if options.way == "context" else said.chunk
+        if options.way in ("chunk", "both"):
+            sure = sure * np.float32(1 - LOWEST)  # a learned chunk is a sketch: the sampler has the last word
         if options.way not in ("context", "both") or said.context is None:
             return Proposal(sure, chunk)
         if chunk is None:

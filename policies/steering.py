@@ -1,15 +1,15 @@
 """Steering any frozen sampler towards a proposed chunk, without touching it.
 
 Flow time t runs from 1 (noise) to 0 (data), and the velocity is v = noise - data. A proposal of confidence c enters at
-t0 = 1 - c (1 - lowest): x_t0 = (1 - t0) a_elite + t0 noise (Retrieve-then-Steer, arXiv 2605.10094), and the frozen
-field is integrated from t0 to 0 in proportionally fewer steps. Confidence 0 is the sampler as it was, bit for bit.
+t0 = 1 - c: x_t0 = (1 - t0) a_elite + t0 noise (Retrieve-then-Steer, arXiv 2605.10094), and the frozen field is
+integrated from t0 to 0 in proportionally fewer steps. Below LOWEST no step is left and the proposal is the chunk: there
+the field would add its own mistake to what is known to succeed. Confidence 0 is the sampler as it was, bit for bit.
 
 Three ways: `steer_flow` for policies with a velocity field, `steer_denoising` for DDPM and DDIM policies, `blend` for
 policies without a sampler.
 """
 
 from collections.abc import Callable, Sequence
-from math import ceil
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from vlamem.memory.proposal import Proposal
 
 LOWEST = 0.2
-"""Flow time at which a proposal of confidence 1 enters."""
+"""Flow time below which a proposal is taken as it is."""
 
 Velocity = Callable[[Float[np.ndarray, "B H A"], Float[np.ndarray, "B"]], Float[np.ndarray, "B H A"]]
 """(x, t of each row) -> v; of a frozen policy, for its current conditioning."""
@@ -26,7 +26,7 @@ Denoise = Callable[[Float[np.ndarray, "B H A"], int], Float[np.ndarray, "B H A"]
 
 
 def start_time(confidence: Float[np.ndarray, "B"], lowest: float = LOWEST) -> Float[np.ndarray, "B"]:
-    """t0 of each row: 1 at confidence 0, `lowest` at confidence 1.
+    """t0 of each row: 1 - c, and 0 where that is below `lowest`.
 
     Raises ValueError for a confidence outside 0 to 1, or `lowest` outside 0 to 1.
     """
@@ -35,7 +35,8 @@ def start_time(confidence: Float[np.ndarray, "B"], lowest: float = LOWEST) -> Fl
         raise ValueError(f"confidence {confidence!r}: expected values in 0..1")
     if not 0 <= lowest <= 1:
         raise ValueError(f"lowest start {lowest} is outside 0 to 1: it is a flow time")
-    return np.where(sure > 0, 1 - sure * (1 - lowest), 1.0).astype(np.float32)
+    start = 1 - sure
+    return np.where(start < lowest - 1e-6, 0.0, start).astype(np.float32)
 
 
 def enter(
@@ -48,8 +49,8 @@ def enter(
 
 
 def step_counts(start: Float[np.ndarray, "B"], steps: int) -> Int[np.ndarray, "B"]:
-    """Integration steps of each row: its share of `steps`, rounded up, at least 1."""
-    return np.asarray(np.maximum(1, np.ceil(start * steps - 1e-6)), np.int64)
+    """Integration steps of each row: its share of `steps`, rounded up, at least 1 above flow time 0."""
+    return np.where(start > 0, np.maximum(1, np.ceil(start * steps - 1e-6)), 0).astype(np.int64)
 
 
 def steer_flow(
@@ -72,9 +73,10 @@ def steer_flow(
         start = start_time(proposal.confidence, lowest)
         x = enter(x, proposal.chunk, start)
     counts = step_counts(start, steps)
+    spans = np.maximum(counts, 1)
     for left in range(int(counts.max(initial=0)), 0, -1):
-        t = np.minimum(start * (left / counts), 1).astype(np.float32)
-        moved = x - (start / counts)[:, None, None].astype(np.float32) * velocity(x, t)
+        t = np.where(counts > 0, np.minimum(start * (left / spans), 1), 1).astype(np.float32)
+        moved = x - (start / spans)[:, None, None].astype(np.float32) * velocity(x, t)
         x = np.where((left <= counts)[:, None, None], moved, x)
     return x
 
@@ -101,12 +103,12 @@ def steer_denoising(
     if not len(bars) or bars.min() < 0 or bars.max() > 1 or (np.diff(bars) < 0).any():
         raise ValueError("the schedule's alpha-bar must rise from noise to data within 0 to 1: is it reversed?")
     x = np.asarray(noise, np.float32)
-    first: np.ndarray = np.zeros(len(x), np.int64)
+    first: np.ndarray = np.zeros(len(x), np.int64)  # the length of the schedule where the proposal is the chunk
     if proposal is not None and proposal.chunk is not None:
         start = start_time(proposal.confidence, lowest)
         chunk = _checked(proposal.chunk, x)
-        first = np.array([min(len(bars) - 1, len(bars) - ceil(t * len(bars) - 1e-6)) for t in start], np.int64)
-        bar = bars[first][:, None, None]
+        first = len(bars) - step_counts(start, len(bars))
+        bar = np.append(bars, 1.0)[first][:, None, None]
         entered = np.sqrt(bar) * chunk + np.sqrt(1 - bar) * x
         x = np.where((start < 1)[:, None, None], entered, x).astype(np.float32)
     for position in range(int(first.min(initial=len(bars))), len(bars)):

@@ -135,7 +135,7 @@ def test_steps_above_the_entry_do_not_call_the_network(family: str, policies: di
             counts[confidence] = len(calls)
     finally:
         handle.remove()
-    assert counts == {None: 10, 0.5: 6, 1.0: 2}
+    assert counts == {None: 10, 0.5: 5, 1.0: 0}
     assert policy.network.config.rtc_config is None
     assert policy.network.model.rtc_processor is None
 

@@ -25,7 +25,7 @@ def proposal(confidence: list[float], value: float = -0.3) -> Proposal:
 
 
 def test_the_field_is_integrated_from_the_start_time_to_data():
-    out = steer_flow(towards_target, noise(), 10, proposal([0.0, 0.5, 1.0]))
+    out = steer_flow(towards_target, noise(), 10, proposal([0.0, 0.5, 0.8]))
     np.testing.assert_allclose(out, TARGET, atol=1e-5)
 
 
@@ -42,13 +42,27 @@ def test_a_proposal_enters_as_the_mixture_of_the_paper_and_takes_fewer_steps():
         seen.append(t)
         return np.zeros_like(x)
 
-    out = steer_flow(still, noise(), 10, proposal([0.5] * 3), lowest=0.2)
+    out = steer_flow(still, noise(), 10, proposal([0.4] * 3), lowest=0.2)
     np.testing.assert_allclose(out, 0.4 * -0.3 + 0.6 * noise(), atol=1e-6)
     assert len(seen) == 6
     np.testing.assert_allclose(seen[0], 0.6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("confidence", "steps"), [(0.0, 10), (0.5, 6), (1.0, 2)])
+@pytest.mark.parametrize("way", ["flow", "denoising"])
+def test_a_proposal_that_is_all_but_certain_is_the_chunk_and_the_policy_is_not_asked(way):
+    asked = []
+
+    def ask(x: np.ndarray, at: object) -> np.ndarray:
+        asked.append(at)
+        return x
+
+    said, bars = proposal([0.9, 1.0, 0.81]), np.linspace(0.01, 0.98, 20)
+    out = steer_flow(ask, noise(), 10, said) if way == "flow" else steer_denoising(ask, noise(), bars, said)
+    np.testing.assert_array_equal(out, said.chunk)
+    assert not asked
+
+
+@pytest.mark.parametrize(("confidence", "steps"), [(0.0, 10), (0.5, 5), (0.8, 2), (0.81, 0), (1.0, 0)])
 def test_steps_are_in_proportion_to_the_start_time(confidence, steps):
     assert step_counts(start_time(np.array([confidence])), 10)[0] == steps
 
@@ -95,10 +109,10 @@ def test_denoising_enters_where_the_start_time_is_due_and_ends_at_data():
         asked.append(position)
         return denoise_with(bars)(x, position)
 
-    out = steer_denoising(counted, noise(), bars, proposal([1.0] * 3))
+    out = steer_denoising(counted, noise(), bars, proposal([0.8] * 3))
     np.testing.assert_allclose(out, TARGET, atol=1e-5)
     assert asked == [16, 17, 18, 19]
-    entered = steer_denoising(lambda x, i: x, noise(), bars, proposal([1.0] * 3))
+    entered = steer_denoising(lambda x, i: x, noise(), bars, proposal([0.8] * 3))
     np.testing.assert_allclose(entered, np.sqrt(bars[16]) * -0.3 + np.sqrt(1 - bars[16]) * noise(), atol=1e-6)
 
 

@@ -18,7 +18,7 @@ def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_ste
     x, steer = request.noise, request.steer
     enters = torch.zeros(len(x), dtype=torch.long, device=x.device)
     if steer is not None:
-        enters = steer.steps(num_steps).clamp(max=num_steps - 1)
+        enters = steer.steps(num_steps)
     for step, t in enumerate(scheduler.timesteps):
         if steer is not None:
             begins = (enters == step) & (steer.share > 0)
@@ -30,7 +30,7 @@ def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_ste
         generator = list(request.generators) or None
         moved = scheduler.step(predict(x, at), t, x, generator=generator).prev_sample
         x = mode_of_step(enters > step, moved, x)
-    return x
+    return x if steer is None else mode_of_step(enters == num_steps, x, steer.prior)
 
 
 class Diffusion(Windowed):

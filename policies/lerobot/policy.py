@@ -79,7 +79,7 @@ class LeRobotPolicy:
         family: the network with its sampler.
         bridge: its processors.
         tap: where z is read.
-        lowest_start: flow time at which a proposed chunk of confidence 1 enters; confidence 0 enters at 1.
+        lowest_start: flow time below which a proposed chunk is taken as it is; one of confidence c enters at 1 - c.
     """
 
     family: Family

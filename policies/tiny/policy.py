@@ -13,6 +13,7 @@ from torch import Tensor
 from vlamem.memory.proposal import Proposal
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.spec import OSC_POSE, PolicySpec, SpecMismatchError
+from vlamem.policies.steering import start_time, step_counts
 from vlamem.policies.tiny.language import Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, patches
 from vlamem.policies.tiny.normaliser import Normaliser
@@ -28,7 +29,7 @@ class SampleOptions:
 
     Attributes:
         steps: Euler steps from noise (t = 1) to data (t = 0).
-        lowest_start: flow time t0 at which a proposed chunk of confidence 1 enters; confidence 0 enters at 1.
+        lowest_start: flow time below which a proposed chunk is taken as it is; one of confidence c enters at 1 - c.
     """
 
     steps: int = 10
@@ -146,10 +147,11 @@ class TinyVLA:
             if proposal is not None:
                 context, x, start = self._take(proposal, context, x)
             condition, _ = self.network.reader(context, told.seen, told.z, told.proprioception)
-            count = torch.ceil(start * self.options.steps - 1e-6).clamp(min=1)
+            count = torch.from_numpy(step_counts(start.numpy(), self.options.steps))
+            spans = count.clamp(min=1)
             for left in range(int(count.max()) if rows else 0, 0, -1):
-                t = start * (left / count)
-                moved = x - (start / count)[:, None, None] * self.network.flow(x, t.clamp(max=1), condition)
+                t = start * (left / spans)
+                moved = x - (start / spans)[:, None, None] * self.network.flow(x, t.clamp(max=1), condition)
                 x = torch.where((left <= count)[:, None, None], moved, x)
             return np.asarray(x.clamp(-1, 1).numpy())
 
@@ -168,7 +170,7 @@ class TinyVLA:
             context = torch.where(trusted[:, None], context + confidence[:, None] * residual, context)
         if proposal.chunk is not None:
             chunk = _like(proposal.chunk, x, "chunk")
-            start = torch.where(trusted, 1 - confidence * (1 - self.options.lowest_start), start)
+            start = torch.from_numpy(start_time(proposal.confidence, self.options.lowest_start))
             mixed = (1 - start)[:, None, None] * chunk + start[:, None, None] * x
             x = torch.where(trusted[:, None, None], mixed, x)
         return context, x, start
