@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -49,12 +49,19 @@ class CriticOptions:
 
 @dataclass(frozen=True)
 class Told:
-    """One recorded episode to learn from: keys [T, K], proprioception [T, P], ticks [T], and whether it succeeded."""
+    """One recorded episode to learn from.
+
+    Attributes:
+        keys, proprioception, ticks: of its observations.
+        success: whether it succeeded.
+        state: its initial state; episodes of one are never on both sides of a fold, None when it has one of its own.
+    """
 
     keys: Float[np.ndarray, "T K"]
     proprioception: Float[np.ndarray, "T P"]
     ticks: Float[np.ndarray, "T"]
     success: bool
+    state: int | None = None
 
     def progress(self, typical: float) -> Float[np.ndarray, "T"]:
         """The targets: time to success; in a failed episode the same, against a success of typical length, halved."""
@@ -140,10 +147,7 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
             f"{int(outcomes.sum())} successes and {int((~outcomes).sum())} failures are too few for a critic: record "
             f"{_FEWEST} of each at least"
         )
-    folds = np.empty(len(told), int)
-    for outcome in (True, False):
-        at = stream(options.seed, "folds", int(outcome)).permutation(np.flatnonzero(outcomes == outcome))
-        folds[at] = np.arange(len(at)) % _FOLDS
+    folds = _folds(told, options.seed)
     typical = float(np.mean([t.ticks[-1] for t in told if t.success]))
     xs = [np.concatenate([t.keys, t.proprioception], axis=1) for t in told]
     everything = np.concatenate(xs)
@@ -165,6 +169,18 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
     return ProgressCritic(
         weights, mean, scale, threshold, min(threshold, low), precision, recall, len(told), int(outcomes.sum())
     )
+
+
+def _folds(told: Sequence[Told], seed: int) -> Int[np.ndarray, "N"]:
+    """Which member an episode is kept from: initial states are dealt out, those with a success first."""
+    states = np.array([-1 - i if t.state is None else t.state for i, t in enumerate(told)])
+    outcomes = np.array([t.success for t in told])
+    good = np.unique(states[outcomes])
+    dealt = {}
+    for name, group in (("1", good), ("0", np.setdiff1d(states, good))):
+        for place, state in enumerate(stream(seed, "folds", name).permutation(group)):
+            dealt[int(state)] = place % _FOLDS
+    return np.array([dealt[int(state)] for state in states])
 
 
 def calibrate_threshold(

@@ -90,7 +90,7 @@ def _record(
             env.change(shifts[which])
         noise = stream(kit.seed, "prepare", task, i)
         outcome, trace = play_trial(env, kit, MAIN[0], None, i // 2, noise, f"prepare-{i}", split="train")
-        heads.append({"success": outcome.success, "instruction": trace.instruction})
+        heads.append({"success": outcome.success, "instruction": trace.instruction, "state": i // 2})
         arrays |= _arrays(i, trace, outcome.success, kit)
         if (i + 1) % 10 == 0:
             report(f"{task}: {i + 1} of {episodes} episodes recorded for calibration")
@@ -124,7 +124,7 @@ def _read(record: Path) -> tuple[list[Told], list[Segment], list[int]]:
     told, segments, owners = [], [], []
     for i, head in enumerate(heads):
         keys, states, ticks = (arrays[f"{i}.{n}"] for n in ("keys", "states", "ticks"))
-        told.append(Told(keys, states, ticks.astype(float), bool(head["success"])))
+        told.append(Told(keys, states, ticks.astype(float), bool(head["success"]), int(head["state"])))
         for chunk, tick in zip(arrays.get(f"{i}.chunks", ()), arrays.get(f"{i}.starts", ()), strict=True):
             at = int(np.flatnonzero(ticks == tick)[0])
             segments.append(Segment(int(tick), 0.0, keys[at], states[at], chunk))
