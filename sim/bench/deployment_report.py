@@ -190,8 +190,8 @@ def _page(bench: DeploymentBench, notes: str, found: "Found", kit: Kit, pictures
     lines += [
         "## Calibration",
         "",
-        f"{bench.prepare_episodes} episodes of the policy alone in states of the training split, half without a shift",
-        "and half over the conditions, gave the threshold of similarity and trained the critic.",
+        f"{bench.prepare_episodes} episodes of the policy alone in states of the training split, a fifth without a",
+        "shift and the others over the conditions, gave the threshold of similarity and trained the critic.",
         "",
         "| task | threshold | precision | coverage | critic: precision, recall out of fold |",
         "| --- | --- | --- | --- | --- |",
