@@ -50,6 +50,8 @@ class Args:
     """Of every draw."""
     folder: Path
     """For state, logs and reports."""
+    page: str
+    """Name of the page, for a policy beside the shipped one."""
     results: Path
     """Folder of the page; 'ci' writes it into --folder instead."""
 
@@ -70,6 +72,6 @@ def main(arguments: list[str]) -> int:
     command = shlex.join(["vlamem", "bench", "deploy", *arguments])
     found = {name: Figure(float(value), n) for name, (value, n) in figures(result).items()}
     results = args.folder if args.preset == "ci" else args.results
-    page, twin = write_result_page("deploy", command, found, markdown(bench, result), results, {"seed": args.seed})
+    page, twin = write_result_page(args.page, command, found, markdown(bench, result), results, {"seed": args.seed})
     print(f"{page}\n{twin}")
     return 0

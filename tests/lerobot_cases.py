@@ -292,3 +292,7 @@ def _dit(family: str, folder: Path, features: dict[str, Any]) -> tuple[Any, dict
         image_crop_shape=None, tokenizer_max_length=12, drop_n_last_frames=3, noise_scheduler_type="DDIM",
     )  # fmt: skip
     return MultiTaskDiTPolicy(config), {}
+
+
+if __name__ == "__main__":  # python tests/lerobot_cases.py smolvla runs/smolvla-tiny
+    print(build(sys.argv[1], Path(sys.argv[2])))
