@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
+from vlamem.sim.bench.deployment_notes import CONDITIONS, NOTES
 from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.bench.deployment_play import Kit, Series, Trial
 from vlamem.sim.results import Figure, write_result_page
@@ -176,6 +177,8 @@ def _page(bench: DeploymentBench, notes: str, found: "Found", kit: Kit, pictures
         "",
         *(f"![{name}]({name})\n" for name in pictures),
     ]
+    if bench.conditions == CONDITIONS:
+        lines += [NOTES]
     if notes:
         lines += ["## What was not run", "", notes, ""]
     if bench.ablation_trials:
