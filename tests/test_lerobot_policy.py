@@ -90,6 +90,18 @@ def test_ddpm_draws_from_a_generator_of_each_row_and_is_lerobots_sampler(
     np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
 
 
+@pytest.mark.parametrize("family", ["diffusion", "diffusion_ddpm", "dit_diffusion"])
+def test_a_steered_row_depends_on_itself_alone(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+    policy = policies[family]
+    obs = observation(history=policy.history)
+    noise = wide_noise(policy)[:, policy.family.first : policy.family.first + policy.spec.horizon, :ACTIONS]
+    chunk = stream(2, "chunk").uniform(-0.5, 0.5, noise.shape).astype(np.float32)
+    together = policy.sample(policy.encode(obs), noise, Proposal(np.array([0.0, 0.5, 0.9], np.float32), chunk))
+    waiting = policy.sample(policy.encode(obs), noise, Proposal(np.array([0.5, 0.5, 0.5], np.float32), chunk))
+    np.testing.assert_allclose(together[1], waiting[1], atol=1e-5)
+    np.testing.assert_allclose(together[2], np.clip(chunk[2], -1, 1), atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["dit_flow", "dit_diffusion"])
 def test_multi_task_dit_is_lerobots_own_bit_for_bit(
     family: str, folders: dict[str, Path], policies: dict[str, LeRobotPolicy]

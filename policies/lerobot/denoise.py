@@ -10,7 +10,8 @@ from vlamem.policies.lerobot.families import Language, Request, Windowed, mode_o
 
 
 def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_steps: int, request: Request) -> Tensor:
-    """The scheduler's loop from noise, or from a noised prior at a later step for rows that are steered.
+    """The scheduler's loop from noise, or from a noised prior at a later step for rows that are steered; a prior that
+    stands for every step is the chunk.
 
     Rows without a prior go through exactly the calls that lerobot makes.
     """
@@ -27,9 +28,10 @@ def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_ste
             if bool((enters > step).all()):
                 continue
         at = torch.full(x.shape[:1], t, dtype=torch.long, device=x.device)
-        generator = list(request.generators) or None
-        moved = scheduler.step(predict(x, at), t, x, generator=generator).prev_sample
-        x = mode_of_step(enters > step, moved, x)
+        rows = torch.nonzero(enters <= step)[:, 0]  # a row that waits draws nothing: it depends on itself alone
+        generator = [request.generators[i] for i in rows.tolist()] if request.generators else None
+        moved = scheduler.step(predict(x, at)[rows], t, x[rows], generator=generator).prev_sample
+        x = x.index_copy(0, rows, moved)
     return x if steer is None else mode_of_step(enters == num_steps, x, steer.prior)
 
 

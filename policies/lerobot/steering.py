@@ -46,7 +46,8 @@ class CarryProcessor:
 
     def __init__(self, steer: Steer, num_steps: int, inner: Any = None) -> None:
         self._prior, self._num_steps, self._inner = steer.prior, num_steps, inner
-        self._carried = steer.steps(num_steps)
+        carried = steer.steps(num_steps)
+        self._carried = carried if inner is None else carried.clamp(max=num_steps - 1)  # guidance sees the last step
         self._noise: Tensor | None = None
 
     def denoise_step(
