@@ -155,7 +155,8 @@ class MemoryPolicy:
     def heard(self, tick: Tick) -> Proposal | None:
         """What of the recurrent memory's proposal reaches the policy: as the options say, low confidences as 0.
 
-        A residual that is trusted is heard whole: a part of the way from one sentence to another is no sentence.
+        A residual that is trusted is heard whole: a part of the way from one sentence to another is no sentence. A
+        learned chunk is a sketch: its confidence is cut where the sampler would no longer have the last word.
         """
         said, options = tick.proposal, self.options
         if said is None:
@@ -163,7 +164,7 @@ class MemoryPolicy:
         sure = np.where(said.confidence >= options.abstain_below, said.confidence, 0).astype(np.float32)
         chunk = None if options.way == "context" else said.chunk
         if options.way in ("chunk", "both"):
-            sure = sure * np.float32(1 - LOWEST)  # a learned chunk is a sketch: the sampler has the last word
+            sure = np.minimum(sure, np.float32(1 - getattr(self.policy, "lowest_start", LOWEST)))
         if options.way not in ("context", "both") or said.context is None:
             return Proposal(sure, chunk)
         if chunk is None:

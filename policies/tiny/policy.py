@@ -114,6 +114,11 @@ class TinyVLA:
             raise WeightsError(f"{path} does not hold the tensors of its sizes: train it again ({error})") from error
         return cls(network, tokeniser, normaliser, options, header)
 
+    @property
+    def lowest_start(self) -> float:
+        """Flow time below which a proposed chunk is taken as it is."""
+        return self.options.lowest_start
+
     def encode(self, obs: Observation) -> Encoding:
         """z [B, D], key [B, K] and the conditioning; raises ValueError naming a camera or size that does not fit."""
         with torch.inference_mode():
@@ -133,7 +138,8 @@ class TinyVLA:
     def sample(
         self, encoding: Encoding, noise: Float[NDArray[Any], "B H A"], proposal: Proposal | None = None
     ) -> Float[NDArray[Any], "B H A"]:
-        """The chunk that the flow makes of `noise`; a proposed chunk enters at a flow time below 1, as confidence says.
+        """The chunk that the flow makes of `noise`; a proposed chunk enters at flow time 1 - confidence, and below
+        `lowest_start` is the chunk.
 
         A proposed context is added to the instruction's, scaled by confidence. Raises ValueError for wrong shapes.
         """
