@@ -50,7 +50,8 @@ def enter(
 
 def step_counts(start: Float[np.ndarray, "B"], steps: int) -> Int[np.ndarray, "B"]:
     """Integration steps of each row: its share of `steps`, rounded up, at least 1 above flow time 0."""
-    return np.where(start > 0, np.maximum(1, np.ceil(start * steps - 1e-6)), 0).astype(np.int64)
+    due = np.ceil(np.asarray(start, np.float64) * steps - 1e-5)
+    return np.where(start > 0, np.maximum(1, due), 0).astype(np.int64)
 
 
 def steer_flow(
@@ -97,7 +98,8 @@ def steer_denoising(
         proposal, lowest: as in `steer_flow`.
 
     At position i a proposal enters as sqrt(alpha-bar) a_elite + sqrt(1 - alpha-bar) noise, which is what a forward
-    diffusion of it would be. Raises ValueError as `steer_flow`, and for a schedule that does not rise within 0 to 1.
+    diffusion of it would be; below t0 = `lowest` it is the chunk. Raises ValueError as `steer_flow`, and for a
+    schedule that does not rise within 0 to 1.
     """
     bars = np.asarray(signal, np.float64)
     if not len(bars) or bars.min() < 0 or bars.max() > 1 or (np.diff(bars) < 0).any():
