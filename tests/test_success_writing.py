@@ -1,6 +1,7 @@
 """From an episode to what is stored: recorder, verifiers, critic, and the thread that writes."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from vlamem.memory.success import (
     Told,
     train_critic,
 )
-from vlamem.memory.success.critic import calibrate_threshold
+from vlamem.memory.success.critic import _folds, calibrate_threshold
 from vlamem.memory.success.verify import TrustAll, Verdict, time_to_success
 
 
@@ -123,6 +124,22 @@ def test_the_critic_is_precise_on_episodes_that_it_has_not_seen(critic):
     accepted = [truth for positive, truth in said if positive]
     assert len(accepted) > 15
     assert np.mean(accepted) >= 0.95
+
+
+def test_episodes_of_one_state_are_judged_by_a_member_that_has_not_seen_it():
+    episodes = [replace(told(i, i % 3 != 0), state=i // 4) for i in range(60)]
+    folds = _folds([*episodes, told(60, True)], 0)
+    for one in range(15):
+        assert len({folds[i] for i in range(60) if i // 4 == one}) == 1
+    assert len(set(folds)) == 5
+
+
+@pytest.mark.parametrize("successes", [0, 4])
+def test_too_few_states_for_a_critic_are_an_error_that_says_so(successes):
+    """All successes, or all episodes, of one initial state: some member would see none."""
+    episodes = [replace(told(i, i % 2 == 0), state=7 if i % 2 == 0 or successes == 0 else i) for i in range(20)]
+    with pytest.raises(EntryError, match="too few states"):
+        train_critic(LAYOUT, episodes, CriticOptions(steps=1))
 
 
 def test_progress_rises_along_a_success(critic):

@@ -148,6 +148,12 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
             f"{_FEWEST} of each at least"
         )
     folds = _folds(told, options.seed)
+    for fold in range(_FOLDS):
+        if len(set(outcomes[folds != fold])) < 2:
+            raise EntryError(
+                f"{len(told)} episodes begin in too few states for a critic: without those of fold {fold} there is no "
+                f"{'success' if outcomes[folds == fold].any() else 'failure'} left to learn from; record other states"
+            )
     typical = float(np.mean([t.ticks[-1] for t in told if t.success]))
     xs = [np.concatenate([t.keys, t.proprioception], axis=1) for t in told]
     everything = np.concatenate(xs)
@@ -173,14 +179,14 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
 
 def _folds(told: Sequence[Told], seed: int) -> Int[np.ndarray, "N"]:
     """Which member an episode is kept from: initial states are dealt out, those with a success first."""
-    states = np.array([-1 - i if t.state is None else t.state for i, t in enumerate(told)])
-    outcomes = np.array([t.success for t in told])
-    good = np.unique(states[outcomes])
-    dealt = {}
+    _, states = np.unique(
+        [f"episode {i}" if t.state is None else t.state for i, t in enumerate(told)], return_inverse=True
+    )
+    good = np.unique(states[[t.success for t in told]])
+    dealt = np.empty(states.max() + 1, int)
     for name, group in (("1", good), ("0", np.setdiff1d(states, good))):
-        for place, state in enumerate(stream(seed, "folds", name).permutation(group)):
-            dealt[int(state)] = place % _FOLDS
-    return np.array([dealt[int(state)] for state in states])
+        dealt[stream(seed, "folds", name).permutation(group)] = np.arange(len(group)) % _FOLDS
+    return np.asarray(dealt[states])
 
 
 def calibrate_threshold(
