@@ -150,8 +150,9 @@ def train_to_speak(
 
 
 def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Memory:
-    """`memory` with a bound of |W|, for an AURA memory: what it has at the end of a held-out episode (median) of the
-    task that fills it most. Single episodes hardly meet it; a stream is kept in the range that was trained.
+    """`memory` with a bound of |W|, for an AURA memory: the median of what it has at the end of a held-out episode of
+    the task that fills it most. Half of that task's episodes meet it, those of others seldom; a stream is kept in the
+    range that was trained.
     """
     if not isinstance(memory, AuraMemory):
         return memory
@@ -164,9 +165,9 @@ def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining)
             resets = np.zeros(zs.shape[:2], bool)
             resets[0] = True
             sizes.append(float(np.median(np.linalg.norm(run(zs, resets), axis=(1, 2)))))
-    if max(sizes, default=0.0) == 0.0:  # nothing was held out, or nothing is ever written
-        return memory
-    return AuraMemory(replace(memory.config, bound=round(max(sizes), 2)))
+    bound = round(max(sizes, default=0.0), 2)
+    # nothing was held out, or nothing is written: whatever else is wrong with the weights, saving them will say
+    return AuraMemory(replace(memory.config, bound=bound)) if np.isfinite(bound) and bound > 0 else memory
 
 
 class HeadParts(NamedTuple):
