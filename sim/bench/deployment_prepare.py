@@ -82,7 +82,7 @@ def _record(
     task: str, conditions: Sequence[Condition], episodes: int, env: ShiftedEnv, kit: Kit, record: Path, report: Report
 ) -> None:
     shifts = [Shift(), *(c.shift for c in conditions)]
-    plain = episodes // 5
+    plain = 2 * (episodes // 10)  # a state is played twice under one shift
     every = [0] * plain + [1 + (i // 2) % max(1, len(conditions)) for i in range(episodes - plain)]
     arrays: dict[str, np.ndarray] = {}
     heads = []

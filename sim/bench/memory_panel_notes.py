@@ -63,8 +63,8 @@ that tells the answer than to any other of the 147 that the suite knows.
 Still to be played: the first-observation oracle, memory frozen after the cue and replaced by noise, the other ways of
 speaking (chunk, the proposal alone, blending), and the axes of delay, chunk length and camera noise.
 
-The gap to the oracle is count_press for the most part. Four fifths of its training episodes came from sparse frames: the
-lamp blinks for 6 ticks, as long as a waiting robot's frames are apart, so that the frames show a lamp that is lit
+The gap to the oracle is count_press for the most part. Four fifths of its training episodes came from sparse frames:
+the lamp blinks for 6 ticks, as long as a waiting robot's frames are apart, so that the frames show a lamp that is lit
 throughout or not at all. `vlamem collect --features --frames` refuses the task now. With 450 played episodes of it in
 their place, two gates were trained and not shipped: one was right on 52 % of held-out layouts (the shipped one: 56 %),
 the other, whose streams were hardly ever reset, on 56 %, and 91 % over all tasks instead of 90, but writes on 57 % of

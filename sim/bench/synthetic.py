@@ -309,7 +309,7 @@ def run_arm(arm: Arm, family: str, preset: Preset, folder: Path, command: str, r
     config = training_config(arm, family, preset, rate)
     keys = _seed_keys(family, "train", preset.seeds)
     training, losses = train(memory, config, _draws(arm.schedule, family, preset), keys)
-    rates = _rates_of_learned(family, folder) if arm.name in AT_BUDGET else None
+    rates = _rates_of_learned(family, preset, folder) if arm.name in AT_BUDGET else None
     scored: dict[str, list[dict[str, Any]]] = {}
     for group in groups(family, preset.ticks):
         if arm.constant or len(group) == 1:  # the cache of the longest horizon would be attended to at every tick
@@ -348,11 +348,12 @@ def _learning_rate(arm: Arm, family: str, preset: Preset, folder: Path) -> tuple
     return tried, float(min(tried, key=lambda rate: tried[rate]))
 
 
-def _rates_of_learned(family: str, folder: Path) -> dict[str, list[float]]:
+def _rates_of_learned(family: str, preset: Preset, folder: Path) -> dict[str, list[float]]:
     path = folder / family / "learned.json"
-    if not path.exists():
+    done = _done(path, _marks_of(preset, BY_NAME["learned"], family))
+    if done is None:
         raise FileNotFoundError(f"{path} is missing: arms at the learned gate's budget run after the learned arm")
-    scores = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    scores = done["settings"]
     return {name: [seed["writes"] / seed["ticks"] for seed in seeds] for name, seeds in scores.items()}
 
 

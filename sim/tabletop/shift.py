@@ -29,7 +29,7 @@ KINDS: dict[str, str] = {
 CAMERA_WAY = np.array([0.0, 0.8, 0.6])
 BIAS_WAY = np.array([0.64, -0.48, 0.6])
 _WARM = np.array([1.0, 0.85, 0.6])
-"""Red, green and blue that are left of white light at strength 1."""
+"""Colour that white light turns to as the strength goes to 1."""
 _BASE = "robot0_base"
 
 
