@@ -111,7 +111,8 @@ def _claim(bench: DeploymentBench) -> None:
     """Makes the run folder this bench's; raises DeploymentError when it is another's."""
     source = find_policy(bench.policy)
     marks = {name: getattr(bench, name) for name in ("policy", "states", "prepare_episodes", "execute", "seed")} | {
-        "weights": source.sha256
+        "weights": source.sha256,
+        "conditions": list(bench.conditions),  # thresholds and critics are of episodes under all of them
     }
     path = bench.out / "bench.json"
     if path.exists():

@@ -5,6 +5,7 @@ in a process of its own, on the same stream: the same scene, cues and noise; wha
 round begins, so that the number of rounds differs.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,8 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.patrol_options import ARMS, PatrolBench
 from vlamem.sim.episode import Player
+from vlamem.sim.memories import MemoryName
 from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.results import write_atomically
 from vlamem.sim.worker import THREADS
@@ -95,6 +98,7 @@ def run(bench: PatrolBench, progress: Callable[[str], None]) -> dict[str, Stream
     """
     path = bench.out / "bench.json"
     marks = {name: getattr(bench, name) for name in ("steps", "policy", "gate", "episode", "seed", "execute")}
+    marks |= {"weights": find_policy(bench.policy).sha256, "gate_sha256": _sha256(bench)}
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != marks:
         raise PatrolError(f"{path} is of other options: choose another --out, or remove the folder")
     write_atomically(path, json.dumps(marks) + "\n")
@@ -107,6 +111,19 @@ def run(bench: PatrolBench, progress: Callable[[str], None]) -> dict[str, Stream
             done.result()
             progress(f"{waiting[done]}: {bench.steps} steps")
     return {arm: read(_file(bench, arm)) for arm in bench.arms}
+
+
+def _sha256(bench: PatrolBench) -> str | None:
+    """Of the gate's file; None where no arm has one."""
+    file = MemoryName.parse(_memory(bench, "aura")).file
+    if file is None or "aura" not in bench.arms:
+        return None
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _memory(bench: PatrolBench, arm: str) -> str:
+    return ARMS[arm] if arm != "aura" or bench.gate == "shipped" else f"aura:{bench.gate}"
 
 
 def read(path: Path) -> Stream:
@@ -125,7 +142,7 @@ def _keep(bench: PatrolBench, arm: str) -> None:
 
 def _rollout(bench: PatrolBench, arm: str) -> RolloutConfig:
     """The run of one arm. Raises PlanError for options that do not fit."""
-    memory = ARMS[arm] if arm != "aura" or bench.gate == "shipped" else f"aura:{bench.gate}"
+    memory = _memory(bench, arm)
     return RolloutConfig(
         suite="tabletop", tasks=("patrol",), policy=bench.policy, memory=memory, episodes=1, seed=bench.seed,
         out=bench.out / arm, workers=1, video=0, split="test", wording="held_out", size=84, render="fast",
