@@ -4,7 +4,7 @@ NOTES = """
 
 ## What the figures say
 
-AURA-Mem brings the frozen policy from chance to 0.85 of what it does when it is told the answer (asked for: 0.9), with
+AURA-Mem brings the frozen policy from chance to 0.84 of what it does when it is told the answer (asked for: 0.9), with
 a nineteenth of the writes of the same memory that always writes, and leaves every skill as it was, episode by episode.
 Writing as often at random or by the clock does not do it. A GRU of 256 bytes, trained on the same features, does as
 well as AURA-Mem, and writes at every tick: what the gate buys here is the writes, not the answers. The KV window loses
