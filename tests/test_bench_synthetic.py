@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vlamem.scripts.bench_synthetic import main
-from vlamem.sim.bench.synthetic import FAMILY, PRESETS, FamilyTraining, finished
+from vlamem.sim.bench.synthetic import PRESETS, finished
+from vlamem.sim.bench.synthetic_arms import FAMILY, FamilyTraining
 from vlamem.sim.bench.synthetic_report import accuracy, best_fixed, figures
 
 FIGURES = ("accuracy_hard", "hard_gap_to_best_points", "oracle_write_ratio", "always_write_ratio_10pct")

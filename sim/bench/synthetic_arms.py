@@ -36,6 +36,31 @@ GRU_HIDDEN = 64
 
 
 @dataclass(frozen=True)
+class FamilyTraining:
+    """How a family is trained, where families differ.
+
+    Attributes:
+        write_cost: of a tick, for the gates that are charged.
+        ramp: shares of the updates between which that cost rises.
+        sweep_times: how many times `Preset.sweep_updates` a run of the sweep takes.
+    """
+
+    write_cost: float = 1.5
+    ramp: tuple[float, float] = (0.3, 0.7)
+    sweep_times: int = 1
+
+
+FAMILY = {
+    "events": FamilyTraining(),
+    "recall": FamilyTraining(write_cost=0.1, ramp=(0.5, 0.8), sweep_times=3),
+    "surprise": FamilyTraining(),
+}
+"""On recall most ticks before the queries bind a key that an answer may need: what is right to charge where one tick in
+ten does closes the gate for good, the larger numbers of bindings have to come before the cost, and every arm is at
+chance for its first hundred updates."""
+
+
+@dataclass(frozen=True)
 class Arm:
     """One memory of the benchmark.
 
