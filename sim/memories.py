@@ -4,6 +4,7 @@ Controls take a memory apart while it is used: its content frozen after the cue,
 memory held in another episode.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,14 @@ class MemoryName:
         if path is not None and not path.is_file():
             raise MemoryNameError(f"memory '{text}' has no weights at {path}: train them with 'vlamem train-gate'")
         return cls(kind, path)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the weights; None without a file."""
+        if self.file is None:
+            return None
+        with self.file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def voice_of(name: MemoryName, policy: FrozenPolicy, used_with: TrainedFor, budget: float | None) -> Voice | None:

@@ -5,7 +5,6 @@ The folder of a run: run.json (what it is), episodes.jsonl (one line each, on di
 section `wall_clock` apart.
 """
 
-import hashlib
 import os
 import shlex
 import signal
@@ -67,8 +66,7 @@ def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
     policy: dict[str, Any] = {"name": source.name, "weights_sha256": source.sha256}
     memory = MemoryName.parse(config.memory)
     if memory.file is not None:
-        with memory.file.open("rb") as file:
-            policy |= {"memory_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        policy |= {"memory_sha256": memory.sha256}
     rendering = None
     cameras: tuple[str, ...] = ()
     if config.policy not in EXPERTS:

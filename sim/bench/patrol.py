@@ -5,7 +5,6 @@ in a process of its own, on the same stream: the same scene, cues and noise; wha
 round begins, so that the number of rounds differs.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -98,7 +97,10 @@ def run(bench: PatrolBench, progress: Callable[[str], None]) -> dict[str, Stream
     """
     path = bench.out / "bench.json"
     marks = {name: getattr(bench, name) for name in ("steps", "policy", "gate", "episode", "seed", "execute")}
-    marks |= {"weights": find_policy(bench.policy).sha256, "gate_sha256": _sha256(bench)}
+    marks |= {
+        "weights": find_policy(bench.policy).sha256,
+        "gate_sha256": MemoryName.parse(_memory(bench, "aura")).sha256,
+    }
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != marks:
         raise PatrolError(f"{path} is of other options: choose another --out, or remove the folder")
     write_atomically(path, json.dumps(marks) + "\n")
@@ -111,15 +113,6 @@ def run(bench: PatrolBench, progress: Callable[[str], None]) -> dict[str, Stream
             done.result()
             progress(f"{waiting[done]}: {bench.steps} steps")
     return {arm: read(_file(bench, arm)) for arm in bench.arms}
-
-
-def _sha256(bench: PatrolBench) -> str | None:
-    """Of the gate's file; None where no arm has one."""
-    file = MemoryName.parse(_memory(bench, "aura")).file
-    if file is None or "aura" not in bench.arms:
-        return None
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _memory(bench: PatrolBench, arm: str) -> str:
