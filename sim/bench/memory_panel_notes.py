@@ -50,9 +50,9 @@ that tells the answer than to any other of the 147 that the suite knows.
   episodes alone: count_press from 22 to 62, patrol from 62 to 94.
 - **Streams.** In `patrol` the memory stopped writing after six or seven rounds: rows of 128 ticks begin where an
   episode begins, so that only the first question of a stream was ever trained on, from an empty state. Rounds are now
-  episodes of their own, and a fifth of the rows are rounds laid end to end without a reset. What mended the stream is a
-  bound of |W| (patrol.md): 99 % right throughout 100,000 steps. With half of the rows, of
-  all tasks, the answers of single episodes suffered (held out 75 % right after 900 updates).
+  episodes of their own, and a fifth of the rows are rounds laid end to end without a reset. With half of the rows, of
+  all tasks, the answers of single episodes suffered (held out 75 % right after 900 updates). What mended the stream is
+  a bound of |W| (patrol.md): 99 % right throughout 100,000 steps.
 - **The policy's own drift.** In the same stream the arm told the answer fell from 100 % to 33 % within 3,000 steps: the
   policy turns the hand by a little each round and never turns it back. `patrol` now homes the arm before each cue, as
   the controllers of arms at work do.
