@@ -53,6 +53,12 @@ def _stretches(values: Float[np.ndarray, "n"]) -> list[tuple[float, float]]:
     return [(float(ordered[a]), float(ordered[b])) for a, b in zip(firsts, lasts, strict=True)]
 
 
+def _fills_finger(window: Float[np.ndarray, "n 2"], low: float, high: float, offset: float) -> bool:
+    """Whether a stretch lies before both halves of the fingers; a corner before one of them slips out."""
+    across = window[(window[:, 0] >= low) & (window[:, 0] <= high), 1] - offset
+    return bool(across.min() < -0.5 * _HALF_WIDTH and across.max() > 0.5 * _HALF_WIDTH)
+
+
 def _in_the_way(points: Float[np.ndarray, "n 3"], fingers: float) -> float:
     """Number of points inside the open fingers, palm and forearm; columns: along closing, across, height over grasp."""
     along, across, up = np.abs(points[:, 0]), np.abs(points[:, 1]), points[:, 2]
@@ -107,7 +113,7 @@ def plan_grasps(
                 if len(window) < 2:
                     continue
                 for low, high in _stretches(window[:, 0]):
-                    if high - low > _WIDEST:
+                    if high - low > _WIDEST or (offset and not _fills_finger(window, low, high, offset)):
                         continue
                     middle = (low + high) / 2
                     at = np.array([*(centre + middle * along + offset * side), height])

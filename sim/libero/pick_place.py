@@ -22,6 +22,8 @@ _FIRM = 4
 """Control steps for which both fingers must touch before the hand lifts."""
 _LOOK_EVERY = 8
 """Control steps after which it is looked again what lies on the way."""
+_LETTING_GO = 14
+"""Control steps for which the fingers open before the hand rises, should the thing stick to one of them."""
 _PATIENCE = 14
 """Control steps of closing after which a grasp that holds nothing has failed."""
 
@@ -93,8 +95,7 @@ class PickAndPlace:
         if self._opening_for or (self.placed() and not held):
             self._opening_for = max(0, self._opening_for - 1)
             self._closing = 0
-            goal = hand if simulation.opening < 0.06 and self._opening_for else hand + np.array([0.0, 0.0, 0.08])
-            return towards(simulation, goal, None, OPEN)
+            return towards(simulation, hand + self._letting_go(first, second), None, OPEN)
         if self._touching >= _FIRM or (self._touching and hand[2] > self._grasp_pose()[0][2] + 0.03):
             return self._carry()
         return self._take(held)
@@ -120,6 +121,17 @@ class PickAndPlace:
         room = max(0.003, 0.6 * (_OPEN_HALF - self._grasp().width / 2))
         return over(simulation, point, rotation, OPEN, travel, mouth=min(room, 0.010), slope=6.0)
 
+    def _letting_go(self, first: bool, second: bool) -> Float[np.ndarray, "3"]:
+        """Where to with opening fingers: up, once they are clear; away from the one that the thing sticks to."""
+        simulation = self._simulation
+        if self._opening_for and simulation.opening < 0.06:
+            return np.zeros(3)
+        if self._opening_for and first != second:
+            closing = simulation.hand_rotation[:, 0]
+            position, _ = self._geometry.pose(self._root)
+            return np.asarray(0.02 * np.sign((position - simulation.hand) @ closing) * closing)
+        return np.array([0.0, 0.0, 0.08])
+
     def _carry(self) -> Float[np.ndarray, "7"]:
         simulation, hand = self._simulation, self._simulation.hand
         position, _ = self._geometry.pose(self._root)
@@ -139,11 +151,12 @@ class PickAndPlace:
         if (away < self.place.near and low_enough) or (
             away < 0.027 and self._stuck > 12 and hand[2] < target[2] + 0.05
         ):
-            self._opening_for, self._touching, self._lowest, self._stuck = 8, 0, np.inf, 0
+            self._opening_for, self._touching, self._lowest, self._stuck = _LETTING_GO, 0, np.inf, 0
             return towards(simulation, hand, None, OPEN)
+        rim_passed = 0.10 if self.place.hand_height is None else 0.04
         ignored = (
             {self._root}
-            if away > 0.10 or self.place.support is None
+            if away > rim_passed or self.place.support is None
             else {self._root, self._geometry.root(self.place.support)}
         )
         travel = self._travel(hand, target, bottom, ignored)
