@@ -57,6 +57,18 @@ def test_the_library_and_numpy_warp_alike(monkeypatch):
     np.testing.assert_allclose(by_library, warped_distances(chunks), atol=1e-9)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.999])
+def test_weights_fall_with_the_room_that_the_threshold_leaves(threshold):
+    room = 1 - threshold
+    options = RetrieveOptions(threshold=threshold, consistency=False)
+    equal = elite_prior(candidates([chunk(0.0), chunk(0.2)], [1.0, 1.0]), EMPTY, LAYOUT.parts, options)
+    nearest = elite_prior(candidates([chunk(0.0), chunk(0.2)], [1.0, 1 - room]), EMPTY, LAYOUT.parts, options)
+    a_little = elite_prior(candidates([chunk(0.0), chunk(0.2)], [1.0, 1 - 0.05 * room]), EMPTY, LAYOUT.parts, options)
+    np.testing.assert_allclose(equal.chunk[:, 0], 0.1, atol=1e-6)
+    np.testing.assert_allclose(nearest.chunk[:, 0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(a_little.chunk[:, 0], 0.2 / (1 + np.e), atol=1e-4)
+
+
 def test_a_shift_in_time_costs_less_than_its_euclidean_distance():
     wave = np.sin(np.linspace(0, 6, 20))[:, None] * np.ones(3)
     late = np.concatenate([wave[:1], wave[:1], wave[:-2]])

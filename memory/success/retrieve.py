@@ -1,7 +1,8 @@
 """From similar states to one elite action prior: weigh, keep what agrees, average, and say how sure.
 
-After Retrieve-then-Steer (arXiv 2605.10094): K = 10, weights softmax((s - max s) / 0.05), candidates that agree by
-dynamic time warping, confidence from similarity and spread, abstention otherwise.
+After Retrieve-then-Steer (arXiv 2605.10094): K = 10, softmax weights, candidates that agree by dynamic time warping,
+confidence from similarity and spread, abstention otherwise. Its temperature is 0.05 in units of similarity, with which
+all candidates between a threshold of 0.94 and 1 weigh nearly the same; here it is a share of what the threshold leaves.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class RetrieveOptions:
     Attributes:
         threshold: similarity below which a stored state is not like this one; from `vlamem memory calibrate`.
         neighbours: K, states that are looked at.
-        temperature: of the weights.
+        temperature: of the weights, in shares of the room between the threshold and similarity 1.
         reach: warped distance per step within which two chunks agree [action units].
         agreement: share of the weight that must agree; less, and the memory abstains.
         consistency: False averages all candidates, whether they agree or not.
@@ -110,7 +111,8 @@ def elite_prior(good: Candidates, bad: Candidates, parts: tuple[ActionPart, ...]
     if not near.any():
         return Prior(None, 0.0, _NONE, best, 0.0, "unknown")
     ids, s, chunks = good.ids[near], good.similarity[near], good.chunks[near]
-    weights = np.exp((s - s.max()) / options.temperature)
+    room = max(1e-9, 1.0 - options.threshold)
+    weights = np.exp((s - s.max()) / (options.temperature * room))
     if options.outcomes:
         weights = weights * good.reliability[near]
     weights /= weights.sum()
@@ -123,7 +125,7 @@ def elite_prior(good: Candidates, bad: Candidates, parts: tuple[ActionPart, ...]
     spread = 0.0
     if len(ids) > 1:
         spread = float(weights @ np.linalg.norm(chunks - chunk, axis=-1).mean(axis=1))
-    known = (float(weights @ s) - options.threshold) / max(1e-9, 1.0 - options.threshold)
+    known = (float(weights @ s) - options.threshold) / room
     logit = options.bias + options.similarity_gain * known - options.spread_gain * spread / options.reach
     failure = _like_failure(chunk, bad, options) if options.failures else 0.0
     sure = float(min(options.most, 1.0 / (1.0 + np.exp(-logit)))) * (1.0 - failure)
