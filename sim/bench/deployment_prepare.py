@@ -53,13 +53,14 @@ def prepare(
     try:
         if not judge.exists():
             train_critic(layout, told, CriticOptions(seed=kit.seed)).save(judge)
+    except EntryError as error:
+        report(f"{task}: no critic, the simulator verifies in its place: {error}")
+    else:
         critic = ProgressCritic.load(judge)
         report(
             f"{task}: critic of precision {critic.precision:.3f} at recall {critic.recall:.3f} on "
-            f"{critic.episodes} episodes ({critic.successes} successes)"
+            f"{critic.episodes} episodes ({critic.successes} successes), judged by the {critic.judge}"
         )
-    except EntryError as error:
-        report(f"{task}: no critic, the simulator verifies in its place: {error}")
     try:
         if not threshold.exists():
             keys = np.array([s.key for s in segments]).reshape(-1, layout.key_size)
