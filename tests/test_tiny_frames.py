@@ -16,7 +16,7 @@ META = FramesMeta(
     categories=(("lamp", 3),),
     values=("red_x", "red_y"),
     colours=("red", "green"),
-    shapes=("cube",),
+    shapes=("cube", "bowl"),
     references=((0, 0, ("the red cube",)),),
     image_size=8,
     horizon=4,
@@ -96,6 +96,31 @@ def test_directories_with_other_tasks_and_labels_merge_by_name(tmp_path: Path) -
     np.testing.assert_array_equal(frames.columns["categories"][10:15, 0], episode(other, 1, 0)["categories"][:, 1])
     assert np.isnan(frames.columns["values"][10:, :2]).all()
     assert np.isnan(frames.columns["values"][:10, 2]).all()
+
+
+def test_colours_and_shapes_of_several_directories_are_merged_by_name(tmp_path: Path) -> None:
+    other = replace(
+        META,
+        colours=("blue", "red"),
+        shapes=("bowl", "pad"),
+        references=((1, 0, ("the red bowl",)), (-1, 1, ("the pad",))),
+    )
+    write(tmp_path / "a", META, range(1))
+    recorded = episode(other, 0, 0)
+    recorded["objects"][:, 3:] = -1.0
+    with FramesWriter(tmp_path / "b", other) as writer:
+        writer.add_episode(recorded)
+    frames = Frames([tmp_path / "a", tmp_path / "b"])
+    assert frames.meta.colours == ("red", "green", "blue")
+    assert frames.meta.shapes == ("cube", "bowl", "pad")
+    assert frames.meta.references == (*META.references, (0, 1, ("the red bowl",)), (-1, 2, ("the pad",)))
+    before, after = recorded["objects"], frames.columns["objects"][5:]
+    for i, name in enumerate(other.colours):
+        np.testing.assert_array_equal(after[..., 0] == frames.meta.colours.index(name), before[..., 0] == i)
+    for i, name in enumerate(other.shapes):
+        np.testing.assert_array_equal(after[:, :3, 1] == frames.meta.shapes.index(name), before[:, :3, 1] == i)
+    assert (after[:, 3:, 0] == -1).all()
+    np.testing.assert_array_equal(after[..., 2:], before[..., 2:])
 
 
 def test_a_plain_dict_serves_as_meta(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Reference = tuple[int, int, tuple[str, ...]]
 FORMAT_VERSION = 2
 OBJECT_SLOTS = 8
 _DONE = "done"
@@ -79,7 +80,7 @@ class FramesMeta:
     values: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
-    references: tuple[tuple[int, int, tuple[str, ...]], ...] = ()
+    references: tuple[Reference, ...] = ()
     image_size: int = 84
     horizon: int = 16
     action_size: int = 7
@@ -277,8 +278,9 @@ def _write_whole(path: Path, content: bytes) -> None:
 class Frames:
     """Complete shards of one or several frames directories as one memory-mapped table.
 
-    Tasks, goals and label columns of the directories are merged by name: a label that a directory lacks reads as
-    "ignore" there. Images stay on disk and are read by `images`; every other column is in `columns`, in memory.
+    Tasks, goals, colours, shapes and label columns of the directories are merged by name: a label that a directory
+    lacks reads as "ignore" there. Images stay on disk and are read by `images`; every other column is in `columns`, in
+    memory.
     """
 
     def __init__(self, directories: str | Path | Iterable[str | Path]) -> None:
@@ -342,7 +344,12 @@ class Frames:
         values = np.full((rows, len(self.meta.values)), np.nan, np.float32)
         for i, value in enumerate(meta.values):
             values[:, self.meta.values.index(value)] = read["values"][:, i]
+        colour, shape = (np.array([*m, -1], np.float32) for m in _ids(meta, self.meta))
+        objects = read["objects"].copy()
+        objects[..., 0] = colour[objects[..., 0].astype(int)]
+        objects[..., 1] = shape[objects[..., 1].astype(int)]
         return read | {
+            "objects": objects,
             "task": tasks[read["task"]],
             "goal": goals[read["goal"]],
             "categories": categories,
@@ -352,7 +359,7 @@ class Frames:
 
 def _merge(metas: Sequence[FramesMeta], paths: Sequence[Path]) -> FramesMeta:
     first = metas[0]
-    fixed = ("image_size", "horizon", "action_size", "proprioception_size", "cameras", "colours", "shapes", "spec")
+    fixed = ("image_size", "horizon", "action_size", "proprioception_size", "cameras", "spec")
     for meta, path in zip(metas[1:], paths[1:], strict=True):
         for name in fixed:
             if getattr(meta, name) != getattr(first, name):
@@ -364,11 +371,22 @@ def _merge(metas: Sequence[FramesMeta], paths: Sequence[Path]) -> FramesMeta:
         for name, cardinality in meta.categories:
             if mine.get(name, cardinality) != cardinality:
                 raise FramesError(f"category {name!r} has {cardinality} classes in {path}, {mine[name]} in {paths[0]}")
-    return replace(
+    merged = replace(
         first,
         tasks=tuple(dict.fromkeys(t for m in metas for t in m.tasks)),
         goals=tuple(dict.fromkeys(g for m in metas for g in m.goals)),
         categories=tuple(dict.fromkeys(c for m in metas for c in m.categories)),
         values=tuple(dict.fromkeys(v for m in metas for v in m.values)),
-        references=tuple(dict.fromkeys(r for m in metas for r in m.references)),
+        colours=tuple(dict.fromkeys(c for m in metas for c in m.colours)),
+        shapes=tuple(dict.fromkeys(s for m in metas for s in m.shapes)),
     )
+    references: dict[Reference, None] = {}
+    for meta in metas:
+        colour, shape = ([*m, -1] for m in _ids(meta, merged))
+        references |= dict.fromkeys((colour[c], shape[s], phrases) for c, s, phrases in meta.references)
+    return replace(merged, references=tuple(references))
+
+
+def _ids(meta: FramesMeta, merged: FramesMeta) -> tuple[list[int], list[int]]:
+    """What the colours and shapes of one meta are called in the merged one."""
+    return [merged.colours.index(c) for c in meta.colours], [merged.shapes.index(s) for s in meta.shapes]
