@@ -221,7 +221,7 @@ def wrap(
     """A frozen policy with memory.
 
     Args:
-        policy: "tiny", a weights file, "package.module:FACTORY", or a policy that is loaded already.
+        policy: "tiny", "tiny-libero", a weights file, "package.module:FACTORY", or a policy that is loaded already.
         aura: a gate's weights file, "shipped" for the one that comes with the shipped policy, a voice, or None.
         success: a success memory's file, which is made when missing, a voice, or None.
         rows: environments that run side by side.

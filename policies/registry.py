@@ -10,7 +10,10 @@ from pathlib import Path
 from vlamem.policies.lerobot.source import find_checkpoint, is_checkpoint
 from vlamem.policies.protocol import FrozenPolicy
 
-_SHIPPED = {"tiny": ("vlamem.policies.tiny", "tiny.safetensors")}
+_SHIPPED = {
+    "tiny": ("vlamem.policies.tiny", "tiny.safetensors"),
+    "tiny-libero": ("vlamem.policies.tiny", "tiny-libero.safetensors"),
+}
 EXPERTS = ("expert", "random-choice")
 """Scripted policies with privileged state; a suite makes them, since only it has that state."""
 
@@ -41,8 +44,9 @@ def shipped_weights(name: str) -> Path:
 
 
 def find_policy(name: str) -> PolicySource:
-    """Finds a policy without loading it: a shipped one ("tiny"), an expert, a file, "package.module:FACTORY", or a
-    LeRobot checkpoint (a folder or a hub id, options after a question mark; see vlamem.policies.lerobot).
+    """Finds a policy without loading it: a shipped one ("tiny", "tiny-libero"), an expert, a file,
+    "package.module:FACTORY", or a LeRobot checkpoint (a folder or a hub id, options after a question mark; see
+    vlamem.policies.lerobot).
 
     Raises PolicyError for an unknown name and for weights that are missing.
     """

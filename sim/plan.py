@@ -29,8 +29,8 @@ class RolloutConfig:
     tasks: tuple[str, ...]
     """Tasks by name, or skills, memory, oracle, all."""
     policy: str
-    """tiny (shipped), a .safetensors file, a LeRobot checkpoint (folder or hub id; its options: docs/lerobot.md),
-    expert, random-choice, or package.module:FACTORY."""
+    """tiny or tiny-libero (shipped), a .safetensors file, a LeRobot checkpoint (folder or hub id; its options:
+    docs/lerobot.md), expert, random-choice, or package.module:FACTORY."""
     memory: str
     """none, aura (the shipped gate) or aura:FILE; always, random, periodic: its controls; oracle, first-observation."""
     episodes: int

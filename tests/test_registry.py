@@ -27,6 +27,7 @@ def test_a_damaged_weights_file_is_refused_by_name(tmp_path: Path) -> None:
     ("name", "complaint"),
     [
         ("tinny", "did you mean 'tiny'"),
+        ("tiny_libero", "did you mean 'tiny-libero'"),
         ("expret", "did you mean 'expert'"),
         ("zzz", "a .safetensors file, or a folder"),
         ("gone.safetensors", "no weights at gone"),
