@@ -17,6 +17,7 @@ _HELP = """Records demonstrations by the scripted experts, resumable: started ag
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
          vlamem collect --features --tasks memory --episodes 30 --rollouts 30 --out data/features/played --workers 2
          vlamem collect --features --frames data/frames/worker-0 --tasks recall_colour touch --out data/features/frames
+         vlamem collect --suite libero_object --features --frames data/libero/worker-0 --out data/features/libero
 """
 
 
@@ -60,8 +61,13 @@ class Args:
     def __post_init__(self) -> None:
         if self.suite != "tabletop" and not self.suite.startswith("libero_"):
             raise ValueError(f"suite '{self.suite}' has no scripted experts to record: choose tabletop or libero_...")
-        if self.suite != "tabletop" and (self.format != "frames" or self.features):
-            raise ValueError(f"suite '{self.suite}' is recorded as frames only: leave out --format and --features")
+        if self.suite != "tabletop" and self.format != "frames":
+            raise ValueError(f"suite '{self.suite}' is recorded as frames only: leave out --format")
+        if self.suite != "tabletop" and self.features and not self.frames:
+            raise ValueError(
+                f"no episodes of suite '{self.suite}' are played for features: record demonstrations without "
+                "--features, and name their folders with --features --frames"
+            )
 
 
 def _episodes(args: Args) -> dict[str, int]:
@@ -132,7 +138,8 @@ def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: s
         from vlamem.sim.features_frames import FrameCollection, encode_frames
 
         bar.set_description("features of frames")
-        encode_frames(FrameCollection(args.policy, args.frames, episodes, args.out, command), _show(bar))
+        what = FrameCollection(args.policy, args.frames, episodes, args.out, command, args.suite)
+        encode_frames(what, _show(bar))
         return
     rollouts = dict.fromkeys(episodes, args.rollouts)
     bar.reset(sum(episodes.values()) + sum(rollouts.values()))

@@ -144,15 +144,28 @@ def _stacked(rows: list[Observation]) -> Observation:
     return Observation(images, body, tuple(o.instruction[0] for o in rows))
 
 
-def features_meta(policy: FrozenPolicy, sha256: str | None, command: str) -> FeaturesMeta:
-    """Meta of a recording of this policy over the tabletop suite."""
-    from vlamem.sim.tabletop.language import all_goals
+def goals_of(suite: str) -> tuple[tuple[str, ...], ...]:
+    """Paraphrases of everything that a suite's sentences can ask, the last of them held out of training.
 
+    LIBERO has one sentence a task, which is both. All its suites share their goals, so that recordings of several of
+    them train one memory. Raises LiberoMissingError without the benchmark.
+    """
+    if suite == "tabletop":
+        from vlamem.sim.tabletop.language import all_goals
+
+        return tuple((*g.training_sentences, g.sentence(-1)) for g in all_goals())
+    from vlamem.sim.libero.catalogue import all_sentences
+
+    return tuple((sentence, sentence) for sentence in all_sentences())
+
+
+def features_meta(policy: FrozenPolicy, sha256: str | None, command: str, suite: str = "tabletop") -> FeaturesMeta:
+    """Meta of a recording of this policy over a suite: the tabletop's, or one of LIBERO's."""
     spec = policy.spec
-    goals = tuple((*g.training_sentences, g.sentence(-1)) for g in all_goals())
     chunk = (spec.horizon, spec.action.size)
+    name = "tabletop" if suite == "tabletop" else "libero"
     return FeaturesMeta(
-        identity(policy, sha256), spec.feature_size, spec.context_size, chunk, goals, "tabletop", command
+        identity(policy, sha256), spec.feature_size, spec.context_size, chunk, goals_of(suite), name, command
     )
 
 

@@ -2,6 +2,7 @@
 
 Recording anew costs a simulation and two renderings a tick; encoding what 'vlamem collect' has stored costs a tenth, so
 that a memory sees far more layouts. What frames cannot give is the policy's own states, and what happens between them.
+No task of LIBERO hides anything: nothing is asked at any of its ticks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ class FrameCollection:
         episodes: most episodes by task.
         out: directory to record into.
         command: written into the meta.
+        suite: that the frames are of, tabletop or one of LIBERO's.
     """
 
     policy: str
@@ -44,6 +46,7 @@ class FrameCollection:
     episodes: Mapping[str, int]
     out: Path
     command: str = "vlamem collect --features"
+    suite: str = "tabletop"
 
 
 def known(task: str, categories: Mapping[str, Int[np.ndarray, "N"]]) -> Bool[np.ndarray, "N"]:
@@ -70,20 +73,31 @@ def held_episode(
     at = np.searchsorted(ticks, np.arange(ticks[0], ticks[-1] + 1), side="right") - 1
     since = np.arange(ticks[0], ticks[-1] + 1) - ticks[at]
     steps = np.minimum(np.arange(chunks.shape[1]) + since[:, None], chunks.shape[1] - 1)
-    asked = known(task, categories) & (goal[:, 0] != goal[:, 1])
+    asked = goal[:, 0] != goal[:, 1]
+    if asked.any():  # else the sentence says everything, and no label is needed
+        asked &= known(task, categories)
     return EpisodeTicks(z[at], chunks[at[:, None], steps], goal[at], asked[at])
 
 
 def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -> None:
     """Records features of the frames of `what.episodes`; goes on where a killed call stopped.
 
-    Raises FeaturesError when a task's frames are missing, and for the tasks of UNTOLD.
+    Raises FeaturesError when a task's frames are missing or of another size than the policy's images, and for the tasks
+    of UNTOLD.
     """
     for task in what.episodes.keys() & UNTOLD.keys():
         raise _untold(task, UNTOLD[task])
     source = find_policy(what.policy)
     policy, frames = load_policy(source), Frames(what.frames)
-    meta = features_meta(policy, source.sha256, what.command)
+    for task in what.episodes:
+        if task not in frames.meta.tasks:
+            raise _untold(task, "none of its frames are recorded there")
+    if frames.meta.image_size != policy.spec.image_size:
+        raise FeaturesError(
+            f"frames of {frames.meta.image_size} pixels do not fit policy '{policy.spec.name}', which reads "
+            f"{policy.spec.image_size}: record frames of that size with 'vlamem collect --size'"
+        )
+    meta = features_meta(policy, source.sha256, what.command, what.suite)
     of_sentences = {tuple(g[:-1]): i for i, g in enumerate(meta.goals)}
     goal_index = np.array([of_sentences[tuple(g.paraphrases)] for g in frames.meta.goals])
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
@@ -93,9 +107,6 @@ def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -
     starts = np.flatnonzero(np.diff(columns["episode"], prepend=-1) | np.diff(columns["task"], prepend=-1))
     bounds = list(zip(starts, [*starts[1:], len(frames)], strict=True))
     left, recorded = dict(what.episodes), 0
-    for task in left:
-        if task not in frames.meta.tasks:
-            raise _untold(task, "none of its frames are recorded there")
     names = [name for name, _ in frames.meta.categories]
     for first, last in bounds:
         task, episode = frames.meta.tasks[int(columns["task"][first])], int(columns["episode"][first])
@@ -106,7 +117,7 @@ def encode_frames(what: FrameCollection, progress: Callable[[int, int], None]) -
             rows = np.arange(first, last)
             goal = goal_index[columns["goal"][rows]]
             goal[columns["goal"][rows][:, 1] < 0, 1] = goal[columns["goal"][rows][:, 1] < 0, 0]
-            z = _encoded(policy, frames, rows)
+            z = _encoded(policy, frames, rows, [meta.goals[g][0] for g in goal[:, 0]])
             categories = {name: columns["categories"][rows, i] for i, name in enumerate(names)}
             made = held_episode(task, z, columns["tick"][rows], goal, columns["chunk"][rows], categories)
             writer.add(task, episode, ACTOR, made, True)
@@ -119,14 +130,11 @@ def _untold(task: str, why: str) -> FeaturesError:
     return FeaturesError(f"no features of task {task!r} from frames ({why}): play it with 'vlamem collect --features'")
 
 
-def _encoded(policy: FrozenPolicy, frames: Frames, rows: Int[np.ndarray, "N"]) -> np.ndarray:
+def _encoded(policy: FrozenPolicy, frames: Frames, rows: Int[np.ndarray, "N"], sentences: Sequence[str]) -> np.ndarray:
     z: list[np.ndarray] = []
-    for part in _parts(rows):
+    for first in range(0, len(rows), _BATCH):
+        part = rows[first : first + _BATCH]
         images = {name: frames.images(name, part) for name in policy.spec.cameras}
-        obs = Observation(images, frames.columns["proprioception"][part], ("raise your hand",) * len(part))
-        z.append(policy.encode(obs).z)
+        told = tuple(sentences[first : first + _BATCH])
+        z.append(policy.encode(Observation(images, frames.columns["proprioception"][part], told)).z)
     return np.concatenate(z)
-
-
-def _parts(rows: Int[np.ndarray, "N"]) -> Sequence[Int[np.ndarray, "M"]]:
-    return [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]

@@ -1,12 +1,12 @@
 """The LIBERO suites: what they say without the benchmark, and one short episode each with it."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from libero_cases import needs_libero
 
 from vlamem.sim.libero import SUITES, assets
 from vlamem.sim.libero.assets import MESH_PACKAGES, LiberoMissingError, find_paths, find_root
@@ -15,17 +15,6 @@ from vlamem.sim.libero.geometry import fill_box, highest_near
 from vlamem.sim.libero.grasp import plan_grasps
 from vlamem.sim.libero.render import coarse_faces
 from vlamem.sim.suite import SuiteError, load_suite, select_tasks
-
-
-def _installed() -> bool:
-    try:
-        find_paths()
-    except LiberoMissingError:
-        return False
-    return importlib.util.find_spec("torch") is not None and importlib.util.find_spec("robosuite") is not None
-
-
-needs_libero = pytest.mark.skipif(not _installed(), reason="the LIBERO benchmark is not installed: make libero")
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from libero_cases import TASKS, frames, needs_libero
 
-from vlamem.policies.features import FeaturesError
+from vlamem.policies.features import Features, FeaturesError
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.spec import OSC_POSE, PolicySpec
+from vlamem.scripts.main import main
 from vlamem.sim.features import ACTORS, FeatureCollection, expert_chunks, features_meta, jobs, record_features
 from vlamem.sim.features_frames import UNTOLD, FrameCollection, encode_frames, held_episode, known
 from vlamem.sim.tabletop import SUITE
@@ -103,6 +105,55 @@ def test_frames_are_held_until_the_next_and_their_chunks_move_on() -> None:
 def test_the_answer_is_known_once_it_has_been_shown(task: str, categories: Any, expected: list[int]) -> None:
     found = known(task, {name: np.array(x) for name, x in categories.items()})
     assert found.astype(int).tolist() == expected
+
+
+def test_frames_that_ask_for_nothing_need_no_labels() -> None:
+    z = np.zeros((2, 1), np.float32)
+    made = held_episode("pick", z, np.array([0, 3]), np.array([[4, 4], [4, 4]]), np.zeros((2, 6, 7)), {})
+    assert made.asked.tolist() == [0] * 4
+
+
+@needs_libero
+def test_frames_of_libero_are_encoded_and_nothing_is_asked(tmp_path: Path) -> None:
+    what = FrameCollection(
+        "test_sim_features:Eyes", (frames(tmp_path / "frames"),), dict.fromkeys(TASKS, 1), tmp_path / "out",
+        suite="libero_object",
+    )  # fmt: skip
+    counted: list[int] = []
+    for _ in range(2):  # the second call finds everything there
+        encode_frames(what, lambda recorded, unsuccessful: counted.append(recorded))
+    assert counted == [1, 2, 1, 2]
+    found = Features(tmp_path / "out")
+    assert found.meta.suite == "libero"
+    assert [(e.task, e.episode, e.ticks) for e in found.episodes] == [(t, 0, 19) for t in TASKS]
+    for episode in found.episodes:
+        ticks = found.ticks(episode)
+        assert not ticks.asked.any()
+        assert (ticks.goal[:, 0] == ticks.goal[:, 1]).all()
+        said = found.meta.goals[ticks.goal[0, 0]]
+        assert set(said) == {episode.task.replace("_", " ")}
+        assert (ticks.z[0] == ticks.z[2]).all()
+        assert (ticks.z[2] != ticks.z[3]).any()
+
+
+@needs_libero
+def test_recordings_of_two_libero_suites_are_of_one_set_of_goals() -> None:
+    first, second = (features_meta(Eyes(), None, "test", suite) for suite in ("libero_object", "libero_spatial"))
+    assert first == second
+    assert len(set(first.goals)) == len(first.goals) > 100
+
+
+def test_frames_of_another_size_than_the_policy_reads_are_refused(tmp_path: Path) -> None:
+    folder = frames(tmp_path / "frames", episodes=1, size=20)
+    what = FrameCollection("test_sim_features:Eyes", (folder,), {TASKS[0]: 1}, tmp_path / "out")
+    with pytest.raises(FeaturesError, match="20 pixels do not fit policy 'eyes', which reads 16"):
+        encode_frames(what, lambda recorded, unsuccessful: None)
+
+
+def test_playing_libero_for_features_is_refused_with_the_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["collect", "--suite", "libero_object", "--features"])
+    assert "--features --frames" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_an_unknown_actor_is_named() -> None:

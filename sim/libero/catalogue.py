@@ -28,3 +28,9 @@ def catalogue(suite: str) -> dict[str, TaskInfo]:
     """Every task of `suite`, in the benchmark's order. Raises LiberoMissingError when it is not installed."""
     names = runpy.run_path(str(find_root() / "benchmark" / "libero_suite_task_map.py"))["libero_task_map"][suite]
     return {name: TaskInfo(name, "skill", "", 0.0, MAX_STEPS[suite], (sentence(name),)) for name in names}
+
+
+def all_sentences() -> tuple[str, ...]:
+    """Every sentence of the five suites, each once. Raises LiberoMissingError when the benchmark is not installed."""
+    infos = (info for suite in MAX_STEPS for info in catalogue(suite).values())
+    return tuple(dict.fromkeys(info.instructions[0] for info in infos))
