@@ -104,13 +104,23 @@ class SpeakData:
 
     @cached_property
     def scales(self) -> Scales:
-        """Standard deviation of the residuals and of the chunks at ticks that count."""
+        """Standard deviation of the residuals and of the chunks at ticks that count.
+
+        Where no tick asks for another sentence, all residuals are 0 and their unit is the distance between two of them.
+        Raises FeaturesError where there is one sentence alone and a context is wanted.
+        """
         rows = [self._sample(t, stream(0, "scales", t, i)) for t in self.tasks for i in range(8)]
         told = np.concatenate([r.residual[r.asked > 0] for r in rows])
         chunks = np.concatenate([r.chunk[r.weight > 0] for r in rows])
-        if not len(told):
-            raise FeaturesError(f"no tick of {', '.join(self.tasks)} asks for a memory: choose memory tasks")
-        return Scales(float(np.sqrt(np.mean(told**2))), float(np.std(chunks)))
+        if not told.any():
+            told = np.sqrt(2.0) * (self.canonical - self.canonical.mean(axis=0))  # of two drawn independently
+        context = float(np.sqrt(np.mean(told**2)))
+        if context == 0 and self.wanted.context:
+            raise FeaturesError(
+                f"no tick of {', '.join(self.tasks)} asks for a memory and the policy knows one sentence alone: there "
+                "is no context to propose, record more tasks or use --targets chunk"
+            )
+        return Scales(context, float(np.std(chunks)))
 
     def row(self, features: Features, episode: FeatureEpisode, paraphrase: int) -> Row:
         """One episode whose policy was told the `paraphrase` of its sentence."""

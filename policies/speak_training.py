@@ -58,8 +58,9 @@ class Score(NamedTuple):
     """What held-out episodes say.
 
     Attributes:
-        error: of proposals in units of no memory's, over asked ticks.
-        right: share of asked ticks whose told sentence is the nearest to what is proposed; nan without a context.
+        error: of proposals in units of no memory's, over asked ticks; over all that count where nothing is asked.
+        right: share of asked ticks whose told sentence is the nearest to what is proposed; nan without a context, and
+            where nothing is asked.
         rate: writes per tick.
         by_task: (right, rate) of each task.
     """
@@ -287,7 +288,8 @@ class _HeldOut:
         resets = np.zeros((2 * how.ticks, len(self._all)), bool)
         resets[0] = True
         self._batch = data.targets(self._all, resets)
-        self._weight = jnp.asarray(np.stack([r.asked for r in self._all], axis=1), jnp.float32)
+        self._asked = np.stack([r.asked for r in self._all], axis=1)
+        self._weight = jnp.asarray(self._asked if self._asked.any() else self._batch.targets.weight, jnp.float32)
         goal = jnp.asarray(np.stack([r.goal for r in self._all], axis=1))
         own = jnp.asarray(self._batch.zs[..., data.meta.feature_size :])
         canonical, scale = jnp.asarray(data.canonical), data.scales.context
@@ -307,7 +309,7 @@ class _HeldOut:
         last = np.array([_length(r) for r in self._all])
         inside = np.arange(len(wrote))[:, None] < last
         by_task, at = {}, 0
-        asked, hit, written = np.asarray(self._weight), np.asarray(right), np.asarray(wrote)
+        asked, hit, written = self._asked, np.asarray(right), np.asarray(wrote)
         for task, rows in self._rows.items():
             part = slice(at, at + len(rows))
             at += len(rows)

@@ -1,5 +1,6 @@
 """`vlamem train-gate`: trains what AURA-Mem writes and says, from recorded features of a frozen policy."""
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +118,19 @@ def main(arguments: list[str]) -> int:
     for path, trained in runs:
         score = trained.score
         print(
-            f"{path}: held out {100 * score.right:.1f} % right, error {score.error:.3f}, writes on "
+            f"{path}: held out {_right(score.right)}, error {score.error:.3f}, writes on "
             f"{100 * score.rate:.2f} % of ticks, {trained.updates} updates in {trained.seconds / 60:.1f} min, "
             f"{trained.training_bytes / 1024:.0f} KiB of training state"
         )
         for task, (right, rate) in score.by_task.items():
-            print(f"  {task:<16} {100 * right:5.1f} % right, writes on {100 * rate:.2f} % of ticks")
+            print(f"  {task:<16} {_right(right)}, writes on {100 * rate:.2f} % of ticks")
     if len(runs) > 1:
         print(f"best: {best_of(runs)[0]}")
     return 0
+
+
+def _right(share: float) -> str:
+    return "no context asked" if math.isnan(share) else f"{100 * share:5.1f} % right"
 
 
 def _one(bar: "tqdm[Any]") -> None:

@@ -166,11 +166,43 @@ def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> 
     assert np.abs(said[0][:, 1 : 1 + size] - said[1][:, 1 : 1 + size]).max() > 0.1
 
 
+def test_where_nothing_is_to_be_remembered_the_gate_learns_to_shut_and_the_voice_to_be_silent(
+    recording: Path, tmp_path: Path
+) -> None:
+    path, trained = train_gate(replace(options(recording), tasks=("skill",), targets="context", updates=150), tmp_path)
+    assert trained.history[0]["held_rate"] > 0.3
+    assert np.isnan(trained.score.right)
+    assert 0 < trained.score.error < 0.1
+    assert trained.score.rate <= 1 / 19  # once an episode
+    voice, confidences = AuraVoice.load(path, rec.POLICY), []
+    for gate in (voice, voice.with_gate("always")):
+        row = gate.row()
+        for number in range(60, 65):
+            ticks = rec.episode(number, "skill")
+            own = rec.contexts()[ticks.goal[0, 0], 1]
+            row.reset()
+            said = [row.tick(np.concatenate([z, own]).astype(np.float32)) for z in ticks.z]
+            assert sum(s.wrote for s in said) <= 2 if gate is voice else all(s.wrote for s in said)
+            confidences += [s.confidence for s in said]
+    assert max(confidences) < 0.1
+
+
+def test_a_recording_with_one_sentence_is_of_use_for_chunks_alone(tmp_path: Path) -> None:
+    one = replace(rec.meta(), goals=(("go",) * 3,))
+    writer = FeatureWriter(tmp_path, one, rec.contexts()[:1])
+    for number in range(4):
+        ticks = rec.episode(number, "skill")
+        writer.add("skill", number, "expert", replace(ticks, goal=np.zeros_like(ticks.goal)), True)
+    writer.close()
+    recordings = open_features([tmp_path])
+    with pytest.raises(FeaturesError, match="one sentence alone"):
+        _ = SpeakData(recordings, Wanted()).scales
+    assert SpeakData(recordings, Wanted(context=False)).scales.chunk >= 0
+
+
 def test_what_cannot_be_trained_on_is_named(recording: Path) -> None:
     with pytest.raises(FeaturesError, match="no features of task 'fold'"):
         SpeakData(open_features([recording]), Wanted(), ("fold",))
-    with pytest.raises(FeaturesError, match="asks for a memory"):
-        _ = SpeakData(open_features([recording]), Wanted(), ("skill",)).scales
     with pytest.raises(ValueError, match="nothing to learn"):
         Wanted(context=False, chunk=False)
 
