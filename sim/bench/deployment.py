@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from vlamem.memory.success import Calibration, ProgressCritic, RetrieveOptions
 from vlamem.memory.success.crash import run as crash_test
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.success import layout_of
-from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations, conditions_of
+from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
+from vlamem.sim.bench.deployment_env import DeployedEnv, UnshiftedEnv
 from vlamem.sim.bench.deployment_measure import (
     DecisionTimes,
     Search,
@@ -30,6 +31,7 @@ from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.bench.deployment_play import Kit, Series, Trial, open_voice, play_series, read_trials
 from vlamem.sim.bench.deployment_prepare import prepare
 from vlamem.sim.results import write_atomically
+from vlamem.sim.suite import load_suite
 from vlamem.sim.tabletop import SUITE
 from vlamem.sim.tabletop.shift import Shift, ShiftedEnv
 from vlamem.sim.worker import THREADS
@@ -55,8 +57,9 @@ def checked_conditions(bench: DeploymentBench) -> tuple[Condition, ...]:
             f"ablation condition {bench.ablation!r} is not among {list(bench.conditions)}: choose one"
         )
     for condition in found:
-        if condition.task not in SUITE.tasks:
-            raise DeploymentError(f"task {condition.task!r} is unknown: choose one of {', '.join(SUITE.tasks)}")
+        tasks = SUITE.tasks if condition.suite == "tabletop" else load_suite(condition.suite).tasks
+        if condition.task not in tasks:
+            raise DeploymentError(f"task {condition.task!r} is unknown: choose one of {', '.join(tasks)}")
     return found
 
 
@@ -71,8 +74,15 @@ class Found:
     times: DecisionTimes
 
 
-def plan(bench: DeploymentBench) -> list[Series]:
-    """Every series of trials, the main ones first."""
+def open_env(condition: Condition, size: int) -> DeployedEnv:
+    """The environment of a condition, with images of `size` pixels."""
+    if condition.suite == "tabletop":
+        return ShiftedEnv(SUITE.make(condition.task, image_size=size), condition.shift)
+    return UnshiftedEnv(load_suite(condition.suite).make(condition.task, image_size=size))
+
+
+def plan(bench: DeploymentBench, main: Sequence[Arm] = MAIN) -> list[Series]:
+    """Every series of trials, those of the `main` arms first."""
     conditions = checked_conditions(bench)
     one = conditions[bench.conditions.index(bench.ablation)]
     long = max(bench.trials, bench.long_trials)
@@ -80,7 +90,7 @@ def plan(bench: DeploymentBench) -> list[Series]:
         Series(c, arm, order, long if c == one and order == 0 else bench.trials, bench.states)
         for order in range(bench.orders)
         for c in conditions
-        for arm in MAIN
+        for arm in main
     ]
     if bench.ablation_trials:
         made += [Series(one, arm, 0, bench.ablation_trials, bench.states) for arm in ablations(bench.capacities)]
@@ -100,11 +110,19 @@ def run(bench: DeploymentBench, command: str, notes: str, report: Report) -> tup
     from vlamem.sim.bench.deployment_report import write_page
 
     series = plan(bench)
+    kit, trials = play(bench, series, report)
+    return write_page(bench, command, notes, _measured(bench, series, kit, trials, report), kit)
+
+
+def play(bench: DeploymentBench, series: Sequence[Series], report: Report) -> tuple[Kit, dict[Series, list[Trial]]]:
+    """Plays what is missing of `series`; returns the kit that they were played with, and all their trials.
+
+    Raises DeploymentError when `out` holds another bench, and what loading the policy raises.
+    """
     _claim(bench)
     kit = _kit(bench, report)
     _play(bench, series, kit, report)
-    trials = {s: read_trials(bench.out / s.folder / "trials.jsonl")[: s.trials] for s in series}
-    return write_page(bench, command, notes, _measured(bench, series, kit, trials, report), kit)
+    return kit, {s: read_trials(bench.out / s.folder / "trials.jsonl")[: s.trials] for s in series}
 
 
 def _claim(bench: DeploymentBench) -> None:
@@ -112,7 +130,8 @@ def _claim(bench: DeploymentBench) -> None:
     source = find_policy(bench.policy)
     marks = {name: getattr(bench, name) for name in ("policy", "states", "prepare_episodes", "execute", "seed")} | {
         "weights": source.sha256,
-        "conditions": list(bench.conditions),  # thresholds and critics are of episodes under all of them
+        # a task's threshold and critic are of episodes under all of its shifts
+        "conditions": [t for t, c in zip(bench.conditions, conditions_of(bench), strict=True) if c.suite == "tabletop"],
     }
     path = bench.out / "bench.json"
     if path.exists():
@@ -137,9 +156,9 @@ def _kit(bench: DeploymentBench, report: Report) -> Kit:
     critic: dict[str, ProgressCritic] = {}
     conditions = conditions_of(bench)
     for task in sorted({c.task for c in conditions}):
-        env = ShiftedEnv(SUITE.make(task, image_size=bare.policy.spec.image_size), Shift())
+        here = [c for c in conditions if c.task == task]
+        env = open_env(replace(here[0], shift=Shift()), bare.policy.spec.image_size)
         try:
-            here = [c for c in conditions if c.task == task]
             found, judge = prepare(task, here, bench.prepare_episodes, env, bare, bench.out, report)
         finally:
             env.close()
@@ -183,8 +202,7 @@ def _in_worker(series: Series) -> list[Trial]:
 
 
 def _play_one(series: Series, kit: Kit, out: Path) -> list[Trial]:
-    made = SUITE.make(series.condition.task, image_size=kit.policy.spec.image_size)
-    env = ShiftedEnv(made, series.condition.shift)
+    env = open_env(series.condition, kit.policy.spec.image_size)
     try:
         return list(play_series(series, env, kit, out))
     finally:
@@ -212,7 +230,7 @@ def _measured(
         report(line)
     report(f"{survived} of {bench.kills} kills survived")
     full = next(s for s in series if s.arm.name == "full" and s.condition.name == conditions_of(bench)[0].name)
-    env = ShiftedEnv(SUITE.make(full.condition.task, image_size=kit.policy.spec.image_size), full.condition.shift)
+    env = open_env(full.condition, kit.policy.spec.image_size)
     voice = open_voice(bench.out / full.folder / "memory.db", full.arm, kit, full.condition.task)
     try:
         times = measure_decisions(env, kit, voice, range(min(bench.states, bench.timing_trials)))

@@ -12,24 +12,38 @@ Verification = Literal["critic", "predicate", "none"]
 
 @dataclass(frozen=True)
 class Condition:
-    """A job under a fixed local shift.
+    """A job, in the tabletop suite under a fixed local shift.
 
     Attributes:
-        task: of the tabletop suite.
-        shift: that holds from the first trial on.
+        task: of the suite.
+        shift: that holds from the first trial on; none in other suites than the tabletop's.
+        suite: of the task.
     """
 
     task: str
     shift: Shift
+    suite: str = "tabletop"
 
     @property
     def name(self) -> str:
         """As it was written, e.g. "place_bowl:camera=0.08"."""
+        if self.suite != "tabletop":
+            return f"{self.suite}/{self.task}"
         return f"{self.task}:{self.shift.kind}={self.shift.strength:g}"
+
+    @property
+    def folder(self) -> str:
+        """Of its files, inside the run folder."""
+        if self.suite != "tabletop":
+            return f"{self.suite}-{self.task}"
+        return f"{self.task}-{self.shift.kind}-{self.shift.strength:g}"
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """From TASK:SHIFT=STRENGTH. Raises ValueError for anything else."""
+        """From TASK:SHIFT=STRENGTH, or SUITE/TASK for one without a shift. Raises ValueError for anything else."""
+        suite, slash, rest = text.partition("/")
+        if slash and suite and rest and ":" not in rest:
+            return cls(rest, Shift(), suite)
         task, colon, shift = text.partition(":")
         if not (task and colon and "=" in shift):
             raise ValueError(f"condition {text!r} is not TASK:SHIFT=STRENGTH, e.g. place_bowl:camera=0.08")

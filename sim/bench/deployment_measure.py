@@ -15,8 +15,8 @@ from vlamem.memory.success.layout import Layout
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.success import SuccessVoice
 from vlamem.sim.bench.deployment_arms import MAIN
+from vlamem.sim.bench.deployment_env import DeployedEnv
 from vlamem.sim.bench.deployment_play import Kit, clock, play_trial
-from vlamem.sim.tabletop.shift import ShiftedEnv
 
 NEIGHBOURS = 16
 
@@ -101,7 +101,7 @@ class DecisionTimes:
     spoke: float
 
 
-def measure_decisions(env: ShiftedEnv, kit: Kit, voice: SuccessVoice, states: Sequence[int]) -> DecisionTimes:
+def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessVoice, states: Sequence[int]) -> DecisionTimes:
     """Plays trials with a filled memory, timing every decision both ways; the first three are warm-up."""
     rows: list[tuple[float, float]] = []
     sampling: list[tuple[float, float]] = []

@@ -30,8 +30,9 @@ from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
 from vlamem.policies.steering import blend
 from vlamem.policies.success import SuccessVoice, open_success
 from vlamem.sim.bench.deployment_arms import Arm, Condition
+from vlamem.sim.bench.deployment_env import DeployedEnv
 from vlamem.sim.suite import images_of
-from vlamem.sim.tabletop.shift import Shift, ShiftedEnv
+from vlamem.sim.tabletop.shift import Shift
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ class Series:
     @property
     def folder(self) -> Path:
         """Of its files, inside the run folder."""
-        kind, strength = self.condition.shift.kind, self.condition.shift.strength
-        return Path(f"{self.condition.task}-{kind}-{strength:g}") / f"{self.arm.name}-{self.order}"
+        return Path(self.condition.folder) / f"{self.arm.name}-{self.order}"
 
     def episodes(self) -> Int[np.ndarray, "trials"]:
         """Initial state of each trial: a permutation of all states, then another; a function of the order alone."""
@@ -148,7 +148,7 @@ def read_trials(path: Path) -> list[Trial]:
     return found
 
 
-def play_series(series: Series, env: ShiftedEnv, kit: Kit, out: Path) -> Iterator[Trial]:
+def play_series(series: Series, env: DeployedEnv, kit: Kit, out: Path) -> Iterator[Trial]:
     """Plays what is missing of a series and yields each new trial, after it and its memory are on disk."""
     folder = out / series.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def _store(
 
 
 def play_trial(
-    env: ShiftedEnv,
+    env: DeployedEnv,
     kit: Kit,
     arm: Arm,
     voice: SuccessVoice | None,
@@ -274,7 +274,7 @@ def decide(
     return np.asarray(np.clip(policy.sample(encoding, noise, steering)[0], -1, 1))
 
 
-def _see(env: ShiftedEnv, policy: FrozenPolicy) -> tuple[Observation, Encoding]:
+def _see(env: DeployedEnv, policy: FrozenPolicy) -> tuple[Observation, Encoding]:
     full = env.observe()
     images = {name: image[None] for name, image in images_of(full, policy.spec.cameras).items()}
     observation = Observation(images, full["proprioception"][None], (full["instruction"],))

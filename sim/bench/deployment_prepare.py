@@ -27,15 +27,16 @@ from vlamem.memory.success import (
 )
 from vlamem.policies.success import layout_of
 from vlamem.sim.bench.deployment_arms import MAIN, Condition
+from vlamem.sim.bench.deployment_env import DeployedEnv
 from vlamem.sim.bench.deployment_play import Kit, play_trial
 from vlamem.sim.results import write_atomically
-from vlamem.sim.tabletop.shift import Shift, ShiftedEnv
+from vlamem.sim.tabletop.shift import Shift
 
 Report = Callable[[str], None]
 
 
 def prepare(
-    task: str, conditions: Sequence[Condition], episodes: int, env: ShiftedEnv, kit: Kit, out: Path, report: Report
+    task: str, conditions: Sequence[Condition], episodes: int, env: DeployedEnv, kit: Kit, out: Path, report: Report
 ) -> tuple[Calibration | None, ProgressCritic | None]:
     """Calibration and critic of one task; made once, and read from `out` after that.
 
@@ -80,7 +81,7 @@ def prepare(
 
 
 def _record(
-    task: str, conditions: Sequence[Condition], episodes: int, env: ShiftedEnv, kit: Kit, record: Path, report: Report
+    task: str, conditions: Sequence[Condition], episodes: int, env: DeployedEnv, kit: Kit, record: Path, report: Report
 ) -> None:
     shifts = [Shift(), *(c.shift for c in conditions)]
     plain = 2 * (episodes // 10)  # a state is played twice under one shift

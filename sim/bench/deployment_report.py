@@ -44,6 +44,13 @@ def late_difference(
     return paired_difference(first, second) if first else None
 
 
+def mean_points(each: Sequence[PairedDifference]) -> Figure:
+    """Mean of independent differences in points; its interval is made of theirs."""
+    value = 100 * float(np.mean([d.value for d in each]))
+    half = 100 * float(np.sqrt(sum(((d.ci95[1] - d.ci95[0]) / 2) ** 2 for d in each))) / len(each)
+    return Figure(value, sum(d.n for d in each), (value - half, value + half))
+
+
 def recovery(changed: Sequence[bool], bare: Sequence[bool], window: int = WINDOW) -> int | None:
     """Trials after a change until the arm's rate over the last `window` trials is the bare policy's or above.
 
@@ -65,9 +72,7 @@ def figures_of(bench: DeploymentBench, found: "Found", kit: Kit) -> dict[str, Fi
     for arm, name in (("full", "mean_gain_points"), ("replay", "replay_gain_points")):
         each = [late_difference(found.trials, c, arm, orders, bench.trials) for c in conditions]
         known = [d for d in each if d is not None]
-        value = 100 * float(np.mean([d.value for d in known]))
-        half = 100 * float(np.sqrt(sum(((d.ci95[1] - d.ci95[0]) / 2) ** 2 for d in known))) / len(known)
-        figures[name] = Figure(value, sum(d.n for d in known), (value - half, value + half))
+        figures[name] = mean_points(known)
         if arm == "full":
             worst = min(known, key=lambda d: d.ci95[0])
             figures["worst_condition_ci_low_points"] = Figure(100 * worst.ci95[0], worst.n)
@@ -108,14 +113,14 @@ def _critic(trials: Trials) -> dict[str, Figure]:
     return found
 
 
-def _rate(values: Sequence[bool]) -> str:
+def rate_cell(values: Sequence[bool]) -> str:
     if not values:
         return "not played"
     low, high = wilson95(sum(values), len(values))
     return f"{100 * sum(values) / len(values):.0f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def _difference(found: PairedDifference | None) -> str:
+def difference_cell(found: PairedDifference | None) -> str:
     if found is None:
         return "not played"
     low, high = found.ci95
@@ -133,10 +138,13 @@ def _main_table(bench: DeploymentBench, trials: Trials) -> list[str]:
             [x for o in range(bench.orders) for x in _late(outcomes(trials, c, a.name, o, bench.trials))] for a in MAIN
         ]
         differences = [
-            _difference(late_difference(trials, c, a, range(bench.orders), bench.trials)) for a in ("full", "replay")
+            difference_cell(late_difference(trials, c, a, range(bench.orders), bench.trials))
+            for a in ("full", "replay")
         ]
         lines.append(
-            f"| {c.name} | {len(late[0])} | " + " | ".join(_rate(v) for v in late) + f" | {' | '.join(differences)} |"
+            f"| {c.name} | {len(late[0])} | "
+            + " | ".join(rate_cell(v) for v in late)
+            + f" | {' | '.join(differences)} |"
         )
     return lines
 
@@ -155,9 +163,8 @@ def _ablation_table(bench: DeploymentBench, trials: Trials, arms: Sequence[Arm])
             (p[min(len(p), bench.ablation_trials) - 1].segments for s, p in trials.items()
              if (s.condition, s.arm.name, s.order) == (one, arm.name, 0) and p), 0,
         )  # fmt: skip
-        lines.append(
-            f"| {arm.title} | {len(_late(mine))} | {_rate(_late(mine))} | {_difference(difference)} | {stored} |"
-        )
+        cells = (rate_cell(_late(mine)), difference_cell(difference))
+        lines.append(f"| {arm.title} | {len(_late(mine))} | {' | '.join(cells)} | {stored} |")
     return lines
 
 
@@ -230,7 +237,7 @@ def _change_lines(bench: DeploymentBench, trials: Trials, one: Condition) -> lis
     for arm in CHANGING:
         values = halves[arm.name]
         middle = len(values) // 2
-        rows.append(f"| {arm.title} | {_rate(values[:middle])} | {_rate(values[middle:])} |")
+        rows.append(f"| {arm.title} | {rate_cell(values[:middle])} | {rate_cell(values[middle:])} |")
     took = recovery(halves["full_change"], halves["policy_change"])
     said = "did not recover" if took is None else f"recovered after {took} trials"
     return [
