@@ -13,6 +13,7 @@ BENCHES = {
     "deploy": "a server and a robot as two processes, quiet and under faults",
     "endurance": "bytes that a durable memory writes",
     "deployment": "hundreds of trials under a local shift, with a success memory that fills",
+    "libero": "a frozen policy on LIBERO alone, with AURA-Mem, and with a success memory",
     "libero-experts": "which LIBERO tasks the scripted experts solve",
     "throughput": "episodes an hour beside lerobot-eval, and where the time goes",
 }
