@@ -6,6 +6,7 @@ it can only be shown that one does no harm.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,7 +163,7 @@ def run(bench: LiberoBench, command: str, begin: Begin, progress: Progress, repo
         }
         found = replace(found, covered=expert_tasks_covered(bench.experts), skills=skills)
     if "harm" in bench.parts:
-        names = memories(bench, policy, source.sha256, command, begin)
+        names = memories(bench, policy, source.sha256, begin)
         harm = _harm(bench, policy, names, found.skills, begin, progress)
         found = replace(found, harm=harm, gate=MemoryName.parse(names["aura"]).file)
     if "success" in bench.parts:
@@ -222,9 +223,7 @@ def _harm(
     return found
 
 
-def memories(
-    bench: LiberoBench, policy: FrozenPolicy, sha256: str | None, command: str, begin: Begin
-) -> dict[str, str]:
+def memories(bench: LiberoBench, policy: FrozenPolicy, sha256: str | None, begin: Begin) -> dict[str, str]:
     """`--memory` of both arms; their weights are trained on the features where they are missing.
 
     The memory proposes what the policy should have been told, which is how it speaks in a rollout. Raises WeightsError
@@ -246,7 +245,7 @@ def memories(
             updates=bench.updates,
             seed=bench.seed,
             used_with=used_with,
-            command=command,
+            command=_training_command(bench, gate, folder),
         )
 
         def trained(update: int, last: dict[str, float], title: str = f"train {MEMORIES[arm]}") -> None:
@@ -258,6 +257,13 @@ def memories(
         AuraVoice.load(file, used_with)
     always = f"aura:{files['always']}" if "always" in files else f"always:{files['aura']}"
     return {"aura": f"aura:{files['aura']}", "always": always}
+
+
+def _training_command(bench: LiberoBench, gate: str, folder: Path) -> str:
+    """The command that trains the same weights by itself."""
+    words = ["vlamem", "train-gate", "--features", *map(str, bench.features), "--policy", bench.policy]
+    words += ["--targets", "context", "--gate", gate, "--updates", str(bench.updates), "--seed", str(bench.seed)]
+    return shlex.join([*words, "--out", str(folder)])
 
 
 def deployment_of(bench: LiberoBench) -> DeploymentBench:

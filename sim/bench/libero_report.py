@@ -132,7 +132,8 @@ def _harm(bench: LiberoBench, records: Mapping[str, Records], gate: Path | None)
         "## A recurrent memory beside the policy",
         "",
         "No task of LIBERO hides anything: a memory has nothing to say there, and the most that it can do is no harm.",
-        f"The first {bench.harm_states} states of each task; those of the policy alone are the episodes above. {said}",
+        f"The first {bench.harm_states} states of each task; those of the policy alone are the episodes above.",
+        said,
         "",
         "| task | n | policy alone | " + " | ".join(f"{t} | writes, % of ticks" for t in MEMORIES.values()) + " |",
         "| --- | --- | --- |" + " --- | --- |" * len(MEMORIES),
@@ -158,14 +159,17 @@ def _harm(bench: LiberoBench, records: Mapping[str, Records], gate: Path | None)
 
 
 def _success(bench: LiberoBench, played: SuccessPlayed) -> list[str]:
-    word = "the benchmark's own verdict" if bench.verify == "predicate" else "the learned critic"
+    word = "the benchmark's own verdict"
+    if bench.verify == "critic":
+        word = "the learned critic, or by the benchmark where the policy succeeds too seldom to train one"
     lines = [
         "## A success memory that fills",
         "",
         f"{bench.trials} consecutive trials of one job in {bench.success_states} of the benchmark's stored initial",
         "states, which come again and again in drawn orders; noise differs at every trial. The memory is empty at the",
-        f"first. What is stored was verified by {word}. Success in per cent over the last half of the trials;",
-        "gains are over the policy alone, paired by trial, initial state and noise, in points.",
+        f"first. What is stored was verified by {word}.",
+        "Success in per cent over the last half of the trials; gains are over the policy alone, paired by trial,",
+        "initial state and noise, in points.",
         "",
         "| job | n | " + " | ".join(a.title for a in MAIN) + " | gain | gain of replay | gain, all trials |",
         "| --- | --- | " + " | ".join("---" for _ in MAIN) + " | --- | --- | --- |",
@@ -187,17 +191,21 @@ def _memory(bench: LiberoBench, played: SuccessPlayed) -> list[str]:
         f"{bench.prepare_episodes} episodes of the policy alone in states of the training split gave the threshold of",
         "similarity. How often the memory spoke, and what it held at the end:",
         "",
-        "| job | threshold | precision, coverage | spoke, % of decisions | segments |",
-        "| --- | --- | --- | --- | --- |",
+        "| job | threshold | precision, coverage | verified by | spoke, % of decisions | segments |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for series, trials in played.trials.items():
         if series.arm.name != "full":
             continue
         c = played.kit.calibration.get(series.condition.task)
         cells = ("default", "") if c is None else (f"{c.threshold:.4f}", f"{c.precision:.3f}, {c.coverage:.3f}")
+        critic = played.kit.critic.get(series.condition.task)
+        who = "the benchmark"
+        if bench.verify == "critic" and critic is not None:
+            who = f"critic of precision {critic.precision:.3f}, recall {critic.recall:.3f} out of fold"
         spoke = sum(t.spoke for t in trials) / max(1, sum(t.decisions for t in trials))
         stored = trials[-1].segments if trials else 0
-        lines.append(f"| {series.condition.name} | {' | '.join(cells)} | {100 * spoke:.1f} | {stored} |")
+        lines.append(f"| {series.condition.name} | {' | '.join(cells)} | {who} | {100 * spoke:.1f} | {stored} |")
     return lines
 
 
