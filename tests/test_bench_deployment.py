@@ -11,6 +11,8 @@ import pytest
 from point_mass import SPEC, PointMass, PointPolicy
 
 from vlamem.memory.success import RetrieveOptions
+from vlamem.memory.success import memory as success_memory
+from vlamem.memory.success.capacity import victims
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.registry import PolicySource
@@ -125,6 +127,16 @@ def test_arms_share_initial_states_and_noise(tmp_path):
     assert [(t.success, t.steps) for t in bare] == [(t.success, t.steps) for t in nothing]
 
 
+@pytest.mark.parametrize("arm", ["capacity_5", "fifo_5", "random_5"])
+def test_a_full_memory_evicts_as_its_arm_says(tmp_path, arm, monkeypatch):
+    asked = []
+    monkeypatch.setattr(success_memory, "victims", lambda *a: asked.append(a[2]) or victims(*a))
+    trials = played(tmp_path, series(arm))
+    assert max(t.segments for t in trials) <= 5
+    assert asked
+    assert set(asked) == {"utility" if arm == "capacity_5" else arm.partition("_")[0]}
+
+
 def test_orders_go_through_all_states_again_and_again():
     states = series(trials=9).episodes()
     for lap in range(3):
@@ -144,6 +156,9 @@ def test_the_plan_has_every_arm_once():
     bench = options("x", ".", ablation_trials=4)
     names = [(s.condition.name, s.arm.name, s.order) for s in plan(bench)]
     assert len(names) == len(set(names)) == 2 * 3 + len(ablations((0,))) + len(CHANGING)
+    assert {a.name for a in ablations((0, 9, 5))} - {a.name for a in ablations((0,))} == {
+        "capacity_5", "capacity_9", "fifo_5", "random_5",
+    }  # fmt: skip
 
 
 def test_recovery_is_the_first_time_at_which_the_recent_rate_is_the_bare_policys():

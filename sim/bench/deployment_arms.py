@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from vlamem.memory.success.capacity import EVICTIONS, Eviction
 from vlamem.sim.bench.deployment_options import DeploymentBench
 from vlamem.sim.tabletop.shift import Shift
 
@@ -68,6 +69,7 @@ class Arm:
         consistency: whether candidates must agree as trajectories.
         failures: whether failures are stored and looked at.
         most_segments: capacity.
+        eviction: what goes when it is full.
         changes: whether the shift is exchanged for the next condition's half-way.
     """
 
@@ -79,6 +81,7 @@ class Arm:
     consistency: bool = True
     failures: bool = True
     most_segments: int | None = None
+    eviction: Eviction = "utility"
     changes: bool = False
 
 
@@ -90,7 +93,12 @@ MAIN = (
 
 
 def ablations(capacities: tuple[int, ...]) -> tuple[Arm, ...]:
-    """Arms that differ from `full` in one thing; played on one condition beside the main ones."""
+    """Arms that differ from `full` in one thing; played on one condition beside the main ones.
+
+    At the smallest capacity above 0, which is the likeliest to be full, each way of evicting is played.
+    """
+    smallest = min((n for n in capacities if n), default=None)
+    others = () if smallest is None else tuple(e for e in EVICTIONS if e != "utility")
     return (
         Arm("blend", "blending at the output", mode="blend"),
         Arm("top1", "nearest state alone", neighbours=1),
@@ -99,6 +107,10 @@ def ablations(capacities: tuple[int, ...]) -> tuple[Arm, ...]:
         Arm("oracle", "verified by the simulator", verification="predicate"),
         Arm("no_failures", "no failure memory", failures=False),
         *(Arm(f"capacity_{n}", f"capacity {n}", most_segments=n) for n in capacities),
+        *(
+            Arm(f"{e}_{smallest}", f"capacity {smallest}, evicting by {e}", most_segments=smallest, eviction=e)
+            for e in others
+        ),
     )
 
 

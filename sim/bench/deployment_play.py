@@ -128,7 +128,9 @@ def open_voice(path: Path, arm: Arm, kit: Kit, task: str) -> SuccessVoice:
     changes: dict[str, Any] = {"consistency": arm.consistency, "failures": arm.failures}
     if arm.neighbours is not None:
         changes["neighbours"] = arm.neighbours
-    options = MemoryOptions(retrieve=replace(kit.retrieve, **changes), most_segments=arm.most_segments)
+    options = MemoryOptions(
+        retrieve=replace(kit.retrieve, **changes), most_segments=arm.most_segments, eviction=arm.eviction
+    )
     voice = open_success(path, kit.policy, kit.sha256, options=options)
     if voice.memory.calibration is None and task in kit.calibration:
         voice.memory.recalibrate(kit.calibration[task])
