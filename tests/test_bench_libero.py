@@ -1,6 +1,7 @@
 """The LIBERO bench: what it asks for, how it pairs, its page; and, with the benchmark installed, a smoke test."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from point_mass import PointMass
 from test_bench_deployment import ShiftedPoint, kit, same
 
 from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.speak_gate import GateOptions
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench import deployment
+from vlamem.sim.bench import deployment, libero
 from vlamem.sim.bench.deployment_arms import MAIN, Condition
 from vlamem.sim.bench.deployment_env import UnshiftedEnv
 from vlamem.sim.bench.deployment_play import Series, Trial, play_series, read_trials
@@ -196,7 +199,33 @@ def test_the_default_can_be_done_but_for_what_has_to_be_recorded_first(bench: Li
     assert deployment_of(default).conditions == default.success_tasks
 
 
+def test_both_memories_are_trained_alike_on_the_features_or_share_the_gate_that_is_given(
+    bench: LiberoBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[GateOptions] = []
+
+    def train(how: GateOptions, folder: Path, progress: object) -> None:
+        trained.append(how)
+        folder.mkdir(parents=True)
+        shutil.copy(SHIPPED_GATE, folder / "gate.safetensors")
+
+    monkeypatch.setattr(libero, "train_gate", train)
+    source = find_policy("tiny")
+    given = (load_policy(source), source.sha256, lambda *begun: None)
+    features = replace(bench, features=(Path("some"),))
+    folder = bench.out / "gates"
+    for _ in range(2):  # the second finds them there
+        assert libero.memories(features, *given) == {
+            arm: f"aura:{folder / arm / 'gate.safetensors'}" for arm in ("aura", "always")
+        }
+    assert [(how.gate, how.targets) for how in trained] == [("learned", "context"), ("always", "context")]
+    assert "vlamem train-gate --features some --policy tiny --targets context --gate always" in trained[1].command
+    alone = libero.memories(replace(bench, gate=SHIPPED_GATE, features=()), *given)
+    assert alone == {"aura": f"aura:{SHIPPED_GATE}", "always": f"always:{SHIPPED_GATE}"}
+
+
 @needs_libero
+@pytest.mark.timeout(1800)  # processes load torch and a scene one after the other
 def test_a_smoke_test_plays_every_part_and_a_second_call_plays_nothing_again(
     bench: LiberoBench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
