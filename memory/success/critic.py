@@ -3,15 +3,16 @@
 A small network on recorded features; the policy is not touched. Published for an external critic: precision 0.970 at
 recall 0.678 (Retrieve-then-Steer). Its threshold is calibrated on episodes that it was not trained on.
 
-An episode is judged by its peak, or by its end: some jobs show on the way that they will succeed, of others only the
-last look tells. Both are trained, and the one that lets more successes through at the wanted precision is kept.
+An episode is judged by its highest progress. Judged by its end, with targets that rise late, more successes passed on
+recorded episodes (0.51 against 0.28 on place_bowl at a precision of 0.975), and under a lamp that the policy never saw
+18 of 38 that passed were failures.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,14 +22,10 @@ from safetensors.numpy import save_file
 from vlamem.memory.seeding import integer_seed, stream
 from vlamem.memory.success.layout import EntryError, Layout
 
-FORMAT = 2
+FORMAT = 1
 KIND = "progress_critic"
-Judge = Literal["peak", "end"]
-_JUDGES: tuple[Judge, ...] = ("peak", "end")
-_FAILED: dict[Judge, float] = {"peak": 0.5, "end": 0.0}
+_FAILED = 0.5
 """Most progress that training tells of a failed episode."""
-_RISE: dict[Judge, float] = {"peak": 1.0, "end": 3.0}
-"""Power of the share of time: what is judged by its end rises late."""
 _FOLDS = 5
 _FEWEST = 5
 
@@ -70,13 +67,11 @@ class Told:
     success: bool
     state: int | None = None
 
-    def progress(self, typical: float, judge: Judge = "peak") -> Float[np.ndarray, "T"]:
-        """The targets: time to success, or its cube where the end judges; in a failed episode the same, against a
-        success of typical length, halved, or nothing at all.
-        """
+    def progress(self, typical: float) -> Float[np.ndarray, "T"]:
+        """The targets: time to success; in a failed episode the same, against a success of typical length, halved."""
         last = max(1.0, float(self.ticks[-1]) if self.success else typical)
-        done = np.minimum(self.ticks / last, 1.0) ** _RISE[judge]
-        return np.asarray(done if self.success else _FAILED[judge] * done)
+        done = np.minimum(self.ticks / last, 1.0)
+        return done if self.success else _FAILED * done
 
 
 @dataclass(frozen=True)
@@ -86,8 +81,7 @@ class ProgressCritic:
     Attributes:
         weights: by name, each with a leading axis of ensemble members.
         mean, scale: of the input.
-        judge: whether an episode is judged by its highest progress or by that of its last observation.
-        threshold: this progress from which on it is a success.
+        threshold: highest progress of an episode from which on it is a success.
         failure_threshold: below it an episode is a failure; between the two nothing is said.
         precision, recall: at the threshold, on episodes that each member was not trained on.
         episodes, successes: behind these.
@@ -96,7 +90,6 @@ class ProgressCritic:
     weights: Mapping[str, Float[np.ndarray, "..."]]
     mean: Float[np.ndarray, "D"]
     scale: Float[np.ndarray, "D"]
-    judge: Judge
     threshold: float
     failure_threshold: float
     precision: float
@@ -114,11 +107,6 @@ class ProgressCritic:
                 f"features of size {x.shape[1]} do not match this critic ({len(self.mean)}): train one for this policy"
             )
         return np.asarray(_forward(self.weights, (x - self.mean) * self.scale).mean(axis=0))
-
-    def score(self, progress: Float[np.ndarray, "N"]) -> tuple[float, int]:
-        """What an episode is judged by, and at which of its observations: of what `progress` said of them."""
-        at = int(np.argmax(progress)) if self.judge == "peak" else len(progress) - 1
-        return float(progress[at]), at
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file."""
@@ -140,7 +128,7 @@ class ProgressCritic:
         return cls(weights, arrays["mean"], arrays["scale"], **numbers)
 
 
-_NUMBERS = ("judge", "threshold", "failure_threshold", "precision", "recall", "episodes", "successes")
+_NUMBERS = ("threshold", "failure_threshold", "precision", "recall", "episodes", "successes")
 
 
 def _forward(weights: Mapping[str, Any], x: Any) -> Any:
@@ -153,8 +141,8 @@ def _forward(weights: Mapping[str, Any], x: Any) -> Any:
 def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | None = None) -> ProgressCritic:
     """Trains one member a fold on the other folds' episodes, and calibrates the threshold on what each has not seen.
 
-    The threshold is the lowest at which the wanted precision is reached; where none is, that of the highest precision.
-    Raises EntryError with too few episodes of either outcome.
+    The threshold is the lowest at which the wanted precision is reached; where none is, the highest progress of any
+    failure, above which there is no failure by construction. Raises EntryError with too few episodes of either outcome.
     """
     options = options or CriticOptions()
     outcomes = np.array([t.success for t in told])
@@ -170,41 +158,27 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
                 f"{len(told)} episodes begin in too few states for a critic: without those of fold {fold} there is no "
                 f"{'success' if outcomes[folds == fold].any() else 'failure'} left to learn from; record other states"
             )
+    typical = float(np.mean([t.ticks[-1] for t in told if t.success]))
     xs = [np.concatenate([t.keys, t.proprioception], axis=1) for t in told]
     everything = np.concatenate(xs)
     mean = everything.mean(axis=0)
     scale = 1.0 / np.maximum(everything.std(axis=0), 1e-2 * np.abs(everything).max(initial=1e-6))
     inputs = [(x - mean) * scale for x in xs]
-    tried = [_judged(told, inputs, folds, judge, options) for judge in _JUDGES]
-    weights, judge, threshold, low, precision, recall = max(tried, key=lambda t: (t[4] >= options.precision, t[5]))
-    return ProgressCritic(
-        weights, mean, scale, judge, threshold, min(threshold, low), precision, recall, len(told), int(outcomes.sum())
-    )
-
-
-def _judged(
-    told: Sequence[Told],
-    inputs: Sequence[Float[np.ndarray, "T D"]],
-    folds: Int[np.ndarray, "N"],
-    judge: Judge,
-    options: CriticOptions,
-) -> tuple[dict[str, np.ndarray], Judge, float, float, float, float]:
-    """Weights of all members, the judge, threshold, score that one success in 20 stays below, precision and recall."""
-    outcomes = np.array([t.success for t in told])
-    typical = float(np.mean([t.ticks[-1] for t in told if t.success]))
     members = []
-    scores = np.empty(len(told))
+    peaks = np.empty(len(told))
     for fold in range(_FOLDS):
         chosen = np.flatnonzero(folds != fold)
         x = np.concatenate([inputs[i] for i in chosen])
-        y = np.concatenate([told[i].progress(typical, judge) for i in chosen])
+        y = np.concatenate([told[i].progress(typical) for i in chosen])
         members.append(_fit(x, y, options, fold))
         for i in np.flatnonzero(folds == fold):
-            said = _forward({n: a[None] for n, a in members[-1].items()}, inputs[i])[0]
-            scores[i] = said.max() if judge == "peak" else said[-1]
+            peaks[i] = _forward({n: a[None] for n, a in members[-1].items()}, inputs[i]).max()
     weights = {name: np.stack([m[name] for m in members]) for name in members[0]}
-    threshold, precision, recall = calibrate_threshold(scores, outcomes, options.precision)
-    return weights, judge, threshold, float(np.quantile(scores[outcomes], 0.05)), precision, recall
+    threshold, precision, recall = calibrate_threshold(peaks, outcomes, options.precision)
+    low = float(np.quantile(peaks[outcomes], 0.05)) if outcomes.any() else 0.0
+    return ProgressCritic(
+        weights, mean, scale, threshold, min(threshold, low), precision, recall, len(told), int(outcomes.sum())
+    )
 
 
 def _folds(told: Sequence[Told], seed: int) -> Int[np.ndarray, "N"]:
@@ -220,19 +194,19 @@ def _folds(told: Sequence[Told], seed: int) -> Int[np.ndarray, "N"]:
 
 
 def calibrate_threshold(
-    scores: Float[np.ndarray, "N"], outcomes: Bool[np.ndarray, "N"], wanted: float
+    peaks: Float[np.ndarray, "N"], outcomes: Bool[np.ndarray, "N"], wanted: float
 ) -> tuple[float, float, float]:
-    """Threshold on the progress that episodes are judged by, with its precision and recall on these episodes.
+    """Threshold on an episode's highest progress, with its precision and recall on these episodes.
 
-    It stands half-way between the lowest score that is accepted and the next one below, so that neither is at its edge.
+    It stands half-way between the lowest peak that is accepted and the next one below, so that neither is at its edge.
     """
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-peaks, kind="stable")
     hits = np.cumsum(outcomes[order])
-    precision = hits / np.arange(1, len(scores) + 1)
+    precision = hits / np.arange(1, len(peaks) + 1)
     good = np.flatnonzero(precision >= wanted)
     at = int(good[-1]) if len(good) else int(np.argmax(precision))
-    below = scores[order[at + 1]] if at + 1 < len(scores) else 0.0
-    threshold = 0.5 * float(scores[order[at]] + below)
+    below = peaks[order[at + 1]] if at + 1 < len(peaks) else 0.0
+    threshold = 0.5 * float(peaks[order[at]] + below)
     return threshold, float(precision[at]), float(hits[at] / max(1, outcomes.sum()))
 
 

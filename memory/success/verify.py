@@ -80,7 +80,7 @@ class OperatorVerifier:
 
 
 class CriticVerifier:
-    """A learned progress critic: success when progress reaches its calibrated threshold, stored up to there.
+    """A learned progress critic: success when progress reaches its calibrated threshold, stored up to the peak.
 
     Attributes:
         critic: trained for this policy.
@@ -100,12 +100,11 @@ class CriticVerifier:
             np.stack([s.key for s in trace.seen]), np.stack([s.proprioception for s in trace.seen])
         )
         progress = np.interp(np.arange(length + 1), ticks, told)
-        score, at = self.critic.score(told)
-        peak = int(ticks[at])
-        if score >= self.critic.threshold and peak > 0:
+        peak = int(ticks[np.argmax(told)])
+        if told.max() >= self.critic.threshold and peak > 0:
             return Verdict("success", "critic", float(self.critic.precision), peak, progress)
-        if self.failures and score < self.critic.failure_threshold:
-            return Verdict("failure", "critic", 1.0 - score, 0, progress)
+        if self.failures and told.max() < self.critic.failure_threshold:
+            return Verdict("failure", "critic", 1.0 - float(told.max()), 0, progress)
         return Verdict("unknown", "critic", 0.0, peak, progress)
 
 

@@ -57,10 +57,10 @@ def prepare(
     except EntryError as error:
         report(f"{task}: no critic, the simulator verifies in its place: {error}")
     else:
-        critic = ProgressCritic.load(judge)
+        critic = ProgressCritic.load(judge)  # an unreadable one is no reason to ask the simulator
         report(
             f"{task}: critic of precision {critic.precision:.3f} at recall {critic.recall:.3f} on "
-            f"{critic.episodes} episodes ({critic.successes} successes), judged by the {critic.judge}"
+            f"{critic.episodes} episodes ({critic.successes} successes)"
         )
     try:
         if not threshold.exists():
