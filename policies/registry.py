@@ -10,10 +10,11 @@ from pathlib import Path
 from vlamem.policies.lerobot.source import find_checkpoint, is_checkpoint
 from vlamem.policies.protocol import FrozenPolicy
 
-_SHIPPED = {
+SHIPPED = {
     "tiny": ("vlamem.policies.tiny", "tiny.safetensors"),
     "tiny-libero": ("vlamem.policies.tiny", "tiny-libero.safetensors"),
 }
+"""Package and file of the weights that come with vlamem, by the policy's name."""
 EXPERTS = ("expert", "random-choice")
 """Scripted policies with privileged state; a suite makes them, since only it has that state."""
 
@@ -39,7 +40,7 @@ class PolicySource:
 
 def shipped_weights(name: str) -> Path:
     """The weights file of a shipped policy, whether present or not. Raises KeyError for another name."""
-    package, file = _SHIPPED[name]
+    package, file = SHIPPED[name]
     return Path(str(resources.files(package) / file))
 
 
@@ -52,7 +53,7 @@ def find_policy(name: str) -> PolicySource:
     """
     if name in EXPERTS or (":" in name and not is_checkpoint(name)):
         return PolicySource(name, None, None)
-    if name in _SHIPPED:
+    if name in SHIPPED:
         path = shipped_weights(name)
         mend = "reinstall vlamem, or train it: vlamem pretrain"
     elif name.endswith(".safetensors"):
@@ -60,7 +61,7 @@ def find_policy(name: str) -> PolicySource:
     elif is_checkpoint(name):
         path, mend = find_checkpoint(name).weights, "expected a folder written by lerobot's save_pretrained"
     else:
-        known = [*_SHIPPED, *EXPERTS]
+        known = [*SHIPPED, *EXPERTS]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = (
             f"did you mean '{near[0]}'?"

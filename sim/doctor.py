@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from vlamem.memory.aura.weights import load_weights as load_gate
 from vlamem.policies.memory_policy import SHIPPED_GATE
-from vlamem.policies.registry import find_policy, shipped_weights
+from vlamem.policies.registry import SHIPPED, find_policy, shipped_weights
 from vlamem.policies.tiny.weights import WeightsError, load_weights
 from vlamem.sim import gl
 
@@ -148,5 +148,5 @@ def _line(error: BaseException) -> str:
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are best mended."""
-    weights = [_weights(shipped_weights("tiny")), _gate(SHIPPED_GATE)]
+    weights = [*(_weights(shipped_weights(name)) for name in SHIPPED), _gate(SHIPPED_GATE)]
     return [_python(), *_packages(), *_rendering(), *_devices(), *weights]
