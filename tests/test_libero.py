@@ -116,6 +116,13 @@ def test_a_block_too_wide_for_the_hand_has_no_grasp() -> None:
     assert _grasps(_block([0.06, 0.06, 0.02], [0.0, 0.0, 0.02])) == []
 
 
+def test_a_column_is_not_grasped_by_a_corner() -> None:
+    turn = np.array([[np.cos(0.7), -np.sin(0.7), 0.0], [np.sin(0.7), np.cos(0.7), 0.0], [0.0, 0.0, 1.0]])
+    column = _block([0.022, 0.022, 0.05], [0.0, 0.0, 0.05]) @ turn.T
+    for grasp in _grasps(column):
+        assert grasp.width > 0.02
+
+
 def test_a_wall_beside_a_thing_turns_the_grasp_away() -> None:
     post = _block([0.015, 0.015, 0.03], [0.0, 0.0, 0.03])
     wall = _block([0.10, 0.004, 0.05], [0.0, 0.045, 0.05])
@@ -214,6 +221,27 @@ def test_states_do_not_depend_on_what_was_before_nor_on_rendering() -> None:
         env.close()
     np.testing.assert_array_equal(states[0][0], states[1][0])
     np.testing.assert_array_equal(states[0][1], states[1][1])
+
+
+@needs_libero
+@pytest.mark.parametrize(
+    ("task", "site"),
+    [
+        ("pick_up_the_black_bowl_on_the_stove_and_place_it_on_the_plate", "flat_stove_1_cook_region"),
+        (
+            "pick_up_the_black_bowl_in_the_top_drawer_of_the_wooden_cabinet_and_place_it_on_the_plate",
+            "wooden_cabinet_1_top_region",
+        ),
+    ],
+)
+def test_drawn_states_have_things_where_the_task_says(task: str, site: str) -> None:
+    env = SUITES["libero_spatial"].make(task)
+    env.render_on_step = False
+    for episode in range(3):
+        env.reset(options={"episode": episode, "split": "train"})
+        there = np.array(env.simulation.data.site(site).xpos)
+        assert np.linalg.norm(env.simulation.thing("akita_black_bowl_1")[:2] - there[:2]) < 0.05
+    env.close()
 
 
 @needs_libero

@@ -112,6 +112,7 @@ class Simulation:
         self.data = self.problem.sim.data._data
         self.robot = self.problem.robots[0]
         self._current = _Current(self.problem.sim)
+        self._as_built = {f.root_body: self._pose_in_file(f.root_body) for f in self.problem.fixtures_dict.values()}
         self._substeps = round(1 / (CONTROL_HZ * self.model.opt.timestep))
         self._site = self.model.site("gripper0_grip_site").id
         self._fingers = [self.model.joint(f"gripper0_finger_joint{i}").qposadr[0] for i in (1, 2)]
@@ -144,10 +145,24 @@ class Simulation:
         for _ in range(SETTLE_STEPS):
             self.step(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]))
 
+    def _pose_in_file(self, body: str) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "4"]]:
+        """Position and quaternion of a body in the scene's file, before anything is placed."""
+        element = self.problem.model.root.find(f".//body[@name='{body}']")
+        pos, quat = element.get("pos", "0 0 0"), element.get("quat", "1 0 0 0")
+        return np.array(pos.split(), float), np.array(quat.split(), float)
+
     def _reset_problem(self) -> None:
+        """Puts fixtures where the file has them, and lets the benchmark place everything.
+
+        Its samplers take where a drawer or burner is for its place within the fixture, which is right only before the
+        fixture has been placed; a soft reset leaves it where it was.
+        """
         from robosuite.utils.errors import RandomizationError
 
         for _ in range(_TRIES):
+            for name, (pos, quat) in self._as_built.items():
+                body = self.model.body(name).id
+                self.model.body_pos[body], self.model.body_quat[body] = pos, quat
             try:
                 self.problem.reset()
                 return
