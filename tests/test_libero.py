@@ -118,7 +118,7 @@ def test_a_block_too_wide_for_the_hand_has_no_grasp() -> None:
 
 def test_a_column_is_not_grasped_by_a_corner() -> None:
     turn = np.array([[np.cos(0.7), -np.sin(0.7), 0.0], [np.sin(0.7), np.cos(0.7), 0.0], [0.0, 0.0, 1.0]])
-    column = _block([0.022, 0.022, 0.05], [0.0, 0.0, 0.05]) @ turn.T
+    column = _block([0.015, 0.015, 0.05], [0.0, 0.0, 0.05]) @ turn.T
     for grasp in _grasps(column):
         assert grasp.width > 0.02
 
