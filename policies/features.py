@@ -5,6 +5,7 @@ memory-mapped, and `episodes.jsonl`: a line an episode, written after its column
 killed is usable up to its last whole episode, and goes on there.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -161,6 +162,12 @@ class Features:
             if (folder / name).stat().st_size < size:
                 raise FeaturesError(f"{folder / name} is shorter than its {total} recorded ticks: record again")
             self._columns[name] = np.memmap(folder / name, kind, "r", shape=(total, *shape))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the recording says of itself: its meta and the index of its episodes, not where it lies."""
+        said = [asdict(self.meta), *map(asdict, self.episodes)]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def ticks(self, episode: FeatureEpisode) -> EpisodeTicks:
         """The columns of one episode, read when they are used."""

@@ -1,5 +1,8 @@
 """AURA-Mem and its controls on a frozen policy in closed loop; writes docs/results/memory_panel.md, resumable by arm.
 
+Controls are trained once, into OUT/controls, beside a mark of the gate and of what they were trained with; with another
+gate, rate or training they are refused. Those without a mark are taken when their own files name the same training.
+
 Example: vlamem bench memory-panel --features data/features --workers 2
          vlamem bench memory-panel --arms alone aura oracle --tasks recall_colour --episodes 20
          vlamem bench memory-panel --preset smoke

@@ -135,12 +135,13 @@ class RolloutConfig:
         return {k: v for k, v in values.items() if k not in _MAY_DIFFER and v != default[k]}
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line for each entry of two records that differs, nested entries by dotted name."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
+            found += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             found.append(f"{prefix}{key} was {a!r} and is now {b!r}")
     return found
@@ -164,11 +165,11 @@ def open_folder(config: RolloutConfig, fingerprint: dict[str, Any]) -> None:
             raise PlanError(f"{path} is not the record of a run ({error}): choose another --out") from error
         same = {"episodes": old["episodes"]}
         expected = now | {"configuration": config.results_depend_on() | same}
-        differences = _differences(before, json.loads(json.dumps(expected)))
+        found = differences(before, json.loads(json.dumps(expected)))
         if fewer:
-            differences.append(f"episodes was {old['episodes']} and is now {config.episodes}")
-        if differences:
-            raise PlanError(f"{config.out} holds another run: {'; '.join(differences)}: choose another --out")
+            found.append(f"episodes was {old['episodes']} and is now {config.episodes}")
+        if found:
+            raise PlanError(f"{config.out} holds another run: {'; '.join(found)}: choose another --out")
     elif (config.out / "episodes.jsonl").exists():
         raise PlanError(f"{config.out} has episodes but no run.json: choose another --out")
     write_atomically(path, json.dumps(now, indent=2) + "\n")

@@ -4,30 +4,17 @@ Every arm is a rollout of its own folder over the same initial states and noise,
 is resumed where it stopped. Controls that have to be trained are trained first, on the features that the gate had.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vlamem.memory.aura.weights import load_weights
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.speak_gate import GateOptions, data_for, head_for, metrics_of, train_gate
-from vlamem.policies.speak_training import train_to_speak
 from vlamem.policies.voices import identity
-from vlamem.sim.bench.memory_panel_arms import PANEL, TRAINED, PanelArm, axes, tasks_of
+from vlamem.sim.bench.memory_panel_arms import PANEL, PanelArm, axes, tasks_of
+from vlamem.sim.bench.memory_panel_controls import GATED, gate_file, train_controls
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.play import Begin, Progress, play_arm
-from vlamem.sim.memories import MemoryName
-from vlamem.sim.memory_files import baseline, save_baseline
 from vlamem.sim.plan import RolloutConfig
-
-
-def gate_file(options: PanelOptions) -> Path:
-    """The gate's weights file. Raises MemoryNameError when it is missing."""
-    name = MemoryName.parse("aura" if options.gate == "shipped" else f"aura:{options.gate}")
-    assert name.file is not None
-    return name.file
 
 
 def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
@@ -48,52 +35,6 @@ def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
     return tuple(a for a in arms if a.memory != "CONTROL" or trained)
 
 
-def train_controls(options: PanelOptions, command: str, arms: Sequence[PanelArm], begin: Begin) -> dict[str, Path]:
-    """Weights of every control that the arms need, trained where they are missing; random and periodic write at the
-    rate that the gate had on held-out features."""
-    header, _ = load_weights(gate_file(options))
-    rate = max(header.metrics.get("writes_per_tick", 0.05), 1e-3)
-    needed = [n for n in TRAINED if any(a.memory == "CONTROL" and a.name.partition("-")[0] == n for a in arms)]
-    files: dict[str, Path] = {}
-    base = GateOptions(
-        features=options.features,
-        rate=rate,
-        updates=options.updates,
-        hidden=header.config.head.hidden,
-        used_with=header.trained_for,
-        command=command,
-    )
-    for name in needed:
-        folder = options.out / "controls" / name
-        file = folder / ("gate.safetensors" if name in ("always", "random", "periodic") else "baseline.safetensors")
-        files[name] = file
-        if file.exists():
-            continue
-
-        def progress(update: int, last: dict[str, float], title: str = f"train {name}") -> None:
-            if update % 25 == 0:
-                begin(title, update, options.updates)
-
-        if name in ("always", "random", "periodic"):
-            train_gate(replace(base, gate=name), folder, progress)
-        else:
-            _train_baseline(name, base, file, progress)
-    return files
-
-
-def _train_baseline(kind: str, base: GateOptions, file: Path, progress: Any) -> None:
-    data = data_for(base)
-    longest = 2 * base.ticks
-    memory = baseline(kind, data.feature_size, head_for(data, base.hidden), longest)
-    trained = train_to_speak(memory, data, base.training(), file.parent, progress)
-    save_baseline(file, kind, PLAYED_TICKS, memory, trained.params, data.meta.policy, base.command)
-    (file.parent / "metrics.json").write_text(json.dumps(metrics_of(trained), indent=1) + "\n", encoding="utf-8")
-
-
-PLAYED_TICKS = 900
-"""Entries of the growing cache when it is played: more than any episode of the panel takes."""
-
-
 def config_of(arm: PanelArm, options: PanelOptions, controls: dict[str, Path]) -> RolloutConfig:
     """The rollout of an arm."""
     control = arm.name.partition("-")[0]
@@ -101,7 +42,7 @@ def config_of(arm: PanelArm, options: PanelOptions, controls: dict[str, Path]) -
     if memory == "GATE":
         memory = "aura" if options.gate == "shipped" else f"aura:{options.gate}"
     elif memory == "CONTROL":
-        memory = f"{'aura' if control in ('always', 'random', 'periodic') else 'baseline'}:{controls[control]}"
+        memory = f"{'aura' if control in GATED else 'baseline'}:{controls[control]}"
     config = RolloutConfig(
         suite="tabletop",
         tasks=tasks_of(arm, _selected(options)),
@@ -133,7 +74,8 @@ def _selected(options: PanelOptions) -> tuple[str, ...]:
 def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -> tuple[Path, Path]:
     """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
 
-    Raises BenchStoppedError when interrupted, and what `rollout` and `train_gate` raise.
+    Raises BenchStoppedError when interrupted, ControlError for controls of another gate or of other settings, and what
+    `rollout` and `train_gate` raise.
     """
     from vlamem.sim.bench.memory_panel_report import write_page
 

@@ -31,6 +31,8 @@ class PanelOptions:
     """Arms that are played on the axes beside AURA-Mem."""
     updates: int
     """Training updates of each control."""
+    control_rate: float | None
+    """Writes per tick of the controls random and periodic; those of the gate on held-out features when not given."""
     out: Path
     """Run folders of the arms; a stopped bench goes on."""
     results: Path

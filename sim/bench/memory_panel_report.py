@@ -9,8 +9,8 @@ import numpy as np
 
 from vlamem.memory.aura.weights import load_weights
 from vlamem.policies.registry import find_policy
-from vlamem.sim.bench.memory_panel import gate_file
 from vlamem.sim.bench.memory_panel_arms import PanelArm
+from vlamem.sim.bench.memory_panel_controls import gate_file
 from vlamem.sim.bench.memory_panel_notes import NOTES
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_plots import bars, lines, strip

@@ -1,0 +1,129 @@
+"""Controls of the memory panel, on recordings made without a simulator: trained once, and tied to what trained them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import recorded_features as rec
+
+from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
+from vlamem.memory.aura.weights import Header, save_weights
+from vlamem.memory.protocol import flatten
+from vlamem.scripts.config import preset
+from vlamem.sim.bench.memory_panel import chosen_arms
+from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
+from vlamem.sim.bench.memory_panel_options import PanelOptions
+
+
+def write_gate(path: Path, writes_per_tick: float) -> Path:
+    """An untrained gate of the recording's policy that says how often it writes."""
+    config = AuraConfig(rec.D + rec.C, HeadConfig(chunk=rec.CHUNK, context=rec.C, hidden=16))
+    arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
+    save_weights(path, Header(config, rec.POLICY, "test", {"writes_per_tick": writes_per_tick}), arrays)
+    return path
+
+
+def controls(options: PanelOptions) -> tuple[dict[str, Path], list[str]]:
+    """The weights of the controls, and the titles of what had to be trained."""
+    trained: list[str] = []
+    recordings = " ".join(map(str, options.features))
+    command = f"vlamem bench memory-panel --features {recordings} --out {options.out}"
+    files = train_controls(options, command, chosen_arms(options), lambda title, done, planned: trained.append(title))
+    return files, trained
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> PanelOptions:
+    """A panel whose controls random and gru are trained."""
+    folder = tmp_path_factory.mktemp("panel")
+    options = replace(
+        preset(PanelOptions, "bench_memory_panel"),
+        features=(rec.record(folder / "features", 20),),
+        gate=str(write_gate(folder / "gate.safetensors", 0.05)),
+        arms=("random", "gru"),
+        extra=(),
+        updates=25,
+        out=folder / "run",
+    )
+    assert controls(options)[1] == ["train random", "train gru"]
+    return options
+
+
+@pytest.fixture
+def copied(panel: PanelOptions, tmp_path: Path) -> PanelOptions:
+    """The same panel in a folder of its own."""
+    shutil.copytree(panel.out, tmp_path / "run")
+    return replace(panel, out=tmp_path / "run")
+
+
+def test_controls_are_trained_once(panel: PanelOptions) -> None:
+    files, trained = controls(panel)
+    assert not trained
+    assert {name: file.name for name, file in files.items()} == {
+        "random": "gate.safetensors",
+        "gru": "baseline.safetensors",
+    }
+
+
+def other_gate(options: PanelOptions, folder: Path) -> PanelOptions:
+    return replace(options, gate=str(write_gate(folder / "gate.safetensors", 0.07)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda o, at: replace(o, control_rate=0.2),
+            r"/random was .* rate was 0\.05 and is now 0\.2 .*rate 0\.05 keeps",
+        ),
+        (other_gate, r"/random was .* gate_sha256 was .* rate was 0\.05 and is now 0\.07"),
+        (lambda o, at: other_gate(replace(o, arms=("gru",)), at), "/gru was .* gate_sha256"),
+        (lambda o, at: replace(o, updates=26), r"training\.train\.updates was 25 and is now 26"),
+        (lambda o, at: replace(o, features=(rec.record(at / "more", 21),)), "features was"),
+    ],
+)
+def test_a_control_of_another_gate_or_of_other_settings_is_refused_and_kept(
+    panel: PanelOptions, tmp_path: Path, change: Callable[[PanelOptions, Path], PanelOptions], says: str
+) -> None:
+    before = {path: path.read_bytes() for path in panel.out.rglob("*") if path.is_file()}
+    with pytest.raises(ControlError, match=says) as refused:
+        controls(change(panel, tmp_path))
+    assert "choose another --out" in str(refused.value)
+    assert {path: path.read_bytes() for path in panel.out.rglob("*") if path.is_file()} == before
+
+
+def test_another_folder_takes_another_rate(panel: PanelOptions, tmp_path: Path) -> None:
+    other = replace(panel, out=tmp_path, arms=("random",), control_rate=0.2)
+    files, trained = controls(other)
+    assert trained == ["train random"]
+    assert json.loads((files["random"].parent / "control.json").read_text())["rate"] == 0.2
+
+
+def test_controls_without_a_mark_are_taken_when_their_own_files_name_the_same_settings(copied: PanelOptions) -> None:
+    marks = [copied.out / "controls" / name / "control.json" for name in ("random", "gru")]
+    said = [mark.read_text() for mark in marks]
+    for mark in marks:
+        mark.unlink()
+    with pytest.raises(ControlError, match=r"rate was 0\.05 and is now 0\.2"):
+        controls(replace(copied, control_rate=0.2))
+    with pytest.raises(ControlError, match=r"updates was 25 and is now 24"):
+        controls(replace(copied, updates=24, arms=("gru",)))
+    with pytest.raises(ControlError, match=r"features was \['.*features'\] and is now \['.*elsewhere'\]"):
+        controls(replace(copied, features=(rec.record(copied.out.parent / "elsewhere", 20),)))
+    assert not any(mark.exists() for mark in marks)
+    assert controls(copied)[1] == []
+    assert [mark.read_text() for mark in marks] == said
+
+
+def test_controls_that_say_nothing_of_their_training_are_refused(copied: PanelOptions) -> None:
+    for name in ("control.json", "checkpoint.safetensors"):
+        (copied.out / "controls/gru" / name).unlink()
+    arguments: dict[str, Any] = {"match": "neither a mark .* nor the checkpoint"}
+    with pytest.raises(ControlError, **arguments):
+        controls(copied)
