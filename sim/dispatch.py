@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -12,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from vlamem.sim.episode import Player
 from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.recording import DiskFullError, EpisodeRecord
 from vlamem.sim.worker import THREADS, serve
@@ -92,10 +94,13 @@ class _Jobs:
 def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[EpisodeRecord]:
     """Yields a record for each job, in the order in which they end, until all are done or `stopped()`.
 
-    An episode whose worker hangs for `config.watchdog_s` or dies is recorded as an error. Raises RunRefusedError when
-    policy and environment do not fit or workers cannot start, ModuleNotFoundError without the simulator, DiskFullError
-    when a worker met a full disk.
+    Without workers all are played in this process. An episode whose worker hangs for `config.watchdog_s` or dies is
+    recorded as an error. Raises RunRefusedError when policy and environment do not fit or workers cannot start,
+    ModuleNotFoundError without the simulator, DiskFullError when a worker met a full disk.
     """
+    if not config.workers:
+        yield from _played_here(config, jobs, stopped)
+        return
     left = _Jobs(jobs)
     first_task = jobs[0][0] if jobs else ""
     seats = [_start(config, first_task) for _ in range(min(config.workers, len(jobs)))]
@@ -119,6 +124,34 @@ def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], b
     finally:
         for seat in seats:
             _stop(seat)
+
+
+def _played_here(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[EpisodeRecord]:
+    """`dispatch` without processes, and so without a watchdog: what hangs or dies takes this process with it."""
+    if not jobs:
+        return
+    try:
+        player = Player(config, lambda: None)
+        player.check(jobs[0][0])
+    except (ValueError, TypeError, OSError) as error:
+        raise RunRefusedError(str(error)) from error
+    torch = sys.modules.get("torch")
+    threads = 1 if torch is None else torch.get_num_threads()
+    try:
+        if torch is not None:
+            torch.set_num_threads(1)  # as a worker: sums come out in one order
+        for task, episode in jobs:
+            if stopped():
+                return
+            try:
+                record = player.play(task, episode)
+            except (ValueError, TypeError) as error:
+                raise RunRefusedError(str(error)) from error
+            yield record
+    finally:
+        if torch is not None:
+            torch.set_num_threads(threads)
+        player.close()
 
 
 def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:

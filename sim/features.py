@@ -8,8 +8,9 @@ label of a tick is what they say at this and the following ticks, cut where some
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,6 +177,11 @@ def collect_features(what: FeatureCollection, progress: Callable[[int, int], Non
     """
     find_policy(what.policy)
     record_in_processes(_work, what, what.workers, progress)
+
+
+def collect_here(what: FeatureCollection) -> None:
+    """Records what is missing in this process, for a handful of episodes; raises what `find_policy` raises."""
+    _work(replace(what, workers=1), 0, SimpleQueue())
 
 
 def _work(what: FeatureCollection, index: int, messages: Any) -> None:

@@ -40,7 +40,7 @@ class RolloutConfig:
     out: Path
     """Run folder; a stopped run in it is continued."""
     workers: int
-    """Processes; the results do not depend on it."""
+    """Processes; the results do not depend on it. 0: in this process, without a watchdog, for checks."""
     video: int
     """Record the first so many episodes of each task as mp4."""
     split: Literal["test", "train", "novel"]
@@ -73,7 +73,7 @@ class RolloutConfig:
     """Standard deviation of noise on the images that the policy sees, in grey levels."""
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("video", 0), ("execute", 1)):
+        for name, least in (("episodes", 1), ("seed", 0), ("workers", 0), ("video", 0), ("execute", 1)):
             if getattr(self, name) < least:
                 raise PlanError(f"{name} is {getattr(self, name)}: expected {least} or more")
         if self.watchdog_s <= 0:

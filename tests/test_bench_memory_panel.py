@@ -1,4 +1,4 @@
-"""Controls of the memory panel, on recordings made without a simulator: trained once, and tied to what trained them."""
+"""The memory panel: controls on recordings made without a simulator, and all of it in its smoke setting."""
 
 import json
 import shutil
@@ -16,7 +16,9 @@ from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
 from vlamem.memory.aura.weights import Header, save_weights
 from vlamem.memory.protocol import flatten
 from vlamem.scripts.config import preset
-from vlamem.sim.bench.memory_panel import chosen_arms
+from vlamem.scripts.main import main
+from vlamem.sim.bench.memory_panel import chosen_arms, run
+from vlamem.sim.bench.memory_panel_arms import PANEL
 from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 
@@ -127,3 +129,26 @@ def test_controls_that_say_nothing_of_their_training_are_refused(copied: PanelOp
     arguments: dict[str, Any] = {"match": "neither a mark .* nor the checkpoint"}
     with pytest.raises(ControlError, **arguments):
         controls(copied)
+
+
+def test_the_smoke_setting_plays_every_arm_and_axis_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    pages = {path: path.read_bytes() for path in Path("docs/results").glob("memory_panel*")}
+    assert main(["bench", "memory-panel", "--preset", "smoke", "--out", str(tmp_path)]) == 0
+    assert {path: path.read_bytes() for path in Path("docs/results").glob("memory_panel*")} == pages
+    folder = tmp_path / "smoke"
+    page = (folder / "memory_panel.md").read_text()
+    axes = {
+        f"aura-{point}" for point in ("delay2", "delay5", "delay20", "chunk1", "chunk4", "chunk16", "noise8", "noise16")
+    }
+    for name in {arm.name for arm in PANEL} | axes:
+        (body,) = json.loads((folder / name / "results.json").read_text())["arms"].values()
+        assert (body["tasks"]["recall_colour"]["n"], body["total"]["errors"]) == (1, 0), name
+    for arm in PANEL:
+        assert f"| {arm.title} |" in page
+    figures = json.loads((folder / "memory_panel.json").read_text())["figures"]
+    assert {"freeze_gap_points", "replan_gap_points", "delay20_drop_points", "chunk16_drop_points"} <= figures.keys()
+    begun: list[tuple[str, int, int]] = []
+    options = replace(preset(PanelOptions, "bench_memory_panel"), preset="smoke", out=tmp_path).sized()
+    run(options, "again", lambda *what: begun.append(what), lambda record: None)
+    assert len(begun) == len(PANEL) + len(axes)
+    assert all(done == planned for _, done, planned in begun)

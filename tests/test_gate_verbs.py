@@ -84,10 +84,12 @@ def test_every_arm_is_a_rollout_that_can_be_made(tmp_path: Path) -> None:
     assert len({c.out for c in configs.values()}) == len(configs)
 
 
-def test_a_smoke_test_plays_a_memory_task_and_a_skill_in_three_arms(tmp_path: Path) -> None:
+def test_a_smoke_test_is_small_and_writes_no_result(tmp_path: Path) -> None:
     small = options(tmp_path, preset="smoke").sized()
-    assert [a.name for a in chosen_arms(small)] == ["alone", "aura", "oracle"]
-    assert (small.tasks, small.episodes, small.fewer) == (("recall_colour", "touch"), 2, 2)
+    assert {a.name for a in chosen_arms(small)} >= {a.name for a in PANEL}
+    assert (small.tasks, small.episodes, small.fewer) == (("recall_colour", "touch"), 1, 1)
+    assert small.out == small.results == tmp_path / "smoke"
+    assert options(tmp_path, preset="smoke", results=tmp_path / "page").sized().results == tmp_path / "page"
     assert options(tmp_path).sized() == options(tmp_path)
 
 

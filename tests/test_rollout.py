@@ -50,8 +50,23 @@ def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_results_do_not_depend_on_the_number_of_workers(one_worker: Path, tmp_path: Path) -> None:
-    rollout(config(tmp_path / "two", workers=2))
-    assert without_wall_clock(load_results(tmp_path / "two")) == without_wall_clock(load_results(one_worker))
+    for workers in (2, 0):
+        out = tmp_path / str(workers)
+        rollout(config(out, workers=workers))
+        assert without_wall_clock(load_results(out)) == without_wall_clock(load_results(one_worker))
+
+
+def test_a_run_without_workers_is_refused_and_stopped_as_one_with_them(tmp_path: Path) -> None:
+    with pytest.raises(RunRefusedError, match="reads"):
+        rollout(config(tmp_path / "wide", workers=0, size=24))
+
+    def stop(record: EpisodeRecord) -> None:
+        if record.episode == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    end = rollout(config(tmp_path / "stopped", workers=0), progress=stop)
+    assert (end.done, end.signal, end.results) == (2, signal.SIGINT, None)
+    assert rollout(config(tmp_path / "stopped", workers=0)).done == 8
 
 
 def test_another_seed_gives_other_episodes(one_worker: Path, tmp_path: Path) -> None:

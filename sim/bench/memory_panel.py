@@ -14,7 +14,11 @@ from vlamem.sim.bench.memory_panel_arms import PANEL, PanelArm, axes, tasks_of
 from vlamem.sim.bench.memory_panel_controls import GATED, gate_file, train_controls
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.play import Begin, Progress, play_arm
+from vlamem.sim.features import FeatureCollection, collect_here
 from vlamem.sim.plan import RolloutConfig
+
+SMOKE_EPISODES = 2
+"""Episodes of the recording on which a smoke test trains its controls."""
 
 
 def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
@@ -80,6 +84,11 @@ def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -
     from vlamem.sim.bench.memory_panel_report import write_page
 
     check_gate(options)
+    if options.preset == "smoke" and not all(folder.exists() for folder in options.features):
+        begin("record features", 0, SMOKE_EPISODES)
+        small = {"recall_colour": SMOKE_EPISODES}
+        for folder in options.features:
+            collect_here(FeatureCollection(options.policy, small, {}, folder, command=command))
     arms = chosen_arms(options)
     controls = train_controls(options, command, arms, begin)
     for arm in arms:

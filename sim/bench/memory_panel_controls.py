@@ -95,6 +95,7 @@ def _wanted(name: str, options: PanelOptions, header: Header, command: str) -> G
         features=options.features,
         rate=rate,
         updates=options.updates,
+        rows=options.rows,
         hidden=header.config.head.hidden,
         used_with=header.trained_for,
         command=command,

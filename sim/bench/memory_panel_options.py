@@ -10,7 +10,8 @@ class PanelOptions:
     """Options of `vlamem bench memory-panel`."""
 
     preset: Literal["full", "smoke"]
-    """smoke: two tasks, three arms and two episodes of each, about a minute, to show that everything runs."""
+    """smoke: every arm, and AURA-Mem on every axis, for one episode, in a minute or two, for checks alone; it replaces
+    sizes and tasks, and records the features of two episodes where none are given."""
     policy: str
     """tiny (shipped) or a .safetensors file."""
     gate: str
@@ -31,6 +32,8 @@ class PanelOptions:
     """Arms that are played on the axes beside AURA-Mem."""
     updates: int
     """Training updates of each control."""
+    rows: int
+    """Rows of a training batch."""
     control_rate: float | None
     """Writes per tick of the controls random and periodic; those of the gate on held-out features when not given."""
     out: Path
@@ -38,16 +41,27 @@ class PanelOptions:
     results: Path
     """Folder of the page."""
     workers: int
-    """Processes."""
+    """Processes; 0 plays in this one."""
     execute: int
     """Actions of each chunk carried out before the next plan."""
     seed: int
     """Seed of the policy's noise."""
 
     def sized(self) -> Self:
-        """These options with the sizes of their preset."""
+        """These options with the sizes of their preset; a smoke test has a folder of its own below `out`."""
         if self.preset == "full":
             return self
+        folder = self.out / "smoke"
         return replace(
-            self, tasks=("recall_colour", "touch"), arms=("alone", "aura", "oracle"), episodes=2, fewer=2, extra=()
+            self,
+            tasks=("recall_colour", "touch"),
+            axis_baselines=(),
+            episodes=1,
+            fewer=1,
+            features=self.features or (folder / "features",),
+            updates=2,
+            rows=2,
+            workers=0,
+            out=folder,
+            results=folder if self.results == Path("docs/results") else self.results,  # a smoke test is no result
         )

@@ -105,7 +105,7 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         f"{100 * header.metrics.get('writes_per_tick', np.nan):.2f} % of ticks.",
     ]
     given = {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
-    text = "\n".join(page) + (NOTES if options.gate == "shipped" else "")
+    text = "\n".join(page) + (NOTES if options.gate == "shipped" and options.preset == "full" else "")
     return write_result_page("memory_panel", command, figures, text, options.results, given)
 
 
