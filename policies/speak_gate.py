@@ -17,7 +17,15 @@ from vlamem.memory.seeding import stream
 from vlamem.memory.training import TrainConfig, hold_rate
 from vlamem.policies.features import open_features
 from vlamem.policies.speak_batches import SpeakData, Wanted
-from vlamem.policies.speak_training import Progress, SpeakTraining, Trained, in_policy_units, train_to_speak
+from vlamem.policies.speak_training import (
+    Progress,
+    Score,
+    SpeakTraining,
+    Trained,
+    held_out_score,
+    in_policy_units,
+    train_to_speak,
+)
 from vlamem.policies.speak_tuning import Tuned, TuneOptions, tune_gate
 
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -200,6 +208,18 @@ def tune_on_robot(
     made = in_policy_units(memory, tuned.params, data)
     save_weights(path, Header(config, header.trained_for, options.command, metrics), named_arrays(made))
     return path, tuned
+
+
+def held_out_score_of(path: Path, options: GateOptions) -> Score:
+    """What held-out episodes of the recordings say of a gate's weights file.
+
+    Raises WeightsError for a file of another policy than the features'.
+    """
+    data = data_for(replace(options, answers=False))
+    header, arrays = load_weights(path, data.meta.policy)
+    memory = AuraMemory(header.config)
+    params = in_policy_units(memory, params_of(header.config, arrays), data, back=True)
+    return held_out_score(memory, params, data, options.training())
 
 
 def train_seeds(

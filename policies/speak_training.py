@@ -277,6 +277,11 @@ def _right(out: MemoryOut, goal: Array, own: Array, canonical: Array, scale: flo
     return jnp.argmin(distance, axis=-1) == goal[..., 1]
 
 
+def held_out_score(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Score:
+    """What `how.held_out` held-out episodes of each task say of `params`, which propose in training's units."""
+    return _HeldOut(memory, data, how).score(params)
+
+
 class _HeldOut:
     """Whole held-out episodes of every task, run by one compiled function."""
 

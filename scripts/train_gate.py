@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from vlamem.policies.speak_gate import GateOptions
+    from vlamem.policies.speak_training import Score
 
 _HELP = """Trains a gate on features recorded with 'vlamem collect --features': JAX only, but for --method rl.
 
@@ -116,13 +117,11 @@ def main(arguments: list[str]) -> int:
 
         runs = train_seeds(options, args.seeds, args.out, progress)
     for path, trained in runs:
-        score = trained.score
         print(
-            f"{path}: held out {_right(score.right)}, error {score.error:.3f}, writes on "
-            f"{100 * score.rate:.2f} % of ticks, {trained.updates} updates in {trained.seconds / 60:.1f} min, "
+            f"{path}: {_said(trained.score)}, {trained.updates} updates in {trained.seconds / 60:.1f} min, "
             f"{trained.training_bytes / 1024:.0f} KiB of training state"
         )
-        for task, (right, rate) in score.by_task.items():
+        for task, (right, rate) in trained.score.by_task.items():
             print(f"  {task:<16} {_right(right)}, writes on {100 * rate:.2f} % of ticks")
     if len(runs) > 1:
         print(f"best: {best_of(runs)[0]}")
@@ -131,6 +130,17 @@ def main(arguments: list[str]) -> int:
 
 def _right(share: float) -> str:
     return "no context asked" if math.isnan(share) else f"{100 * share:5.1f} % right"
+
+
+def _said(score: "Score") -> str:
+    return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks"
+
+
+def _before_and_after(before: Path, after: Path, options: "GateOptions") -> None:
+    from vlamem.policies.speak_gate import held_out_score_of
+
+    for name, path in (("before", before), ("after", after)):
+        print(f"{name}: {_said(held_out_score_of(path, options))}")
 
 
 def _one(bar: "tqdm[Any]") -> None:
@@ -150,6 +160,7 @@ def _tune(args: Args, options: "GateOptions") -> int:
         f"{path}: {tuned.state_bytes / 1024:.0f} KiB of training state, {tuned.working_bytes / 1024:.0f} KiB while an "
         f"update runs; error {tuned.errors[last].mean():.3f}, writes on {100 * tuned.rates[last].mean():.2f} % of ticks"
     )
+    _before_and_after(args.start_from, path, options)
     return 0
 
 

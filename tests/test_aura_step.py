@@ -101,13 +101,17 @@ def test_scan_gives_what_steps_give_with_resets_inside(kind, bound):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), quick, plain)
 
 
-def test_gradients_of_scan_equal_finite_differences():
+@pytest.mark.parametrize("bound", [None, 2.0])
+def test_gradients_of_scan_equal_finite_differences(bound):
     with jax.enable_x64(True):
-        memory = AuraMemory(AuraConfig(16, HEAD, gate="always"))
+        memory = AuraMemory(AuraConfig(16, HEAD, gate="always", bound=bound))
         params = jax.tree.map(lambda x: x.astype(jnp.float64), memory.init_params(jax.random.key(0)))
         zs = jax.random.normal(jax.random.key(1), (19, 2, 16), jnp.float64)
         resets = jnp.zeros((19, 2), bool).at[11, 0].set(True)
         state = jax.tree.map(lambda x: x.astype(jnp.float64), memory.init(2))
+
+        after, _ = scan(memory, params, state, zs, resets)
+        assert bound is None or float(jnp.linalg.norm(after.W[1])) > 0.99 * bound
 
         def loss(p: AuraParams) -> jax.Array:
             _, out = scan(memory, p, state, zs, resets)

@@ -29,6 +29,19 @@ def test_train_gate_writes_weights_curves_and_says_what_it_reached(
         assert (out / f"seed-{seed}" / "curves.json").exists()
 
 
+def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features, out = rec.record(tmp_path / "features", 20), tmp_path / "gate"
+    words = ["--features", str(features), "--updates", "4", "--ticks", "32", "--rows", "4", "--hidden", "16"]
+    assert main(["train-gate", *words, "--out", str(out)]) == 0
+    trained = capsys.readouterr().out.partition("held out ")[2].partition(" %")[0]
+    words += ["--start-from", str(out / "gate.safetensors"), "--low-memory", "--out", str(tmp_path / "tuned")]
+    assert main(["train-gate", *words]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "KiB of training state" in said[0]
+    assert said[1].startswith(f"before: held out {trained} % right")
+    assert said[2].startswith("after: held out")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -218,6 +218,18 @@ def test_a_gate_is_tuned_within_256_kib_and_nothing_else_moves(recording: Path, 
     assert all(name.startswith("gate.") for name in moved)
 
 
+def test_a_bound_takes_no_more_memory_of_an_update(recording: Path) -> None:
+    data = SpeakData(open_features([recording]), Wanted(answers=False))
+    config = AuraConfig(data.feature_size, head_for(data, 16))
+    params = AuraMemory(config).init_params(jax.random.key(0))
+    free, bounded = (
+        tune_gate(AuraMemory(replace(config, bound=bound)), params, data, TuneOptions(2, ticks=64))
+        for bound in (None, 2.0)
+    )
+    assert bounded.working_bytes < 1.5 * free.working_bytes
+    assert bounded.state_bytes == free.state_bytes
+
+
 def test_tuning_refuses_a_gate_without_parameters_and_a_state_that_is_too_large(recording: Path) -> None:
     data = SpeakData(open_features([recording]), Wanted())
     head = head_for(data, 16)

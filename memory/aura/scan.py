@@ -6,7 +6,8 @@ chunk's earlier ticks i, so that
     W k_t + b = W_0 k_t + b_0 + sum_i (beta k_i . k_t + gamma) g_i e_i
 
 and likewise for q_t. W_0 k and W_0 q of all ticks of a chunk are one matrix product, W is written once a chunk, and
-backward differentiation keeps one W a chunk where the tick-by-tick form keeps one a tick.
+backward differentiation keeps one W a chunk where the tick-by-tick form keeps one a tick. Under a bound a chunk is run
+tick by tick, and again when it is differentiated, so that then too one W a chunk is kept.
 """
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.aura.config import AuraConfig
-from vlamem.memory.aura.step import Ahead, AuraParams, AuraState, Written, decide, rates
+from vlamem.memory.aura.step import Ahead, AuraParams, AuraState, Written, decide, rates, recur
 
 CHUNK = 8
 """Ticks a chunk; of 8, 16 and 32 the quickest forward and backward on a CPU."""
@@ -29,14 +30,17 @@ def scan_chunks(params: AuraParams, config: AuraConfig, state: AuraState, ticks:
     whole = T - T % CHUNK
 
     def one(carry: AuraState, xs: Ticks) -> tuple[AuraState, Written]:
-        return _chunk(params, config, carry, xs)
+        if config.bound is None:
+            return _chunk(params, config, carry, xs)
+        return jax.lax.scan(lambda before, now: recur(params, config, before, *now), carry, xs)
 
+    run = one if config.bound is None else jax.checkpoint(one)
     chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // CHUNK, CHUNK, *x.shape[1:]), ticks)
-    state, written = jax.lax.scan(one, state, chunks)
+    state, written = jax.lax.scan(run, state, chunks)
     written = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), written)
     if whole == T:
         return state, written
-    state, rest = one(state, jax.tree.map(lambda x: x[whole:], ticks))
+    state, rest = run(state, jax.tree.map(lambda x: x[whole:], ticks))
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), written, rest)
 
 

@@ -226,7 +226,7 @@ class AuraMemory:
         events: Ticks | None = None,
         force: Float[Array, "T B"] | None = None,
     ) -> tuple[AuraState, MemoryOut]:
-        """T ticks: what needs no state is made for all at once, the recurrence in chunks; tick by tick under a bound.
+        """T ticks: what needs no state is made for all at once, the recurrence in chunks.
 
         `force`, where not 0, opens (1) or closes (-1) the gate: for counterfactual training.
         """
@@ -234,9 +234,5 @@ class AuraMemory:
         from vlamem.memory.aura.scan import scan_chunks  # it is built from this module's parts
 
         ahead, for_head = look_ahead(params, self.config, zs)
-        ticks = (ahead, resets, events, force)
-        if self.config.bound is None:
-            state, written = scan_chunks(params, self.config, state, ticks)
-        else:
-            state, written = jax.lax.scan(lambda before, now: recur(params, self.config, before, *now), state, ticks)
+        state, written = scan_chunks(params, self.config, state, (ahead, resets, events, force))
         return state, answer(params, self.config, for_head, ahead.trusted, written)
