@@ -1,6 +1,10 @@
 """Tiny checkpoints of lerobot's own classes with random weights, saved the way lerobot saves them."""
 
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -94,6 +98,33 @@ def raw_batch(obs: Observation, step: int | None = None) -> dict[str, Any]:
         "observation.state": torch.from_numpy(at(obs.proprioception).copy()),
         "task": list(obs.instruction),
     }
+
+
+def installed_plugins(root: Path) -> Path:
+    """Metadata in `root` by which lerobot finds the three plugins, whether they are installed or not; returns it."""
+    for plugin in PLUGINS:
+        folder = root / f"{plugin.name}-0.1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {plugin.name}\nVersion: 0.1.0\n")
+    return root
+
+
+def run_program(program: str, installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One of lerobot's programs in a process of its own, with the plugins as installed distributions.
+
+    Nobody answers its questions, no hub can be reached, and its home folder is empty.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(installed), *map(str, PLUGINS)]),
+        "HF_HUB_OFFLINE": "1",
+        "HF_LEROBOT_HOME": str(installed),
+        "HOME": str(installed),
+    }
+    environment.pop("LIBERO_CONFIG_PATH", None)
+    command = [str(Path(sys.executable).with_name(program)), "--policy.type=vlamem", "--policy.device=cpu", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=540, stdin=subprocess.DEVNULL
+    )
 
 
 def _save_processors(config: Any, folder: Path, cameras: tuple[str, ...], overrides: dict[str, str]) -> None:
@@ -292,6 +323,18 @@ def _dit(family: str, folder: Path, features: dict[str, Any]) -> tuple[Any, dict
         image_crop_shape=None, tokenizer_max_length=12, drop_n_last_frames=3, noise_scheduler_type="DDIM",
     )  # fmt: skip
     return MultiTaskDiTPolicy(config), {}
+
+
+def _factory(family: str) -> Callable[[], Any]:
+    def made() -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            return loaded(build(family, Path(folder) / family), family)
+
+    return made
+
+
+act, diffusion, smolvla, pi0, pi05, dit_flow, dit_diffusion = (_factory(f) for f in FAMILIES if f != "diffusion_ddpm")
+"""Policies of your own for `--policy`, e.g. lerobot_cases:smolvla with this folder on the path."""
 
 
 if __name__ == "__main__":  # python tests/lerobot_cases.py smolvla runs/smolvla-tiny

@@ -1,9 +1,6 @@
 """plugins/: a wrapped policy, the tabletop suite and a MuJoCo robot behind lerobot's own programs."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,17 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 import torch
-from lerobot_cases import ACTIONS, PLUGINS, SIZE, STATE, build, lerobots_own, observation, raw_batch
+from lerobot_cases import (
+    ACTIONS,
+    SIZE,
+    STATE,
+    build,
+    installed_plugins,
+    lerobots_own,
+    observation,
+    raw_batch,
+    run_program,
+)
 
 from vlamem.policies.lerobot.watch import WATCH, Watched
 from vlamem.policies.protocol import Observation
@@ -196,34 +203,16 @@ def test_between_two_chunks_the_memory_sees_what_the_robot_published(folders: di
     assert WATCH.take() == []
 
 
-def run(program: str, installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """One of lerobot's programs in a process of its own, with the plugins as installed distributions."""
-    paths = [str(installed), *map(str, PLUGINS)]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "HF_HUB_OFFLINE": "1",
-        "HF_LEROBOT_HOME": str(installed),
-    }
-    command = [str(Path(sys.executable).with_name(program)), "--policy.type=vlamem", "--policy.device=cpu", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=540)
-
-
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Metadata by which lerobot finds the three plugins, whether they are installed or not."""
-    root = tmp_path_factory.mktemp("site")
-    for plugin in PLUGINS:
-        folder = root / f"{plugin.name}-0.1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {plugin.name}\nVersion: 0.1.0\n")
-    return root
+    return installed_plugins(tmp_path_factory.mktemp("site"))
 
 
 def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
     folders: dict[str, Path], installed: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("robosuite")
-    done = run(
+    done = run_program(
         "lerobot-eval", installed, f"--policy.inner={folders['smolvla']}", "--env.type=vlamem_tabletop",
         "--env.task=touch", f"--env.size={SIZE}", "--env.max_steps=5", "--eval.n_episodes=2", "--eval.batch_size=2",
         "--eval.use_async_envs=false", "--seed=0", f"--output_dir={tmp_path}", "--policy.push_to_hub=false",
@@ -235,7 +224,7 @@ def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
 
 def test_lerobot_rollout_runs_a_wrapped_policy_on_the_mujoco_robot(folders: dict[str, Path], installed: Path) -> None:
     pytest.importorskip("robosuite")
-    done = run(
+    done = run_program(
         "lerobot-rollout", installed, f"--policy.inner={folders['act']}", "--robot.type=vlamem_panda",
         f"--robot.size={SIZE}", "--task=touch the red block", "--duration=1", "--fps=20", "--play_sounds=false",
         "--policy.push_to_hub=false",

