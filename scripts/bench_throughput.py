@@ -1,5 +1,8 @@
 """Episodes an hour of vlamem rollout and lerobot-eval side by side, and where the time goes; writes throughput.md.
 
+On the tabletop suite and on LIBERO, which is left out with a line where it is not installed. With --families, what a
+memory's tick costs beside a plan, for each policy that is named.
+
 Needs the plugins: pip install ./plugins/lerobot_policy_vlamem ./plugins/lerobot_env_vlamem
 
 Example: vlamem bench throughput --preset smoke --results runs/throughput-smoke

@@ -1,4 +1,4 @@
-"""The tabletop suite and a policy with a clock around each part, to say where an episode's time goes.
+"""A suite and a policy with a clock around each part, to say where an episode's time goes.
 
 Given to the rollout as --suite and --policy of one's own, so that what is timed is what a rollout does.
 """
@@ -18,13 +18,13 @@ from vlamem.sim.suite import SuiteEnv, TaskInfo, load_suite
 PARTS = ("physics", "render", "encode", "sample")
 SECONDS: dict[str, float] = defaultdict(float)
 """Time of each part since `begin`, in this process."""
-_POLICY = ["tiny"]
+_TIMED = {"policy": "tiny", "suite": "tabletop"}
 
 
-def begin(policy: str) -> None:
-    """Sets the clocks to 0; `policy` is what the clock is put around, as in `--policy`."""
+def begin(policy: str, suite: str) -> None:
+    """Sets the clocks to 0; `policy` and `suite` are what clocks are put around, as in `--policy` and `--suite`."""
     SECONDS.clear()
-    _POLICY[0] = policy
+    _TIMED.update(policy=policy, suite=suite)
 
 
 def _timed(part: str, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -95,18 +95,21 @@ class TimedEnv:
 
 
 class TimedSuite:
-    """The tabletop suite with clocks."""
+    """The suite named by `begin`, with clocks."""
 
-    name = "tabletop"
+    @property
+    def name(self) -> str:
+        """The suite's."""
+        return _TIMED["suite"]
 
     @property
     def tasks(self) -> Mapping[str, TaskInfo]:
         """The suite's."""
-        return load_suite("tabletop").tasks
+        return load_suite(self.name).tasks
 
     def make(self, task: str, **options: Any) -> TimedEnv:
         """The suite's environment with a clock."""
-        return TimedEnv(load_suite("tabletop").make(task, **options))
+        return TimedEnv(load_suite(self.name).make(task, **options))
 
 
 SUITE = TimedSuite()
@@ -114,4 +117,4 @@ SUITE = TimedSuite()
 
 def policy() -> TimedPolicy:
     """The policy named by `begin`, with a clock."""
-    return TimedPolicy(load_policy(find_policy(_POLICY[0])))
+    return TimedPolicy(load_policy(find_policy(_TIMED["policy"])))
