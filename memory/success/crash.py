@@ -89,9 +89,14 @@ def check(path: Path, done: set[int], tried: set[int], evicted: set[int], first:
 
 
 def run(folder: Path, kills: int, seed: int = 0, longest_s: float = 0.4) -> tuple[int, list[str]]:
-    """Kills a writer of one growing file `kills` times at random moments; how many it survived, and what was wrong."""
+    """Kills a writer of one growing file `kills` times at random moments; how many it survived, and what was wrong.
+
+    The file is begun anew: what an earlier test left in it would be taken for what this one never stored.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "crash.db"
+    for left in folder.glob(f"{path.name}*"):
+        left.unlink()
     first, survived, wrong = 0, 0, []
     for i, after in enumerate(stream(seed, "kills").uniform(0.0, longest_s, kills)):
         first, found = kill_and_check(path, first, float(after))
