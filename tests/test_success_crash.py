@@ -30,3 +30,8 @@ def test_the_check_sees_what_must_not_happen(tmp_path, what):
         memory.prune(memory.successes.index.ids[:1].copy())
     memory.close()
     assert check(path, done, tried, set(), 0)
+
+
+def test_a_second_test_in_the_same_folder_begins_anew(tmp_path):
+    for _ in range(2):
+        assert run(tmp_path, 1, longest_s=0.1) == (1, [])
