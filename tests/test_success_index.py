@@ -57,6 +57,19 @@ def test_removed_vectors_are_not_found_and_the_rest_is(engine):
     np.testing.assert_array_equal(index.ids[at], 1 + 2 * brute(vectors[1::2], vectors[2], 5))
 
 
+@given(count=st.integers(1, 600), k=st.integers(1, 20), groups=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_an_index_of_any_size_is_exact(count, k, groups):
+    draw = stream(0, "any size", count, k)
+    vectors = draw.integers(-3, 4, (count, 3)).astype(np.float32)  # ties in plenty
+    index = ExactIndex(3, "numpy")
+    index.add(vectors, np.arange(count), np.arange(count) % 2)
+    chosen = np.arange(0, count, 2) if groups else np.arange(count)
+    at, distances = index.search(vectors[0], k, np.array([0]) if groups else None)
+    np.testing.assert_array_equal(at, chosen[brute(vectors[chosen], vectors[0], k)])
+    np.testing.assert_array_equal(distances, ((vectors[at] - vectors[0]) ** 2).sum(axis=1))
+
+
 def test_an_empty_index_finds_nothing_and_a_small_one_everything():
     index = ExactIndex(3, "numpy")
     assert len(index.search(np.zeros(3, np.float32), 4)[0]) == 0

@@ -103,6 +103,15 @@ def test_another_instruction_finds_nothing_and_a_paraphrase_by_its_vector_does(p
 # Bad input ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_sentence_that_was_asked_in_vain_is_found_once_it_is_stored(path):
+    with opened(path) as memory:
+        memory.commit(episode(1))
+        s = episode(2).segments[0]
+        assert asked(memory, s, "wipe the mark").confidence[0] == 0
+        memory.commit(episode(2, instruction="wipe the mark"))
+        assert asked(memory, s, "wipe the mark").confidence[0] > 0
+
+
 def test_a_key_of_another_size_is_named_with_both_sizes(path):
     with opened(path) as memory, pytest.raises(EntryError, match=r"key size 5 does not match this memory \(6\)"):
         memory.query(np.ones((1, 5), np.float32), np.zeros((1, 8), np.float32), ["x"])

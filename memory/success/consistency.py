@@ -1,6 +1,7 @@
 """Which retrieved chunks agree as trajectories: dynamic time warping, and the largest group within reach of one."""
 
 import importlib.util
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,7 +20,7 @@ def warped_distances(chunks: Float[np.ndarray, "K H A"], window: int = WINDOW) -
     found = np.zeros((k, k))
     if k < 2:
         return found
-    if importlib.util.find_spec("dtaidistance"):
+    if _compiled():
         from dtaidistance import dtw_ndim
 
         upper = dtw_ndim.distance_matrix_fast(
@@ -34,6 +35,11 @@ def warped_distances(chunks: Float[np.ndarray, "K H A"], window: int = WINDOW) -
         i, j = np.triu_indices(k, 1)
         found[i, j] = warped(chunks[i], chunks[j], window)
     return found + found.T
+
+
+@cache
+def _compiled() -> bool:
+    return importlib.util.find_spec("dtaidistance") is not None
 
 
 def warped(

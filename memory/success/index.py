@@ -19,6 +19,8 @@ _BLOCK = 64
 _HALF = 2.0**-10
 _SINGLE = 2.0**-20
 """Bounds on a vector's relative rounding: twice the unit of half precision; a sum of up to a few hundred float32."""
+_FEW = 256
+"""Up to this many vectors, all are measured in double precision at once."""
 _PLAIN = 4096
 """Below this many vectors NumPy is as quick."""
 
@@ -113,15 +115,23 @@ class ExactIndex:
         if k == 0:
             return np.zeros(0, np.int64), np.zeros(0)
         wide = np.asarray(query, np.float64)
+        if total <= _FEW:
+            return self._nearest_of(np.arange(self._n) if mask is None else np.flatnonzero(mask), wide, k)
         near = (wide - self._centre).astype(np.float32)
         asked = min(total, _MARGIN * k)
         while True:
             at, last = self._candidates(near, asked, mask)
-            distances = ((self._vectors[at].astype(np.float64) - wide) ** 2).sum(axis=1)
-            order = np.lexsort((at, distances))[:k]
-            if asked >= total or self._proven(float(distances[order[-1]]), last, float(np.linalg.norm(near))):
-                return at[order], distances[order]
+            found, distances = self._nearest_of(at, wide, k)
+            if asked >= total or self._proven(float(distances[-1]), last, float(np.linalg.norm(near))):
+                return found, distances
             asked = min(total, 4 * asked)
+
+    def _nearest_of(
+        self, at: Int[np.ndarray, "M"], query: Float[np.ndarray, "D"], k: int
+    ) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+        distances = ((self._vectors[at].astype(np.float64) - query) ** 2).sum(axis=1)
+        order = np.lexsort((at, distances))[:k]
+        return at[order], distances[order]
 
     def _in_groups(self, allowed: Int[np.ndarray, "G"]) -> Bool[np.ndarray, "N"]:
         groups = self._groups[: self._n]

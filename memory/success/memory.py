@@ -27,6 +27,9 @@ from vlamem.memory.success.store import (
     SuccessStore,
 )
 
+_SENTENCES = 256
+"""Sentences whose stored likes are kept at hand."""
+
 
 @dataclass(frozen=True)
 class MemoryOptions:
@@ -143,6 +146,7 @@ class SuccessMemory:
         self.failures.add([s for s in stored if s.outcome == "failure"])
         self._seen = max([self._seen, *(s.id for s in stored)])
         self._instructions = {i.text: i for i in self.store.instructions()}
+        self._alike: dict[tuple[str, bytes | None], np.ndarray | None] = {}
 
     def close(self) -> None:
         """Closes the file."""
@@ -193,11 +197,12 @@ class SuccessMemory:
 
     def _recall(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
         allowed = self._same_meaning(text, meaning)
-        k = self.retrieve.neighbours
-        good = self.successes.nearest(state, k, allowed) if len(self.successes) else self._nothing()
+        k, least = self.retrieve.neighbours, self.retrieve.threshold
+        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else self._nothing()
         bad = self._nothing()
-        if self.retrieve.failures and len(self.failures):
-            bad = self.failures.nearest(state, k, allowed)
+        known = len(good.ids) > 0 and good.similarity[0] >= least
+        if known and self.retrieve.failures and len(self.failures):
+            bad = self.failures.nearest(state, k, allowed, least)
         return elite_prior(good, bad, self.layout.parts, self.retrieve)
 
     def _nothing(self) -> Candidates:
@@ -205,9 +210,14 @@ class SuccessMemory:
         return Candidates(np.zeros(0, np.int64), np.zeros(0), chunks, np.zeros(0))
 
     def _same_meaning(self, text: str, meaning: Float[np.ndarray, "C"] | None) -> Int[np.ndarray, "G"] | None:
-        """Ids of instructions that say the same, or None when all do."""
-        found = [i.id for i in self._instructions.values() if self._means(i, text, meaning)]
-        return None if len(found) == len(self._instructions) else np.array(found, np.int64)
+        """Ids of instructions that say the same, or None when all do; found once for a sentence."""
+        asked = (text, None if meaning is None else meaning.tobytes())
+        if asked not in self._alike:
+            found = [i.id for i in self._instructions.values() if self._means(i, text, meaning)]
+            if len(self._alike) >= _SENTENCES:
+                self._alike.clear()
+            self._alike[asked] = None if len(found) == len(self._instructions) else np.array(found, np.int64)
+        return self._alike[asked]
 
     def _means(self, stored: Instruction, text: str, meaning: Float[np.ndarray, "C"] | None) -> bool:
         if stored.text == text:

@@ -1,6 +1,7 @@
 """When two states are alike: one Euclidean space for what the policy sees and where the robot is."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +31,10 @@ class Metric:
         """Of x."""
         return self.layout.key_size + self.layout.proprioception_size
 
+    @cached_property
+    def _scale(self) -> Float[np.ndarray, "P"]:
+        return np.asarray(np.sqrt(self.weight) / np.asarray(self.layout.proprioception_scale))
+
     def embed(
         self, keys: Float[np.ndarray, "N K"], proprioception: Float[np.ndarray, "N P"]
     ) -> Float[np.ndarray, "N K+P"]:
@@ -42,9 +47,9 @@ class Metric:
         at = self.layout.quaternion
         if at is not None:
             q = p[:, at : at + 4]
-            leading = np.take_along_axis(q, np.abs(q).argmax(axis=1)[:, None], axis=1)
-            p[:, at : at + 4] = q * np.where(leading < 0, -1.0, 1.0)
-        p *= np.sqrt(self.weight) / np.asarray(self.layout.proprioception_scale)
+            leading = q[np.arange(len(q)), np.abs(q).argmax(axis=1)]
+            q[leading < 0] *= -1.0
+        p *= self._scale
         return np.concatenate([k, p], axis=1).astype(np.float32)
 
 

@@ -81,10 +81,18 @@ class Shelf:
         self.column("uses")[at] += 1
         self.column("successes")[at] += int(success)
 
-    def nearest(self, state: Float[np.ndarray, "D"], k: int, allowed: Int[np.ndarray, "G"] | None) -> Candidates:
-        """The k segments nearest to an embedded state, among those of the allowed instructions."""
+    def nearest(
+        self, state: Float[np.ndarray, "D"], k: int, allowed: Int[np.ndarray, "G"] | None, least: float = -np.inf
+    ) -> Candidates:
+        """The k segments nearest to an embedded state, among those of the allowed instructions.
+
+        Of those less similar than `least` the nearest alone comes back, where there is none other.
+        """
         at, distances = self.index.search(state, k, allowed)
-        return Candidates(self.index.ids[at], similarity(distances), self.column("chunk")[at], self.reliability(at))
+        alike = similarity(distances)
+        kept = max(1, int((alike >= least).sum()))
+        at, alike = at[:kept], alike[:kept]
+        return Candidates(self.index.ids[at], alike, self.column("chunk")[at], self.reliability(at))
 
     def reliability(self, at: Int[np.ndarray, "N"] | slice = slice(None)) -> Float[np.ndarray, "N"]:
         """How often episodes succeeded after a segment was used, relative to the mean over all uses; 1 if never used.
