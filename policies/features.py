@@ -182,7 +182,7 @@ def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) 
     """
     found = []
     for folder in folders:
-        parts = [folder] if (folder / "meta.json").exists() else sorted(p.parent for p in folder.glob("*/meta.json"))
+        parts = parts_of(folder)
         if not parts:
             raise FeaturesError(f"{folder} holds no features: record them with 'vlamem collect --features'")
         found += [(part, Features(part, used_with)) for part in parts if _read_index(part)[0]]
@@ -193,6 +193,11 @@ def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) 
     for part, features in found[1:]:
         _check_same(part, features.meta, found[0][1].meta)
     return [features for _, features in found]
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The recordings in a folder: itself, or those below it; none where nothing was recorded."""
+    return [folder] if (folder / "meta.json").exists() else sorted(p.parent for p in folder.glob("*/meta.json"))
 
 
 def check_policy(what: str, made_for: TrainedFor, used_with: TrainedFor) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
 from vlamem.memory.aura.dispatch import params_of
-from vlamem.memory.aura.weights import Header, TrainedFor, load_weights, save_weights
+from vlamem.memory.aura.weights import Arrays, Header, TrainedFor, load_weights, save_weights
 from vlamem.memory.protocol import Params, flatten
 from vlamem.memory.seeding import stream
 from vlamem.memory.training import TrainConfig, hold_rate
@@ -52,6 +52,7 @@ class GateOptions:
         answers: see speak_batches.Wanted.
         used_with: the policy that the features must be of, or None.
         command: written into the file.
+        start_from: weights of a learned gate to begin with, or None for fresh ones.
     """
 
     features: tuple[Path, ...]
@@ -70,6 +71,7 @@ class GateOptions:
     answers: bool = True
     used_with: TrainedFor | None = None
     command: str = "vlamem train-gate"
+    start_from: Path | None = None
 
     def training(self) -> SpeakTraining:
         """The training that these options mean."""
@@ -79,18 +81,35 @@ class GateOptions:
             weight_decay=0.02,
             learning_rate=self.learning_rate,
             write_cost=self.write_cost if self.gate in METHODS.values() else 0.0,
-            ramp=(0.5, 0.8),
+            # a memory that is trained already need not be spared the cost of writing at first
+            ramp=(0.5, 0.8) if self.start_from is None else (0.0, 0.0),
             signal=signal,
         )
         return SpeakTraining(train, self.ticks, self.rows, self.seed, calibration=max(150, self.updates // 4))
 
 
-def data_for(options: GateOptions) -> SpeakData:
-    """The recordings as training data. Raises FeaturesError for missing, broken or foreign ones."""
+def data_for(options: GateOptions, head: HeadConfig | None = None) -> SpeakData:
+    """The recordings as training data: targets for a fresh memory, or those of them that a trained `head` proposes.
+
+    Raises FeaturesError for missing, broken or foreign recordings.
+    """
     if options.targets not in ("context", "chunk", "both"):
         raise ValueError(f"targets {options.targets!r}: choose context, chunk or both")
-    wanted = Wanted(context=options.targets != "chunk", chunk=options.targets != "context", answers=options.answers)
+    context, chunk, answers = options.targets != "chunk", options.targets != "context", options.answers
+    if head is not None:  # which has lost its answers when it was saved
+        context, chunk, answers = context and head.context > 0, chunk and head.chunk is not None, False
+    wanted = Wanted(context=context, chunk=chunk, answers=answers)
     return SpeakData(open_features(options.features, options.used_with), wanted, options.tasks)
+
+
+def opened(path: Path, options: GateOptions) -> tuple[Header, Arrays, SpeakData]:
+    """A gate's weights file, and the recordings as training data for what it proposes.
+
+    Raises WeightsError for a gate of another policy than the recordings'.
+    """
+    data = data_for(options, load_weights(path)[0].config.head)
+    header, arrays = load_weights(path, data.meta.policy)
+    return header, arrays, data
 
 
 def head_for(data: SpeakData, hidden: int) -> HeadConfig:
@@ -114,12 +133,16 @@ def without_answers(config: AuraConfig, params: Params) -> tuple[AuraConfig, Par
 def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, last: None) -> tuple[Path, Trained]:
     """Trains AURA-Mem on recorded features; writes out/gate.safetensors and out/curves.json, and returns the first.
 
-    A killed run goes on from its last checkpoint. Raises FeaturesError and ValueError as `data_for`, `train_to_speak`.
+    A killed run goes on from its last checkpoint. Raises FeaturesError and ValueError as `data_for`, `train_to_speak`,
+    and WeightsError for a gate to start from that is of another policy.
     """
-    data = data_for(options)
-    config = AuraConfig(data.feature_size, head_for(data, options.hidden), gate=options.gate, rate=options.rate)
+    if options.start_from is None:
+        data, start = data_for(options), None
+        config = AuraConfig(data.feature_size, head_for(data, options.hidden), gate=options.gate, rate=options.rate)
+    else:
+        config, start, data = _begun(options.start_from, options)
     memory = AuraMemory(config)
-    trained = train_to_speak(memory, data, options.training(), out, progress)
+    trained = train_to_speak(memory, data, options.training(), out, progress, start)
     params, metrics = trained.params, metrics_of(trained)
     assert isinstance(trained.memory, AuraMemory)
     memory = trained.memory
@@ -133,17 +156,35 @@ def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, l
     return path, trained
 
 
+def _begun(path: Path, options: GateOptions) -> tuple[AuraConfig, Params, SpeakData]:
+    """Configuration and parameters, in training's units, of the gate that a training starts from, and its data.
+
+    Its bound is dropped, for the training finds another.
+    """
+    header, arrays, data = opened(path, options)
+    config, head = header.config, head_for(data, header.config.head.hidden)
+    if not (config.gate in METHODS.values() and options.gate in METHODS.values()):
+        raise ValueError(f"gate {config.gate!r} cannot start a {options.gate!r} one: only learned gates are trained on")
+    if config.head != head:
+        raise ValueError(f"{path} proposes {config.head}, the training asks for {head}: see --targets")
+    config = replace(config, gate=options.gate, bound=None)
+    return config, in_policy_units(AuraMemory(config), params_of(config, arrays), data, back=True), data
+
+
 def metrics_of(trained: Trained) -> dict[str, float]:
     """Figures for a weights file's header; those that could not be measured are left out."""
-    found = {
-        "held_out_error": trained.score.error,
-        "held_out_right": trained.score.right,
-        "writes_per_tick": trained.score.rate,
+    cost = {
         "updates": float(trained.updates),
-        "minutes": trained.seconds / 60,
+        "minutes": round(trained.seconds / 60, 5),
         "training_bytes": float(trained.training_bytes),
     }
-    for task, (right, rate) in trained.score.by_task.items():
+    return cost | score_metrics(trained.score)
+
+
+def score_metrics(score: Score) -> dict[str, float]:
+    """What held-out episodes said, for a weights file's header."""
+    found = {"held_out_error": score.error, "held_out_right": score.right, "writes_per_tick": score.rate}
+    for task, (right, rate) in score.by_task.items():
         found |= {f"right.{task}": right, f"writes.{task}": rate}
     return {name: round(float(x), 5) for name, x in found.items() if np.isfinite(x)}
 
@@ -196,41 +237,48 @@ def tune_on_robot(
 
     Raises WeightsError for a file of another policy than the features', and what `tune_gate` raises.
     """
-    data = data_for(replace(options, answers=False))
-    header, arrays = load_weights(start_from, data.meta.policy)
+    header, arrays, data = opened(start_from, options)
     config = header.config
     memory = AuraMemory(config)
     params = in_policy_units(memory, params_of(config, arrays), data, back=True)
     how = TuneOptions(options.updates, write_cost=options.write_cost, ticks=min(64, options.ticks), seed=options.seed)
     tuned = tune_gate(memory, params, data, how, progress)
-    metrics = dict(header.metrics) | {"tuning_state_bytes": float(tuned.state_bytes)}
     path = out / "gate.safetensors"
     made = in_policy_units(memory, tuned.params, data)
+    metrics = {"tuning_state_bytes": float(tuned.state_bytes)}  # those of the gate before are not of this one
     save_weights(path, Header(config, header.trained_for, options.command, metrics), named_arrays(made))
     return path, tuned
 
 
-def held_out_score_of(path: Path, options: GateOptions) -> Score:
+def held_out_score_of(path: Path, options: GateOptions, keep: bool = False) -> Score:
     """What held-out episodes of the recordings say of a gate's weights file.
 
-    Raises WeightsError for a file of another policy than the features'.
+    With `keep` the file is given these figures, and how far its threshold moves for other budgets: for a gate that was
+    tuned, whose file says nothing of them yet. Raises WeightsError for a gate of another policy than the features'.
     """
-    data = data_for(replace(options, answers=False))
-    header, arrays = load_weights(path, data.meta.policy)
+    header, arrays, data = opened(path, options)
     memory = AuraMemory(header.config)
     params = in_policy_units(memory, params_of(header.config, arrays), data, back=True)
-    return held_out_score(memory, params, data, options.training())
+    score = held_out_score(memory, params, data, options.training())
+    if keep:
+        _, shifts = with_budget(memory, params, data, replace(options, budget=None), score.rate)
+        save_weights(path, replace(header, metrics={**header.metrics, **score_metrics(score), **shifts}), arrays)
+    return score
 
 
 def train_seeds(
     options: GateOptions, seeds: int, out: Path, progress: Progress = lambda i, last: None
 ) -> list[tuple[Path, Trained]]:
-    """`seeds` runs from options.seed on, each in a folder of its own when there are several."""
+    """`seeds` runs from options.seed on, each in its folder of `folders_of`."""
     runs: list[tuple[Path, Trained]] = []
-    for seed in range(options.seed, options.seed + seeds):
-        folder = out if seeds == 1 else out / f"seed-{seed}"
+    for seed, folder in folders_of(options.seed, seeds, out).items():
         runs.append(train_gate(replace(options, seed=seed), folder, progress))
     return runs
+
+
+def folders_of(first: int, seeds: int, out: Path) -> dict[int, Path]:
+    """Run folder of each seed: `out` of a single one, folders below it of several."""
+    return {seed: out if seeds == 1 else out / f"seed-{seed}" for seed in range(first, first + seeds)}
 
 
 def best_of(runs: Sequence[tuple[Path, Trained]]) -> tuple[Path, Trained]:

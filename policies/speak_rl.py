@@ -6,6 +6,7 @@ are the states that they led to; the gate's log-probability is then a sum over t
 and no gradient has to go back through time.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from vlamem.memory.aura import AuraMemory
 from vlamem.memory.aura.gate import GATES, GateInput
 from vlamem.memory.aura.step import look_ahead
 from vlamem.memory.protocol import Params, standardise
+from vlamem.policies.checkpoint import Checkpoint, History
 from vlamem.policies.speak import RowMemory, Said
 
 
@@ -33,7 +35,8 @@ class RlOptions:
         group: episodes of each.
         learning_rate: of Adam.
         write_price: taken from the return for each write per tick.
-        temperature: scale of the noise on the gate's logit; 1 draws a write with the gate's p.
+        temperature: scale of the noise on the gate's logit. 1 draws a write with the gate's p; then one of a cue's many
+            ticks is written by luck, and a gate that no longer would by itself, at p > 1/2, is not found out.
         seed: of initial states and decisions.
     """
 
@@ -42,7 +45,7 @@ class RlOptions:
     group: int = 6
     learning_rate: float = 3e-3
     write_price: float = 1.0
-    temperature: float = 1.0
+    temperature: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -124,9 +127,12 @@ def _drawing_step(memory: AuraMemory) -> Any:
 
 
 def advantages(returns: Float[np.ndarray, "G"]) -> Float[np.ndarray, "G"]:
-    """Returns less their group's mean, over its standard deviation; zeros where the group's returns are alike."""
-    spread = returns.std()
-    return np.zeros_like(returns) if spread < 1e-6 else (returns - returns.mean()) / spread
+    """Returns less their group's mean; zeros where the group's returns are alike.
+
+    Not over their standard deviation (Liu et al. 2025): a group that succeeds throughout differs by the price of a few
+    writes, which would then weigh as much as success does in another.
+    """
+    return np.zeros_like(returns) if returns.std() < 1e-6 else returns - returns.mean()
 
 
 def log_probability(
@@ -169,23 +175,36 @@ Play = Callable[[int, int, Callable[[np.random.Generator], RowMemory]], Sequence
 
 
 def tune_on_success(
-    memory: AuraMemory, params: Params, play: Play, how: RlOptions, progress: Callable[[Step], None] = lambda step: None
+    memory: AuraMemory,
+    params: Params,
+    play: Play,
+    how: RlOptions,
+    progress: Callable[[Step], None] = lambda step: None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Params, list[Step]]:
     """`params` with a gate that writes where writing led to success; everything but the gate stays.
 
-    Raises ValueError for a gate without parameters.
+    With a `checkpoint` every update is kept, and a killed run goes on after the last; `progress` is told of those that
+    were done before, too. Raises ValueError for a gate without parameters, or when the checkpoint is of another run.
     """
     if memory.config.gate not in ("learned", "counterfactual"):
         raise ValueError(f"gate {memory.config.gate!r} has nothing to learn: only learned gates are tuned on success")
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(how.learning_rate))
-    gate, steps = params.gate, []
-    state = optimizer.init(gate)
+    gate: Any = jax.tree.map(jnp.asarray, params.gate)
+    state: Any = optimizer.init(gate)
+    done, spent = 0, 0.0
+    history: History = []
+    if checkpoint is not None:
+        done, spent, history, (gate, state) = checkpoint.restore((gate, state))
+    steps, began = [Step(h["success"], h["rate"], int(h["telling"])) for h in history], time.perf_counter()
+    for step in steps:
+        progress(step)
 
     @jax.jit
     def gradient(gate: Any, drawn: Drawn, weight: Array) -> Any:
         return jax.grad(lambda g: -jnp.sum(weight * log_probability(g, params, memory, drawn, how.temperature)))(gate)
 
-    for update in range(how.updates):
+    for update in range(done, how.updates):
         grads = jax.tree.map(jnp.zeros_like, gate)
         played: list[Rollout] = []
         telling = 0
@@ -208,5 +227,8 @@ def tune_on_success(
         gate = optax.apply_updates(gate, moves)
         rate = float(np.mean([r.drawn.wrote.mean() for r in played]))
         steps.append(Step(float(np.mean([r.success for r in played])), rate, telling))
+        if checkpoint is not None:
+            seconds = spent + time.perf_counter() - began
+            checkpoint.save((gate, state), update + 1, seconds, [s._asdict() for s in steps])
         progress(steps[-1])
     return params._replace(gate=gate), steps

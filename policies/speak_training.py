@@ -4,10 +4,9 @@ Two stages: the memory learns what to propose and when to write (vlamem.memory.t
 to how often the proposal is right, on ticks of all kinds, so that it abstains where it knows nothing.
 """
 
-import json
-import os
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from vlamem.memory.aura import AuraMemory
 from vlamem.memory.aura.losses import Batch, action_error, weighted_mean
-from vlamem.memory.protocol import Memory, MemoryOut, Params, flatten, scan
+from vlamem.memory.protocol import Memory, MemoryOut, Params, scan
 from vlamem.memory.seeding import integer_seed, stream
 from vlamem.memory.training import TrainConfig, Training, begin, pace, update
+from vlamem.policies.checkpoint import Checkpoint
 from vlamem.policies.speak_batches import Row, SpeakData
 
 
@@ -98,18 +96,26 @@ Progress = Callable[[int, dict[str, float]], None]
 
 
 def train_to_speak(
-    memory: Memory, data: SpeakData, how: SpeakTraining, folder: Path, progress: Progress = lambda i, last: None
+    memory: Memory,
+    data: SpeakData,
+    how: SpeakTraining,
+    folder: Path,
+    progress: Progress = lambda i, last: None,
+    start: Params | None = None,
 ) -> Trained:
     """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
 
-    Raises ValueError when `folder` holds a run of another configuration.
+    `start` are parameters to begin with, in training's units; fresh ones when None. Raises ValueError when `folder`
+    holds a run of another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config, key = how.train, jax.random.key(integer_seed(how.seed, "speak", "init"))
     first = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "standardise"))
     # through NumPy, so that no array is of a weak type: the second update would compile again
-    training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), begin(memory, config, jnp.asarray(first.zs), key))
-    run = _Run(folder, _marks(memory, how, data))
+    training = begin(memory, config, jnp.asarray(first.zs), key)
+    training = training if start is None else training._replace(params=start)
+    training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)
+    run = Checkpoint(folder, _marks(memory, how, data, start))
     done, seconds, history, training = run.restore(training)
     static = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0))
     parts = head_parts(memory, data)
@@ -121,9 +127,11 @@ def train_to_speak(
     step = jax.jit(one, donate_argnums=0)
     training = training._replace(params=masked(training.params, parts))
     held = _HeldOut(memory, data, how)
-    best, waited, last = np.inf, 0, {"error": np.nan, "rate": np.nan}
+    patience, last = Patience(config), {"error": np.nan, "rate": np.nan}
+    for look in history:
+        patience.see(look)
     began = time.perf_counter()
-    while done < config.updates and waited < how.patience:
+    while done < config.updates and patience.waited < how.patience:
         batch = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "batch", done))
         at = jax.random.key(integer_seed(how.seed, "speak", "update", done))
         training, losses = step(training, batch, at, pace(config, done))
@@ -135,9 +143,7 @@ def train_to_speak(
                 {"update": done, **last, "held_out_error": score.error, "right": score.right, "held_rate": score.rate}
             )
             last |= history[-1]
-            if done >= config.ramp[1] * config.updates:
-                waited = 0 if score.error < best - 1e-3 else waited + 1
-                best = min(best, score.error)
+            patience.see(last)
         if done % how.checkpoint_every == 0 or done == config.updates:
             run.save(training, done, seconds + time.perf_counter() - began, history)
         progress(done, last)
@@ -277,6 +283,20 @@ def _right(out: MemoryOut, goal: Array, own: Array, canonical: Array, scale: flo
     return jnp.argmin(distance, axis=-1) == goal[..., 1]
 
 
+class Patience:
+    """How many looks at held-out episodes in a row, after the write cost has fully come, brought no lower error."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._from, self._best, self.waited = config.ramp[1] * config.updates, np.inf, 0
+
+    def see(self, look: Mapping[str, float]) -> None:
+        """Takes one look: an entry of Trained.history."""
+        if look["update"] >= self._from:
+            error = look["held_out_error"]
+            self.waited = 0 if error < self._best - 1e-3 else self.waited + 1
+            self._best = min(self._best, error)
+
+
 def held_out_score(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Score:
     """What `how.held_out` held-out episodes of each task say of `params`, which propose in training's units."""
     return _HeldOut(memory, data, how).score(params)
@@ -330,35 +350,8 @@ def _length(row: Row) -> int:
     return int(len(same) - np.argmin(same[::-1])) if not same.all() else 1
 
 
-def _marks(memory: Memory, how: SpeakTraining, data: SpeakData) -> str:
+def _marks(memory: Memory, how: SpeakTraining, data: SpeakData, start: Params | None) -> dict[str, Any]:
     said = {"memory": repr(memory), "how": asdict(how), "tasks": data.tasks, "wanted": asdict(data.wanted)}
-    return json.dumps(said | {"policy": asdict(data.meta.policy)}, sort_keys=True)
-
-
-class _Run:
-    """Checkpoints of one run in its folder."""
-
-    def __init__(self, folder: Path, marks: str) -> None:
-        self._path, self._marks = folder / "checkpoint.safetensors", marks
-
-    def save(self, training: Training, done: int, seconds: float, history: list[dict[str, float]]) -> None:
-        """Writes a checkpoint whole or not at all."""
-        said = {"marks": self._marks, "done": str(done), "seconds": str(seconds), "history": json.dumps(history)}
-        temporary = self._path.with_suffix(".tmp")
-        save_file({name: np.asarray(x).copy() for name, x in flatten(training).items()}, temporary, said)
-        os.replace(temporary, self._path)
-
-    def restore(self, fresh: Training) -> tuple[int, float, list[dict[str, float]], Training]:
-        """Updates done, seconds spent, history and training; those of a new run where there is no checkpoint."""
-        if not self._path.exists():
-            return 0, 0.0, [], fresh
-        with safe_open(self._path, framework="numpy") as file:
-            said = file.metadata()
-            if said["marks"] != self._marks:
-                raise ValueError(f"{self._path.parent} holds another training: remove it, or choose another --out")
-            leaves = [
-                jnp.asarray(file.get_tensor(name)).reshape(x.shape).astype(x.dtype)
-                for name, x in flatten(fresh).items()
-            ]
-        training = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
-        return int(said["done"]), float(said["seconds"]), json.loads(said["history"]), training
+    if start is not None:
+        said["start"] = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(start))).hexdigest()
+    return said | {"policy": asdict(data.meta.policy)}

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ A killed run is continued by the same command.
 
 example: vlamem train-gate --features data/features --budget 0.05 --out runs/gate
          vlamem train-gate --features data/features --tasks recall_colour --targets context --out runs/gate-recall
+         vlamem train-gate --features data/more --start-from runs/gate/gate.safetensors --out runs/gate-more
 """
 
 
@@ -36,7 +37,7 @@ class Args:
     policy: str
     """Policy that the features must be of; empty to take them as they are."""
     targets: Literal["context", "chunk", "both"]
-    """What the memory is to propose."""
+    """What the memory is to propose; of a gate to start from, what its head proposes of it."""
     method: Literal["bptt", "counterfactual", "rl"]
     """What trains the gate: straight through its threshold, the error each write saves, or success in simulation."""
     gate: Literal["learned", "always", "never", "random", "periodic"]
@@ -64,7 +65,7 @@ class Args:
     low_memory: bool
     """Tune the gate of --start-from alone, within 256 KiB of training state, as on a robot."""
     start_from: Path | None
-    """Weights file whose gate --low-memory or --method rl tunes."""
+    """Weights file to begin with, whose head is kept; --low-memory and --method rl tune its gate alone."""
 
 
 def main(arguments: list[str]) -> int:
@@ -74,11 +75,55 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--seeds {args.seeds}: expected 1 or more")
     if args.low_memory and args.start_from is None:
         raise ValueError("--low-memory tunes a gate that is trained already: name its file with --start-from")
-    if args.method == "rl":
-        return _reinforce(args, shlex.join(["vlamem", "train-gate", *arguments]))
+    if args.method == "rl" and (args.start_from is None or not args.tasks):
+        raise ValueError("--method rl tunes a gate that is trained already on success: name --start-from and --tasks")
+    if args.low_memory and args.method != "bptt":
+        raise ValueError(f"--low-memory tunes a gate by its action error: leave out --method {args.method}")
+    if (args.low_memory or args.method == "rl") and (args.seeds > 1 or args.budget is not None):
+        raise ValueError("a gate is tuned once and its threshold is learned: leave out --seeds and --budget")
     from tqdm import tqdm
 
-    from vlamem.policies.speak_gate import METHODS, GateOptions, best_of, train_seeds
+    from vlamem.policies.speak_gate import best_of, folders_of, held_out_score_of, train_seeds
+
+    written = [
+        (folder / "gate.safetensors").resolve() for folder in folders_of(args.seed, args.seeds, args.out).values()
+    ]
+    if args.start_from is not None and args.start_from.resolve() in written:
+        raise ValueError(f"--out {args.out} would write over --start-from {args.start_from}: choose another folder")
+
+    command = shlex.join(["vlamem", "train-gate", *arguments])
+    if args.method == "rl":
+        return _reinforce(args, command)
+    options = _options(args, command)
+    if args.low_memory:
+        return _tune(args, options)
+    if args.start_from is not None:
+        before = held_out_score_of(args.start_from, options)
+        print(f"{args.start_from}: {_said(before)}")
+        _print_tasks(before)
+    with tqdm(total=args.updates * args.seeds, unit="update", desc="gate", delay=0.5) as bar:
+        done = 0
+
+        def progress(update: int, last: dict[str, float]) -> None:
+            nonlocal done
+            bar.update(update - done if update > done else update)  # a run that goes on, or another seed's
+            done = update
+            bar.set_postfix({k: f"{v:.3g}" for k, v in last.items() if k != "update"}, refresh=False)
+
+        runs = train_seeds(options, args.seeds, args.out, progress)
+    for path, trained in runs:
+        print(
+            f"{path}: {_said(trained.score)}, {trained.updates} updates in {trained.seconds / 60:.1f} min, "
+            f"{trained.training_bytes / 1024:.0f} KiB of training state"
+        )
+        _print_tasks(trained.score)
+    if len(runs) > 1:
+        print(f"best: {best_of(runs)[0]}")
+    return 0
+
+
+def _options(args: Args, command: str) -> "GateOptions":
+    from vlamem.policies.speak_gate import METHODS, GateOptions
 
     used_with = None
     if args.policy:
@@ -89,12 +134,11 @@ def main(arguments: list[str]) -> int:
         used_with = identity(load_policy(source), source.sha256)
     from vlamem.policies.lerobot.dataset import features_of
 
-    command = shlex.join(["vlamem", "train-gate", *arguments])
-    options = GateOptions(
+    return GateOptions(
         features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None),
         tasks=args.tasks,
         targets=args.targets,
-        gate=METHODS[args.method] if args.gate == "learned" else args.gate,
+        gate=METHODS.get(args.method, "learned") if args.gate == "learned" else args.gate,
         budget=args.budget,
         rate=args.rate,
         updates=args.updates,
@@ -106,26 +150,8 @@ def main(arguments: list[str]) -> int:
         seed=args.seed,
         used_with=used_with,
         command=command,
+        start_from=args.start_from,
     )
-    if args.low_memory:
-        return _tune(args, options)
-    with tqdm(total=args.updates * args.seeds, unit="update", desc="gate", delay=0.5) as bar:
-
-        def progress(update: int, last: dict[str, float]) -> None:
-            bar.update(1)
-            bar.set_postfix({k: f"{v:.3g}" for k, v in last.items() if k != "update"}, refresh=False)
-
-        runs = train_seeds(options, args.seeds, args.out, progress)
-    for path, trained in runs:
-        print(
-            f"{path}: {_said(trained.score)}, {trained.updates} updates in {trained.seconds / 60:.1f} min, "
-            f"{trained.training_bytes / 1024:.0f} KiB of training state"
-        )
-        for task, (right, rate) in trained.score.by_task.items():
-            print(f"  {task:<16} {_right(right)}, writes on {100 * rate:.2f} % of ticks")
-    if len(runs) > 1:
-        print(f"best: {best_of(runs)[0]}")
-    return 0
 
 
 def _right(share: float) -> str:
@@ -136,11 +162,9 @@ def _said(score: "Score") -> str:
     return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks"
 
 
-def _before_and_after(before: Path, after: Path, options: "GateOptions") -> None:
-    from vlamem.policies.speak_gate import held_out_score_of
-
-    for name, path in (("before", before), ("after", after)):
-        print(f"{name}: {_said(held_out_score_of(path, options))}")
+def _print_tasks(score: "Score") -> None:
+    for task, (right, rate) in score.by_task.items():
+        print(f"  {task:<16} {_right(right)}, writes on {100 * rate:.2f} % of ticks")
 
 
 def _one(bar: "tqdm[Any]") -> None:
@@ -150,9 +174,10 @@ def _one(bar: "tqdm[Any]") -> None:
 def _tune(args: Args, options: "GateOptions") -> int:
     from tqdm import tqdm
 
-    from vlamem.policies.speak_gate import tune_on_robot
+    from vlamem.policies.speak_gate import held_out_score_of, tune_on_robot
 
     assert args.start_from is not None
+    before = held_out_score_of(args.start_from, options)
     with tqdm(total=args.updates, unit="update", desc="gate", delay=0.5) as bar:
         path, tuned = tune_on_robot(options, args.start_from, args.out, lambda done: _one(bar))
     last = slice(-max(1, args.updates // 5), None)
@@ -160,19 +185,33 @@ def _tune(args: Args, options: "GateOptions") -> int:
         f"{path}: {tuned.state_bytes / 1024:.0f} KiB of training state, {tuned.working_bytes / 1024:.0f} KiB while an "
         f"update runs; error {tuned.errors[last].mean():.3f}, writes on {100 * tuned.rates[last].mean():.2f} % of ticks"
     )
-    _before_and_after(args.start_from, path, options)
+    _compare(before, held_out_score_of(path, options, keep=True))
     return 0
+
+
+def _compare(before: "Score", after: "Score") -> None:
+    for name, score in (("before", before), ("after", after)):
+        print(f"{name}: {_said(score)}")
+        _print_tasks(score)
 
 
 def _reinforce(args: Args, command: str) -> int:
     from tqdm import tqdm
 
+    from vlamem.policies.features import parts_of
+    from vlamem.policies.lerobot.dataset import is_dataset
+    from vlamem.policies.speak_gate import held_out_score_of
     from vlamem.policies.speak_rl import RlOptions, Step
     from vlamem.sim.gate_rl import tune_in_suite
 
-    if args.start_from is None or not args.tasks:
-        raise ValueError("--method rl tunes a gate that is trained already on success: name --start-from and --tasks")
+    assert args.start_from is not None
     how = RlOptions(updates=args.updates, learning_rate=args.learning_rate, write_price=args.write_cost, seed=args.seed)
+    recorded = None  # held-out episodes of everything that was recorded: a gate may get worse at other tasks
+    if all(parts_of(folder) or is_dataset(folder) for folder in args.features):
+        recorded = replace(_options(args, command), tasks=())
+        before = held_out_score_of(args.start_from, recorded)
+    else:
+        print(f"not compared on held-out episodes: no recordings at {' '.join(map(str, args.features))}")
     with tqdm(total=args.updates, unit="update", desc="gate", delay=0.5) as bar:
 
         def progress(step: Step) -> None:
@@ -182,5 +221,11 @@ def _reinforce(args: Args, command: str) -> int:
         path, steps = tune_in_suite(
             args.policy or "tiny", args.start_from, args.tasks, how, args.out, command, progress=progress
         )
-    print(f"{path}: success {steps[0].success:.2f} to {steps[-1].success:.2f}, writes {steps[-1].rate:.3f} a tick")
+    first, last = steps[0], steps[-1]
+    print(
+        f"{path}: with drawn decisions success {first.success:.2f} to {last.success:.2f}, writes on "
+        f"{100 * first.rate:.2f} to {100 * last.rate:.2f} % of ticks"
+    )
+    if recorded is not None:
+        _compare(before, held_out_score_of(path, recorded, keep=True))
     return 0

@@ -1,7 +1,8 @@
 """`vlamem train-gate --method rl`: plays the groups of episodes on which a gate is tuned, in the tabletop suite."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from vlamem.memory.aura.dispatch import params_of
 from vlamem.memory.aura.weights import Header, load_weights, save_weights
 from vlamem.memory.protocol import flatten
 from vlamem.memory.seeding import stream
+from vlamem.policies.checkpoint import Checkpoint
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy, Observation
@@ -18,7 +20,7 @@ from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.speak import RowMemory, SpeakOptions
 from vlamem.policies.speak_rl import DrawingRow, RlOptions, Rollout, Step, tune_on_success
 from vlamem.policies.voices import identity
-from vlamem.sim.suite import SuiteEnv, images_of, load_suite
+from vlamem.sim.suite import SuiteEnv, images_of, load_suite, select_tasks
 
 _ALL = np.array([True])
 _FIRST = np.array([0])
@@ -68,13 +70,24 @@ def tune_in_suite(
 ) -> tuple[Path, list[Step]]:
     """Tunes the gate of a weights file on success in `tasks` of a suite and writes out/gate.safetensors.
 
-    Raises WeightsError for a gate of another policy, SuiteError for an unknown task.
+    A killed run goes on after its last update. Raises WeightsError for a gate of another policy, SuiteError for an
+    unknown task, ValueError when `out` holds another training.
     """
     source = find_policy(policy_name)
     policy: FrozenPolicy = load_policy(source)
-    header, arrays = load_weights(gate, identity(policy, source.sha256))
+    used_with = identity(policy, source.sha256)
+    header, arrays = load_weights(gate, used_with)
     memory = AuraMemory(header.config)
     found, size = load_suite(suite), policy.spec.image_size
+    tasks = select_tasks(found, tasks)
+    marks = {
+        "how": asdict(how),
+        "start": hashlib.sha256(gate.read_bytes()).hexdigest(),
+        "policy": asdict(used_with),
+        "suite": suite,
+        "tasks": list(tasks),
+        "execute": execute,
+    }
 
     def play(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
         task = tasks[(update * how.groups + group) % len(tasks)]
@@ -92,8 +105,10 @@ def tune_in_suite(
         env.close()
         return played
 
-    params, steps = tune_on_success(memory, params_of(header.config, arrays), play, how, progress)
-    metrics = dict(header.metrics) | {"rl_success": steps[-1].success, "rl_writes_per_tick": steps[-1].rate}
+    checkpoint = Checkpoint(out, marks)
+    params, steps = tune_on_success(memory, params_of(header.config, arrays), play, how, progress, checkpoint)
+    # those of the gate before are not of this one
+    metrics = {"rl_success": steps[-1].success, "rl_writes_per_tick": steps[-1].rate}
     path = out / "gate.safetensors"
     arrays_out = {name: np.asarray(x) for name, x in flatten(params).items()}
     save_weights(path, Header(header.config, header.trained_for, command, metrics), arrays_out)

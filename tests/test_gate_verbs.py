@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import recorded_features as rec
 
+from vlamem.memory.aura.weights import load_weights, save_weights
+from vlamem.policies.speak_rl import RlOptions, Step
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.sim.bench.memory_panel import chosen_arms, config_of
@@ -39,7 +41,64 @@ def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out.splitlines()
     assert "KiB of training state" in said[0]
     assert said[1].startswith(f"before: held out {trained} % right")
-    assert said[2].startswith("after: held out")
+    assert [line.partition(" held out")[0] for line in said if "held out" in line] == ["before:", "after:"]
+
+
+@pytest.mark.parametrize("method", ["bptt", "counterfactual"])
+def test_a_gate_is_trained_further_and_compared_with_what_it_was(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features, first = rec.record(tmp_path / "features", 20), tmp_path / "gate"
+    words = ["--features", str(features), "--updates", "3", "--ticks", "32", "--rows", "4", "--method", method]
+    assert main(["train-gate", *words, "--hidden", "16", "--targets", "context", "--out", str(first)]) == 0
+    trained = capsys.readouterr().out.partition("held out ")[2].partition(" %")[0]
+    start = first / "gate.safetensors"
+    was = start.read_bytes()
+    assert main(["train-gate", *words, "--start-from", str(start), "--out", str(first / "more")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "held out" in line]
+    assert [line.partition(":")[0] for line in said] == [str(start), str(first / "more" / "gate.safetensors")]
+    assert f"held out {trained} % right" in said[0]
+    assert start.read_bytes() == was
+    header, before = load_weights(first / "more" / "gate.safetensors")[0], load_weights(start)[0]
+    assert (header.config.gate, header.config.head) == (before.config.gate, before.config.head)
+    assert header.config.head.chunk is None  # --targets both asks for what the head proposes of it
+
+
+def test_a_gate_tuned_on_success_is_compared_where_there_are_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, first, out = rec.record(tmp_path / "features", 20), tmp_path / "gate", tmp_path / "tuned"
+    words = ["--updates", "2", "--ticks", "32", "--rows", "4", "--hidden", "16"]
+    assert main(["train-gate", *words, "--features", str(features), "--out", str(first)]) == 0
+    start = first / "gate.safetensors"
+
+    def tuned(policy: str, gate: Path, tasks: Any, how: RlOptions, out: Path, command: str, progress: Any) -> Any:
+        assert (policy, gate, tasks, how.updates) == ("tiny", start, ("near",), 2)
+        header, arrays = load_weights(gate)
+        save_weights(out / "gate.safetensors", replace(header, command=command, metrics={"rl_success": 0.5}), arrays)
+        steps = [Step(0.25, 0.1, 1), Step(0.5, 0.05, 1)]
+        for step in steps:
+            progress(step)
+        return out / "gate.safetensors", steps
+
+    monkeypatch.setattr("vlamem.sim.gate_rl.tune_in_suite", tuned)
+    words += ["--method", "rl", "--start-from", str(start), "--tasks", "near", "--out", str(out)]
+    capsys.readouterr()
+    assert main(["train-gate", *words, "--features", str(features)]) == 0
+    said = capsys.readouterr().out
+    assert "success 0.25 to 0.50, writes on 10.00 to 5.00 % of ticks" in said
+    held = [line for line in said.splitlines() if "held out" in line]
+    assert [line.partition(" held out")[0] for line in held] == ["before:", "after:"]
+    assert held[0].partition(":")[2] == held[1].partition(":")[2]
+    assert "  skill " in said  # what was recorded of other tasks, too
+    metrics = load_weights(out / "gate.safetensors")[0].metrics
+    assert metrics["rl_success"] == 0.5
+    assert "held_out_right" in metrics
+    assert "threshold_shift@0.05" in metrics
+    (tmp_path / "empty").mkdir()
+    assert main(["train-gate", *words, "--features", str(tmp_path / "empty")]) == 0
+    assert "not compared on held-out episodes: no recordings at" in capsys.readouterr().out
+    assert "threshold_shift@0.05" not in load_weights(out / "gate.safetensors")[0].metrics
 
 
 @pytest.mark.parametrize(
@@ -49,6 +108,16 @@ def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytes
         (["--seeds", "0"], "expected 1 or more"),
         (["--method", "rl"], "name --start-from and --tasks"),
         (["--low-memory", "--features", "nowhere"], "name its file with --start-from"),
+        (
+            ["--low-memory", "--start-from", "gate.safetensors", "--method", "rl", "--tasks", "touch"],
+            "leave out --method rl",
+        ),
+        (["--low-memory", "--start-from", "gate.safetensors", "--seeds", "2"], "leave out --seeds and --budget"),
+        (["--start-from", "runs/gate/gate.safetensors", "--out", "runs/gate"], "would write over --start-from"),
+        (
+            ["--start-from", "runs/gate/seed-1/gate.safetensors", "--out", "runs/gate", "--seeds", "2"],
+            "would write over --start-from",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_exit_status_2(

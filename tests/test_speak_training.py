@@ -11,10 +11,11 @@ import recorded_features as rec
 from vlamem.memory.aura import AuraConfig, AuraMemory
 from vlamem.memory.aura.weights import load_weights
 from vlamem.memory.seeding import stream
+from vlamem.memory.training import TrainConfig
 from vlamem.policies.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
 from vlamem.policies.speak_batches import SpeakData, Wanted
-from vlamem.policies.speak_gate import GateOptions, head_for, train_gate, tune_on_robot
-from vlamem.policies.speak_training import head_parts, masked
+from vlamem.policies.speak_gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
+from vlamem.policies.speak_training import Patience, head_parts, masked
 from vlamem.policies.speak_tuning import TuneOptions, tune_gate
 from vlamem.policies.voices import AuraVoice
 
@@ -143,11 +144,53 @@ def test_a_killed_training_goes_on_to_the_same_weights(recording: Path, tmp_path
         np.testing.assert_allclose(array, second[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_patience_counts_looks_without_a_lower_error_once_the_cost_has_come() -> None:
+    patience, waited = Patience(TrainConfig(updates=100, ramp=(0.2, 0.4))), []
+    for update, error in ((20, 0.1), (40, 0.5), (50, 0.5), (60, 0.6), (70, 0.4), (80, 0.4)):
+        patience.see({"update": update, "held_out_error": error})
+        waited.append(patience.waited)
+    assert waited == [0, 0, 1, 2, 0, 1]
+
+
 def test_a_folder_with_another_training_is_refused(recording: Path, tmp_path: Path) -> None:
     short = replace(options(recording), updates=8)
     train_gate(short, tmp_path)
     with pytest.raises(ValueError, match="holds another training"):
         train_gate(replace(short, seed=2), tmp_path)
+
+
+def test_a_training_can_start_from_a_gate(recording: Path, gate: Path, tmp_path: Path) -> None:
+    begun = replace(options(recording), updates=2, learning_rate=1e-3, start_from=gate, hidden=99)
+    path, trained = train_gate(begun, tmp_path)
+    assert trained.score.right > 0.7  # two updates teach a fresh memory nothing
+    header, arrays = load_weights(path, rec.POLICY)
+    before = load_weights(gate)[1]
+    assert header.config.head.hidden == 32
+    np.testing.assert_allclose(arrays["Wk"], before["Wk"], atol=0.05)
+    np.testing.assert_array_equal(arrays["mean"], before["mean"])
+    with pytest.raises(ValueError, match="holds another training"):
+        train_gate(replace(begun, start_from=path), tmp_path)
+
+
+def test_what_a_training_cannot_start_from_is_named(recording: Path, gate: Path, tmp_path: Path) -> None:
+    begun = replace(options(recording), updates=5, start_from=gate)
+    with pytest.raises(ValueError, match="see --targets"):
+        train_gate(replace(begun, targets="context"), tmp_path)
+    with pytest.raises(ValueError, match="only learned gates"):
+        train_gate(replace(begun, gate="always"), tmp_path)
+
+
+def test_a_tuned_gate_is_given_figures_of_its_own(recording: Path, gate: Path, tmp_path: Path) -> None:
+    short = replace(options(recording), updates=4)
+    path, _ = tune_on_robot(short, gate, tmp_path)
+    assert load_weights(path)[0].metrics.keys() == {"tuning_state_bytes"}
+    score = held_out_score_of(path, short, keep=True)
+    found = load_weights(path)[0].metrics
+    assert found["held_out_right"] == pytest.approx(score.right, abs=1e-5)
+    assert found["threshold_shift@0.005"] >= found["threshold_shift@0.2"]
+    assert held_out_score_of(gate, short).right == pytest.approx(
+        load_weights(gate)[0].metrics["held_out_right"], abs=1e-5
+    )
 
 
 def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> None:
