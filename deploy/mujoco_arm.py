@@ -2,12 +2,14 @@
 
 Started by `MujocoRobot` as `python -m vlamem.deploy.mujoco_arm`; speaks vlamem's wire format over a socket pair. Like a
 real arm it has a clock of its own: at each of its control steps it takes the newest command, repeats nothing by itself
-(without a command it stands still), moves, and sends what it sees.
+(without a command it stands still), moves, and sends what it sees. Where it listens at a path instead, it outlives its
+controllers: its episode goes on while none is there, and the next one finds it in it.
 """
 
 import contextlib
 import importlib
 import json
+import os
 import socket
 import sys
 import time
@@ -19,6 +21,8 @@ import numpy as np
 from vlamem.deploy.wire import WireLimits, pack, unpack
 
 WIRE = WireLimits(bytes=4 << 20)
+BUFFER = 1 << 20
+"""Bytes of a line's buffer."""
 FRESH_S = 0.25
 """A command that is older than this is not carried out: an arm whose controller has died stands still."""
 
@@ -26,10 +30,14 @@ FRESH_S = 0.25
 class Arm:
     """One environment of a suite, stepped by the clock."""
 
-    def __init__(self, line: socket.socket, suite: str, size: int, log: Path | None) -> None:
+    def __init__(
+        self, line: socket.socket | None, suite: str, size: int, log: Path | None, door: socket.socket | None = None
+    ) -> None:
+        """`line` to its one controller, or a `door` at which one after the other comes."""
         module, _, attribute = suite.partition(":")
         self._suite = getattr(importlib.import_module(module), attribute)
-        self._line, self._size, self._log = line, size, log
+        self._line, self._size, self._log, self._door = line, size, log, door
+        self._parent = os.getppid()
         self._env: Any = None
         self._task = ""
         self._still: Any = None
@@ -41,7 +49,7 @@ class Arm:
         self._lines: list[str] = []
 
     def run(self) -> None:
-        """Until the other end closes."""
+        """Until the other end closes; with a door, until whoever started it has ended."""
         due = time.monotonic()
         while True:
             if not self._listen():
@@ -61,22 +69,42 @@ class Arm:
         self._write()
 
     def _listen(self) -> bool:
-        """Takes every message that has come; False when the other end has closed."""
-        while True:
+        """Takes every message that has come; False when the other end has closed and no one else will come."""
+        while self._line is not None or self._opened():
+            assert self._line is not None
             try:
                 raw = self._line.recv(WIRE.bytes, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return True
+                return self._door is None or self._kept()
             except OSError:
-                return False
+                raw = b""
             if not raw:
-                return False
+                self._line.close()
+                self._line = None
+                self._write()
+                continue
             message = unpack(raw, WIRE)
             if message["type"] == "episode":
                 self._begin(message)
             elif message["episode"] == self._episode:
                 self._command, self._arrived = np.array(message["command"], np.float64), time.monotonic()
                 self._lines.append(json.dumps([self._arrived, self._episode, [float(x) for x in self._command]]))
+        return self._door is not None and self._kept()
+
+    def _kept(self) -> bool:
+        """Whether whoever started it is still there."""
+        return os.getppid() == self._parent
+
+    def _opened(self) -> bool:
+        """Whether a controller has come to the door."""
+        if self._door is None:
+            return False
+        try:
+            self._line, _ = self._door.accept()
+        except BlockingIOError:
+            return False
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        return True
 
     def _begin(self, message: dict[str, Any]) -> None:
         task = message["task"]
@@ -101,6 +129,8 @@ class Arm:
         self._success, self._ended = bool(info["success"]), bool(terminated or truncated)
 
     def _show(self) -> None:
+        if self._line is None:
+            return
         seen = self._env.observe()
         body = {
             "images": {k: v for k, v in seen.items() if getattr(v, "ndim", 0) == 3},
@@ -137,10 +167,18 @@ class Arm:
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: descriptor of the socket, suite as module:ATTRIBUTE, image size, path of the log or '-'."""
-    descriptor, suite, size, log = arguments
-    with socket.socket(fileno=int(descriptor)) as line:
-        Arm(line, suite, int(size), None if log == "-" else Path(log)).run()
+    """Arguments: descriptor of the socket or path to listen at, suite as module:ATTRIBUTE, image size, path of the log
+    or '-'."""
+    where, suite, size, log = arguments
+    path = None if log == "-" else Path(log)
+    if where.isdigit():
+        Arm(socket.socket(fileno=int(where)), suite, int(size), path).run()
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind(where)
+        door.listen(1)
+        door.setblocking(False)
+        Arm(None, suite, int(size), path, door).run()
 
 
 if __name__ == "__main__":

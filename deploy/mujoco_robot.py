@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.deploy.mujoco_arm import WIRE
+from vlamem.deploy.mujoco_arm import BUFFER, WIRE
 from vlamem.deploy.robot import RobotError, Seen, Vector
 from vlamem.deploy.wire import pack, unpack
 
 TABLETOP = "vlamem.sim.tabletop:SUITE"
-_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,19 @@ class MujocoRobot:
         size: pixels of an image.
         log: file for every command that the arm received, or None.
         start_s: how long the simulation may take to appear.
+        at: where a simulation listens that outlives its controllers; None starts one that ends with this robot.
     """
 
     def __init__(
-        self, task: str, suite: str = TABLETOP, size: int = 84, log: Path | None = None, start_s: float = 120.0
+        self,
+        task: str,
+        suite: str = TABLETOP,
+        size: int = 84,
+        log: Path | None = None,
+        start_s: float = 120.0,
+        at: Path | None = None,
     ) -> None:
+        self._at = at
         self._suite, self._task, self._size, self._log, self._start_s = suite, task, size, log, start_s
         self._line: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,10 +61,13 @@ class MujocoRobot:
         self.status = ArmStatus(0, "", False, False)
 
     def connect(self) -> None:
-        """Starts the simulation; it stands still until an episode begins."""
+        """Starts the simulation, or goes to the one that listens; it stands still until an episode begins."""
+        if self._at is not None:
+            self._line = _line_to(self._at, self._start_s)
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         words = ["vlamem.deploy.mujoco_arm", str(theirs.fileno()), self._suite, str(self._size), str(self._log or "-")]
         self._process = subprocess.Popen([sys.executable, "-m", *words], pass_fds=[theirs.fileno()])
         theirs.close()
@@ -71,6 +81,15 @@ class MujocoRobot:
         while not self._listen(episode):
             if time.monotonic() > until:
                 raise RobotError(f"the simulation of '{self._task}' did not appear within {self._start_s:g} s")
+            time.sleep(0.002)
+        return self.status
+
+    def find(self, wait_s: float = 1.0) -> ArmStatus | None:
+        """Where a simulation stands that another controller has left; None when it shows nothing within `wait_s`."""
+        until = time.monotonic() + wait_s
+        while not self._listen():
+            if time.monotonic() > until:
+                return None
             time.sleep(0.002)
         return self.status
 
@@ -134,3 +153,19 @@ class MujocoRobot:
         self.status = ArmStatus(body["episode"], body["instruction"], body["ended"], body["success"])
         self._seen = Seen(body["images"], body["proprioception"], body["stamp"], body["force"])
         return episode in (0, self.status.episode)
+
+
+def _line_to(path: Path, wait_s: float) -> socket.socket:
+    """A line to the simulation that listens at `path`. Raises RobotError when none does within `wait_s`."""
+    until = time.monotonic() + wait_s
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    while True:
+        try:
+            line.connect(str(path))
+            return line
+        except OSError as error:
+            if time.monotonic() > until:
+                line.close()
+                raise RobotError(f"no simulation listens at {path} within {wait_s:g} s ({error})") from error
+            time.sleep(0.02)

@@ -1,6 +1,6 @@
-"""A server and a robot as two processes: timing, then faults, then abuse; writes docs/results/deploy.md.
+"""A server and a robot as two processes: timing, faults, killed controllers, abuse; writes docs/results/deploy.md.
 
-Presets: ci a minute, quick five, full ten minutes quiet and ten under faults, on a machine that does nothing else.
+Presets: ci two minutes, quick five, full ten minutes quiet and ten under faults, on a machine that does nothing else.
 
 Example: vlamem bench deploy --preset ci
 """
@@ -13,11 +13,11 @@ from typing import Literal
 from vlamem.scripts.config import load_config
 
 _PRESETS = {
-    "ci": (15.0, 20.0, 2, 2, 300, 6, 5),
-    "quick": (120.0, 120.0, 6, 6, 2_000, 50, 10),
-    "full": (600.0, 600.0, 20, 20, 10_000, 50, 20),
+    "ci": (15.0, 20.0, 2, 2, 300, 6, 5, 1),
+    "quick": (120.0, 120.0, 6, 6, 2_000, 50, 10, 5),
+    "full": (600.0, 600.0, 20, 20, 10_000, 50, 20, 10),
 }
-"""quiet_s, faults_s, kills, stalls, malformed, clients, client_steps."""
+"""quiet_s, faults_s, kills, stalls, malformed, clients, client_steps, controller_kills."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Args:
     """Pixels of an image."""
     tasks: tuple[str, ...]
     """One an episode, in turn."""
+    memory_tasks: tuple[str, ...]
+    """Likewise, of the episodes in which controllers are killed: tasks in which the gate writes."""
+    controller_kills: int | None
+    """Kills of the controller in the middle of an episode; the preset's when not given: ci 1, quick 5, full 10."""
     episode_s: float
     """Longest episode."""
     execute: int
@@ -62,11 +66,20 @@ def main(arguments: list[str]) -> int:
     from vlamem.deploy.bench.page import figures, markdown
     from vlamem.deploy.bench.run import DeployBench, run
     from vlamem.sim.results import Figure, write_result_page
+    from vlamem.sim.suite import SuiteError, load_suite
 
-    quiet_s, faults_s, kills, stalls, malformed, clients, steps = _PRESETS[args.preset]
+    quiet_s, faults_s, kills, stalls, malformed, clients, steps, controllers = _PRESETS[args.preset]
+    controllers = controllers if args.controller_kills is None else args.controller_kills
+    if controllers < 1:
+        raise ValueError(f"--controller-kills {controllers}: expected 1 or more")
+    known = load_suite(args.suite).tasks
+    for task in (*args.tasks, *args.memory_tasks):  # now, not when their turn comes after twenty minutes
+        if task not in known:
+            raise SuiteError(f"suite {args.suite} has no task '{task}': choose from {', '.join(known)}")
     bench = DeployBench(
         args.policy, args.aura, args.robot_file, args.suite, args.size, args.tasks, quiet_s, faults_s, args.episode_s,
-        kills, stalls, args.bad, malformed, clients, steps, args.execute, args.blend, args.seed, args.folder,
+        kills, stalls, args.bad, malformed, clients, steps, controllers, args.memory_tasks, args.execute, args.blend,
+        args.seed, args.folder,
     )  # fmt: skip
     result = run(bench, lambda line: print(line, flush=True))
     command = shlex.join(["vlamem", "bench", "deploy", *arguments])

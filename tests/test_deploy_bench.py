@@ -10,6 +10,7 @@ import pytest
 
 from vlamem.deploy.bench.abuse import malformed
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
+from vlamem.deploy.bench.controller_kills import ControllerKill
 from vlamem.deploy.bench.page import figures, markdown
 from vlamem.deploy.bench.run import DeployBench, Result
 from vlamem.deploy.controller import Mode, Round
@@ -17,6 +18,7 @@ from vlamem.deploy.handover import Planned
 from vlamem.deploy.robot_file import load_robot_file
 from vlamem.deploy.wire import WireError, pack, unpack
 from vlamem.memory.seeding import stream
+from vlamem.scripts.main import main
 
 ARM = load_robot_file("tabletop")
 BEGAN = {1: 0.0, 2: 10.0}
@@ -118,9 +120,11 @@ def report(**changed: Any) -> dict[str, Any]:
 
 def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     leaks = {"sessions": 48, "refused": 2, "different": 0, "largest": 1e-6}
+    kills = (ControllerKill(1, 9, True, 0.5), ControllerKill(1, 30, True, 2.5), ControllerKill(2, -1, False, None))
+    revived = report(received_elsewhere=None)
     result = Result(
-        report(), report(), 30.0, (500.0, 501.0), 1.0, 20, 19, (0.4,), {"duplicated": 7}, (1.0,), 0, 10_000, 9_000,
-        1_000, True, leaks, True,
+        report(), report(), revived, kills, 30.0, (500.0, 501.0), 1.0, 20, 19, (0.4,), {"duplicated": 7}, (1.0,), 0,
+        10_000, 9_000, 1_000, True, leaks, True,
     )  # fmt: skip
     bench = DeployBench(
         "tiny",
@@ -138,6 +142,8 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
         10_000,
         50,
         20,
+        3,
+        ("patrol",),
         4,
         3,
         0,
@@ -147,12 +153,26 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     for name in (
         "jitter_p99_ms", "deadline_misses", "out_of_limit_commands", "stale_commands", "labels_lost", "session_leaks",
         "malformed_survived", "kills_survived", "memory_growth_mb", "seam_jump_ratio",
+        "controller_resume_p50_s",
     ):  # fmt: skip
         assert name in found
-    assert found["stale_commands"] == (6, 180)
-    assert found["out_of_limit_commands"] == (2, 180)
+    assert found["stale_commands"] == (8, 270)
+    assert found["out_of_limit_commands"] == (3, 270)
+    assert found["controller_kills_survived"] == (1, 3)
+    assert found["controller_memories_kept"] == (2, 3)
+    assert found["controller_resume_max_s"] == (2.5, 2)
     assert found["kills_survived"] == (19, 20)
     text = markdown(bench, result)
     assert "killed 20 times" in text
+    assert "killed 3 times (kill -9) in the middle of an episode (tasks patrol)" in " ".join(text.split())
     assert "7 were duplicated" in text
     assert figures(replace(result, alive=False))["malformed_survived"] == (0, 10_000)
+
+
+@pytest.mark.parametrize("option", ["--tasks", "--memory-tasks"])
+def test_a_task_that_the_suite_lacks_is_named_before_anything_is_started(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "deploy", "--preset", "ci", "--folder", str(tmp_path / "run"), option, "patrl"]) == 2
+    assert "has no task 'patrl': choose from touch, " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,11 +1,16 @@
 """The processes of the bench: started, watched, killed."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from vlamem.deploy.bench.robot_process import RobotRun
 
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -86,3 +91,66 @@ class ServerProcess:
         if self._process is None:
             raise BenchError("the server was not started")
         return self._process.pid
+
+
+class RobotProcess:
+    """The robot's side in a process that runs a plan; its folder takes plan, output, events and report."""
+
+    def __init__(self, plan: RobotRun) -> None:
+        self._folder = Path(plan.folder)
+        self._folder.mkdir(parents=True)
+        path = self._folder / "plan.json"
+        path.write_text(json.dumps(asdict(plan)), encoding="utf-8")
+        words = [sys.executable, "-m", "vlamem.deploy.bench.robot_process", str(path)]
+        self._log = (self._folder / "robot.log").open("wb")
+        self.started = time.time()
+        self._process = subprocess.Popen(words, stdout=self._log, stderr=self._log)
+
+    def end(self) -> None:
+        """Tells it to end after the episode at hand."""
+        (self._folder / "end").touch()
+
+    def said(self) -> str:
+        """What it printed."""
+        return (self._folder / "robot.log").read_text(errors="replace")
+
+    def wait_until_running(self) -> None:
+        """Until its arm stands in its first episode. Raises BenchError when it does not come to that."""
+        until = time.monotonic() + 400
+        while "running" not in self.said():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise BenchError(f"the robot did not start: {self.said()[-2000:]}")
+            time.sleep(0.05)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9; an arm that hangs on its line ends with it."""
+        if self.running:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """What it noted of these kinds, in order."""
+        path = self._folder / "events.jsonl"
+        if not path.exists():
+            return []
+        whole = path.read_text(errors="replace").rpartition("\n")[0].splitlines()
+        return [event for line in whole if (event := json.loads(line))["event"] in kinds]
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        """Its report, when it has ended. Raises BenchError when that takes longer, or it ended with an error."""
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise BenchError(f"the robot did not end: {self.said()[-2000:]}") from None
+        self._log.close()
+        if status:
+            raise BenchError(f"the robot ended with {status}: {self.said()[-2000:]}")
+        found: dict[str, Any] = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
+        return found

@@ -27,11 +27,14 @@ class RobotRun:
         robot_file: name or path.
         suite, size: of the simulated arm.
         tasks: one an episode, in turn.
-        seconds: of the whole run; it goes on beyond them until a file `end` lies in `folder` when `told` is set.
+        seconds: of the whole run; it goes on beyond them until a file `end` lies in `folder` when `told` is set, and
+            then to the end of its episode, unless its arm outlives it.
         told: see seconds.
         episode_s: of an episode, at most.
         execute, blend: as in ControlOptions.
-        folder: for state, logs and the report.
+        folder: for logs and the report.
+        session, state: name of the session, and the folder of its token; both outlive the process.
+        arm: where an arm listens that outlives the process; "" for one of its own.
     """
 
     server: str
@@ -44,17 +47,24 @@ class RobotRun:
     execute: int
     blend: int
     folder: str
+    session: str
+    state: str
     told: bool = False
+    arm: str = ""
 
 
 def drive(plan: RobotRun) -> dict[str, Any]:
-    """Runs episodes and reports timing, audit, seams, labels and events."""
+    """Runs episodes and reports timing, audit, seams, labels and events.
+
+    Where another process has left the session and the arm in the middle of an episode, it begins by going on with it.
+    """
     folder = Path(plan.folder)
     folder.mkdir(parents=True, exist_ok=True)
     robot_file = load_robot_file(plan.robot_file)
     events = EventLog(folder / "events.jsonl")
-    link = Link(LinkOptions(plan.server, "bench", folder / "state"), events)
-    robot = MujocoRobot(plan.tasks[0], plan.suite, plan.size, folder / "arm.jsonl", 300)
+    link = Link(LinkOptions(plan.server, plan.session, Path(plan.state)), events)
+    own = None if plan.arm else folder / "arm.jsonl"
+    robot = MujocoRobot(plan.tasks[0], plan.suite, plan.size, own, 300, Path(plan.arm) if plan.arm else None)
     rounds: list[Round] = []
     began: dict[int, float] = {}
     labels: list[str] = []
@@ -63,18 +73,29 @@ def drive(plan: RobotRun) -> dict[str, Any]:
     robot.connect()
     controller = Controller(robot, robot_file, link, ControlOptions(plan.execute, plan.blend), events, rounds.append)
     try:
-        robot.begin(joined.episode + 1, 0, plan.tasks[0])  # builds the simulation before the clock runs
+        left = robot.find() if plan.arm and joined.restored else None
+        left = left if left is not None and left.episode == joined.episode and not left.ended else None
+        if left is None:
+            robot.begin(joined.episode + 1, 0, plan.tasks[0])  # builds the simulation before the clock runs
         scheduling = prepare_process()
         print("running", flush=True)
         end, episode = time.monotonic() + plan.seconds, joined.episode
         while time.monotonic() < end or (plan.told and not (folder / "end").exists()):
-            episode += 1
-            task = plan.tasks[episode % len(plan.tasks)]
-            told = robot.begin(episode, episode, task).instruction
-            began[episode] = now = time.monotonic()
-            controller.begin(told, episode, now=now)
-            over = now + plan.episode_s if plan.told else min(end, now + plan.episode_s)
-            controller.run(lambda t, over=over: t > over or robot.status.ended)  # type: ignore[misc]  # bound at once
+            step = -1
+            if left is not None:
+                told, left, step = left.instruction, None, joined.step
+            else:
+                episode += 1
+                told = robot.begin(episode, episode, plan.tasks[episode % len(plan.tasks)]).instruction
+            now = time.monotonic()
+            began[episode] = now - (step + 1) / robot_file.policy_hz
+            controller.begin(told, episode, step, now)
+            until = now + plan.episode_s if plan.told else min(end, now + plan.episode_s)
+
+            def over(t: float, until: float = until) -> bool:
+                return t > until or robot.status.ended or (bool(plan.arm) and (folder / "end").exists())
+
+            controller.run(over)
             controller.rest()
             verdicts.append(robot.status.success)
             labels.append(link.label(episode, "success" if robot.status.success else "failure", "bench"))
@@ -99,7 +120,7 @@ def drive(plan: RobotRun) -> dict[str, Any]:
         "clips": dict(controller.limits.counts),
         "events": dict(events.counts),
         "audit": asdict(judged),
-        "received_elsewhere": received_elsewhere(folder / "arm.jsonl", rounds),
+        "received_elsewhere": None if own is None else received_elsewhere(own, rounds),
         "seams": None if joins is None else asdict(joins),
         "labels": labels,
         "acknowledged": list(link.acknowledged),

@@ -1,20 +1,19 @@
-"""The deploy bench: a quiet run, the same under faults, then abuse; every figure from what was measured."""
+"""The deploy bench: a quiet run, one under faults, killed controllers, abuse; every figure from what was measured."""
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlamem.deploy.bench.abuse import frames, healthy, look_for_leaks, never_read, send_malformed
-from vlamem.deploy.bench.processes import BenchError, ServerProcess
+from vlamem.deploy.bench.controller_kills import ControllerKill, kill_controllers
+from vlamem.deploy.bench.processes import BenchError, RobotProcess, ServerProcess
 from vlamem.deploy.bench.proxy import Proxy
 from vlamem.deploy.bench.robot_process import RobotRun
 from vlamem.deploy.wire import pack
@@ -39,6 +38,8 @@ class DeployBench:
         malformed: messages.
         clients: at once.
         client_steps: frames of each.
+        controller_kills: of the controller, each in an episode of one of `memory_tasks` that has written.
+        memory_tasks: tasks in which the gate writes.
         execute, blend: of the controller.
         seed: of every draw.
         folder: for state, logs and reports.
@@ -59,6 +60,8 @@ class DeployBench:
     malformed: int
     clients: int
     client_steps: int
+    controller_kills: int
+    memory_tasks: tuple[str, ...]
     execute: int
     blend: int
     seed: int
@@ -71,6 +74,8 @@ class Result:
 
     Attributes:
         quiet, faults: the robot's reports.
+        revived: the report of the last controller that came after a killed one.
+        controller_kills: each kill of a controller.
         cpu_percent: of one core, of the server in the quiet run.
         memory_mb: of the server, sampled through the quiet run.
         growth_mb: median of its last tenth less that of its third tenth.
@@ -87,6 +92,8 @@ class Result:
 
     quiet: dict[str, Any]
     faults: dict[str, Any]
+    revived: dict[str, Any]
+    controller_kills: tuple[ControllerKill, ...]
     cpu_percent: float
     memory_mb: tuple[float, ...]
     growth_mb: float
@@ -141,12 +148,16 @@ def _under_faults(
     before: tuple[dict[str, Any], list[float], float],
     say: Callable[[str], None],
 ) -> Result:
-    """The second half: faults, then abuse, on one server."""
+    """The second half: faults, killed controllers, then abuse, on one server."""
     quiet, memory, cpu = before
     server.start()
     faults, resume, network, stalls = _faults(bench, server, folder / "faults-robot", say)
+    say(f"controller killed {bench.controller_kills} times")
+    plan = replace(_plan(bench, f"ws://127.0.0.1:{server.port}", 0.0, folder / "controllers"), session="controllers")
+    plan = replace(plan, tasks=list(bench.memory_tasks))
+    ends, revived = kill_controllers(plan, folder / "faults" / "state", bench.controller_kills, bench.seed, say)
     kept = _labels(folder / "faults" / "state" / "labels.jsonl") | _labels(folder / "quiet" / "state" / "labels.jsonl")
-    lost = sum(name not in kept for report in (quiet, faults) for name in report["acknowledged"])
+    lost = sum(name not in kept for report in (quiet, faults, revived) for name in report["acknowledged"])
 
     say(f"abuse: {bench.malformed} malformed messages, {bench.clients} clients at once, one that never reads")
     uri = f"ws://127.0.0.1:{server.port}"
@@ -160,76 +171,22 @@ def _under_faults(
     tenth = max(1, len(memory) // 10)
     growth = float(np.median(memory[-tenth:]) - np.median(memory[2 * tenth : 3 * tenth] or memory[:1]))
     return Result(
-        quiet, faults, cpu, tuple(memory), growth, bench.kills, len(resume), tuple(resume), network, tuple(stalls),
-        lost, bench.malformed, answered, ended, alive, asdict(leaks), deaf,
+        quiet, faults, revived, tuple(ends), cpu, tuple(memory), growth, bench.kills, len(resume), tuple(resume),
+        network, tuple(stalls), lost, bench.malformed, answered, ended, alive, asdict(leaks), deaf,
     )  # fmt: skip
 
 
-class _Robot:
-    """The robot's process."""
-
-    def __init__(self, bench: DeployBench, server: str, seconds: float, folder: Path, told: bool = False) -> None:
-        plan = RobotRun(
-            server, bench.robot_file, bench.suite, bench.size, list(bench.tasks), seconds, bench.episode_s,
-            bench.execute, bench.blend, str(folder), told,
-        )  # fmt: skip
-        folder.mkdir(parents=True)
-        self._folder = folder
-        path = folder / "plan.json"
-        path.write_text(json.dumps(asdict(plan)), encoding="utf-8")
-        words = [sys.executable, "-m", "vlamem.deploy.bench.robot_process", str(path)]
-        self._log = (folder / "robot.log").open("wb")
-        self._process = subprocess.Popen(words, stdout=self._log, stderr=self._log)
-
-    def end(self) -> None:
-        """Tells it to end after the episode at hand."""
-        (self._folder / "end").touch()
-
-    def said(self) -> str:
-        return (self._folder / "robot.log").read_text(errors="replace")
-
-    def wait_until_running(self) -> None:
-        until = time.monotonic() + 400
-        while "running" not in self.said():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise BenchError(f"the robot did not start: {self.said()[-2000:]}")
-            time.sleep(0.05)
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """Ends it at once, and with it the arm that hangs on its line."""
-        if self.running:
-            self._process.kill()
-            self._process.wait()
-
-    def connections(self) -> list[dict[str, Any]]:
-        """Every time that it reached the server."""
-        path = self._folder / "events.jsonl"
-        if not path.exists():
-            return []
-        whole = path.read_text(errors="replace").rpartition("\n")[0].splitlines()
-        return [event for line in whole if (event := json.loads(line))["event"] == "connected"]
-
-    def report(self, seconds: float) -> dict[str, Any]:
-        try:
-            status = self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise BenchError(f"the robot did not end: {self.said()[-2000:]}") from None
-        self._log.close()
-        if status:
-            raise BenchError(f"the robot ended with {status}: {self.said()[-2000:]}")
-        found: dict[str, Any] = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
-        return found
+def _plan(bench: DeployBench, server: str, seconds: float, folder: Path) -> RobotRun:
+    return RobotRun(
+        server, bench.robot_file, bench.suite, bench.size, list(bench.tasks), seconds, bench.episode_s, bench.execute,
+        bench.blend, str(folder), "bench", str(folder / "state"),
+    )  # fmt: skip
 
 
 def _quiet(
     bench: DeployBench, server: ServerProcess, folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[float], float]:
-    robot = _Robot(bench, f"ws://127.0.0.1:{server.port}", bench.quiet_s, folder)
+    robot = RobotProcess(_plan(bench, f"ws://127.0.0.1:{server.port}", bench.quiet_s, folder))
     try:
         robot.wait_until_running()
         began, cpu, memory = time.monotonic(), server.cpu_s(), []
@@ -249,7 +206,7 @@ def _faults(
 ) -> tuple[dict[str, Any], list[float], dict[str, int], list[float]]:
     rng = stream(bench.seed, "faults")
     proxy = Proxy(f"ws://127.0.0.1:{server.port}", rng)
-    robot = _Robot(bench, f"ws://127.0.0.1:{proxy.start()}", bench.faults_s, folder, told=True)
+    robot = RobotProcess(replace(_plan(bench, f"ws://127.0.0.1:{proxy.start()}", bench.faults_s, folder), told=True))
     lengths = list(np.clip(rng.uniform(0.1, 5.0, bench.stalls), 0.1, bench.faults_s / (4 * max(1, bench.stalls))))
     closing = threading.Event()
 
@@ -272,12 +229,12 @@ def _faults(
             time.sleep(bench.faults_s / (bench.kills + 1))
             if not robot.running:
                 raise BenchError(f"the robot ended before kill {kill + 1}: {robot.said()[-2000:]}")
-            before = len(robot.connections())
+            before = len(robot.events("connected"))
             server.kill()
             listening = server.start()
             at = time.time() - (time.monotonic() - listening)
             until = time.monotonic() + 60
-            while len(after := robot.connections()[before:]) == 0 and robot.running and time.monotonic() < until:
+            while len(after := robot.events("connected")[before:]) == 0 and robot.running and time.monotonic() < until:
                 time.sleep(0.02)
             back = [event for event in after if event["restored"]]
             if back:
