@@ -5,6 +5,7 @@ to how often the proposal is right, on ticks of all kinds, so that it abstains w
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -352,6 +353,8 @@ def _length(row: Row) -> int:
 
 def _marks(memory: Memory, how: SpeakTraining, data: SpeakData, start: Params | None) -> dict[str, Any]:
     said = {"memory": repr(memory), "how": asdict(how), "tasks": data.tasks, "wanted": asdict(data.wanted)}
+    recorded = [[asdict(e) for _, e in kept[t]] for kept in (data.training, data.held_out) for t in data.tasks]
+    said["recorded"] = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()
     if start is not None:
         said["start"] = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(start))).hexdigest()
     return said | {"policy": asdict(data.meta.policy)}

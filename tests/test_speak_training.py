@@ -157,6 +157,9 @@ def test_a_folder_with_another_training_is_refused(recording: Path, tmp_path: Pa
     train_gate(short, tmp_path)
     with pytest.raises(ValueError, match="holds another training"):
         train_gate(replace(short, seed=2), tmp_path)
+    more = rec.record(tmp_path / "more", 12)
+    with pytest.raises(ValueError, match="holds another training"):
+        train_gate(replace(short, features=(recording, more)), tmp_path)
 
 
 def test_a_training_can_start_from_a_gate(recording: Path, gate: Path, tmp_path: Path) -> None:
