@@ -44,6 +44,8 @@ class Wanted:
             without it the head learns them by heart and does without the memory.
         answers: whether, in training alone, the sentence is also asked for as a choice among all that the policy knows:
             sentences that differ little in the policy's context are else learned last.
+        weights: of single tasks, by name: how often one is drawn beside the others, which count 1. A count or an order
+            is learned from more episodes than a colour.
     """
 
     context: bool = True
@@ -51,8 +53,9 @@ class Wanted:
     skill_weight: float = 0.2
     long: float = 0.2
     keep: float = 0.97
-    noise: float = 0.3
+    noise: float = 0.15
     answers: bool = True
+    weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.answers and not self.context:
@@ -77,7 +80,10 @@ class SpeakData:
     """Recorded episodes as rows for a memory."""
 
     def __init__(self, recordings: Sequence[Features], wanted: Wanted, tasks: Sequence[str] = ()) -> None:
-        """`tasks`: only these; all that were recorded when empty. Raises FeaturesError for a task without episodes."""
+        """`tasks`: only these; all that were recorded when empty.
+
+        Raises FeaturesError for a task without episodes, and for weights that name no task or leave none to draw.
+        """
         self.wanted, self.contexts = wanted, recordings[0].contexts
         self.meta = recordings[0].meta
         found: dict[str, list[tuple[Features, FeatureEpisode]]] = {}
@@ -95,6 +101,14 @@ class SpeakData:
         if not all(self.training.values()):
             empty = next(t for t in self.tasks if not self.training[t])
             raise FeaturesError(f"task {empty!r} has no episode to train on: record more of it")
+        weights = dict(wanted.weights)
+        for name in weights:
+            if name not in self.tasks:
+                raise FeaturesError(f"weight of unknown task {name!r}: there are {', '.join(self.tasks)}")
+        self._weights = {t: weights.get(t, 1.0) for t in self.tasks}
+        for drawn in (self.tasks, self.streams):
+            if drawn and not any(self._weights[t] for t in drawn):
+                raise FeaturesError(f"every one of {', '.join(drawn)} has weight 0: give one of them more")
         self.feature_size = self.meta.feature_size + self.meta.context_size
 
     @property
@@ -140,7 +154,7 @@ class SpeakData:
         return self.row(features, episode, int(rng.integers(self.contexts.shape[1] - 1)))
 
     def batch(self, ticks: int, rows: int, rng: np.random.Generator) -> Batch:
-        """`rows` rows of `ticks` ticks; tasks alike often, episodes laid end to end, the last one cut."""
+        """`rows` rows of `ticks` ticks: tasks as often as their weights say, laid end to end, the last one cut."""
         return self.targets(*self.labelled(ticks, rows, rng))
 
     def labelled(self, ticks: int, rows: int, rng: np.random.Generator) -> tuple[list[Row], np.ndarray]:
@@ -183,11 +197,17 @@ class SpeakData:
         parts, reset, at = [], np.zeros(ticks, bool), 0
         tasks = self.streams if long else self.tasks
         while at < ticks:
-            part = self._sample(tasks[int(rng.integers(len(tasks)))], rng)
+            part = self._sample(self._drawn(tasks, rng), rng)
             reset[at] = not (long and rng.random() < self.wanted.keep)
             parts.append(part)
             at += len(part.weight)
         return _cut(parts, ticks), reset
+
+    def _drawn(self, tasks: Sequence[str], rng: np.random.Generator) -> str:
+        if not self.wanted.weights:
+            return tasks[int(rng.integers(len(tasks)))]
+        chances = np.array([self._weights[t] for t in tasks])
+        return tasks[int(rng.choice(len(tasks), p=chances / chances.sum()))]
 
     def whole(self, task: str, most: int, ticks: int) -> list[Row]:
         """Up to `most` held-out episodes of a task, each padded to `ticks` with weight 0; longer ones are cut."""

@@ -46,7 +46,8 @@ class GateOptions:
         budget: writes per tick at most, or None.
         rate: of the random and periodic gates.
         updates, learning_rate, write_cost: of the training.
-        ticks, rows: of a batch.
+        ticks, rows: of a batch; a row should take the longest episode, or what it asks at its end is seldom trained on.
+        weights: of single tasks; see speak_batches.Wanted.
         hidden: width of the head's hidden layer.
         seed: of parameters and batches.
         answers: see speak_batches.Wanted.
@@ -64,8 +65,9 @@ class GateOptions:
     updates: int = 600
     learning_rate: float = 1e-2
     write_cost: float = 0.1
-    ticks: int = 128
-    rows: int = 24
+    ticks: int = 256
+    rows: int = 16
+    weights: tuple[tuple[str, float], ...] = ()
     hidden: int = 128
     seed: int = 0
     answers: bool = True
@@ -98,7 +100,7 @@ def data_for(options: GateOptions, head: HeadConfig | None = None) -> SpeakData:
     context, chunk, answers = options.targets != "chunk", options.targets != "context", options.answers
     if head is not None:  # which has lost its answers when it was saved
         context, chunk, answers = context and head.context > 0, chunk and head.chunk is not None, False
-    wanted = Wanted(context=context, chunk=chunk, answers=answers)
+    wanted = Wanted(context=context, chunk=chunk, answers=answers, weights=options.weights)
     return SpeakData(open_features(options.features, options.used_with), wanted, options.tasks)
 
 

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlamem.policies.factors import factors
 from vlamem.scripts.config import load_config
 
 _HELP = """Trains TinyVLA on frames of 'vlamem collect'; a stopped training goes on with --resume.
@@ -50,21 +51,10 @@ class Args:
     """Minutes between checkpoints."""
 
 
-def _task_weights(entries: tuple[str, ...]) -> dict[str, float]:
-    weights = {}
-    for entry in entries:
-        name, _, number = entry.partition("=")
-        try:
-            weights[name] = float(number)
-        except ValueError as error:
-            raise ValueError(f"--weight {entry}: expected TASK=FACTOR, e.g. touch=2") from error
-    return weights
-
-
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the weights are written."""
     args = load_config(Args, "pretrain", arguments, _HELP)
-    weights = _task_weights(args.weight)
+    weights = factors("--weight", args.weight)
     from vlamem.policies.tiny.batches import BatchOptions
     from vlamem.policies.tiny.losses import LossOptions
     from vlamem.policies.tiny.train import PretrainOptions, pretrain

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vlamem.policies.factors import factors
 from vlamem.scripts.config import load_config
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ class Args:
     write_cost: float
     """Cost of writing at every tick, in units of the action error."""
     ticks: int
-    """Ticks of a training row."""
+    """Ticks of a training row, which should take the longest episode."""
     rows: int
     """Rows of a batch."""
+    weight: tuple[str, ...]
+    """How often single tasks are drawn beside the others, e.g. count_press=6 touch=0.3."""
     hidden: int
     """Width of the head."""
     seed: int
@@ -146,6 +149,7 @@ def _options(args: Args, command: str) -> "GateOptions":
         write_cost=args.write_cost,
         ticks=args.ticks,
         rows=args.rows,
+        weights=tuple(factors("--weight", args.weight).items()),
         hidden=args.hidden,
         seed=args.seed,
         used_with=used_with,

@@ -215,7 +215,7 @@ def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> 
 def test_where_nothing_is_to_be_remembered_the_gate_learns_to_shut_and_the_voice_to_be_silent(
     recording: Path, tmp_path: Path
 ) -> None:
-    path, trained = train_gate(replace(options(recording), tasks=("skill",), targets="context", updates=150), tmp_path)
+    path, trained = train_gate(replace(options(recording), tasks=("skill",), targets="context", updates=400), tmp_path)
     assert trained.history[0]["held_rate"] > 0.3
     assert np.isnan(trained.score.right)
     assert 0 < trained.score.error < 0.1
@@ -246,7 +246,22 @@ def test_a_recording_with_one_sentence_is_of_use_for_chunks_alone(tmp_path: Path
     assert SpeakData(recordings, Wanted(context=False)).scales.chunk >= 0
 
 
+def test_a_task_of_more_weight_is_drawn_more_often(recording: Path) -> None:
+    def share(weights: tuple[tuple[str, float], ...]) -> float:
+        data = SpeakData(open_features([recording]), Wanted(weights=weights))
+        rows, _ = data.labelled(2000, 4, stream(0, "test"))
+        return float(np.mean([row.goal[:, 0] != row.goal[:, 1] for row in rows]))
+
+    assert share((("remember", 1.0),)) == pytest.approx(0.5, abs=0.1)
+    assert share((("remember", 4.0),)) == pytest.approx(0.8, abs=0.1)
+    assert share((("skill", 0.0),)) == 1.0
+
+
 def test_what_cannot_be_trained_on_is_named(recording: Path) -> None:
+    with pytest.raises(FeaturesError, match="weight of unknown task 'fold': there are remember, skill"):
+        SpeakData(open_features([recording]), Wanted(weights=(("fold", 2.0),)))
+    with pytest.raises(FeaturesError, match="every one of remember, skill has weight 0"):
+        SpeakData(open_features([recording]), Wanted(weights=(("remember", 0.0), ("skill", 0.0))))
     with pytest.raises(FeaturesError, match="no features of task 'fold'"):
         SpeakData(open_features([recording]), Wanted(), ("fold",))
     with pytest.raises(ValueError, match="nothing to learn"):

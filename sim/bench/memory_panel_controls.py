@@ -6,7 +6,7 @@ training took. Weights under another mark are refused, not trained over: the arm
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import safe_open
 
 from vlamem.memory.aura.weights import Header, WeightsError, load_weights
+from vlamem.policies.factors import factors
 from vlamem.policies.features import open_features
 from vlamem.policies.speak_gate import GateOptions, data_for, head_for, metrics_of, train_gate
 from vlamem.policies.speak_training import Progress, train_to_speak
@@ -58,8 +59,9 @@ def train_controls(options: PanelOptions, command: str, arms: Sequence[PanelArm]
     if not needed:
         return {}
     header, _ = load_weights(gate_file(options))
-    wanted = {name: _wanted(name, options, header, command) for name in needed}
-    recordings = [features.digest for features in open_features(options.features, header.trained_for)]
+    features = open_features(options.features, header.trained_for)
+    recordings, tasks = [f.digest for f in features], {e.task for f in features for e in f.episodes}
+    wanted = {name: _wanted(name, options, header, tasks, command) for name in needed}
     folders = {name: options.out / "controls" / name for name in needed}
     marks = {name: _mark(name, gate_of(options).sha256, how, recordings) for name, how in wanted.items()}
     for name, how in wanted.items():
@@ -86,8 +88,8 @@ def _weights(name: str, folder: Path) -> Path:
     return folder / ("gate.safetensors" if name in GATED else "baseline.safetensors")
 
 
-def _wanted(name: str, options: PanelOptions, header: Header, command: str) -> GateOptions:
-    """How a control is trained."""
+def _wanted(name: str, options: PanelOptions, header: Header, tasks: Set[str], command: str) -> GateOptions:
+    """How a control is trained; `tasks` are recorded, and weights of others are left out."""
     rate = options.control_rate
     if rate is None:
         rate = max(header.metrics.get("writes_per_tick", 0.05), 1e-3)
@@ -95,7 +97,9 @@ def _wanted(name: str, options: PanelOptions, header: Header, command: str) -> G
         features=options.features,
         rate=rate,
         updates=options.updates,
+        ticks=options.ticks,
         rows=options.rows,
+        weights=tuple(w for w in factors("--weight", options.weight).items() if w[0] in tasks),
         hidden=header.config.head.hidden,
         used_with=header.trained_for,
         command=command,
@@ -113,7 +117,8 @@ def _train_baseline(kind: str, base: GateOptions, file: Path, progress: Progress
 
 
 def _mark(name: str, gate_sha256: str | None, how: GateOptions, recordings: Sequence[str]) -> _Mark:
-    return {"gate_sha256": gate_sha256, "features": list(recordings)} | _settings(name, how)
+    said = {"gate_sha256": gate_sha256, "features": list(recordings), "weights": [list(pair) for pair in how.weights]}
+    return said | _settings(name, how)
 
 
 def _settings(name: str, how: GateOptions) -> _Mark:

@@ -32,8 +32,12 @@ class PanelOptions:
     """Arms that are played on the axes beside AURA-Mem."""
     updates: int
     """Training updates of each control."""
+    ticks: int
+    """Ticks of a training row of theirs."""
     rows: int
     """Rows of a training batch."""
+    weight: tuple[str, ...]
+    """How often single tasks are drawn in their training, as in that of the gate, e.g. count_press=6."""
     control_rate: float | None
     """Writes per tick of the controls random and periodic; those of the gate on held-out features when not given."""
     out: Path
@@ -60,6 +64,7 @@ class PanelOptions:
             fewer=1,
             features=self.features or (folder / "features",),
             updates=2,
+            ticks=64,
             rows=2,
             workers=0,
             out=folder,
