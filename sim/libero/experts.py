@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.sim.libero.fixtures import Drawer, OpenDrawer, Push, TurnKnob
+from vlamem.sim.libero.fixtures import Drag, Drawer, OpenDrawer, Push, TurnKnob
 from vlamem.sim.libero.geometry import Geometry
 from vlamem.sim.libero.motion import OPEN
 from vlamem.sim.libero.pick_place import PickAndPlace, Place
@@ -19,8 +19,6 @@ _PALM_BELOW = 0.024
 """How far below a rim the grasp point may be before the palm meets it [m]."""
 _SLIDE = 2
 """MuJoCo's number for joints that slide."""
-_PUSH_HEIGHT = 0.016
-"""Height over the table at which the finger tips push a flat thing [m]."""
 _APART = 0.09
 """Distance between things that go to the same region [m]."""
 _OPEN_ENOUGH = 0.10
@@ -101,7 +99,8 @@ def _skills(simulation: "Simulation", geometry: Geometry, predicate: list[str]) 
             [inside] if drawer.opening > _OPEN_ENOUGH else [OpenDrawer(drawer, lambda: drawer.opening > 0.14), inside]
         )
     if kind == "on" and where in problem.object_sites_dict and simulation.task.startswith("push_"):
-        return [Push(simulation, geometry, _edge(simulation, geometry, thing, where), holds, steep=1.0)]
+        site = simulation.data.site(where)
+        return [Drag(simulation, geometry, thing, lambda: np.array(site.xpos), holds)]
     if kind == "on" and where in problem.object_sites_dict:
         return [pick(_on_region(simulation, geometry, thing, where))]
     if kind == "on" and where in problem.obj_body_id:
@@ -113,23 +112,6 @@ def _slides(simulation: "Simulation", region: str) -> bool:
     """Whether a region is in a drawer."""
     site = simulation.problem.object_sites_dict.get(region)
     return bool(site and site.joints and simulation.model.joint(site.joints[0]).type[0] == _SLIDE)
-
-
-def _edge(
-    simulation: "Simulation", geometry: Geometry, thing: str, region: str
-) -> Callable[[], tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]]:
-    """Where to push a flat thing so that it goes to a region, and in which direction."""
-    bodies = geometry.bodies(geometry.root(thing))
-
-    def contact() -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-        points = geometry.points(bodies)
-        middle = (points.max(0) + points.min(0)) / 2
-        way = np.array(simulation.data.site(region).xpos) - middle
-        push = np.array([way[0], way[1], 0.0]) / max(float(np.linalg.norm(way[:2])), 1e-6)
-        edge = middle + push * float(((points - middle) @ push).min())
-        return np.array([edge[0], edge[1], points[:, 2].min() + _PUSH_HEIGHT]), push
-
-    return contact
 
 
 def _close(drawer: Drawer, closed: Callable[[], bool]) -> Skill:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 _DOWN = np.array([0.0, 0.0, -1.0])
 _KNOB_TURN = 0.45
 """How far ahead of the knob the hand is turned [rad]."""
+_PULL, _PRESS = 0.06, 0.02
+"""How far ahead of and below a spot on a flat thing the hand aims that drags it; pressed harder, it sticks [m]."""
+_AHEAD = 0.1
+"""Where that spot is, ahead of the middle, as a share of the thing's width."""
+_TIP = 0.010
+"""How far the finger tips reach below the grasp point [m]."""
 _RIDGE = 0.020
 """The ridge of a knob stands higher than this over its base [m]."""
 
@@ -169,3 +175,42 @@ class Push:
             return towards(simulation, point + push * 0.05, rotation, CLOSED, slow=0.6)
         travel = highest_near(self._geometry.others(set()), hand[:2], start[:2], 0.05) + 0.05
         return over(simulation, start, rotation, CLOSED, travel, mouth=0.012, slope=4.0)
+
+
+class Drag:
+    """Presses the closed finger tips on a flat thing, ahead of its middle, and draws it along."""
+
+    def __init__(
+        self,
+        simulation: "Simulation",
+        geometry: Geometry,
+        thing: str,
+        goal: Callable[[], Float[np.ndarray, "3"]],
+        there: Callable[[], bool],
+    ) -> None:
+        """`goal` gives where the middle of the thing is to be."""
+        self._simulation, self._geometry, self._goal, self._there = simulation, geometry, goal, there
+        self._bodies = geometry.bodies(geometry.root(thing))
+        self._down = False
+
+    def done(self) -> bool:
+        """It is there."""
+        return self._there()
+
+    def act(self) -> Float[np.ndarray, "7"]:
+        """The action of this moment."""
+        simulation = self._simulation
+        hand, points = simulation.hand, self._geometry.points(self._bodies, fine=True)
+        low, high = points[:, :2].min(0), points[:, :2].max(0)
+        way = self._goal()[:2] - (low + high) / 2
+        ahead = np.array([*way, 0.0]) / max(float(np.linalg.norm(way)), 1e-6)
+        at = (low + high) / 2 + _AHEAD * float((high - low).min()) * ahead[:2]
+        top = float(points[np.linalg.norm(points[:, :2] - at, axis=1) < 0.015, 2].max())
+        point = np.array([*at, top + _TIP])
+        rotation = pointing_down(ahead, simulation.hand_rotation)
+        away = hand - point
+        self._down = bool(away[2] < (0.02 if self._down else 0.006) and np.linalg.norm(away[:2]) < 0.04)
+        if self._down:
+            return towards(simulation, point + _PULL * ahead + _PRESS * _DOWN, rotation, CLOSED)
+        travel = highest_near(self._geometry.others(set()), hand[:2], at, 0.08) + 0.05
+        return over(simulation, point, rotation, CLOSED, travel, mouth=0.012, slope=4.0)
