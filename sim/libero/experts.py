@@ -21,6 +21,8 @@ _SLIDE = 2
 """MuJoCo's number for joints that slide."""
 _APART = 0.09
 """Distance between things that go to the same region [m]."""
+_APART_INSIDE = 0.06
+"""Distance between things that go into the same container [m]."""
 _OPEN_ENOUGH = 0.10
 """A drawer that is open further than this takes things [m]."""
 
@@ -91,7 +93,7 @@ def _skills(simulation: "Simulation", geometry: Geometry, predicate: list[str]) 
         drawer = Drawer(simulation, geometry, problem.object_sites_dict[thing].joints[0])
         return [OpenDrawer(drawer, holds) if kind == "open" else _close(drawer, holds)]
     if kind == "in" and where.endswith("_contain_region"):
-        return [pick(_in_container(simulation, geometry, where))]
+        return [pick(_in_container(simulation, geometry, thing, where))]
     if kind == "in" and _slides(simulation, where):
         drawer = Drawer(simulation, geometry, problem.object_sites_dict[where].joints[0])
         inside = pick(_in_drawer(simulation, geometry, drawer, thing, where))
@@ -160,12 +162,16 @@ def _on_region(simulation: "Simulation", geometry: Geometry, thing: str, region:
     return Place(position, support=parent if below is not None else None)
 
 
-def _in_container(simulation: "Simulation", geometry: Geometry, region: str) -> Place:
+def _in_container(simulation: "Simulation", geometry: Geometry, thing: str, region: str) -> Place:
     container = simulation.problem.object_sites_dict[region].parent_name
     bodies = geometry.bodies(geometry.root(container))
+    together = [predicate[1] for predicate in simulation.goal if predicate[0] == "in" and predicate[2] == region]
+    share = together.index(thing) - (len(together) - 1) / 2
 
     def position() -> Float[np.ndarray, "3"]:
-        return np.array(simulation.data.site(region).xpos)
+        size = np.ptp(geometry.points(bodies)[:, :2], axis=0)
+        beside = _APART_INSIDE * share * np.eye(3)[int(np.argmax(size))]
+        return np.array(simulation.data.site(region).xpos) + beside
 
     def rim() -> float:
         return float(geometry.points(bodies)[:, 2].max()) + _PALM_OVER_RIM
