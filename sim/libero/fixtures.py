@@ -21,6 +21,8 @@ _AHEAD = 0.1
 """Where that spot is, ahead of the middle, as a share of the thing's width."""
 _TIP = 0.010
 """How far the finger tips reach below the grasp point [m]."""
+_NEAR, _HINDERED = 0.016, 15
+"""From this near the fingers reach round a handle [m]; they close when something keeps them there for so many ticks."""
 _RIDGE = 0.020
 """The ridge of a knob stands higher than this over its base [m]."""
 
@@ -104,7 +106,7 @@ class OpenDrawer:
     def __init__(self, drawer: Drawer, is_open: Callable[[], bool], steep: float = 0.0) -> None:
         """`steep`: angle by which the hand points down from the level [rad]."""
         self._drawer, self._is_open, self._steep = drawer, is_open, steep
-        self._closed_for = self._away_for = 0
+        self._closed_for = self._away_for = self._near_for = 0
 
     def done(self) -> bool:
         """It is open, and the hand has gone back from it and up."""
@@ -124,7 +126,8 @@ class OpenDrawer:
         ahead = float((hand - handle) @ out)
         aside = float(np.linalg.norm((hand - handle) - ahead * out))
         first, second = drawer.geometry.touching({drawer.body})
-        if self._closed_for or (ahead < 0.006 and aside < 0.012):
+        self._near_for = self._near_for + 1 if ahead < _NEAR and aside < 0.012 else 0
+        if self._closed_for or (self._near_for and ahead < 0.006) or self._near_for > _HINDERED:
             self._closed_for += 1
             if self._closed_for > 8 and (first or second):
                 return towards(simulation, hand + out * 0.06, rotation, CLOSED, slow=0.8)
