@@ -19,11 +19,11 @@ from typing import Any
 from vlamem.policies.registry import EXPERTS, PolicySource, find_policy, load_policy
 from vlamem.sim import gl
 from vlamem.sim.dispatch import Job, dispatch
-from vlamem.sim.memories import MemoryName
-from vlamem.sim.plan import RolloutConfig, open_folder
+from vlamem.sim.memories import ORACLES, MemoryName
+from vlamem.sim.plan import PlanError, RolloutConfig, open_folder
 from vlamem.sim.recording import EpisodeLog, EpisodeRecord
 from vlamem.sim.results import WALL_CLOCK, fingerprint, write_results
-from vlamem.sim.suite import load_suite, select_tasks
+from vlamem.sim.suite import Suite, load_suite, select_tasks
 from vlamem.sim.summary import summarise
 
 
@@ -61,6 +61,21 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _check_memory(config: RolloutConfig, suite: Suite) -> None:
+    """Raises PlanError for what needs a task that hides something, in a suite without one."""
+    if any(info.kind == "memory" for info in suite.tasks.values()):
+        return
+    if MemoryName.parse(config.memory).kind in ORACLES:
+        raise PlanError(
+            f"memory '{config.memory}' is told what a memory task hides, and suite '{suite.name}' has no such task"
+        )
+    if config.memory_control != "none":
+        raise PlanError(
+            f"memory_control '{config.memory_control}' begins when a memory task's cue ends, and suite "
+            f"'{suite.name}' has no such task"
+        )
+
+
 def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
     """The run's fingerprint. Raises NoGLError when images are needed and nothing can render them."""
     policy: dict[str, Any] = {"name": source.name, "weights_sha256": source.sha256}
@@ -95,6 +110,7 @@ def rollout(
     began = time.perf_counter()
     suite = load_suite(config.suite)
     tasks = select_tasks(suite, config.tasks)
+    _check_memory(config, suite)
     source = find_policy(config.policy)
     marks = _marks(config, source)
     open_folder(config, marks)

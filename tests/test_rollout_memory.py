@@ -23,6 +23,7 @@ from vlamem.sim.memories import MemoryControl, MemoryName, MemoryNameError, voic
 from vlamem.sim.memory_files import baseline, load_baseline, save_baseline
 from vlamem.sim.plan import PlanError, RolloutConfig
 from vlamem.sim.recording import with_gate
+from vlamem.sim.rollout import rollout
 
 
 class Wide(point_mass.PointPolicy):
@@ -137,6 +138,19 @@ def test_options_at_their_defaults_leave_the_record_of_a_run_as_it_was(tmp_path:
 def test_what_a_rollout_cannot_do_with_a_memory_is_named(gate: Path, tmp_path: Path, given: Any, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         config(gate, tmp_path, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"memory": "oracle"}, "told what a memory task hides, and suite 'points' has no such task"),
+        ({"memory_control": "freeze"}, "begins when a memory task's cue ends, and suite 'points' has no such task"),
+    ],
+)
+def test_a_suite_that_hides_nothing_is_refused_at_once(gate: Path, tmp_path: Path, given: Any, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        rollout(config(gate, tmp_path / "run", suite="point_mass:BREAKING", **given))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_budget_moves_the_threshold_between_what_was_measured(gate: Path) -> None:
