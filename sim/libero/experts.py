@@ -171,7 +171,7 @@ def _in_container(simulation: "Simulation", geometry: Geometry, thing: str, regi
     def position() -> Float[np.ndarray, "3"]:
         size = np.ptp(geometry.points(bodies)[:, :2], axis=0)
         beside = _APART_INSIDE * share * np.eye(3)[int(np.argmax(size))]
-        return np.array(simulation.data.site(region).xpos) + beside
+        return np.asarray(simulation.data.site(region).xpos + beside)
 
     def rim() -> float:
         return float(geometry.points(bodies)[:, 2].max()) + _PALM_OVER_RIM
