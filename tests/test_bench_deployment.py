@@ -225,20 +225,26 @@ def test_page_and_twin_come_from_the_same_trials(tmp_path):
     bench = options(tmp_path, tmp_path, ablation_trials=4)
     trials = {
         s: [
-            Trial(i, 0, s.arm.name != "policy" or i % 2 == 0, 9, 2, "success" if i % 2 else "unknown")
+            Trial(i, 0, s.arm.name != "policy" or i % 2 == 0, 9, 2, "success" if i % 2 else "unknown", int(i > 0))
             for i in range(s.trials)
         ]
         for s in plan(bench)
     }
     found = Found(
         trials, [Search("numpy", 100, 9, 0.1, 0.2, 1.0)], [3.0, 4.0], (2, 2),
-        DecisionTimes((10.0,), (9.5,), (5.0,), (2.5,), 0.5),
+        DecisionTimes((10.0, 10.0, 8.0), (4.0, 11.0, 8.8), (True, False, False), (5.0,), (2.5,)),
     )  # fmt: skip
     page, twin = write_page(bench, COMMAND, "", found, kit())
     figures = json.loads(twin.read_text())["figures"]
     assert figures["mean_gain_points"]["value"] == 50
     assert figures["mean_gain_points"]["n"] == 4
-    assert figures["decision_time_ratio"]["value"] == 0.95
+    assert figures["decision_time_ratio"]["value"] == pytest.approx(0.88)
+    assert figures["decision_spoken_ratio"]["value"] == pytest.approx(0.4)
+    assert figures["decision_silent_ratio"]["value"] == pytest.approx(1.1)
+    assert figures["decision_silent_ratio"]["n"] == 2
+    assert figures["success_where_spoken"]["value"] == 1
+    assert figures["alone_where_spoken"]["n"] == figures["success_where_spoken"]["n"]
+    assert figures["alone_where_spoken"]["value"] < 1
     assert figures["sampling_time_ratio"]["value"] == 0.5
     assert figures["kills_survived"]["value"] == 2
     assert figures["critic_precision"]["value"] == 1

@@ -90,20 +90,25 @@ class DecisionTimes:
     Attributes:
         bare: encode and sample.
         chain: encode, ask the memory, sample with its proposal.
+        spoke: whether the memory did, of each.
         bare_sampling, steered_sampling: sampling alone, where the memory spoke.
-        spoke: share of decisions at which it did.
     """
 
     bare: tuple[float, ...]
     chain: tuple[float, ...]
+    spoke: tuple[bool, ...]
     bare_sampling: tuple[float, ...]
     steered_sampling: tuple[float, ...]
-    spoke: float
+
+    def ratio(self, spoke: bool) -> float | None:
+        """Median of chain over median of bare, where the memory spoke or where it was silent; None without any."""
+        at = np.array(self.spoke, bool) == spoke
+        return float(np.median(np.array(self.chain)[at]) / np.median(np.array(self.bare)[at])) if at.any() else None
 
 
 def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessVoice, states: Sequence[int]) -> DecisionTimes:
     """Plays trials with a filled memory, timing every decision both ways; the first three are warm-up."""
-    rows: list[tuple[float, float]] = []
+    rows: list[tuple[float, float, bool]] = []
     sampling: list[tuple[float, float]] = []
 
     def watch(
@@ -119,8 +124,9 @@ def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessVoice, states: S
             policy.sample(seen, noise, voice.query(seen.key, observation.proprioception, observation.instruction))
 
         both = (clock(bare), clock(chain)) if len(rows) % 2 else (clock(chain), clock(bare))[::-1]
-        rows.append((both[0], both[1]))
-        if proposal is not None and proposal.confidence[0] > 0:
+        spoke = proposal is not None and bool(proposal.confidence[0] > 0)
+        rows.append((both[0], both[1], spoke))
+        if spoke:
             steered = clock(lambda: policy.sample(encoding, noise, proposal))
             sampling.append((clock(lambda: policy.sample(encoding, noise)), steered))
 
@@ -131,7 +137,7 @@ def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessVoice, states: S
     return DecisionTimes(
         tuple(r[0] for r in kept),
         tuple(r[1] for r in kept),
+        tuple(r[2] for r in kept),
         tuple(s[0] for s in spoken),
         tuple(s[1] for s in spoken),
-        len(sampling) / max(1, len(rows)),
     )

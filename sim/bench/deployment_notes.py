@@ -11,8 +11,8 @@ CONDITIONS = (
 alone succeeds in half to four fifths."""
 NOTES = """## What the figures say
 
-**Where the memory speaks the trial succeeds**: in 374 of 377 of the first order's trials in which it spoke, against
-271 in which the policy alone did. In the others both arms are the same, trial by trial. It speaks where something
+**Where the memory speaks the trial succeeds**, as the figures success_where_spoken and alone_where_spoken tell of the
+same trials. In the others both arms are the same, trial by trial. It speaks where something
 verified lies near, and the critic lets half of the successes through: two thirds on press, under the lamp on
 place_bowl none, so that this memory stayed empty. Verified by the simulator the same memory gains 36 points instead
 of 21. The critic reads the retrieval key, 64 numbers of which few tell whether a block lies in a bowl. Tried: judged

@@ -85,6 +85,10 @@ def figures_of(bench: DeploymentBench, found: "Found", kit: Kit) -> dict[str, Fi
         figures["decision_time_ratio"] = Figure(float(np.median(times.chain) / np.median(times.bare)), len(times.bare))
         figures["decision_bare_ms"] = Figure(float(np.median(times.bare)), len(times.bare))
         figures["decision_chain_ms"] = Figure(float(np.median(times.chain)), len(times.chain))
+        for spoke, name in ((True, "spoken"), (False, "silent")):
+            found_ratio = times.ratio(spoke)
+            if found_ratio is not None:
+                figures[f"decision_{name}_ratio"] = Figure(found_ratio, sum(s == spoke for s in times.spoke))
     if times.bare_sampling:
         ratio = float(np.median(times.steered_sampling) / np.median(times.bare_sampling))
         figures["sampling_time_ratio"] = Figure(ratio, len(times.bare_sampling))
@@ -94,10 +98,28 @@ def figures_of(bench: DeploymentBench, found: "Found", kit: Kit) -> dict[str, Fi
     if found.commits:
         figures["commit_ms"] = Figure(float(np.percentile(found.commits, 95)), len(found.commits))
         figures["commit_p50_ms"] = Figure(float(np.median(found.commits)), len(found.commits))
-    figures |= _critic(found.trials)
+    figures |= _spoken(found.trials, conditions) | _critic(found.trials)
     if found.kills[1]:
         figures["kills_survived"] = Figure(found.kills[0], found.kills[1])
     return figures
+
+
+def _spoken(trials: Trials, conditions: Sequence[Condition]) -> dict[str, Figure]:
+    """Success in the trials in which the memory spoke, and of the policy alone in the same trials."""
+    played = {(s.condition, s.arm.name, s.order): t for s, t in trials.items()}
+    here, alone = [], []
+    for (condition, arm, order), full in played.items():
+        bare = played.get((condition, "policy", order), [])
+        if arm == "full" and condition in conditions:
+            both = [(a.success, b.success) for a, b in zip(full, bare, strict=False) if a.spoke]
+            here += [a for a, _ in both]
+            alone += [b for _, b in both]
+    if not here:
+        return {}
+    return {
+        "success_where_spoken": Figure.rate(sum(here), len(here)),
+        "alone_where_spoken": Figure.rate(sum(alone), len(alone)),
+    }
 
 
 def _critic(trials: Trials) -> dict[str, Figure]:
@@ -222,7 +244,8 @@ def _page(bench: DeploymentBench, notes: str, found: "Found", kit: Kit, pictures
         "| --- | --- | --- | --- | --- |",
         *(f"| {s.engine} | {s.segments} | {s.p50:.2f} | {s.p99:.2f} | {s.recall:.4f} |" for s in found.search),
         "",
-        f"The memory spoke at {100 * found.times.spoke:.0f} % of the timed decisions.",
+        f"The memory spoke at {100 * np.mean(found.times.spoke or [False]):.0f} % of the timed decisions, where "
+        "sampling takes fewer steps; where it is silent the chain costs what asking it costs.",
     ]
     return "\n".join(lines)
 
