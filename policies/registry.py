@@ -44,6 +44,11 @@ def shipped_weights(name: str) -> Path:
     return Path(str(resources.files(package) / file))
 
 
+def label_of(name: str) -> str:
+    """A policy's name on a page: the last part of a path or of package.module:FACTORY, without options."""
+    return name.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".safetensors")
+
+
 def find_policy(name: str) -> PolicySource:
     """Finds a policy without loading it: a shipped one ("tiny", "tiny-libero"), an expert, a file,
     "package.module:FACTORY", or a LeRobot checkpoint (a folder or a hub id, options after a question mark; see

@@ -15,6 +15,7 @@ BENCHES = {
     "deployment": "hundreds of trials under a local shift, with a success memory that fills",
     "libero": "a frozen policy on LIBERO alone, with AURA-Mem, and with a success memory",
     "libero-experts": "which LIBERO tasks the scripted experts solve",
+    "taps": "where in a frozen policy a cue can be read, and what a tick costs there",
     "throughput": "episodes an hour beside lerobot-eval, and where the time goes",
 }
 """One line for each module bench_NAME of this folder."""

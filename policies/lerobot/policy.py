@@ -17,7 +17,7 @@ from vlamem.policies.lerobot.bridge import STATE, Bridge
 from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
 from vlamem.policies.lerobot.source import CheckpointError
 from vlamem.policies.lerobot.steering import Steer, row_generators, widen
-from vlamem.policies.lerobot.taps import Tap, listening, pool, read
+from vlamem.policies.lerobot.taps import Tap, listening, parse_tap, pool, read
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.spec import ActionSpec, PolicySpec
 from vlamem.policies.steering import LOWEST, start_time
@@ -148,6 +148,17 @@ class LeRobotPolicy:
             action=action,
             normaliser=self.bridge.digest,
         )
+
+    def tapped(self, tap: str) -> "LeRobotPolicy":
+        """The same network with its feature read at another `tap`, as in the option of that name.
+
+        Raises CheckpointError for a tap that the network does not have.
+        """
+        place = parse_tap(tap, self.family.taps, self.network)
+        other = LeRobotPolicy(self.family, self.bridge, place, lowest_start=self.lowest_start)
+        spec = self.spec
+        other.describe(spec.name.partition("[")[0], spec.control_hz, spec.action, spec.image_size, spec.cameras)
+        return other
 
     @property
     def network(self) -> Any:

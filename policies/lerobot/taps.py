@@ -19,6 +19,10 @@ POOLINGS = ("mean", "max", "grid2", "grid4")
 """mean and max over tokens or pixels; gridN is the mean over each field of an N x N grid, which keeps places apart."""
 
 
+class GridError(CheckpointError):
+    """A grid over tokens that are no square."""
+
+
 class _Reached(Exception):  # noqa: N818  # not an error: it ends a forward pass whose rest is not needed
     """All tapped modules have spoken."""
 
@@ -96,8 +100,8 @@ def read(network: nn.Module, tap: Tap, forward: Callable[[], Any]) -> list[Tenso
 def pool(heard: Sequence[Tensor], tap: Tap, rows: int) -> Tensor:
     """[B, D] float32 from the outputs of one pass.
 
-    Outputs may stack cameras and history before or behind the rows' axis, as [B * n, ...]. Raises CheckpointError for
-    a grid over tokens that are no square.
+    Outputs may stack cameras and history before or behind the rows' axis, as [B * n, ...]. Raises GridError for a grid
+    over tokens that are no square.
     """
     parts = []
     for raw in heard:
@@ -116,7 +120,7 @@ def _pool(x: Tensor, tap: Tap) -> Tensor:
     if x.ndim == 3:
         side = isqrt(x.shape[1])
         if side * side != x.shape[1]:
-            raise CheckpointError(
+            raise GridError(
                 f"tap '{tap.name}' has {x.shape[1]} tokens, which are no square grid: use mean or max, or another tap"
             )
         x = x.transpose(1, 2).reshape(len(x), -1, side, side)

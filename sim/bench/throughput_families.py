@@ -7,7 +7,7 @@ import numpy as np
 
 from vlamem.memory.seeding import stream
 from vlamem.policies.protocol import FrozenPolicy, Observation
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, label_of, load_policy
 from vlamem.sim.results import Figure
 from vlamem.sim.statistics import Percentiles, percentiles
 
@@ -58,8 +58,7 @@ def measure(policy: FrozenPolicy, name: str, rounds: int) -> Cost:
 
 def cost_of(policy: str, rounds: int) -> Cost:
     """The cost of a policy by name. Raises what `find_policy` and `load_policy` raise."""
-    label = policy.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".safetensors")
-    return measure(load_policy(find_policy(policy)), label, rounds)
+    return measure(load_policy(find_policy(policy)), label_of(policy), rounds)
 
 
 def figures_of(costs: list[Cost]) -> dict[str, Figure]:
