@@ -16,6 +16,7 @@ _HELP = """Records demonstrations by the scripted experts, resumable: started ag
 
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
          vlamem collect --features --tasks memory --episodes 30 --rollouts 30 --out data/features/played --workers 2
+         vlamem collect --features --memory aura --tasks memory --episodes 0 --rollouts 60 --out data/features/mistakes
          vlamem collect --features --frames data/frames/worker-0 --tasks recall_colour touch --out data/features/frames
          vlamem collect --suite libero_object --features --frames data/libero/worker-0 --out data/features/libero
 """
@@ -55,6 +56,8 @@ class Args:
     """Policy whose features are recorded."""
     rollouts: int
     """Episodes a task that the policy plays itself, beside the demonstrations (features only)."""
+    memory: str
+    """What it remembers with in them, as in `vlamem rollout --memory`; none: it is told the answer (features only)."""
     frames: tuple[Path, ...]
     """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
 
@@ -144,7 +147,8 @@ def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: s
     rollouts = dict.fromkeys(episodes, args.rollouts)
     bar.reset(sum(episodes.values()) + sum(rollouts.values()))
     bar.set_description("features")
-    collect_features(FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command), _show(bar))
+    recording = FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command, args.memory)
+    collect_features(recording, _show(bar))
 
 
 def _show(bar: "tqdm[Any]") -> Callable[[int, int], None]:

@@ -18,17 +18,20 @@ from jaxtyping import Float
 
 from vlamem.memory.seeding import stream
 from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter
+from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.voices import identity
+from vlamem.policies.voices import Voice, identity
+from vlamem.sim.memories import ORACLES, MemoryName, voice_of
 from vlamem.sim.recorders import END, record_in_processes
 
 if TYPE_CHECKING:
     from vlamem.sim.tabletop.env import TabletopEnv
 
-ACTORS = ("expert", "told", "own")
+ACTORS = ("expert", "told", "own", "remembers")
 """Who moves the robot: the expert, now and then pushed away; the policy under the sentence that tells the answer; the
-policy under its own sentence, which is told the answer only after it has gone its own way for a while."""
+policy under its own sentence, which is told the answer only after it has gone its own way for a while; the policy under
+its own sentence with a memory, which gets it into the states that mistakes of that memory lead to."""
 _BATCH = 32
 _EXECUTE = 8
 
@@ -40,6 +43,7 @@ class FeatureCollection:
     Attributes:
         policy: as in `--policy`.
         demonstrations, rollouts: episodes by task, of the expert and of the policy.
+        memory: of the policy in its rollouts, as in `--memory`; with "none" it is told the answer.
         out: directory; each process writes `worker-<i>` below it.
         workers: processes.
         command: written into the meta.
@@ -51,6 +55,7 @@ class FeatureCollection:
     out: Path
     workers: int = 1
     command: str = "vlamem collect --features"
+    memory: str = "none"
 
 
 def jobs(what: FeatureCollection) -> list[tuple[str, int, str]]:
@@ -60,26 +65,35 @@ def jobs(what: FeatureCollection) -> list[tuple[str, int, str]]:
         turns += [(e / n, task, e, "expert") for e in range(n)]
     for task, n in what.rollouts.items():
         # other layouts than the demonstrations', so that a gate sees more of them
-        turns += [((e + 0.5) / n, task, 100_000 + e, "own" if e % 3 == 2 else "told") for e in range(n)]
+        if what.memory == "none":
+            turns += [((e + 0.5) / n, task, 100_000 + e, "own" if e % 3 == 2 else "told") for e in range(n)]
+        else:
+            turns += [((e + 0.5) / n, task, 200_000 + e, "remembers") for e in range(n)]
     return [(task, episode, actor) for _, task, episode, actor in sorted(turns)]
 
 
-def record_features(env: "TabletopEnv", policy: FrozenPolicy, episode: int, actor: str) -> tuple[EpisodeTicks, bool]:
-    """One episode of split "train" with `actor`; the ticks, and whether it succeeded.
+def record_features(
+    env: "TabletopEnv", policy: FrozenPolicy, episode: int, actor: str, voice: Voice | None = None
+) -> tuple[EpisodeTicks, bool]:
+    """One episode of split "train" with `actor`; the ticks, and whether it succeeded. `voice` is what "remembers" has.
 
-    Raises ValueError for an unknown actor.
+    Raises ValueError for an unknown actor, and for one that remembers without a voice.
     """
     from vlamem.sim.tabletop.demonstrations import Disturbance, bursts
     from vlamem.sim.tabletop.language import all_goals
 
     if actor not in ACTORS:
         raise ValueError(f"actor {actor!r} is unknown: choose one of {', '.join(ACTORS)}")
+    if (actor == "remembers") != (voice is not None):
+        raise ValueError(f"actor {actor!r} {'needs a' if voice is None else 'has no'} memory")
     index = {goal: i for i, goal in enumerate(all_goals())}
     task = env.task
     rng = stream(0, "features", task.name, episode, actor)
     env.render_on_step = False
     env.reset(options={"episode": episode, "split": "train"})
     hand_over = int(rng.integers(10, 90)) if actor == "own" else 0
+    remembering = MemoryPolicy(policy, voice)
+    wording = int(rng.integers(len(task.goal(False).training_sentences))) if voice else 0
     shoves = bursts(rng, Disturbance(), 1200)
     seen: list[Observation] = []
     z: list[np.ndarray] = []
@@ -105,12 +119,13 @@ def record_features(env: "TabletopEnv", policy: FrozenPolicy, episode: int, acto
                     action[:3] += offset
             action = np.clip(action, -1, 1)
         else:
-            sentence = (told if task.now >= hand_over else own).sentence(0)
-            encoding = policy.encode(_observation(full, policy, sentence))
+            sentence = told if task.now >= hand_over and voice is None else own
+            tick = remembering.observe(_observation(full, policy, sentence.sentence(wording)))
+            encoding = tick.encoding or policy.encode(tick.observation)
             z.append(encoding.z[0])
             if not plan:
                 noise = rng.standard_normal((1, policy.spec.horizon, policy.spec.action.size), dtype=np.float32)
-                plan = list(policy.sample(encoding, noise)[0, :_EXECUTE])
+                plan = list(remembering.plan(replace(tick, encoding=encoding), noise)[0, :_EXECUTE])
             action = np.clip(plan.pop(0), -1, 1)
         env.step(action)
     for first in range(0, len(seen), _BATCH):
@@ -173,9 +188,12 @@ def features_meta(policy: FrozenPolicy, sha256: str | None, command: str, suite:
 def collect_features(what: FeatureCollection, progress: Callable[[int, int], None]) -> None:
     """Records what is missing; `progress(recorded, unsuccessful)` after every episode.
 
-    Raises ValueError for no workers, RecordingError when a process dies, and what `find_policy` raises.
+    Raises ValueError for no workers or an oracle as memory, RecordingError when a process dies, MemoryNameError for an
+    unknown memory, and what `find_policy` raises.
     """
     find_policy(what.policy)
+    if MemoryName.parse(what.memory).kind in ORACLES:
+        raise ValueError(f"memory '{what.memory}' is told by the simulator: leave it out, the policy is told without")
     record_in_processes(_work, what, what.workers, progress)
 
 
@@ -194,6 +212,7 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
         import torch
 
         torch.set_num_threads(1)
+    voice = voice_of(MemoryName.parse(what.memory), policy, identity(policy, source.sha256), None)
     meta = features_meta(policy, source.sha256, what.command)
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
@@ -210,7 +229,7 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
                 if env is not None:
                     env.close()
                 env = SUITE.make(task, image_size=policy.spec.image_size)
-            ticks, success = record_features(env, policy, episode, actor)
+            ticks, success = record_features(env, policy, episode, actor, voice if actor == "remembers" else None)
             writer.add(task, episode, actor, ticks, success)
             done[task, episode, actor] = success
         messages.put(done[task, episode, actor])

@@ -9,9 +9,18 @@ from libero_cases import TASKS, frames, needs_libero
 
 from vlamem.policies.features import Features, FeaturesError
 from vlamem.policies.protocol import Encoding, Observation
+from vlamem.policies.speak import Said
 from vlamem.policies.spec import OSC_POSE, PolicySpec
 from vlamem.scripts.main import main
-from vlamem.sim.features import ACTORS, FeatureCollection, expert_chunks, features_meta, jobs, record_features
+from vlamem.sim.features import (
+    ACTORS,
+    FeatureCollection,
+    collect_features,
+    expert_chunks,
+    features_meta,
+    jobs,
+    record_features,
+)
 from vlamem.sim.features_frames import UNTOLD, FrameCollection, encode_frames, held_episode, known
 from vlamem.sim.tabletop import SUITE
 
@@ -34,7 +43,58 @@ class Eyes:
         return np.array([[len(s), 0, 1] for s in instruction], np.float32)
 
 
-@pytest.mark.parametrize("actor", ACTORS)
+class Hints:
+    """A memory that is always sure of the same residual, and counts its ticks."""
+
+    feature_size, context_size, chunk_shape = 16, 3, None
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def row(self) -> "Hints":
+        return self
+
+    def reset(self) -> None:
+        self.ticks = 0
+
+    def tick(self, feature: Any) -> Said:
+        self.ticks += 1
+        return Said(1.0, None, np.ones(3, np.float32), True, 1.0, 0.0)
+
+
+class Listening(Eyes):
+    """Keeps what it was told and what was proposed to it at every plan."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, float]] = []
+
+    def sample(self, encoding: Encoding, noise: Any, proposal: Any = None) -> Any:
+        self.heard.append((encoding.context[0], 0.0 if proposal is None else float(proposal.context.sum())))
+        return super().sample(encoding, noise)
+
+
+def test_an_actor_that_remembers_hears_its_memory_and_is_told_its_own_sentence_alone() -> None:
+    env = SUITE.make("recall_colour", image_size=16, delay=4)
+    env.task.acting_steps, env.task.longest = 12, 40
+    policy, memory = Listening(), Hints()
+    ticks, _ = record_features(env, policy, 3, "remembers", memory)  # type: ignore[arg-type]
+    assert memory.ticks == len(ticks.z)
+    assert {said for _, said in policy.heard} == {3.0}
+    assert {told for told, _ in policy.heard} <= set(env.task.goal(False).training_sentences)
+    for actor, voice in (("remembers", None), ("told", memory)):
+        with pytest.raises(ValueError, match="memory"):
+            record_features(env, policy, 3, actor, voice)  # type: ignore[arg-type]
+    env.close()
+
+
+def test_a_memory_that_the_simulator_tells_is_refused_as_an_actor(tmp_path: Path) -> None:
+    what = FeatureCollection("tiny", {}, {"recall_colour": 1}, tmp_path / "out", memory="oracle")
+    with pytest.raises(ValueError, match="told by the simulator"):
+        collect_features(what, lambda recorded, unsuccessful: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("actor", ACTORS[:3])
 def test_every_tick_is_recorded_with_what_is_told_what_it_means_and_what_the_expert_would_do(actor: str) -> None:
     env = SUITE.make("recall_colour", image_size=16, delay=4)
     env.task.acting_steps = 12
@@ -77,7 +137,9 @@ def test_a_part_of_a_recording_is_a_fair_sample_of_tasks_and_actors() -> None:
     assert len(everything) == len(set(everything)) == 54
     half = everything[:27]
     assert 8 <= sum(task == "patrol" for task, _, _ in half) <= 14
-    assert {actor for _, _, actor in half} == set(ACTORS)
+    assert {actor for _, _, actor in half} == set(ACTORS[:3])
+    mistakes = jobs(FeatureCollection("tiny", {}, {"touch": 4}, None, memory="aura"))  # type: ignore[arg-type]
+    assert mistakes == [("touch", 200_000 + e, "remembers") for e in range(4)]
 
 
 def test_frames_are_held_until_the_next_and_their_chunks_move_on() -> None:
