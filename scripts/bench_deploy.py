@@ -63,8 +63,9 @@ class Args:
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     args = load_config(Args, "bench deploy", arguments, __doc__ or "")
+    from vlamem.deploy.bench.options import DeployBench
     from vlamem.deploy.bench.page import figures, markdown
-    from vlamem.deploy.bench.run import DeployBench, run
+    from vlamem.deploy.bench.run import run
     from vlamem.sim.results import Figure, write_result_page
     from vlamem.sim.suite import SuiteError, load_suite
 

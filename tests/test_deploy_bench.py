@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlamem.deploy.bench.abuse import malformed
+from vlamem.deploy.bench.abuse import Leaks, malformed
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
 from vlamem.deploy.bench.controller_kills import ControllerKill
+from vlamem.deploy.bench.faults import Faults, ServerKill
+from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.page import figures, markdown
-from vlamem.deploy.bench.run import DeployBench, Result
+from vlamem.deploy.bench.run import Quiet, Result
 from vlamem.deploy.controller import Mode, Round
 from vlamem.deploy.handover import Planned
 from vlamem.deploy.robot_file import load_robot_file
@@ -119,13 +121,14 @@ def report(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_page_has_every_figure_and_says_what_was_run() -> None:
-    leaks = {"sessions": 48, "refused": 2, "different": 0, "largest": 1e-6}
+    ends = (ServerKill(3.0, 0.4, True),) * 17 + (ServerKill(3.0, 0.2, None),)
+    ends += (ServerKill(3.0, None, None), ServerKill(3.0, 0.1, False))
+    stressed = Faults(
+        report(), ends, {"duplicated": 7}, (1.0,), 10_000, 9_000, 1_000, Leaks(48, 2, 0, 1e-6), deaf_ended=True
+    )
     kills = (ControllerKill(1, 9, True, 0.5), ControllerKill(1, 30, True, 2.5), ControllerKill(2, -1, False, None))
     revived = report(received_elsewhere=None)
-    result = Result(
-        report(), report(), revived, kills, 30.0, (500.0, 501.0), 1.0, 20, 19, (0.4,), {"duplicated": 7}, (1.0,), 0,
-        10_000, 9_000, 1_000, True, leaks, True,
-    )  # fmt: skip
+    result = Result(Quiet(report(), 30.0, (500.0, 501.0)), stressed, revived, kills, 0, True)
     bench = DeployBench(
         "tiny",
         "untrained",
@@ -161,7 +164,10 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     assert found["controller_kills_survived"] == (1, 3)
     assert found["controller_memories_kept"] == (2, 3)
     assert found["controller_resume_max_s"] == (2.5, 2)
-    assert found["kills_survived"] == (19, 20)
+    assert found["kills_survived"] == (18, 20)
+    assert found["server_memories_kept"] == (17, 18)
+    assert found["resume_max_s"] == (0.4, 19)
+    assert found["server_loading_p50_s"] == (3.0, 20)
     text = markdown(bench, result)
     assert "killed 20 times" in text
     assert "killed 3 times (kill -9) in the middle of an episode (tasks patrol)" in " ".join(text.split())

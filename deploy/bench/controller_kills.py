@@ -88,7 +88,7 @@ def kill_controllers(
         try:
             controller.wait_until_running()
             for kill in range(kills):
-                _ready(controller, server_state, plan)
+                wait_for_write(controller, server_state, plan)
                 time.sleep(rng.uniform(0.1, 1.0) * min(2.0, plan.episode_s / 4))  # in the episode still
                 controller.kill()
                 before = _settled(server_state, plan)
@@ -113,8 +113,8 @@ def _arm(plan: RobotRun, at: Path, folder: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([sys.executable, "-m", *words], stdout=log, stderr=log)
 
 
-def _ready(controller: RobotProcess, server_state: Path, plan: RobotRun) -> None:
-    """Waits for a write in an episode that has time left."""
+def wait_for_write(controller: RobotProcess, server_state: Path, plan: RobotRun) -> None:
+    """Waits for a write in an episode that has time left. Raises BenchError when none comes."""
     until = time.monotonic() + _WAIT_S + 2 * plan.episode_s
     while time.monotonic() < until and controller.running:
         here = stored(server_state, plan.session)
