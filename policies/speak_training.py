@@ -28,6 +28,8 @@ from vlamem.policies.speak_batches import Row, SpeakData
 
 _BOUND_EPISODES = 30
 """Most held-out episodes of a task that are looked at for the bound of |W|."""
+_BOUND_EVERY = 8
+"""Ticks between two looks at |W|, which a write hardly moves."""
 
 
 @dataclass(frozen=True)
@@ -161,22 +163,29 @@ def train_to_speak(
 
 
 def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Memory:
-    """`memory` with a bound of |W|, for an AURA memory: what nine of ten held-out episodes of the task that fills it
-    most leave it below. A stream is kept in the range that was trained; a count, which is told by the size of W, would
-    be cut short by a bound that half of its episodes meet.
+    """`memory` with a bound of |W|, for an AURA memory: the largest that held-out episodes take it to at any tick.
+
+    A stream is kept in the range that was trained. A count is told by the size of W, which is largest in the middle of
+    an episode, before what was counted is worked off: a bound that episodes meet there cuts it short.
     """
     if not isinstance(memory, AuraMemory):
         return memory
-    run = jax.jit(lambda zs, resets: scan(memory, params, memory.init(zs.shape[1]), zs, resets)[0].W)
-    sizes = []
+
+    def look(state: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
+        state, _ = scan(memory, params, state, *part)
+        return state, jnp.linalg.norm(state.W, axis=(1, 2))
+
+    length = -(-2 * how.ticks // _BOUND_EVERY) * _BOUND_EVERY
+    run = jax.jit(lambda zs, resets: jax.lax.scan(look, memory.init(zs.shape[2]), (zs, resets))[1])
+    largest = 0.0
     for task in data.tasks:
-        rows = data.whole(task, _BOUND_EPISODES, 2 * how.ticks)
+        rows = data.whole(task, _BOUND_EPISODES, length)
         if rows:
             zs = np.stack([row.feature for row in rows], axis=1)
             resets = np.zeros(zs.shape[:2], bool)
             resets[0] = True
-            sizes.append(float(np.quantile(np.linalg.norm(run(zs, resets), axis=(1, 2)), 0.9)))
-    bound = round(max(sizes, default=0.0), 2)
+            largest = max(largest, float(run(*(x.reshape(-1, _BOUND_EVERY, *x.shape[1:]) for x in (zs, resets))).max()))
+    bound = round(largest, 2)
     # nothing was held out, or nothing is written: whatever else is wrong with the weights, saving them will say
     return AuraMemory(replace(memory.config, bound=bound)) if np.isfinite(bound) and bound > 0 else memory
 
