@@ -26,6 +26,7 @@ def play_with_bar(verb: str, play: "Callable[[Begin, Progress], tuple[Path, Path
             bar.reset(planned)
             bar.set_description(title)
             bar.update(done)
+            bar.refresh()
 
         def progress(record: "EpisodeRecord") -> None:
             bar.update()
