@@ -1,10 +1,11 @@
 """What one connection says and hears: openpi's observations, and vlamem's sessions, episodes, ticks and labels."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -69,9 +70,10 @@ class Desk:
                     "taken", f"session '{name}' is stored: resume it with its token, or choose another name"
                 )
             session, token = self.table.create(name, connection, now)
-            await self._clear(session)
-            if self.store is not None and session.lasting:
-                session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
+            with self._or_dropped(session):
+                await self._clear(session)
+                if self.store is not None and session.lasting:
+                    session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
             return session, token, False
         live = self.table.get(name)
         if live is not None:
@@ -88,14 +90,16 @@ class Desk:
             return await self.open(name, token, connection)
         session = Session(name, record.token, -1, True, record.episode, step, record=record)
         self.table.adopt(session, connection, now)
-        async with session.lock:
-            await self.batcher.run(lambda: self.policy.restore(session.row, state))
+        with self._or_dropped(session):
+            async with session.lock:
+                await self.batcher.run(lambda: self.policy.restore(session.row, state))
         return session, None, True
 
     async def begin(self, session: Session, episode: int) -> bool:
         """Episode `episode` of a session: its memory is empty, on disk too, when this returns.
 
-        False when this episode runs already: then nothing changes. Raises SessionError for one that is over.
+        False when this episode runs already: then nothing changes. Raises SessionError for one that is over, OSError on
+        a full disk: then the episode before goes on.
         """
         if episode == session.episode:
             return False
@@ -103,12 +107,13 @@ class Desk:
             raise SessionError(
                 "order", f"episode {episode} of session '{session.name}' is over: {session.episode} runs"
             )
-        session.episode, session.step, session.reply = episode, -1, None
-        await self._clear(session)
-        if self.store is not None and session.lasting:
-            session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
+        record = session.record
         if self.spool is not None and session.lasting:
-            self.spool.begin(session.name, episode)
+            await asyncio.to_thread(self.spool.begin, session.name, episode)
+        if self.store is not None and session.lasting:
+            record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
+        await self._clear(session)
+        session.record, session.episode, session.step, session.reply = record, episode, -1, None
         return True
 
     async def see(self, session: Session, step: int, obs: Observation, plan: bool) -> Decision:
@@ -168,6 +173,15 @@ class Desk:
         await self.batcher.close()
         if self.store is not None:
             self.store.close()
+
+    @contextlib.contextmanager
+    def _or_dropped(self, session: Session) -> Iterator[None]:
+        """A session that cannot be made ready gives its row back."""
+        try:
+            yield
+        except BaseException:
+            self.drop(session)
+            raise
 
     async def _clear(self, session: Session) -> None:
         mask = np.zeros(self.policy.rows, bool)

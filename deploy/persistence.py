@@ -139,14 +139,22 @@ class SessionStore:
     def begin(self, name: str, token: str, episode: int) -> StoredSession:
         """A session, or a new episode of one: on disk when this returns, and every memory before it void.
 
-        `token` is the hash that `hash_token` gives.
+        `token` is the hash that `hash_token` gives. Raises OSError on a full disk; a session that was not there before
+        is not there then either.
         """
         session = StoredSession(check_name(name), self.owner, token, episode, time.time())
         place = self.folder / name
-        if not place.is_dir():
-            self._make_room()
-            place.mkdir(exist_ok=True)
-        _write_record(place / "session.json", session)
+        if place.is_dir():
+            _write_record(place / "session.json", session)
+            return session
+        self._make_room()
+        place.mkdir()
+        try:
+            _write_record(place / "session.json", session)
+            sync_folder(self.folder)
+        except OSError:
+            shutil.rmtree(place)
+            raise
         return session
 
     def persist(self, session: StoredSession, step: int, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -214,11 +222,16 @@ def _write_record(path: Path, session: StoredSession) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in a folder are on the medium."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def read_record(place: Path) -> StoredSession:

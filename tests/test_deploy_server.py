@@ -1,9 +1,11 @@
 """deploy/server.py: protocols, sessions and their memory, labels, and what is there after a restart."""
 
 import asyncio
+import errno
 from pathlib import Path
 
 import numpy as np
+import pytest
 from deploy_cases import FOUR, Summing, client, ended, observation, options, run, serving, store_in
 
 from vlamem.deploy.labels import LabelDesk
@@ -209,6 +211,64 @@ def test_after_a_restart_the_episode_goes_on_with_the_memory_it_had(tmp_path: Pa
         async with serving(store=store_in(tmp_path)) as server, client(server.port) as c:
             await c.ask("hello", session="arm", token=token)
             assert await c.memory(2, 0) == 0  # nothing was written in episode 2
+
+    run(scenario)
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_sessions_that_cannot_be_stored_take_no_rows_and_leave_no_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with serving(store=store_in(tmp_path)) as server:
+            with monkeypatch.context() as patch:
+                patch.setattr("vlamem.deploy.persistence.os.fsync", disk_full)
+                for name in ("a", "b", "c", "d"):
+                    async with client(server.port) as c:
+                        assert (await c.ask("hello", session=name))["vlamem"]["code"] == "internal"
+            assert len(server.desk.table) == 0
+            async with client(server.port) as c:
+                assert (await c.ask("hello", session="a"))["vlamem"]["type"] == "session"
+
+    run(scenario)
+
+
+def test_sessions_that_cannot_be_restored_take_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with serving(store=store_in(tmp_path)) as server, client(server.port) as c:
+            token = (await c.ask("hello", session="arm"))["vlamem"]["token"]
+        policy = Summing()
+        async with serving(policy, store=store_in(tmp_path)) as server, client(server.port) as c:
+            with monkeypatch.context() as patch:
+                patch.setattr(policy, "restore", disk_full)
+                assert (await c.ask("hello", session="arm", token=token))["vlamem"]["code"] == "internal"
+            assert len(server.desk.table) == 0
+            assert (await c.ask("hello", session="arm", token=token))["vlamem"]["restored"] is True
+
+    run(scenario)
+
+
+def test_an_episode_that_cannot_be_stored_does_not_begin_and_the_one_before_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with serving(store=store_in(tmp_path)) as server, client(server.port) as c:
+            token = (await c.ask("hello", session="arm"))["vlamem"]["token"]
+            await c.ask("episode_start", episode=1)
+            await c.observe(1, 0, write=True, value=5.0)
+            with monkeypatch.context() as patch:
+                patch.setattr("vlamem.deploy.persistence.os.fsync", disk_full)
+                assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "internal"
+            assert await c.memory(1, 1) == 5
+            assert (await c.ask("episode_start", episode=2))["vlamem"]["fresh"] is True
+            await c.observe(2, 0, write=True, value=3.0)
+        async with serving(store=store_in(tmp_path)) as server, client(server.port) as c:
+            back = (await c.ask("hello", session="arm", token=token))["vlamem"]
+            assert (back["episode"], back["step"]) == (2, 0)
+            assert await c.memory(2, 1) == 3
 
     run(scenario)
 
