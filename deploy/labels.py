@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlamem.deploy.persistence import sync_folder
 from vlamem.deploy.wire import WireError, WireLimits, pack, unpack
 from vlamem.memory.success.memory import SuccessMemory
 from vlamem.memory.success.recorder import EpisodeRecorder
@@ -72,6 +73,8 @@ class LabelDesk:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._labels, self._done = _read(path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._size = os.fstat(self._file).st_size
+        sync_folder(path.parent)
         self._changed = threading.Condition()
         self._waiting = [label for name, label in self._labels.items() if name not in self._done]
         self._closing = False
@@ -108,11 +111,18 @@ class LabelDesk:
         os.close(self._file)
 
     def _append(self, line: dict[str, Any]) -> None:
+        """One line, on the medium when this returns. Raises OSError when it is not: then nothing of it stays."""
         data = (json.dumps(line, sort_keys=True) + "\n").encode()
-        written = os.write(self._file, data)
-        if written != len(data):
-            raise OSError(f"{written} of {len(data)} bytes of a label were written: the disk is full")
-        os.fdatasync(self._file)
+        os.ftruncate(self._file, self._size)  # cuts what stayed of a line that could not be taken back
+        try:
+            written = os.write(self._file, data)
+            if written != len(data):
+                raise OSError(f"{written} of {len(data)} bytes of a label were written: the disk is full")
+            os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
 
     def _work(self) -> None:
         while True:

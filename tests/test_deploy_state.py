@@ -168,6 +168,47 @@ def test_a_label_cut_short_by_a_crash_was_never_taken_and_the_others_stay(tmp_pa
     desk.close()
 
 
+def test_a_label_that_the_disk_took_in_part_is_refused_and_the_next_one_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
+    whole = os.write
+
+    def fails(file: int) -> None:
+        raise OSError("the disk is broken")
+
+    for name, broken in (("os.write", lambda file, data: whole(file, data[:20])), ("os.fdatasync", fails)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vlamem.deploy.labels.{name}", broken)
+            with pytest.raises(OSError, match="the disk is"):
+                desk.take(label("a"))
+        assert (tmp_path / "l.jsonl").read_bytes() == b""
+    assert desk.take(label("b"))
+    desk.settle(10)
+    desk.close()
+    done: list[str] = []
+    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: done.append(given.label) or "done")
+    assert desk.taken == 1
+    assert desk.take(label("a"))
+    desk.settle(10)
+    desk.close()
+    assert done == ["a"]
+
+
+def test_new_files_are_in_their_folders_after_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = set(), os.fsync
+
+    def recorded(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    LabelDesk(tmp_path / "labels" / "l.jsonl", lambda given: "done").close()
+    filled(tmp_path / "sessions").close()
+    folders = {"labels", "sessions", "sessions/arm"}
+    assert {f for f in folders if (tmp_path / f).stat().st_ino in synced} == folders
+
+
 def test_a_label_that_means_nothing_is_refused() -> None:
     with pytest.raises(LabelError, match="expected 'success'"):
         label("a", "maybe")
