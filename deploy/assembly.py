@@ -82,8 +82,8 @@ def build_server(
     if state is not None:
         store = SessionStore(state / "sessions", owner, wrapped.state(0))
         if stored is not None:
-            memory, traces, meaning = stored.memory, Spool(state / "episodes"), stored.meaning
-            spool = traces
+            bounds, memory, meaning = options.sessions, stored.memory, stored.meaning
+            spool = traces = Spool(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
             desk = LabelDesk(
                 state / "labels.jsonl", lambda label: commit_episode(memory, traces, label, meaning), log.warning
             )

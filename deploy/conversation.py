@@ -164,6 +164,8 @@ class Desk:
         self.table.drop(session)
         if self.store is not None:
             self.store.release(session.name)
+        if self.spool is not None:
+            self.spool.release(session.name)
 
     async def close(self) -> None:
         """Ends the worker thread and the files."""

@@ -5,6 +5,7 @@ the next start. What an episode consisted of is spooled to a file of its own whi
 after a restart still finds it.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -25,6 +26,8 @@ from vlamem.memory.success.verify import OperatorVerifier
 
 Outcome = Literal["success", "failure"]
 Array = np.ndarray[Any, Any]
+_BLOCK = 4096
+"""What a small file takes on disk [bytes]."""
 _LENGTH = struct.Struct("<I")
 _RECORD = WireLimits(bytes=4 << 20)
 
@@ -168,11 +171,24 @@ def _read(path: Path) -> tuple[dict[str, Label], set[str]]:
 class Spool:
     """What happens in the episodes of sessions, one file an episode; what is written survives the end of the process.
 
+    No session takes the room of another: half of its bytes is for the episode that runs, which is cut short there, and
+    half for those that ended and wait for a label, `most` of them. What ended first makes room, also where all sessions
+    together have more than their bytes; an episode that runs is never removed.
+
     It is not synced: a label that comes after power loss may find an episode without its last seconds.
+
+    Args:
+        folder: made when missing.
+        session_bytes: of one session.
+        total_bytes: of all sessions.
+        most: ended episodes of one session.
     """
 
-    def __init__(self, folder: Path, most: int = 64) -> None:
-        self._folder, self._most = folder, most
+    def __init__(
+        self, folder: Path, session_bytes: int = 128 << 20, total_bytes: int = 2 << 30, most: int = 64
+    ) -> None:
+        self._folder, self._half, self._total, self._most = folder, session_bytes // 2, total_bytes, most
+        self._running: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, session: str, episode: int) -> Path:
@@ -180,10 +196,27 @@ class Spool:
         return self._folder / f"{session}-{episode:08d}.trace"
 
     def begin(self, session: str, episode: int) -> None:
-        """Makes room for an episode; beyond `most` the oldest file goes."""
-        for old in sorted(self._folder.glob("*.trace"), key=lambda p: p.stat().st_mtime)[: -self._most]:
-            old.unlink(missing_ok=True)
+        """Makes room for an episode, which runs from now on; the one before of this session has ended."""
+        self._running[session] = episode
         self.path(session, episode).unlink(missing_ok=True)
+        running = {self.path(*each) for each in list(self._running.items())}
+        ended = [trace for trace in _traces(self._folder) if trace.path not in running]
+        count, own, all_ = 0, 0, 0
+        for trace in sorted(ended, key=lambda trace: trace.changed, reverse=True):
+            all_ += trace.bytes
+            if trace.session == session:
+                count, own = count + 1, own + trace.bytes
+            if all_ > self._total or (trace.session == session and (count > self._most or own > self._half)):
+                trace.path.unlink(missing_ok=True)
+
+    def release(self, session: str) -> None:
+        """The session has ended: its last episode may make room for others."""
+        self._running.pop(session, None)
+
+    def cut_short(self, session: str, episode: int) -> bool:
+        """Whether an episode reached its share of the session's bytes, so that nothing was written after it."""
+        path = self.path(session, episode)
+        return path.exists() and path.stat().st_size >= self._half
 
     def asked(
         self, session: str, episode: int, step: int, instruction: str, key: Array, proprioception: Array, chunk: Array
@@ -219,14 +252,40 @@ class Spool:
 
     def _append(self, session: str, episode: int, body: dict[str, Any]) -> None:
         data = pack(body)
+        data = _LENGTH.pack(len(data)) + data
+        self._running[session] = episode  # also of a session that goes on after a restart
         with self.path(session, episode).open("ab", buffering=0) as file:
-            file.write(_LENGTH.pack(len(data)) + data)
+            at = file.tell()
+            if at >= self._half:
+                return
+            written = file.write(data)
+            if written != len(data):
+                file.truncate(at)
+                raise OSError(f"{written} of {len(data)} bytes of an episode were written: the disk is full")
+
+
+@dataclass(frozen=True)
+class _Trace:
+    path: Path
+    session: str
+    bytes: int
+    changed: int
+
+
+def _traces(folder: Path) -> Iterator[_Trace]:
+    for path in folder.glob("*.trace"):
+        with contextlib.suppress(FileNotFoundError):  # it was labelled meanwhile
+            about = path.stat()
+            yield _Trace(path, path.stem.rpartition("-")[0], max(about.st_size, _BLOCK), about.st_mtime_ns)
 
 
 def commit_episode(
     memory: SuccessMemory, spool: Spool, label: Label, meaning: Callable[[str], Array] | None = None
 ) -> str:
     """Commits a labelled episode to success memory and says what came of it; the spooled episode is removed."""
+    if spool.cut_short(label.session, label.episode):
+        spool.forget(label.session, label.episode)
+        return f"nothing of {label.session}/{label.episode} could be kept: it was longer than its share of the disk"
     recorder = EpisodeRecorder(memory.layout)
     begun = False
     steps = 0

@@ -28,6 +28,7 @@ class SessionLimits:
     Attributes:
         count: sessions at a time, each with a row of the policy.
         idle_s: a session without a connection is given up after it; what is on disk stays.
+        bytes: that the episodes of one session may take on disk until they are labelled.
         rate_hz: messages a second of one connection; beyond it the reader waits.
         burst: messages that may come at once.
         send_s: a client that does not read for this long is disconnected.
@@ -36,6 +37,7 @@ class SessionLimits:
 
     count: int = 16
     idle_s: float = 300.0
+    bytes: int = 128 << 20
     rate_hz: float = 200.0
     burst: int = 600
     send_s: float = 5.0

@@ -52,6 +52,8 @@ class Args:
     """Robots at a time."""
     idle_s: float
     """A robot that was lost keeps its place for this long."""
+    session_mb: int
+    """Disk that the episodes of a robot may take until they are labelled [MB]."""
     wait_ms: float
     """Longest wait of a frame for frames of other robots."""
     execute: int
@@ -112,7 +114,7 @@ def main(arguments: list[str]) -> int:
         api_key=read_key(args.api_key_file),
         certificate=args.tls_cert,
         private_key=args.tls_key,
-        sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s),
+        sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s, bytes=args.session_mb << 20),
         wait_s=args.wait_ms / 1e3,
         execute=args.execute,
         rename=_renames(args.rename),

@@ -1,6 +1,7 @@
 """deploy/persistence.py, labels.py and `vlamem state`: what is on disk, whose it is, and what a crash leaves of it."""
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,71 @@ def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_on
         stored = memory.query(key[None], np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]), ["touch it"])
     assert stored.chunk is not None
     assert stored.confidence[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
+
+
+def steps(spool: Spool, session: str, episode: int, count: int) -> None:
+    for step in range(count):
+        spool.acted(session, episode, step, np.zeros(7, np.float32))
+
+
+def test_a_session_that_begins_many_episodes_leaves_those_of_others_alone_and_keeps_its_newest(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, most=4)
+    for session, episode in (("arm", 1), ("arm", 2), *(("arm-2", n) for n in range(1, 101))):
+        spool.begin(session, episode)
+        steps(spool, session, episode, 1)
+        os.utime(spool.path(session, episode), (100 * (session != "arm") + episode,) * 2)
+    kept = [("arm", 1), ("arm", 2), *(("arm-2", n) for n in range(96, 101))]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spool.path(*each).name for each in kept)
+
+
+def test_the_bytes_of_a_session_and_of_all_are_bounded_and_no_running_episode_makes_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, session_bytes=4 * 4096, total_bytes=3 * 4096)
+    spool.begin("old", 1)
+    steps(spool, "old", 1, 1)
+    for episode in range(1, 6):
+        spool.begin("arm", episode)
+        steps(spool, "arm", episode, 1)
+        os.utime(spool.path("arm", episode), (10**9 + episode,) * 2)
+    assert sorted(p.name[:-6] for p in tmp_path.iterdir()) == [
+        "arm-00000003", "arm-00000004", "arm-00000005", "old-00000001",
+    ]  # fmt: skip
+    os.utime(spool.path("old", 1), (1, 1))
+    spool.release("old")
+    for session, there in (("b", True), ("c", False)):
+        spool.begin(session, 1)
+        assert spool.path("old", 1).exists() is there
+        steps(spool, session, 1, 1)
+        spool.release(session)
+
+
+def test_an_episode_beyond_its_bytes_is_cut_short_and_never_becomes_memory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "episodes", session_bytes=20_000)
+    spool.begin("arm", 1)
+    key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
+    spool.asked("arm", 1, 0, "touch it", key, np.float32([0, 0, 0, 1, 0, 0, 0, 0]), chunk)
+    assert not spool.cut_short("arm", 1)
+    steps(spool, "arm", 1, 1000)
+    assert 10_000 <= spool.path("arm", 1).stat().st_size < 10_200
+    assert spool.cut_short("arm", 1)
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
+        assert "longer than its share" in commit_episode(memory, spool, label("a"))
+        assert len(memory) == 0
+    assert not spool.path("arm", 1).exists()
+
+
+def test_what_the_disk_took_in_part_of_an_episode_is_cut_off_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.begin("arm", 1)
+    steps(spool, "arm", 1, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (spool.path("arm", 1).stat().st_size + 9, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"9 of .* the disk is full"):
+            steps(spool, "arm", 1, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    steps(spool, "arm", 1, 1)
+    assert len(list(spool.read("arm", 1))) == 2
 
 
 def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> None:
