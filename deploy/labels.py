@@ -67,19 +67,26 @@ class LabelDesk:
 
     `carry_out` returns one line that says what it did; when it raises, the label stays undone and is tried again at the
     next start, and `report` is told.
+
+    Attributes:
+        taken: labels on disk.
     """
 
     def __init__(
-        self, path: Path, carry_out: Callable[[Label], str], report: Callable[[str], None] = lambda line: None
+        self,
+        path: Path,
+        carry_out: Callable[[Label], str],
+        report: Callable[[str], None] = lambda line: None,
+        most: int = 10_000,
     ) -> None:
-        self._carry_out, self._report = carry_out, report
+        """`most`: names that are remembered; a label that comes again after as many others counts as a new one."""
+        self._carry_out, self._report, self._most = carry_out, report, most
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._labels, self._done = _read(path)
+        self._known, self._waiting, self.taken = _read(path, most)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = os.fstat(self._file).st_size
         sync_folder(path.parent)
         self._changed = threading.Condition()
-        self._waiting = [label for name, label in self._labels.items() if name not in self._done]
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="labels", daemon=True)
         self._thread.start()
@@ -87,18 +94,14 @@ class LabelDesk:
     def take(self, label: Label) -> bool:
         """Keeps a label: on disk when this returns. False for one taken before. Raises OSError on a full disk."""
         with self._changed:
-            if label.label in self._labels:
+            if label.label in self._known:
                 return False
             self._append({"label": asdict(label)})
-            self._labels[label.label] = label
+            _remember(self._known, label.label, self._most)
+            self.taken += 1
             self._waiting.append(label)
             self._changed.notify_all()
             return True
-
-    @property
-    def taken(self) -> int:
-        """Labels on disk."""
-        return len(self._labels)
 
     def settle(self, timeout_s: float) -> bool:
         """Waits until every label was carried out or reported; False when it took longer."""
@@ -138,7 +141,6 @@ class LabelDesk:
                 said = self._carry_out(label)
                 with self._changed:
                     self._append({"done": label.label, "said": said, "at": time.time()})
-                    self._done.add(label.label)
             except Exception as error:  # whatever the store raises, the next label must have its turn
                 self._report(f"label '{label.label}' of {label.session}/{label.episode} stays undone: {error}")
             with self._changed:
@@ -146,26 +148,40 @@ class LabelDesk:
                 self._changed.notify_all()
 
 
-def _read(path: Path) -> tuple[dict[str, Label], set[str]]:
-    """Labels and the names of those that were carried out; a last line cut short was never acknowledged."""
-    labels: dict[str, Label] = {}
-    done: set[str] = set()
+def _remember(names: dict[str, None], name: str, most: int) -> None:
+    names[name] = None
+    if len(names) > most:
+        del names[next(iter(names))]
+
+
+def _read(path: Path, most: int) -> tuple[dict[str, None], list[Label], int]:
+    """The last `most` names, the labels that were not carried out, and how many labels there are.
+
+    A last line cut short was never acknowledged: it is removed.
+    """
+    known: dict[str, None] = {}
+    undone: dict[str, Label] = {}
+    whole = taken = 0
     if not path.exists():
-        return labels, done
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) != len(raw):
-        os.truncate(path, len(whole))
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            body = json.loads(line)
-            if "label" in body:
-                labels[body["label"]["label"]] = Label(**body["label"])
-            else:
-                done.add(body["done"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise LabelError(f"{path}, line {number} is no label ({error}): mend or remove that line") from error
-    return labels, done
+        return known, [], 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                os.truncate(path, whole)
+                break
+            whole += len(line)
+            try:
+                body = json.loads(line)
+                if "label" in body:
+                    label = Label(**body["label"])
+                    undone[label.label] = label
+                    _remember(known, label.label, most)
+                    taken += 1
+                else:
+                    undone.pop(body["done"], None)
+            except (ValueError, KeyError, TypeError) as error:
+                raise LabelError(f"{path}, line {number} is no label ({error}): mend or remove that line") from error
+    return known, list(undone.values()), taken
 
 
 class Spool:

@@ -210,6 +210,17 @@ def test_new_files_are_in_their_folders_after_power_loss(tmp_path: Path, monkeyp
     assert {f for f in folders if (tmp_path / f).stat().st_ino in synced} == folders
 
 
+def test_a_desk_remembers_so_many_names_and_no_more(tmp_path: Path) -> None:
+    for _ in range(2):
+        desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done", most=3)
+        for name in "abcde"[desk.taken :]:
+            assert desk.take(label(name))
+        assert desk.settle(10)
+        assert [desk.take(label(name)) for name in "cde"] == [False] * 3
+        assert (desk.taken, list(desk._known)) == (5, ["c", "d", "e"])
+        desk.close()
+
+
 def test_a_label_that_means_nothing_is_refused() -> None:
     with pytest.raises(LabelError, match="expected 'success'"):
         label("a", "maybe")
