@@ -65,6 +65,7 @@ class Desk:
         """
         now = time.monotonic()
         if name is None or token is None:
+            self._make_room(now)
             if name is not None and self.store is not None and self.store.has(name) and self.table.get(name) is None:
                 raise SessionError(
                     "taken", f"session '{name}' is stored: resume it with its token, or choose another name"
@@ -88,6 +89,7 @@ class Desk:
         check_token(record.token, token, name)
         if self.table.get(name) is not None:  # someone else was quicker
             return await self.open(name, token, connection)
+        self._make_room(now)
         session = Session(name, record.token, -1, True, record.episode, step, record=record)
         self.table.adopt(session, connection, now)
         with self._or_dropped(session):
@@ -156,8 +158,9 @@ class Desk:
     def sweep(self, now: float) -> None:
         """Ends sessions that were left and not resumed in time; what is on disk stays."""
         for session in self.table.idle(now):
-            log.info("session %s was left for %.0f s: its row is free", session.name, self.table.limits.idle_s)
-            self.drop(session)
+            if session.connection is None:
+                log.info("session %s was left for %.0f s: its row is free", session.name, self.table.limits.idle_s)
+                self.drop(session)
 
     def drop(self, session: Session) -> None:
         """Ends a session now."""
@@ -184,6 +187,17 @@ class Desk:
         except BaseException:
             self.drop(session)
             raise
+
+    def _make_room(self, now: float) -> None:
+        """Of a full table the session that was silent for longest, beyond `idle_s`, gives its row to a new one."""
+        silent = self.table.idle(now) if self.table.full else []
+        for session in silent[:1]:
+            connection, session.connection = session.connection, None
+            log.info("session %s said nothing for %.0f s: another has its row", session.name, now - session.used)
+            self.drop(session)
+            if connection is not None:
+                self.metrics.closed.labels("silent").inc()
+                self._later(connection.close(1001, "silent for long, and another needed the place"))
 
     async def _clear(self, session: Session) -> None:
         mask = np.zeros(self.policy.rows, bool)

@@ -27,7 +27,8 @@ class SessionLimits:
 
     Attributes:
         count: sessions at a time, each with a row of the policy.
-        idle_s: a session without a connection is given up after it; what is on disk stays.
+        idle_s: a session without a connection is given up after it, one whose connection is silent when another wants
+            its row; what is on disk stays.
         bytes: that the episodes of one session may take on disk until they are labelled.
         rate_hz: messages a second of one connection; beyond it the reader waits.
         burst: messages that may come at once.
@@ -102,6 +103,11 @@ class SessionTable:
         return len(self._sessions)
 
     @property
+    def full(self) -> bool:
+        """Whether no row is free."""
+        return not self._free
+
+    @property
     def connected(self) -> int:
         """Sessions that someone holds now."""
         return sum(s.connection is not None for s in self._sessions.values())
@@ -154,8 +160,9 @@ class SessionTable:
         return False
 
     def idle(self, now: float) -> list[Session]:
-        """Sessions whose time is up."""
-        return [s for s in self._sessions.values() if s.connection is None and now - s.used > self.limits.idle_s]
+        """Sessions that have said nothing for `idle_s`, the first to go first: those without a connection, by age."""
+        silent = [s for s in self._sessions.values() if now - s.used > self.limits.idle_s and not s.lock.locked()]
+        return sorted(silent, key=lambda s: (s.connection is not None, s.used))
 
     def drop(self, session: Session) -> None:
         """Ends a session; its row is free again."""

@@ -51,7 +51,7 @@ class Args:
     sessions: int
     """Robots at a time."""
     idle_s: float
-    """A robot that was lost keeps its place for this long."""
+    """A robot that was lost keeps its place for this long; a silent one, until another wants it."""
     session_mb: int
     """Disk that the episodes of a robot may take until they are labelled [MB]."""
     wait_ms: float

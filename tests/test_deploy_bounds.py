@@ -1,7 +1,9 @@
 """deploy/server.py: what a broken or an unknown client may not do, and what a server says of itself."""
 
 import asyncio
+import contextlib
 import re
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from vlamem.deploy.server import ServeOptions
-from vlamem.deploy.sessions import SessionLimits
+from vlamem.deploy.sessions import SessionLimits, SessionTable
 from vlamem.deploy.wire import WireLimits, pack
 
 
@@ -96,6 +98,41 @@ def test_a_full_table_refuses_politely_and_a_left_session_is_given_up_in_time() 
                 while (reply := await second.ask("hello", session="second"))["vlamem"]["type"] == "error":
                     assert reply["vlamem"]["code"] == "full"
                     await asyncio.sleep(0.1)
+
+    run(scenario)
+
+
+def test_a_silent_session_gives_its_row_when_another_wants_it_and_not_before() -> None:
+    async def scenario() -> None:
+        two = options(sessions=SessionLimits(count=2))
+        async with serving(options=two) as server, contextlib.AsyncExitStack() as stack:
+            silent, busy, new = [await stack.enter_async_context(client(server.port)) for _ in range(3)]
+            for c, name in ((silent, "silent"), (busy, "busy")):
+                await c.ask("hello", session=name)
+            table = server.desk.table
+            for session in table._sessions.values():
+                session.used -= 1000.0
+            await busy.ask("episode_start", episode=1)
+            server.desk.sweep(time.monotonic())
+            assert (len(table), table.connected) == (2, 2)
+            assert (await new.ask("hello", session="new"))["vlamem"]["type"] == "session"
+            await ended(silent.ws.recv)
+            assert silent.ws.close_code == 1001
+            assert await busy.memory(1, 0) == 0
+            assert table.get("silent") is None
+            assert table.connected == 2
+
+    run(scenario)
+
+
+def test_idle_is_counted_from_the_last_message_and_a_message_at_work_is_not_idle() -> None:
+    async def scenario() -> None:
+        table = SessionTable(SessionLimits(count=4, idle_s=10.0), 4)
+        for name, used in (("held", 0.0), ("talking", 95.0), ("left", 50.0), ("working", 0.0)):
+            table.create(name, connection=object(), now=used)
+        table.leave(left := table._sessions["left"], left.connection, 50.0)
+        async with table._sessions["working"].lock:
+            assert [s.name for s in table.idle(100.0)] == ["left", "held"]
 
     run(scenario)
 
