@@ -8,6 +8,7 @@ after a restart still finds it.
 import contextlib
 import json
 import os
+import secrets
 import struct
 import threading
 import time
@@ -212,7 +213,10 @@ class Spool:
         return self._folder / f"{session}-{episode:08d}.trace"
 
     def begin(self, session: str, episode: int) -> None:
-        """Makes room for an episode, which runs from now on; the one before of this session has ended."""
+        """Makes room for an episode, which runs from now on; the one before of this session has ended.
+
+        It gets a name that no other episode has or had, whatever their sessions are called.
+        """
         self._running[session] = episode
         self.path(session, episode).unlink(missing_ok=True)
         running = {self.path(*each) for each in list(self._running.items())}
@@ -224,6 +228,7 @@ class Spool:
                 count, own = count + 1, own + trace.bytes
             if all_ > self._total or (trace.session == session and (count > self._most or own > self._half)):
                 trace.path.unlink(missing_ok=True)
+        self._append(session, episode, {"identity": f"{session}/{episode}/{secrets.token_hex(8)}"})
 
     def release(self, session: str) -> None:
         """The session has ended: its last episode may make room for others."""
@@ -303,9 +308,13 @@ def commit_episode(
         spool.forget(label.session, label.episode)
         return f"nothing of {label.session}/{label.episode} could be kept: it was longer than its share of the disk"
     recorder = EpisodeRecorder(memory.layout)
+    identity: str | None = None
     begun = False
     steps = 0
     for entry in spool.read(label.session, label.episode):
+        if "identity" in entry:
+            identity = entry["identity"]
+            continue
         if "action" in entry:
             while begun and steps < entry["step"] - 1:  # a step without word of its action repeats the last
                 recorder.act(entry["action"])
@@ -316,7 +325,7 @@ def commit_episode(
             continue
         if not begun:
             text = entry["instruction"]
-            recorder.begin(text, f"{label.session}/{label.episode}", None if meaning is None else meaning(text))
+            recorder.begin(text, identity, None if meaning is None else meaning(text))
             begun = True
         recorder.observe(entry["key"], entry["proprioception"], entry["chunk"])
     trace = recorder.trace()

@@ -228,17 +228,22 @@ def test_a_label_that_means_nothing_is_refused() -> None:
         label("")
 
 
-def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_one_does_not(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "episodes")
+def episode_in(folder: Path, at: float = 0.0) -> Spool:
+    """Episode 1 of session "arm", which begins at a position [m]: eight steps, two plans."""
+    spool = Spool(folder)
     spool.begin("arm", 1)
     key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
     for step in range(9):
         if step:
             spool.acted("arm", 1, step, np.full(7, step / 10, np.float32))
         if step in (0, 4):
-            spool.asked("arm", 1, step, "touch it", key, np.float32([step / 10, 0, 0, 1, 0, 0, 0, 0]), chunk)
-    layout = success_layout(SPEC)
-    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), layout) as memory:
+            spool.asked("arm", 1, step, "touch it", key, np.float32([at + step / 10, 0, 0, 1, 0, 0, 0, 0]), chunk)
+    return spool
+
+
+def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_one_does_not(tmp_path: Path) -> None:
+    spool, key = episode_in(tmp_path / "episodes"), np.float32([1, 0])
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
         assert "2 segments kept" in commit_episode(memory, spool, label("a"))
         assert len(memory) == 2
         assert not spool.path("arm", 1).exists()
@@ -246,6 +251,19 @@ def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_on
         stored = memory.query(key[None], np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]), ["touch it"])
     assert stored.chunk is not None
     assert stored.confidence[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
+
+
+def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_carried_out_again_is_not(
+    tmp_path: Path,
+) -> None:
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
+        for folder, at in (("before", 0.0), ("after", 2.0)):
+            spool = episode_in(tmp_path / folder, at)
+            trace = spool.path("arm", 1).read_bytes()
+            assert "2 segments kept" in commit_episode(memory, spool, label("a"))
+            spool.path("arm", 1).write_bytes(trace)  # the process ended before the trace was removed
+            assert "0 segments kept" in commit_episode(memory, spool, label("a"))
+        assert len(memory) == 4
 
 
 def steps(spool: Spool, session: str, episode: int, count: int) -> None:
@@ -310,7 +328,7 @@ def test_what_the_disk_took_in_part_of_an_episode_is_cut_off_again(tmp_path: Pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     steps(spool, "arm", 1, 1)
-    assert len(list(spool.read("arm", 1))) == 2
+    assert [sorted(e) for e in spool.read("arm", 1)] == [["identity"], ["action", "step"], ["action", "step"]]
 
 
 def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> None:
@@ -322,6 +340,6 @@ def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes() + b"\xff\x00\x00\x00cut")
     entries = list(spool.read("arm", 1))
     assert [sorted(e) for e in entries] == [
-        ["chunk", "instruction", "key", "proprioception", "step"], ["action", "step"],
+        ["identity"], ["chunk", "instruction", "key", "proprioception", "step"], ["action", "step"],
     ]  # fmt: skip
     assert list(spool.read("arm", 2)) == []
