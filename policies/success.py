@@ -14,6 +14,8 @@ from vlamem.policies.spec import ActionComponent, PolicySpec
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
+_SENTENCES = 256
+"""Remembered at a time; a client may invent new ones for ever."""
 _KINDS: dict[str, PartKind] = {
     "xyz": "linear",
     "joint": "linear",
@@ -79,10 +81,11 @@ class SuccessVoice:
         self._meanings: dict[str, np.ndarray] = {}
 
     def meaning(self, instruction: str) -> Float[np.ndarray, "C"]:
-        """The policy's vector of a sentence, computed once."""
-        if instruction not in self._meanings:
-            self._meanings[instruction] = np.asarray(self.policy.context_of([instruction])[0], np.float32)
-        return self._meanings[instruction]
+        """The policy's vector of a sentence, computed once while not too many others are asked for."""
+        known = self._meanings = self._meanings if len(self._meanings) < _SENTENCES else {}
+        if instruction not in known:
+            known[instruction] = np.asarray(self.policy.context_of([instruction])[0], np.float32)
+        return known[instruction]
 
     def query(
         self,

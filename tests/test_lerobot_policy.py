@@ -187,6 +187,15 @@ def test_a_context_reaches_what_the_network_is_told(family: str, policies: dict[
     np.testing.assert_array_equal(steered[1], bare[1])
 
 
+def test_sentences_without_end_are_not_remembered_without_end(policies: dict[str, LeRobotPolicy]) -> None:
+    policy = policies["dit_flow"]
+    first = policy.context_of(["touch the red block"])
+    for number in range(260):
+        policy.context_of([f"touch block {number}"])
+    assert len(policy._contexts) <= 256
+    np.testing.assert_array_equal(policy.context_of(["touch the red block"]), first)
+
+
 def test_the_context_of_multi_task_dit_is_exactly_what_another_sentence_does(
     policies: dict[str, LeRobotPolicy],
 ) -> None:

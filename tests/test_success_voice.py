@@ -61,6 +61,18 @@ def test_other_words_of_one_vector_find_the_memory(tmp_path):
     voice.memory.close()
 
 
+def test_sentences_without_end_are_answered_and_not_remembered_without_end(tmp_path):
+    policy = small_policy()
+    voice = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
+    first = voice.meaning("touch the red cube")
+    sentences = [f"touch the blue ball {number}" for number in range(260)]
+    vectors = np.stack([voice.meaning(text) for text in sentences])
+    np.testing.assert_array_equal(vectors[-2:], policy.context_of(sentences[-2:]))
+    np.testing.assert_array_equal(voice.meaning("touch the red cube"), first)
+    assert max(len(voice._meanings), len(policy._contexts)) <= 256
+    voice.memory.close()
+
+
 def test_other_weights_normaliser_or_units_are_refused_by_name(tmp_path):
     policy = small_policy()
     open_success(tmp_path / "memory.db", policy, "a" * 64).memory.close()

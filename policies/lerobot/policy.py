@@ -24,6 +24,8 @@ from vlamem.policies.steering import LOWEST, start_time
 
 KEY_SIZE = 256
 """Largest retrieval key; features that are wider are projected at random, which keeps angles."""
+_SENTENCES = 256
+"""Remembered at a time; who asks may invent new ones for ever."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,9 @@ class LeRobotPolicy:
         language = self.family.language
         if language is None:
             return np.zeros((len(instruction), 0), np.float32)
+        known = self._contexts = self._contexts if len(self._contexts) < _SENTENCES else {}
         for sentence in dict.fromkeys(instruction):
-            if sentence not in self._contexts:
+            if sentence not in known:
                 prompt = self.bridge.prompt([sentence])
                 module = self.network.get_submodule(language.module)
                 with torch.no_grad():
@@ -216,8 +219,8 @@ class LeRobotPolicy:
                         vector = (words * mask).sum(1) / mask.sum(1).clamp(min=1)
                     else:
                         vector = module(prompt[TOKENS], prompt[MASK]).float()
-                self._contexts[sentence] = np.asarray(vector[0].cpu().numpy())
-        return np.stack([self._contexts[s] for s in instruction])
+                known[sentence] = np.asarray(vector[0].cpu().numpy())
+        return np.stack([known[s] for s in instruction])
 
     @contextmanager
     def guided(self, **guidance: Any) -> Iterator[None]:

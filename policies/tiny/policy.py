@@ -21,6 +21,8 @@ from vlamem.policies.tiny.weights import WeightsError, load_weights
 
 KIND = "tiny_policy"
 CONTROL_HZ = 20.0
+_SENTENCES = 256
+"""Remembered at a time; who asks may invent new ones for ever."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,13 @@ class TinyVLA:
 
     def _context(self, sentences: list[str]) -> Tensor:
         """[B, C]; each sentence is encoded once, alone, so that a row never depends on its neighbours."""
+        known = self._contexts = self._contexts if len(self._contexts) < _SENTENCES else {}
         with torch.inference_mode():
             for sentence in sentences:
-                if sentence not in self._contexts:
+                if sentence not in known:
                     words = torch.from_numpy(self.tokeniser([sentence]))
-                    self._contexts[sentence] = self.network.language(words)[0]
-            return torch.stack([self._contexts[s] for s in sentences])
+                    known[sentence] = self.network.language(words)[0]
+            return torch.stack([known[s] for s in sentences])
 
 
 def check_same_spec(stored: dict[str, Any], needed: PolicySpec, mine: str, theirs: str) -> None:
