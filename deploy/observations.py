@@ -1,6 +1,6 @@
 """From a message to what a policy sees: names of several conventions, every array checked before it meets a policy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,16 @@ _IMAGES = ("{}", "images/{}", "observation/{}", "observation/images/{}", "observ
 _PROPRIOCEPTION = ("proprioception", "state", "states", "observation/state", "observation.state")
 _INSTRUCTION = ("instruction", "prompt", "task", "task_description", "language_instruction")
 _LONGEST_INSTRUCTION = 1000
+Decode = Callable[[Any, int], Any]
+"""An image as it came, and the policy's image size [pixels], to an array."""
 
 
 class ObservationError(ValueError):
     """An observation that this policy cannot see; the message names the entry, what was expected and what came."""
+
+
+def _as_it_is(image: Any, size: int) -> Any:
+    return image
 
 
 class ObservationReader:
@@ -38,15 +44,18 @@ class ObservationReader:
                 raise ValueError(f"rename {theirs}={ours}: this policy reads {', '.join(self._names)}")
             self._names[ours].insert(0, theirs)
 
-    def read(self, message: Mapping[Any, Any]) -> Observation:
-        """One row. Raises ObservationError for what is missing, of another size or type, or not finite."""
+    def read(self, message: Mapping[Any, Any], decode: Decode = _as_it_is) -> Observation:
+        """One row; `decode(given, size)` makes an array of an image that this policy reads, of no other.
+
+        Raises ObservationError for what is missing, of another size or type, or not finite, and what `decode` raises.
+        """
         flat: dict[str, Any] = {}
         for key, value in message.items():
             if isinstance(key, str):
                 flat[key] = value
                 if isinstance(value, Mapping):
                     flat |= {f"{key}/{inner}": v for inner, v in value.items() if isinstance(inner, str)}
-        images = {camera: self._image(flat, camera) for camera in self.spec.cameras}
+        images = {camera: self._image(flat, camera, decode) for camera in self.spec.cameras}
         return Observation(images, self._proprioception(flat), (self._instruction(flat),))
 
     def _find(self, flat: Mapping[str, Any], name: str) -> Any:
@@ -58,8 +67,9 @@ class ObservationReader:
             f"{', '.join(sorted(flat)[:12]) or 'nothing'}: send it, or start the server with --rename THEIRS={name}"
         )
 
-    def _image(self, flat: Mapping[str, Any], camera: str) -> np.ndarray[Any, Any]:
-        image, size = self._find(flat, camera), self.spec.image_size
+    def _image(self, flat: Mapping[str, Any], camera: str, decode: Decode) -> np.ndarray[Any, Any]:
+        size = self.spec.image_size
+        image = decode(self._find(flat, camera), size)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (size, size, 3):
             came = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
             raise ObservationError(f"image '{camera}' is {came}, expected uint8 [{size}, {size}, 3]: resize it first")

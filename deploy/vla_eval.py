@@ -4,6 +4,7 @@ A message is msgpack {type, payload, seq, timestamp}; arrays carry text marks, i
 is one session a connection and empty at every episode_start.
 """
 
+import asyncio
 import io
 import time
 from collections import deque
@@ -13,12 +14,12 @@ import numpy as np
 
 import vlamem
 from vlamem.deploy.conversation import Conversation
+from vlamem.deploy.observations import ObservationError
 from vlamem.deploy.wire import WireError, pack, unpack
 from vlamem.policies.spec import ActionComponent, PolicySpec
 
 PATH = "/vla-eval"
 PROTOCOL = 1
-_MOST_PIXELS = 4096 * 4096
 _FORMATS = {
     ("xyz", "delta"): "delta_xyz",
     ("xyz", "absolute"): "absolute_xyz",
@@ -82,7 +83,7 @@ class Harness:
 
     async def _act(self, payload: dict[Any, Any]) -> np.ndarray[Any, Any]:
         session = await self._talk.own()
-        obs = self._desk.reader.read(_images(payload))
+        obs = await asyncio.to_thread(self._desk.reader.read, payload, _decode)
         async with session.lock:
             if session.episode == 0:
                 await self._desk.begin(session, 1)
@@ -105,13 +106,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _images(value: Any) -> Any:
-    """The payload with its encoded images as arrays. Raises WireError for one that is damaged or too large."""
-    if not isinstance(value, dict):
-        return value
-    if "__image__" not in value:
-        return {k: _images(v) for k, v in value.items()}
-    form, data, shape = value.get("format"), value.get("data"), value.get("shape")
+def _decode(image: Any, size: int) -> Any:
+    """An image as an array, decoded only when its header says size x size; what is not encoded stays as it is.
+
+    Raises WireError for one that is damaged, ObservationError for one of another size.
+    """
+    if not isinstance(image, dict) or "__image__" not in image:
+        return image
+    form, data, shape = image.get("format"), image.get("data"), image.get("shape")
     if not isinstance(data, bytes):
         raise WireError("an image's data is not bytes")
     if form == "raw":
@@ -121,11 +123,15 @@ def _images(value: Any) -> Any:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=(form.upper(),)) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise WireError(f"an image of {image.width} x {image.height} pixels is too large")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+        with Image.open(io.BytesIO(data), formats=(form.upper(),)) as opened:
+            if opened.size != (size, size):
+                raise ObservationError(
+                    f"an image of {opened.width} x {opened.height} pixels, expected {size} x {size}: resize it first"
+                )
+            return np.asarray(opened.convert("RGB"))
+    except ObservationError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise WireError(f"a damaged {form} image ({type(error).__name__})") from error
 
 

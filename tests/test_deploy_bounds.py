@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import io
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -12,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from deploy_cases import client, ended, observation, options, run, serving
+from PIL import Image, ImageFile
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from vlamem.deploy.server import ServeOptions
 from vlamem.deploy.sessions import SessionLimits, SessionTable
-from vlamem.deploy.wire import WireLimits, pack
+from vlamem.deploy.wire import WireLimits, pack, unpack
 
 
 def get(port: int, path: str, key: str | None = None) -> tuple[int, str]:
@@ -222,4 +225,56 @@ def test_what_the_robot_executed_must_be_an_action() -> None:
             reply = await c.ask("observe", observation(), episode=1, step=0, plan=True, executed=[1.0, 2.0])
             assert reply["vlamem"]["code"] == "observation"
 
+    run(scenario)
+
+
+def encoded(size: int, form: str = "png") -> dict[str, Any]:
+    """A grey image as vla-eval's harness sends it."""
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), (128, 128, 128)).save(file, form)
+    return {"__image__": True, "format": form, "data": file.getvalue(), "shape": [size, size, 3]}
+
+
+async def harness_says(port: int, images: dict[str, Any]) -> dict[str, Any]:
+    payload = {"images": images, "states": np.zeros(8, np.float32), "task_description": "touch it"}
+    async with connect(f"ws://127.0.0.1:{port}/vla-eval", compression=None, proxy=None) as ws:
+        await ws.send(pack({"type": "observation", "payload": payload, "seq": 1, "timestamp": 0.0}))
+        return unpack(await ws.recv())
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg"])
+def test_of_the_images_of_a_harness_those_of_the_policy_are_decoded_beside_the_loop_and_no_others(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[tuple[tuple[int, int], bool]] = []
+    load = ImageFile.ImageFile.load
+
+    def loaded(image: Any) -> Any:
+        decoded.append((image.size, threading.current_thread() is threading.main_thread()))
+        return load(image)
+
+    async def scenario() -> None:
+        async with serving() as server:
+            bombs = {f"other{i}": encoded(64, form) for i in range(20)}
+            right, bomb = encoded(8, form), encoded(512, form)
+            with monkeypatch.context() as patch:
+                patch.setattr(ImageFile.ImageFile, "load", loaded)
+                reply = await harness_says(server.port, bombs | {"front": right})
+                assert reply["type"] == "action", reply
+                reply = await harness_says(server.port, {"front": bomb})
+                assert "512 x 512 pixels, expected 8 x 8" in reply["payload"]["error"]
+
+    run(scenario)
+    assert set(decoded) == {((8, 8), False)}
+
+
+def test_an_image_too_large_to_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            for most in (10, 40):  # an error beyond twice of it, a warning beyond once
+                monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+                reply = await harness_says(server.port, {"front": bomb})
+                assert "(message): a damaged png image" in reply["payload"]["error"]
+
+    bomb = encoded(8)
     run(scenario)
