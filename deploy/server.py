@@ -191,7 +191,7 @@ class PolicyServer:
                 await self._send(ws, pack(self._metadata))
             async for raw in ws:
                 if pause := rate.take(time.monotonic()):
-                    await asyncio.sleep(pause)
+                    await _closed_or_after(ws, pause)
                 answer = await (conversation if harness is None else harness).answer(raw)
                 if answer is not None:
                     await self._send(ws, answer)
@@ -216,6 +216,12 @@ class PolicyServer:
         while True:
             await asyncio.sleep(min(_SWEEP_S, self.options.sessions.idle_s))
             self.desk.sweep(time.monotonic())
+
+
+async def _closed_or_after(ws: ServerConnection, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ws.wait_closed()
 
 
 def _path(ws: ServerConnection) -> str:

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from vlamem.deploy.server import ServeOptions
-from vlamem.deploy.sessions import SessionLimits, SessionTable
+from vlamem.deploy.sessions import Rate, SessionLimits, SessionTable
 from vlamem.deploy.wire import WireLimits, pack, unpack
 
 
@@ -126,6 +126,28 @@ def test_a_silent_session_gives_its_row_when_another_wants_it_and_not_before() -
             assert table.connected == 2
 
     run(scenario)
+
+
+def test_a_client_beyond_its_rate_waits_and_neither_the_others_nor_the_end_of_the_server_do() -> None:
+    async def scenario() -> None:
+        slow = options(sessions=SessionLimits(count=4, rate_hz=0.001, burst=2))
+        async with serving(options=slow) as server, client(server.port) as fast, client(server.port) as other:
+            for _ in range(3):
+                await fast.ws.send(pack({"vlamem": {"type": "reset"}}))
+            for _ in range(2):
+                assert unpack(await fast.ws.recv())["vlamem"]["type"] == "episode"
+            assert (await other.ask("reset"))["vlamem"]["type"] == "episode"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(fast.ws.recv(), 0.1)
+
+    run(scenario)
+
+
+def test_a_rate_lets_a_burst_pass_then_so_many_a_second_and_saves_up_no_more_than_a_burst() -> None:
+    rate = Rate(10.0, 3, now=0.0)
+    assert [rate.take(0.0) for _ in range(5)] == pytest.approx([0, 0, 0, 0.1, 0.2])
+    assert rate.take(0.3) == pytest.approx(0)
+    assert [rate.take(1000.0) for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
 
 
 def test_idle_is_counted_from_the_last_message_and_a_message_at_work_is_not_idle() -> None:
