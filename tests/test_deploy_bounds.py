@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import client, ended, observation, options, run, serving
+from deploy_cases import Summing, client, ended, observation, options, run, serving
 from PIL import Image, ImageFile
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from vlamem.deploy.metrics import Metrics
 from vlamem.deploy.server import ServeOptions
 from vlamem.deploy.sessions import Rate, SessionLimits, SessionTable
 from vlamem.deploy.wire import WireLimits, pack, unpack
+from vlamem.memory.proposal import Proposal
 
 
 def get(port: int, path: str, key: str | None = None) -> tuple[int, str]:
@@ -178,6 +180,45 @@ def test_health_and_metrics_are_served_and_count() -> None:
                 assert line in text.splitlines()
 
     run(scenario)
+
+
+def figure(text: bytes, name: str) -> float:
+    return next(float(line.split()[1]) for line in text.decode().splitlines() if line.startswith(f"{name} "))
+
+
+def test_metrics_tell_the_age_of_a_frame_that_waits() -> None:
+    at_work, go = threading.Event(), threading.Event()
+
+    class Waiting(Summing):
+        def observe(self, obs: Any, rows: Any = None) -> Any:
+            at_work.set()
+            assert go.wait(20)
+            return super().observe(obs, rows)
+
+    async def scenario() -> None:
+        async with serving(Waiting()) as server, client(server.port) as a, client(server.port) as b:
+            assert figure(server.metrics.text(), "vlamem_queue_age_seconds") == 0
+            for c in (a, b):
+                await c.ask("episode_start", episode=1)
+            first = asyncio.create_task(a.observe(1, 0))
+            while not at_work.is_set():
+                await asyncio.sleep(0.01)
+            second = asyncio.create_task(b.observe(1, 0))
+            while figure(server.metrics.text(), "vlamem_queue_age_seconds") == 0:
+                await asyncio.sleep(0.01)
+            go.set()
+            await asyncio.gather(first, second)
+            assert figure(server.metrics.text(), "vlamem_queue_age_seconds") == 0
+
+    run(scenario)
+
+
+def test_metrics_count_what_success_memory_proposed_and_where_it_abstained() -> None:
+    metrics = Metrics(lambda: 0, lambda: 0, lambda: 0.0)
+    for confidence in ([0.5, 0.0, 0.9], [0.0]):
+        metrics.retrieved(Proposal(np.float32(confidence)))
+    assert figure(metrics.text(), "vlamem_retrieval_hits_total") == 2
+    assert figure(metrics.text(), "vlamem_retrieval_abstentions_total") == 2
 
 
 def test_without_the_key_nothing_but_health_is_told() -> None:
