@@ -198,14 +198,12 @@ class Controller:
             raise
 
     def rest(self) -> None:
-        """Commands rest, once, and records it as a round; what the robot raises is noted, since this is done when
-        something else has failed."""
+        """Commands rest, once and within the limits, and records it as a round; what the robot raises is noted, since
+        this is done when something else has failed."""
         try:
             seen = self.robot.observe()
-            command = self.limits.rest(self._last, seen)
+            command = self._send(self.limits.rest(self._last, seen), seen)
             if command is not None:
-                self.robot.send(command)
-                self._last = command
                 self._done(self._clock(), command, None, seen)
         except Exception as error:
             self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
@@ -220,18 +218,20 @@ class Controller:
         if step > self._step:
             self._show(seen, step, now)
         planned = None if self._halt.is_set() else self._fresh(now, at)
-        wish = self._wish(planned, now, seen)
-        command = None
-        if wish is not None:
-            command, clips = self.limits.apply(wish, self._last, seen)
-            for clip in clips:
-                self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.asked, sent=clip.sent)
+        command = self._send(self._wish(planned, now, seen), seen)
+        return self._done(now, command, planned if command is not None else None, seen)
+
+    def _send(self, wish: Command | None, seen: Seen) -> Command | None:
+        """Sends what the limits leave of a wish; gives that, or None when it is nothing."""
+        if wish is None:
+            return None
+        command, clips = self.limits.apply(wish, self._last, seen)
+        for clip in clips:
+            self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.asked, sent=clip.sent)
         if command is not None:
             self.robot.send(command)
             self._last = self._executed = command
-        if command is None:
-            planned = None
-        return self._done(now, command, planned, seen)
+        return command
 
     def _done(self, now: float, command: Command | None, planned: Planned | None, seen: Seen) -> Round:
         """What was done, for whoever records it."""

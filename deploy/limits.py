@@ -45,7 +45,8 @@ class Limits:
     def apply(self, asked: Vector, last: Vector | None, seen: Seen) -> tuple[Command | None, list[Clip]]:
         """What may be sent in place of `asked`, and what was clipped; None when nothing of it may be sent.
 
-        `last` is the last command that was sent, None before the first.
+        `last` is the last command that was sent, None before the first. An absolute part that is outside its range or
+        box stays where it is when that is asked, comes back within speed and step, and goes no further out.
         """
         wish = np.array(asked, np.float64)
         clips: list[Clip] = []
@@ -57,25 +58,31 @@ class Limits:
             return None, [Clip("nan", "proprioception", (), ())]
         for part, at in self._slices:
             base = self.base(part, at, last, seen)
-            value = self._into(clips, part, "range", wish[at], np.clip(wish[at], part.lowest, part.highest))
+            value = self._into(clips, part, "range", wish[at], _inside(part, wish[at], base, part.lowest, part.highest))
+            value = self._into(clips, part, "box", value, self._box(part, value, base, seen))
             value = self._into(clips, part, "force", value, self._force(part, value, base, seen))
             value = self._into(clips, part, "speed", value, self._speed(part, value, base))
             value = self._into(clips, part, "step", value, self._step(part, value, base))
-            value = self._into(clips, part, "box", value, self._box(part, value, seen))
             wish[at] = value
         return wish, clips
 
     def violations(self, command: Vector, last: Vector | None, seen: Seen) -> list[str]:
-        """Every limit that a command breaks, worked out apart from `apply`; empty for one that may be sent."""
+        """Every limit that a command breaks, worked out apart from `apply`; empty for one that may be sent.
+
+        Outside range and box is an absolute value that is further out than the last command, or at first the robot.
+        """
         found = []
         c = np.asarray(command, np.float64)
         if c.shape != (self.robot.size,) or not np.isfinite(c).all():
             return [f"not {self.robot.size} finite numbers: {c.tolist()}"]
         for part, at in self._slices:
             value, base = c[at], self.base(part, at, last, seen)
-            if (value < part.lowest - _SLACK).any() or (value > part.highest + _SLACK).any():
-                found.append(f"range of {part.name}: {value.tolist()}")
             delta = part.mode == "delta"
+            from_ = None if delta else base
+            lowest = part.lowest if from_ is None else np.minimum(part.lowest, from_)
+            highest = part.highest if from_ is None else np.maximum(part.highest, from_)
+            if (value < lowest - _SLACK).any() or (value > highest + _SLACK).any():
+                found.append(f"range of {part.name}: {value.tolist()}")
             rate = self.robot.policy_hz if delta else self.robot.control_hz
             moved = value if delta else value - base if base is not None else np.zeros(1)
             if np.linalg.norm(part.scale * moved) * rate > part.speed * (1 + 1e-6) + _SLACK:
@@ -87,11 +94,12 @@ class Limits:
                 if ((reach > part.step + _SLACK) & ~slowing).any():
                     found.append(f"step of {part.name}: {change.max():.4f}")
             if part.name == self.robot.box_part:
-                found += self._outside(part, value, seen)
+                found += self._outside(part, value, base, seen)
         return found
 
     def rest(self, last: Vector | None, seen: Seen) -> Command | None:
-        """The command that keeps the robot where it is; None when that cannot be said before the first command."""
+        """The command that keeps the robot where it is, be that inside the limits or not; None when that cannot be said
+        before the first command."""
         command = np.zeros(self.robot.size)
         for part, at in self._slices:
             if part.mode == "delta":
@@ -99,7 +107,7 @@ class Limits:
             base = self.base(part, at, last, seen)
             if base is None:
                 return None
-            command[at] = np.clip(base, part.lowest, part.highest)
+            command[at] = base
         return command
 
     def moving(self) -> NDArray[np.bool_]:
@@ -148,25 +156,32 @@ class Limits:
             return np.clip(value, np.minimum(base, 0) - part.step, np.maximum(base, 0) + part.step)
         return np.clip(value, base - part.step, base + part.step)
 
-    def _box(self, part: Part, value: Command, seen: Seen) -> Command:
+    def _box(self, part: Part, value: Command, base: Command | None, seen: Seen) -> Command:
         if part.name != self.robot.box_part:
             return value
         low, high = np.array(self.robot.box_low), np.array(self.robot.box_high)
         if part.mode == "absolute":
-            return np.clip(value, low / part.scale, high / part.scale)
+            return _inside(part, value, base, low / part.scale, high / part.scale)
         position = self._position(seen)
         return np.clip(
             value, np.minimum((low - position) / part.scale, 0), np.maximum((high - position) / part.scale, 0)
         )
 
-    def _outside(self, part: Part, value: Command, seen: Seen) -> list[str]:
+    def _outside(self, part: Part, value: Command, base: Command | None, seen: Seen) -> list[str]:
         low, high = np.array(self.robot.box_low), np.array(self.robot.box_high)
-        position = self._position(seen)
-        goal = part.scale * value + (position if part.mode == "delta" else 0)
-        out_low = (goal < low - 1e-6) & ((goal < position - 1e-6) | (part.mode == "absolute"))
-        out_high = (goal > high + 1e-6) & ((goal > position + 1e-6) | (part.mode == "absolute"))
-        return [f"box: {goal.round(4).tolist()}"] if (out_low | out_high).any() else []
+        from_ = self._position(seen)
+        if part.mode == "absolute":
+            from_ = low if base is None else part.scale * base
+        goal = part.scale * value + (from_ if part.mode == "delta" else 0)
+        out = (goal < np.minimum(low, from_) - 1e-6) | (goal > np.maximum(high, from_) + 1e-6)
+        return [f"box: {goal.round(4).tolist()}"] if out.any() else []
 
     def _position(self, seen: Seen) -> Command:
         at = self.robot.box_measured
         return np.asarray(seen.proprioception, np.float64)[at : at + 3]
+
+
+def _inside(part: Part, value: Command, base: Command | None, low: Any, high: Any) -> Command:
+    """Within `low` and `high`; an absolute entry that is asked to stay where it is stays, also outside of them."""
+    inside = np.clip(value, low, high)
+    return inside if base is None or part.mode == "delta" else np.where(value == base, value, inside)

@@ -109,6 +109,8 @@ class RobotFile:
                 raise RobotFileError(
                     f"{where} may command {part.lowest} to {part.highest}, outside {part.low} to {part.high}"
                 )
+            if part.mode == "delta" and not part.lowest <= 0 <= part.highest:
+                raise RobotFileError(f"{where} may not command 0, where a delta rests: mend lowest or highest")
             if not (part.step > 0 and part.speed > 0 and part.scale > 0 and part.size > 0):
                 raise RobotFileError(f"step, speed, scale and size of {where} must be above 0")
             if part.mode == "absolute" and not part.grips and part.measured is None:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlamem.deploy.bench.audit import audit
 from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round
 from vlamem.deploy.handover import Timeline
 from vlamem.deploy.limits import Limits
 from vlamem.deploy.outbox import Frame, Reply
 from vlamem.deploy.robot import DryRun, Seen
-from vlamem.deploy.robot_file import load_robot_file
+from vlamem.deploy.robot_file import Part, RobotFile, load_robot_file
 
 ARM = replace(load_robot_file("tabletop"), hold_s=0.1, stop_s=0.1, stale_s=0.8)
 
@@ -216,6 +217,19 @@ def test_a_robot_that_fails_is_brought_to_rest_and_the_error_is_seen() -> None:
     with pytest.raises(RuntimeError, match="bus"):
         scene.controller.run(lambda now: False)
     assert scene.controller.events.counts["rest_failed"] == 1
+
+
+@pytest.mark.parametrize("at", [2.6, 0.5])
+def test_rest_before_the_first_command_goes_through_the_limits_and_moves_nothing(at: float) -> None:
+    joints = Part("joints", 8, "absolute", "1 rad", -3, 3, 1.0, -2, 2, 0.2, 4.0, measured=0)
+    file = RobotFile("joints", 50, 20, ("front",), 8, (joints,), 0.2, 0.2, 1.0).check()
+    arm, rounds = Arm(), []
+    arm.position[:] = at
+    controller = Controller(arm, file, Server(), record=rounds.append, clock=lambda: 100.0)
+    controller.begin("touch it", 1)
+    controller.rest()
+    np.testing.assert_array_equal(arm.sent, [arm.position])
+    assert audit(rounds, {1: 100.0}, file).out_of_limit == 0
 
 
 def test_rounds_that_were_missed_are_counted_and_not_made_up_for() -> None:

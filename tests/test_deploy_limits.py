@@ -29,18 +29,24 @@ def seen(proprioception: Any, force: float | None = None) -> Seen:
     return Seen({}, np.asarray(proprioception, np.float64), 0.0, force)
 
 
+anywhere = st.floats(-4, 4) | st.sampled_from([0.0, 2.0, 2.6, -3.0])
 wild = st.floats(-1e6, 1e6) | st.floats(-2, 2) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -1.0, 1.0])
 
 
 @pytest.mark.parametrize("robot", [TABLETOP, TIGHT, JOINT_ARM, CARTESIAN], ids=["tabletop", "tight", "joints", "hand"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFile, data: st.DataObject) -> None:
     limits, last = Limits(robot), None
-    position = np.zeros(robot.proprioception)
+    position = np.array(data.draw(st.lists(anywhere, min_size=robot.proprioception, max_size=robot.proprioception)))
     for _ in range(6):
-        wish = np.array(data.draw(st.lists(wild, min_size=robot.size, max_size=robot.size)))
         now = seen(position, data.draw(st.sampled_from([None, 0.0, 100.0])))
+        asked = data.draw(st.sampled_from(["wish", "wish", "last", "rest"]))
+        wish = np.array(data.draw(st.lists(wild, min_size=robot.size, max_size=robot.size)))
+        if asked == "rest" and (rest := limits.rest(last, now)) is not None:
+            wish = rest
+        if asked == "last" and last is not None:
+            wish = last
         command, _ = limits.apply(wish, last, now)
         if command is None:
             assert not np.isfinite(wish).all()
@@ -49,6 +55,49 @@ def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFi
         last = command
         position = position.copy()
         position[:3] += data.draw(st.floats(-0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("robot", "edge"), [(JOINT_ARM, 2.0), (CARTESIAN, 1.0)], ids=["joint beyond its range", "hand beyond its box"]
+)
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_robot_found_outside_is_led_back_within_speed_and_step_and_rest_does_not_move_it(
+    robot: RobotFile, edge: float, way: int
+) -> None:
+    limits, start = Limits(robot), np.array([way * (edge + 0.6), 0.0, 0.0])
+    now = seen(start)
+    still, clips = limits.apply(limits.rest(None, now), None, now)
+    np.testing.assert_array_equal(still, start)
+    assert clips == []
+    last, trail = None, [start]
+    for _ in range(20):
+        command, _ = limits.apply(np.array([way * 9.0, 0, 0]), last, now)
+        assert limits.violations(command, last, now) == []
+        last = command
+        trail.append(command)
+    away = np.abs(np.array(trail)[:, 0])
+    assert (np.diff(away) <= 0).all()
+    assert -np.diff(away).min() * 50 <= 4.0 + 1e-9  # rad/s and m/s: no jump to the edge
+    assert away[-1] == pytest.approx(edge)
+
+
+@pytest.mark.parametrize(
+    ("command", "last", "said"),
+    [
+        ([2.61, 0, 0], None, "range of joints"),
+        ([2.53, 0, 0], [2.52, 0, 0], "range of joints"),
+        ([2.0, 0, 0], None, "speed of joints"),
+        ([2.55, 0, 0], None, None),
+        ([2.6, 0, 0], None, None),
+    ],
+)
+def test_the_audit_lets_a_joint_outside_its_range_stay_and_come_back_and_nothing_else(
+    command: Any, last: Any, said: str | None
+) -> None:
+    before = None if last is None else np.array(last)
+    found = Limits(JOINT_ARM).violations(np.array(command), before, seen([2.6, 0, 0]))
+    assert bool(found) == (said is not None), found
+    assert said is None or said in found[0]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +195,7 @@ def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not(
         ("control_hz = 50", "control_hz = 10", "below policy_hz"),
         ('mode = "delta"', 'mode = "relative"', "expected 'delta' or 'absolute'"),
         ("highest = 0.8", "highest = 1.8", "outside -1.0 to 1.0"),
+        ("lowest = -0.8", "lowest = 0.2", "may not command 0"),
         ("box_low = [-0.30", "box_low = [0.40", "is empty"),
         ("[[part]]", "[part", "is not TOML"),
         ("grips = true", "", "say with 'measured'"),
