@@ -6,7 +6,7 @@ command of this moment, put it through the limits, send it. Nothing in a round w
     WAIT    no chunk of this episode yet: at rest
     RUN     the command comes from a chunk
     HOLD    no fresh action: the last command is repeated, for `hold_s` at most
-    STOP    at rest, until a fresh chunk arrives
+    STOP    at rest, until a fresh chunk arrives; at once while the proprioception is not finite
     HALT    the operator said stop: at rest, until the operator says go
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.handover import Planned, Timeline
-from vlamem.deploy.limits import Limits
+from vlamem.deploy.limits import Limits, readable
 from vlamem.deploy.outbox import Frame, Reply
 from vlamem.deploy.robot import Robot, Seen
 from vlamem.deploy.robot_file import RobotFile
@@ -199,9 +199,13 @@ class Controller:
 
     def rest(self) -> None:
         """Commands rest, once and within the limits, and records it as a round; what the robot raises is noted, since
-        this is done when something else has failed."""
+        this is done when something else has failed. A robot that cannot be seen is sent rest all the same."""
         try:
             seen = self.robot.observe()
+        except Exception as error:
+            self.events.note("rest_unseen", why=f"{type(error).__name__}: {error}")
+            seen = Seen({}, np.full(self.file.proprioception, np.nan), self._clock())
+        try:
             command = self._send(self.limits.rest(self._last, seen), seen)
             if command is not None:
                 self._done(self._clock(), command, None, seen)
@@ -217,7 +221,7 @@ class Controller:
         step = math.floor(at)
         if step > self._step:
             self._show(seen, step, now)
-        planned = None if self._halt.is_set() else self._fresh(now, at)
+        planned = self._fresh(now, at) if readable(seen) and not self._halt.is_set() else None
         command = self._send(self._wish(planned, now, seen), seen)
         return self._done(now, command, planned if command is not None else None, seen)
 
@@ -301,7 +305,8 @@ class Controller:
             return self.limits.rest(None, seen)
         if self._held_since is None:
             self._held_since = now
-        if now - self._held_since <= self.file.hold_s and self.mode in (Mode.RUN, Mode.HOLD):
+        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(seen)
+        if holding and now - self._held_since <= self.file.hold_s:
             self._enter(Mode.HOLD)
             return self._last
         self._enter(Mode.STOP)

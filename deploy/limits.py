@@ -46,16 +46,19 @@ class Limits:
         """What may be sent in place of `asked`, and what was clipped; None when nothing of it may be sent.
 
         `last` is the last command that was sent, None before the first. An absolute part that is outside its range or
-        box stays where it is when that is asked, comes back within speed and step, and goes no further out.
+        box stays where it is when that is asked, comes back within speed and step, and goes no further out. While the
+        proprioception is not finite rest takes the place of every wish.
         """
         wish = np.array(asked, np.float64)
         clips: list[Clip] = []
         if wish.shape != (self.robot.size,) or not np.isfinite(wish).all():
             self.counts["nan"] += 1
             return None, [Clip("nan", "", tuple(map(float, wish.ravel())), ())]
-        if not np.isfinite(np.asarray(seen.proprioception, np.float64)).all():
+        if not readable(seen):
             self.counts["nan"] += 1
-            return None, [Clip("nan", "proprioception", (), ())]
+            rest = self.rest(last, seen)
+            sent = () if rest is None else tuple(map(float, rest))
+            return rest, [Clip("nan", "proprioception", tuple(map(float, wish)), sent)]
         for part, at in self._slices:
             base = self.base(part, at, last, seen)
             value = self._into(clips, part, "range", wish[at], _inside(part, wish[at], base, part.lowest, part.highest))
@@ -75,6 +78,7 @@ class Limits:
         c = np.asarray(command, np.float64)
         if c.shape != (self.robot.size,) or not np.isfinite(c).all():
             return [f"not {self.robot.size} finite numbers: {c.tolist()}"]
+        blind = not np.isfinite(np.asarray(seen.proprioception, np.float64)).all()
         for part, at in self._slices:
             value, base = c[at], self.base(part, at, last, seen)
             delta = part.mode == "delta"
@@ -83,6 +87,11 @@ class Limits:
             highest = part.highest if from_ is None else np.maximum(part.highest, from_)
             if (value < lowest - _SLACK).any() or (value > highest + _SLACK).any():
                 found.append(f"range of {part.name}: {value.tolist()}")
+            if blind:
+                still = np.zeros(part.size) if delta else base
+                if still is None or not (np.abs(value - still) <= _SLACK).all():
+                    found.append(f"motion of {part.name} while the proprioception is not finite: {value.tolist()}")
+                continue
             rate = self.robot.policy_hz if delta else self.robot.control_hz
             moved = value if delta else value - base if base is not None else np.zeros(1)
             if np.linalg.norm(part.scale * moved) * rate > part.speed * (1 + 1e-6) + _SLACK:
@@ -99,13 +108,13 @@ class Limits:
 
     def rest(self, last: Vector | None, seen: Seen) -> Command | None:
         """The command that keeps the robot where it is, be that inside the limits or not; None when that cannot be said
-        before the first command."""
+        before the first command, or needs a measurement that is not finite."""
         command = np.zeros(self.robot.size)
         for part, at in self._slices:
             if part.mode == "delta":
                 continue
             base = self.base(part, at, last, seen)
-            if base is None:
+            if base is None or not np.isfinite(base).all():
                 return None
             command[at] = base
         return command
@@ -179,6 +188,11 @@ class Limits:
     def _position(self, seen: Seen) -> Command:
         at = self.robot.box_measured
         return np.asarray(seen.proprioception, np.float64)[at : at + 3]
+
+
+def readable(seen: Seen) -> bool:
+    """Whether the proprioception is finite."""
+    return bool(np.isfinite(np.asarray(seen.proprioception, np.float64)).all())
 
 
 def _inside(part: Part, value: Command, base: Command | None, low: Any, high: Any) -> Command:

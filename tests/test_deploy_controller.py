@@ -219,6 +219,39 @@ def test_a_robot_that_fails_is_brought_to_rest_and_the_error_is_seen() -> None:
     assert scene.controller.events.counts["rest_failed"] == 1
 
 
+@pytest.mark.parametrize("halted", [False, True])
+def test_an_arm_whose_proprioception_is_not_finite_is_sent_rest_at_once_and_goes_on_when_it_is(halted: bool) -> None:
+    scene = Scene()
+    scene.play(20)
+    if halted:
+        scene.controller.stop()
+    scene.arm.position[2] = np.nan
+    scene.play(10)
+    assert set(scene.modes[20:]) == {Mode.HALT if halted else Mode.STOP}
+    assert len(scene.arm.sent) == len([r for r in scene.rounds if r.command is not None]) >= 10
+    for command in scene.arm.sent[-10:]:
+        np.testing.assert_allclose(command, [0, 0, 0, 0, 0, 0, 0.3], atol=1e-6)
+    assert (audit(scene.rounds, {1: 100.0}, ARM).out_of_limit, len(scene.rounds)) == (0, 30)
+    scene.arm.position[2] = 0
+    scene.controller.go()
+    scene.play(20)
+    assert scene.modes[-1] is Mode.RUN
+
+
+def test_an_arm_that_cannot_be_seen_is_sent_rest_all_the_same() -> None:
+    scene = Scene()
+    scene.play(20)
+
+    def observe() -> Seen:
+        raise RuntimeError("camera")
+
+    scene.arm.observe, scene.arm.send = observe, scene.arm.sent.append  # type: ignore[method-assign]  # it breaks here
+    with pytest.raises(RuntimeError, match="camera"):
+        scene.controller.run(lambda now: False)
+    np.testing.assert_allclose(scene.arm.sent[-1], [0, 0, 0, 0, 0, 0, 0.3], atol=1e-6)
+    assert scene.controller.events.counts["rest_unseen"] == 1
+
+
 @pytest.mark.parametrize("at", [2.6, 0.5])
 def test_rest_before_the_first_command_goes_through_the_limits_and_moves_nothing(at: float) -> None:
     joints = Part("joints", 8, "absolute", "1 rad", -3, 3, 1.0, -2, 2, 0.2, 4.0, measured=0)

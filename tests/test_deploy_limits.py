@@ -40,7 +40,8 @@ def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFi
     limits, last = Limits(robot), None
     position = np.array(data.draw(st.lists(anywhere, min_size=robot.proprioception, max_size=robot.proprioception)))
     for _ in range(6):
-        now = seen(position, data.draw(st.sampled_from([None, 0.0, 100.0])))
+        blind = data.draw(st.sampled_from([False, False, True]))
+        now = seen(np.where(blind, np.nan, position), data.draw(st.sampled_from([None, 0.0, 100.0])))
         asked = data.draw(st.sampled_from(["wish", "wish", "last", "rest"]))
         wish = np.array(data.draw(st.lists(wild, min_size=robot.size, max_size=robot.size)))
         if asked == "rest" and (rest := limits.rest(last, now)) is not None:
@@ -49,7 +50,7 @@ def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFi
             wish = last
         command, _ = limits.apply(wish, last, now)
         if command is None:
-            assert not np.isfinite(wish).all()
+            assert not np.isfinite(wish).all() or (blind and last is None)
             continue
         assert limits.violations(command, last, now) == []
         last = command
@@ -165,6 +166,21 @@ def test_rest_stands_still_and_keeps_the_grip() -> None:
     last = np.array([0.5, 0, 0, 0.1, 0, 0, 1.0])
     np.testing.assert_array_equal(Limits(TABLETOP).rest(last, seen(np.zeros(8))), [0, 0, 0, 0, 0, 0, 1])
     assert Limits(TABLETOP).rest(None, seen(np.zeros(8))) is None  # nobody knows what the gripper was told
+
+
+def test_rest_takes_the_place_of_every_wish_while_the_proprioception_is_not_finite() -> None:
+    for robot in (TABLETOP, JOINT_ARM):
+        limits, blind = Limits(robot), seen([np.nan] + [0] * (robot.proprioception - 1))
+        last = np.full(robot.size, 0.4)
+        still = np.where(limits.moving(), 0, last)
+        for wish in (limits.rest(last, blind), last, -last):
+            command, clips = limits.apply(wish, last, blind)
+            np.testing.assert_array_equal(command, still)
+            assert [c.part for c in clips] == ["proprioception"]
+        assert limits.violations(still, last, blind) == []
+        assert "motion of" in limits.violations(still + 0.01, last, blind)[0]
+        assert limits.apply(last, None, blind)[0] is None  # where it is nobody knows
+        assert limits.violations(last, None, blind)
 
 
 def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not() -> None:
