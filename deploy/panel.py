@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import queue
 import select
 import sys
 import threading
@@ -20,6 +22,7 @@ class Panel:
         label: takes "success" or "failure" and returns the label's id.
         status: what the page shows, as JSON values.
         quit_: ends the run.
+        report: told in a line of what a key or a request could not do.
     """
 
     def __init__(
@@ -29,11 +32,14 @@ class Panel:
         label: Callable[[str], str],
         status: Callable[[], dict[str, Any]],
         quit_: Callable[[], None],
+        report: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
         self._stop, self._go, self._label, self._status, self._quit = stop, go, label, status, quit_
+        self._report = report
         self._server: ThreadingHTTPServer | None = None
         self._closing = threading.Event()
-        self._keys: threading.Thread | None = None
+        self._labels: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
 
     def serve(self, port: int) -> int:
         """Answers on 127.0.0.1: GET /, POST /stop, /go, /label with {"outcome": ..}; gives the port.
@@ -75,7 +81,11 @@ class Panel:
                         outcome = None
                     if outcome not in ("success", "failure"):
                         return self._say(400, {"error": 'expected {"outcome": "success"} or "failure"'})
-                    return self._say(200, {"label": panel._label(outcome)})
+                    try:
+                        return self._say(200, {"label": panel._label(outcome)})
+                    except Exception as error:  # a full disk is the operator's to know
+                        panel._failed("the label", error)
+                        return self._say(500, {"error": f"the label is not kept: {error}"})
                 return self._say(404, {"error": "known: POST /stop, /go, /label"})
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -83,42 +93,77 @@ class Panel:
         return int(self._server.server_address[1])
 
     def press(self, key: str) -> None:
-        """One key of the terminal."""
-        if key == " ":
-            self._stop()
-        elif key == "g":
-            self._go()
-        elif key in "sf" and key:
-            self._label("success" if key == "s" else "failure")
-        elif key == "q":
-            self._quit()
+        """One key of the terminal; what it raises is reported."""
+        try:
+            if key == " ":
+                self._stop()
+            elif key == "g":
+                self._go()
+            elif key in "sf" and key:
+                self._label("success" if key == "s" else "failure")
+            elif key == "q":
+                self._quit()
+        except Exception as error:  # one key's failure is not the next one's
+            self._failed(f"key '{key}'", error)
 
     def listen(self) -> None:
         """Reads keys from the terminal in a thread; does nothing where there is none."""
         if sys.stdin.isatty():
-            self._keys = threading.Thread(target=self._read, name="keys", daemon=True)
-            self._keys.start()
+            self.read(sys.stdin.fileno())
+
+    def read(self, terminal: int) -> None:
+        """Reads keys from a terminal's descriptor in a thread. A label waits for a disk, and does that in another."""
+        self._threads = [
+            threading.Thread(target=self._read, args=(terminal,), name="keys", daemon=True),
+            threading.Thread(target=self._put_down, name="labels", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Ends both."""
         self._closing.set()
-        if self._keys is not None:
-            self._keys.join(2)
+        self._labels.put(None)
+        for thread in self._threads:
+            thread.join(2)
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
 
-    def _read(self) -> None:
+    def _read(self, terminal: int) -> None:
         import termios
         import tty
 
-        before = termios.tcgetattr(sys.stdin)
-        tty.setcbreak(sys.stdin)
+        before = termios.tcgetattr(terminal)
+        tty.setcbreak(terminal, termios.TCSADRAIN)  # a key that is waiting counts
         try:
             while not self._closing.is_set():
-                if select.select([sys.stdin], [], [], 0.1)[0]:
-                    self.press(sys.stdin.read(1))
+                if select.select([terminal], [], [], 0.1)[0]:
+                    keys = os.read(terminal, 64).decode(errors="replace")
+                    if not keys:
+                        raise OSError("it has closed")
+                    self._heard(keys)
+        except OSError as error:
+            self._failed("the terminal, whose keys do nothing from now on,", error)
         finally:
             with contextlib.suppress(termios.error):
-                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+                termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+    def _heard(self, keys: str) -> None:
+        """Keys that came at once: stop is first, and no go that was pressed before it counts."""
+        stop = keys.rfind(" ")
+        if stop >= 0:
+            self.press(" ")
+        for i, key in enumerate(keys):
+            if key in "sf":
+                self._labels.put(key)
+            elif key != " " and not (key == "g" and i < stop):
+                self.press(key)
+
+    def _put_down(self) -> None:
+        while (key := self._labels.get()) is not None:
+            self.press(key)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._report(f"{what} failed: {type(error).__name__}: {error}")

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
+import threading
+import tty
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -77,6 +80,98 @@ def test_keys_say_the_same(panel: tuple[Panel, Said, int]) -> None:
     for key in " gsfqx":
         made.press(key)
     assert said == ["stop", "go", "success", "failure", "quit"]
+
+
+class Terminal:
+    """A pseudo-terminal whose keys a panel reads."""
+
+    def __init__(self, said: Said) -> None:
+        self.said, self.reported = said, list[str]()
+        self.ours, self.theirs = os.openpty()
+        self.acted = threading.Semaphore(0)
+        self.full = threading.Event()
+        self.panel = Panel(
+            lambda: self._say("stop"), lambda: self._say("go"), self._label, dict, lambda: self._say("quit"),
+            self.reported.append,
+        )  # fmt: skip
+
+    def _say(self, word: str) -> None:
+        self.said.append(word)
+        self.acted.release()
+
+    def _label(self, outcome: str) -> str:
+        if outcome == "failure":
+            self.full.wait(20)
+            self.acted.release()
+            raise OSError("no space left on device")
+        self._say(outcome)
+        return "id"
+
+    def type(self, keys: bytes, acts: int) -> None:
+        """Types before the panel begins to read, so that all come in one read, and waits until it has acted."""
+        os.write(self.ours, keys)
+        if not self.panel._threads:
+            self.panel.read(self.theirs)
+        for _ in range(acts):
+            assert self.acted.acquire(timeout=20)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal(Said())
+    tty.setcbreak(made.theirs)
+    yield made
+    made.full.set()
+    made.panel.close()
+    os.close(made.ours)
+    os.close(made.theirs)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (b"g ", ["stop"]),
+        (b" g", ["stop", "go"]),
+        (b"xx ", ["stop"]),
+        (b"gq ", ["stop", "quit"]),
+        (b"\xff ", ["stop"]),
+        (b"g", ["go"]),
+    ],
+)
+def test_of_keys_that_come_at_once_stop_is_first_and_outlasts_an_earlier_go(
+    terminal: Terminal, keys: bytes, said: list[str]
+) -> None:
+    terminal.type(keys, len(said))
+    assert terminal.said == said
+    terminal.type(b" ", 1)
+    assert terminal.said == [*said, "stop"]
+
+
+def test_space_stops_while_a_label_waits_for_the_disk_and_after_it_has_failed(terminal: Terminal) -> None:
+    terminal.type(b"f", 0)
+    terminal.type(b" ", 1)
+    assert terminal.said == ["stop"]
+    terminal.full.set()
+    terminal.type(b"s ", 3)  # the failure, the stop, and the success behind it
+    assert sorted(terminal.said) == ["stop", "stop", "success"]
+    assert terminal.reported == ["key 'f' failed: OSError: no space left on device"]
+
+
+def test_a_key_that_fails_is_reported_and_the_next_one_works(capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said()
+
+    def broken(outcome: str) -> str:
+        raise OSError("no space left on device")
+
+    made = Panel(lambda: said.append("stop"), lambda: None, broken, dict, lambda: None)
+    for key in "s ":
+        made.press(key)
+    port = made.serve(0)
+    status, body = post(port, "/label", {"outcome": "success"})
+    made.close()
+    assert said == ["stop"]
+    assert (status, body) == (500, {"error": "the label is not kept: no space left on device"})
+    assert "key 's' failed: OSError: no space left" in capsys.readouterr().err
 
 
 def test_a_robot_reaches_a_server_over_tls_and_only_with_its_authority(tmp_path: Path) -> None:
