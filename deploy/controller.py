@@ -85,6 +85,7 @@ class Round:
         planned: where it came from, or None for one that came from no chunk.
         proprioception: [P], that the limits were applied to.
         gripper_force: likewise [N], or None.
+        stamp: of the observation [s].
     """
 
     t: float
@@ -94,6 +95,7 @@ class Round:
     planned: Planned | None
     proprioception: NDArray[Any]
     gripper_force: float | None
+    stamp: float
 
 
 @dataclass
@@ -143,6 +145,10 @@ class Controller:
         self._began = 0.0
         self._step = -1
         self._asked: dict[int, float] = {}
+        self._taken: dict[int, float] = {}
+        self._stamp: float | None = None
+        self._new = -math.inf
+        self._frozen = False
         self._last: Command | None = None
         self._executed: Command | None = None
         self._held_since: float | None = None
@@ -158,6 +164,7 @@ class Controller:
         self._began = now - (step + 1) / self.file.policy_hz
         self._step = step
         self._asked.clear()
+        self._taken.clear()
         self._last = self._executed = None
         self._held_since = self._stopping_from = None
         self._timeline.clear(episode)
@@ -214,7 +221,7 @@ class Controller:
 
     def round(self, now: float) -> Round:
         """One round of the loop."""
-        seen = self.robot.observe()
+        seen = self._look(now)
         for reply in self.link.poll():
             self._hear(reply, now)
         at = self._at(now)
@@ -224,6 +231,17 @@ class Controller:
         planned = self._fresh(now, at) if readable(seen) and not self._halt.is_set() else None
         command = self._send(self._wish(planned, now, seen), seen)
         return self._done(now, command, planned if command is not None else None, seen)
+
+    def _look(self, now: float) -> Seen:
+        """What the robot sees; since when it has shown that is noted, for a robot that shows one frame for ever."""
+        seen = self.robot.observe()
+        if seen.stamp != self._stamp:
+            self._stamp, self._new = seen.stamp, now
+        frozen = now - self._new > self.file.stale_s
+        if frozen and not self._frozen:
+            self.events.note("observation_frozen", stamp=seen.stamp)
+        self._frozen = frozen
+        return seen
 
     def _send(self, wish: Command | None, seen: Seen) -> Command | None:
         """Sends what the limits leave of a wish; gives that, or None when it is nothing."""
@@ -239,7 +257,9 @@ class Controller:
 
     def _done(self, now: float, command: Command | None, planned: Planned | None, seen: Seen) -> Round:
         """What was done, for whoever records it."""
-        done = Round(now, self.episode, self.mode, command, planned, seen.proprioception, seen.gripper_force)
+        done = Round(
+            now, self.episode, self.mode, command, planned, seen.proprioception, seen.gripper_force, seen.stamp
+        )
         if self._record is not None:
             self._record(done)
         return done
@@ -279,15 +299,19 @@ class Controller:
         if plan:
             self._asked.clear()
             self._asked[step] = now
+            oldest = step - self.file.stale_s * self.file.policy_hz
+            self._taken = {s: t for s, t in self._taken.items() if s >= oldest} | {step: self._new}
         self.link.send(Frame(self.episode, step, seen, self._instruction, plan, self._executed))
         self._step = step
 
     def _fresh(self, now: float, at: float) -> Planned | None:
-        """The planned command of this moment, unless what it was planned from is too old."""
+        """The planned command of this moment, unless what it was planned from is too old: by its step, or because the
+        robot had been showing the same for a while by then."""
         planned = self._timeline.at(at)
         if planned is None or planned.episode != self.episode:
             return None
-        if now - (self._began + planned.step / self.file.policy_hz) > self.file.stale_s:
+        due = self._began + planned.step / self.file.policy_hz
+        if now - min(due, self._taken.get(planned.step, due)) > self.file.stale_s:
             self.events.note("stale_command", step=planned.step)
             return None
         return planned

@@ -21,7 +21,7 @@ class Seen:
     Attributes:
         images: uint8 [H, W, 3] by camera, RGB, upright.
         proprioception: [P], as the policy was trained.
-        stamp: when it was taken [s on the monotonic clock].
+        stamp: when it was taken [s on the monotonic clock]; an observation whose stamp does not move counts as old.
         gripper_force: between the fingers [N], or None where it is not measured.
     """
 

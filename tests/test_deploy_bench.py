@@ -33,11 +33,11 @@ def command(x: float = 0.1) -> np.ndarray:
 def sent(t: float, x: float = 0.1, episode: int = 1, **planned: int) -> Round:
     step = int((t - BEGAN[episode]) * 20)
     plan = {"episode": episode, "step": step, "index": 0} | planned
-    return Round(t, episode, Mode.RUN, command(x), Planned(command(x), **plan), np.zeros(8), None)
+    return Round(t, episode, Mode.RUN, command(x), Planned(command(x), **plan), np.zeros(8), None, t)
 
 
 def unplanned(t: float, x: float, mode: Mode = Mode.HOLD, episode: int = 1) -> Round:
-    return Round(t, episode, mode, command(x), None, np.zeros(8), None)
+    return Round(t, episode, mode, command(x), None, np.zeros(8), None, t)
 
 
 def test_what_is_in_order_is_not_found() -> None:
@@ -57,6 +57,7 @@ def test_what_is_in_order_is_not_found() -> None:
         ([sent(10.1, episode=2, step=0, **{"index": 2}), sent(10.2, episode=2)], 0, 0),
         ([replace(sent(10.1, episode=2), planned=Planned(command(), 1, 3, 0))], 0, 1),
         ([sent(2.0, step=1, index=3)], 0, 1),
+        ([replace(sent(t / 50), stamp=0.0) for t in range(60)], 0, 19),
         ([sent(0.1), unplanned(0.12, 0.2)], 0, 1),
         ([sent(0.1), unplanned(10.1, 0.1, episode=2)], 0, 1),
     ],

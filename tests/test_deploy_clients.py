@@ -96,6 +96,7 @@ asyncio.run(main())
 
 ROBOT = """
 import sys
+import time
 import numpy as np
 import vlamem.deploy as deploy
 from vlamem.deploy.session_loop import join, prepare_process
@@ -108,7 +109,7 @@ class Arm:
     def connect(self): pass
     def close(self): pass
     def observe(self):
-        return deploy.Seen({"front": np.zeros((8, 8, 3), np.uint8)}, np.zeros(8, np.float32), 0.0)
+        return deploy.Seen({"front": np.zeros((8, 8, 3), np.uint8)}, np.zeros(8, np.float32), time.monotonic())
     def send(self, command):
         self.sent += 1
 

@@ -25,7 +25,8 @@ class Arm:
         self.sent: list[np.ndarray] = []
         self.before: list[tuple[np.ndarray | None, Seen]] = []
         self.position = np.zeros(8)
-        self.fails = False
+        self.fails = self.frozen = False
+        self.looks = 0
 
     def connect(self) -> None: ...
 
@@ -34,7 +35,8 @@ class Arm:
     def observe(self) -> Seen:
         if self.fails:
             raise RuntimeError("bus")
-        return Seen({}, self.position.copy(), 0.0)
+        self.looks += not self.frozen
+        return Seen({}, self.position.copy(), float(self.looks))
 
     def send(self, command: np.ndarray) -> None:
         self.before.append((self.sent[-1] if self.sent else None, self.observe()))
@@ -137,6 +139,26 @@ def test_commands_planned_from_an_old_observation_are_not_sent() -> None:
     assert all(r.t - (100 + r.planned.step / 20) <= 0.8 + 1e-9 for r in sent if r.planned)
     assert scene.modes[-1] is Mode.STOP
     assert scene.controller.events.counts["stale_command"] > 0
+
+
+def test_a_robot_that_shows_one_frame_for_ever_is_held_and_stopped_however_fresh_the_plans_are() -> None:
+    scene = Scene()
+    scene.play(20)
+    scene.arm.frozen = True
+    scene.play(100)
+    frozen_at = scene.rounds[19].t
+    moved = [r.t for r in scene.rounds if r.planned is not None]
+    assert frozen_at + 0.4 < max(moved) <= frozen_at + ARM.stale_s + 0.02
+    after = scene.modes[scene.modes.index(Mode.HOLD) :]
+    held = after.count(Mode.HOLD)
+    assert after == [Mode.HOLD] * held + [Mode.STOP] * (len(after) - held)
+    assert held == 6
+    assert any(f.plan for f in scene.server.frames[-8:])  # and each was answered
+    assert scene.controller.events.counts["observation_frozen"] == 1
+    assert audit(scene.rounds, {1: 100.0}, ARM).stale == 0
+    scene.arm.frozen = False
+    scene.play(20)
+    assert scene.modes[-1] is Mode.RUN
 
 
 def test_a_reply_of_the_episode_before_is_never_commanded() -> None:

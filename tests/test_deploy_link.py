@@ -183,7 +183,7 @@ def test_a_controller_drives_through_a_link(hosted: Hosted) -> None:
         def close(self) -> None: ...
 
         def observe(self) -> Seen:
-            return frame(0, write=True).seen
+            return replace(frame(0, write=True).seen, stamp=time.monotonic())
 
         def send(self, command: np.ndarray) -> None:
             self.sent += 1

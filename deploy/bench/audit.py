@@ -1,6 +1,7 @@
 """What was commanded, judged after the fact and apart from the controller that commanded it."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,17 +58,22 @@ def audit(rounds: Sequence[Round], began: Mapping[int, float], robot: RobotFile)
     found: list[str] = []
     commands = out = stale = 0
     last, episode = None, 0
+    stamp, since = None, 0.0
+    taken: dict[int, float] = {}  # by step, since when the robot had been showing what it was planned from
     for r in rounds:
         if r.episode != episode:
-            last, episode = None, r.episode
+            last, episode, taken = None, r.episode, {}
+        if r.stamp != stamp:
+            stamp, since = r.stamp, r.t
+        taken.setdefault(math.floor((r.t - began[r.episode]) * robot.policy_hz + 1e-9), since)
         if r.command is None:
             continue
         commands += 1
-        wrong = limits.violations(r.command, last, Seen({}, r.proprioception, r.t, r.gripper_force))
+        wrong = limits.violations(r.command, last, Seen({}, r.proprioception, r.stamp, r.gripper_force))
         if wrong:
             out += 1
             found.append(f"episode {r.episode}, t {r.t:.3f}: {wrong[0]}")
-        why = _stale(r, last, began[r.episode], robot, moving)
+        why = _stale(r, last, began[r.episode], taken, robot, moving)
         if why:
             stale += 1
             found.append(f"episode {r.episode}, t {r.t:.3f}: {why}")
@@ -75,13 +81,16 @@ def audit(rounds: Sequence[Round], began: Mapping[int, float], robot: RobotFile)
     return Audit(commands, out, stale, tuple(found[:20]))
 
 
-def _stale(r: Round, last: object, began: float, robot: RobotFile, moving: NDArray[np.bool_]) -> str:
+def _stale(
+    r: Round, last: object, began: float, taken: Mapping[int, float], robot: RobotFile, moving: NDArray[np.bool_]
+) -> str:
     assert r.command is not None
     if r.planned is not None:
         if r.planned.episode != r.episode:
             return f"a command of episode {r.planned.episode}"
-        age = r.t - (began + r.planned.step / robot.policy_hz)
-        return f"a command planned {age:.3f} s ago" if age > robot.stale_s + 1e-6 else ""
+        due = began + r.planned.step / robot.policy_hz
+        age = r.t - min(due, taken.get(r.planned.step, due))
+        return f"a command planned from an observation {age:.3f} s old" if age > robot.stale_s + 1e-6 else ""
     before = np.zeros(len(r.command)) if last is None else np.asarray(last)
     if (np.abs(r.command[moving]) > np.abs(before[moving]) + 1e-9).any():
         return f"{r.mode.value}: faster than the last command"
