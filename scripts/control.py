@@ -4,7 +4,8 @@ ROBOT is mujoco:TASK (a simulated arm in real time, e.g. mujoco:touch), lerobot:
 come with --robot-config), or module:FACTORY (your own, with the four methods of vlamem.deploy.robot.Robot). Its limits
 come from --robot-file: a .toml file, or the name of one that ships with vlamem.
 
-Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port.
+Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port. SIGTERM ends it as q does, with
+the robot at rest and closed.
 
 Example: vlamem control --robot mujoco:touch --robot-file tabletop --server ws://127.0.0.1:8000 --episodes 3
 
@@ -15,6 +16,7 @@ Exit status: 0 done, 1 the robot or the server failed, 2 not possible as asked.
 import argparse
 import importlib
 import json
+import signal
 import sys
 import threading
 import time
@@ -118,6 +120,7 @@ def _control(args: argparse.Namespace) -> int:
         quitting.set,
     )
     robot.connect()
+    default = signal.signal(signal.SIGTERM, lambda *_: quitting.set())
     try:
         if args.panel_port >= 0:
             print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
@@ -161,3 +164,4 @@ def _control(args: argparse.Namespace) -> int:
         robot.close()
         link.close()
         events.close()
+        signal.signal(signal.SIGTERM, default)

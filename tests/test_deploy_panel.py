@@ -5,19 +5,23 @@ import json
 import os
 import ssl
 import subprocess
+import sys
 import threading
+import time
 import tty
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from deploy_cases import FOUR, frame, serving
+from deploy_cases import FOUR, Hosted, frame, serving
 
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.link import Link, LinkOptions
 from vlamem.deploy.panel import Panel
+from vlamem.deploy.robot_file import SHIPPED
 from vlamem.deploy.server import ServeOptions
 
 
@@ -80,6 +84,58 @@ def test_keys_say_the_same(panel: tuple[Panel, Said, int]) -> None:
     for key in " gsfqx":
         made.press(key)
     assert said == ["stop", "go", "success", "failure", "quit"]
+
+
+ARM = """
+import time
+import numpy as np
+from vlamem.deploy import Seen
+
+class Arm:
+    def connect(self):
+        self.log = open({log!r}, "w", buffering=1)
+    def observe(self):
+        return Seen({{"front": np.zeros((8, 8, 3), np.uint8)}}, np.zeros(8, np.float32), time.monotonic(), 0.0)
+    def send(self, command):
+        print(*command, file=self.log)
+    def close(self):
+        print("closed", file=self.log)
+"""
+
+
+def test_sigterm_leaves_the_arm_at_rest_and_closed(tmp_path: Path) -> None:
+    log = tmp_path / "commands"
+    (tmp_path / "logging_arm.py").write_text(ARM.format(log=str(log)))
+    text = (SHIPPED / "tabletop.toml").read_text().replace('["agentview", "wrist"]', '["front"]')
+    (tmp_path / "arm.toml").write_text(text)
+    host = Hosted(None)
+    host.start()
+    words = [
+        "control",
+        "--robot",
+        "logging_arm:Arm",
+        "--robot-file",
+        tmp_path / "arm.toml",
+        "--instruction",
+        "touch it",
+    ]
+    words += ["--server", f"ws://127.0.0.1:{host.port}", "--seconds", "600", "--episodes", "2"]
+    there = os.environ | {"PYTHONPATH": str(tmp_path)}
+    try:
+        with subprocess.Popen([sys.executable, "-m", "vlamem", *words], env=there, stdin=subprocess.DEVNULL) as process:
+            try:
+                while not log.exists() or "0.1" not in log.read_text():  # it moves
+                    assert process.poll() is None
+                    time.sleep(0.02)
+                process.terminate()
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
+    finally:
+        host.end()
+    *_, last, closed = log.read_text().splitlines()
+    assert closed == "closed"
+    np.testing.assert_array_equal([float(x) for x in last.split()[:6]], 0)
 
 
 class Terminal:
