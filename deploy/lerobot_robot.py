@@ -13,7 +13,7 @@ import numpy as np
 from vlamem.deploy.robot import RobotError, Seen, Vector
 from vlamem.deploy.robot_file import RobotFile, RobotFileError
 
-_REGISTERED = re.compile(r'@RobotConfig\.register_subclass\("([\w-]+)"\)')
+_REGISTERED = re.compile(r'@(?:Robot|Camera)Config\.register_subclass\("([\w-]+)"\)')
 
 
 class LeRobotRobot:
@@ -77,36 +77,55 @@ class LeRobotRobot:
 
 
 def known_arms() -> dict[str, str]:
-    """The module of each arm that comes with LeRobot, by its type; read from its sources: importing all is slow."""
-    spec = importlib.util.find_spec("lerobot.robots")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("no module named 'lerobot'", name="lerobot")
-    found = {}
-    for file in sorted(Path(spec.submodule_search_locations[0]).glob("*/config_*.py")):
-        for kind in _REGISTERED.findall(file.read_text(encoding="utf-8")):
-            found[kind] = f"lerobot.robots.{file.parent.name}"
-    return found
+    """The module of each arm that comes with LeRobot, by its type."""
+    return _modules("lerobot.robots")
 
 
-def make_lerobot(kind: str, settings: Mapping[str, Any], robot_file: RobotFile) -> LeRobotRobot:
-    """An arm of LeRobot by its type, e.g. "so101_follower", with settings as its configuration takes them.
+def lerobot_config(kind: str, settings: Mapping[str, Any]) -> Any:
+    """The configuration of a LeRobot arm and its cameras, by its type, e.g. "so101_follower".
 
-    Raises RobotFileError for an unknown type or setting, ModuleNotFoundError without lerobot or the arm's driver.
+    Raises RobotFileError for an unknown type or setting, ModuleNotFoundError without lerobot or a driver.
     """
     import draccus
-    from lerobot.robots import RobotConfig, make_robot_from_config
+    from lerobot.robots import RobotConfig
     from lerobot.utils import import_utils
 
     arms = known_arms()
-    if kind in arms:
-        importlib.import_module(arms[kind])
-    else:
+    modules, named = arms | _modules("lerobot.cameras"), {kind, *_types(settings)}
+    for one in sorted(named & modules.keys()):
+        importlib.import_module(modules[one])
+    if not named <= modules.keys():
         import_utils.register_third_party_plugins()
     known = RobotConfig.get_known_choices()
     if kind not in known:
         raise RobotFileError(f"LeRobot knows no arm '{kind}': it knows {', '.join(sorted({*arms, *known}))}")
     try:
-        config = draccus.decode(known[kind], dict(settings))
+        return draccus.decode(known[kind], dict(settings))
     except Exception as error:  # draccus raises what it likes
         raise RobotFileError(f"settings of '{kind}' do not fit: {error}") from error
+
+
+def make_lerobot(kind: str, settings: Mapping[str, Any], robot_file: RobotFile) -> LeRobotRobot:
+    """An arm of LeRobot with settings as its configuration takes them; raises as `lerobot_config`."""
+    config = lerobot_config(kind, settings)
+    from lerobot.robots import make_robot_from_config
+
     return LeRobotRobot(make_robot_from_config(config), robot_file)
+
+
+def _modules(package: str) -> dict[str, str]:
+    """The module of each arm or camera in a package, by its type; read from its sources: importing all is slow."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("no module named 'lerobot'", name="lerobot")
+    found = {}
+    for file in sorted(Path(spec.submodule_search_locations[0]).glob("*/config*.py")):
+        for kind in _REGISTERED.findall(file.read_text(encoding="utf-8")):
+            found[kind] = f"{package}.{file.parent.name}"
+    return found
+
+
+def _types(settings: Mapping[str, Any]) -> set[str]:
+    """Every "type" that settings name, at any depth: those of cameras."""
+    found = {str(settings["type"])} if "type" in settings else set()
+    return found.union(*(_types(v) for v in settings.values() if isinstance(v, Mapping)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlamem.deploy.lerobot_robot import LeRobotRobot, known_arms, make_lerobot
+from vlamem.deploy.lerobot_robot import LeRobotRobot, known_arms, lerobot_config, make_lerobot
 from vlamem.deploy.robot import RobotError
 from vlamem.deploy.robot_file import Part, RobotFile, RobotFileError
 
@@ -99,3 +99,19 @@ def test_an_arm_that_lerobot_does_not_know_is_refused_with_those_that_it_knows(m
     assert known_arms()["so101_follower"] == "lerobot.robots.so_follower"
     with pytest.raises(RobotFileError, match=r"no arm 'so999': .*so101_follower"):
         make_lerobot("so999", {}, FILE)
+
+
+def test_an_arm_with_cameras_is_configured_by_type() -> None:
+    camera = {"type": "opencv", "index_or_path": 0, "width": 640, "height": 480, "fps": 30}
+    depth = {"type": "intelrealsense", "serial_number_or_name": "0123456789", "width": 640, "height": 480, "fps": 30}
+    config = lerobot_config("so101_follower", {"port": "/dev/null", "cameras": {"front": camera, "wrist": depth}})
+    assert config.port == "/dev/null"
+    assert [config.cameras[name].type for name in ("front", "wrist")] == ["opencv", "intelrealsense"]
+    assert (config.cameras["front"].width, config.cameras["front"].fps) == (640, 30)
+    assert known_arms()["reachy2"] == "lerobot.robots.reachy2"
+
+
+def test_a_camera_that_lerobot_does_not_know_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lerobot.utils.import_utils.register_third_party_plugins", lambda: None)
+    with pytest.raises(RobotFileError, match=r"settings of 'so101_follower' do not fit: .*pinhole"):
+        lerobot_config("so101_follower", {"port": "/dev/null", "cameras": {"front": {"type": "pinhole"}}})
