@@ -21,7 +21,8 @@ from websockets.http11 import Request, Response
 import vlamem
 from vlamem.deploy import vla_eval
 from vlamem.deploy.batcher import Batcher, ServedPolicy
-from vlamem.deploy.conversation import Conversation, Desk
+from vlamem.deploy.conversation import Conversation
+from vlamem.deploy.desk import Desk
 from vlamem.deploy.labels import LabelDesk, Spool
 from vlamem.deploy.metrics import CONTENT_TYPE, Metrics
 from vlamem.deploy.observations import ObservationReader
