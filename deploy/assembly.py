@@ -80,12 +80,15 @@ def build_server(
     wrapped, stored, owner = load_memory_policy(policy, aura, success, options.sessions.count, speak or SpeakOptions())
     store = desk = spool = None
     if state is not None:
-        store = SessionStore(state / "sessions", owner, wrapped.state(0))
+        store = sessions = SessionStore(state / "sessions", owner, wrapped.state(0))
         if stored is not None:
             bounds, memory, meaning = options.sessions, stored.memory, stored.meaning
             spool = traces = Spool(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
             desk = LabelDesk(
-                state / "labels.jsonl", lambda label: commit_episode(memory, traces, label, meaning), log.warning
+                state / "labels.jsonl",
+                lambda label: commit_episode(memory, traces, label, meaning),
+                log.warning,
+                runs=lambda label: sessions.runs(label.session, label.episode),
             )
         else:
             desk = LabelDesk(

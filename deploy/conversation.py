@@ -73,8 +73,8 @@ class Conversation:
     def leave(self) -> None:
         """The connection has ended."""
         session, self.session = self.session, None
-        if session is not None:
-            self._desk.table.leave(session, self._connection, time.monotonic())
+        if session is not None and self._desk.table.leave(session, self._connection, time.monotonic()):
+            self._desk.release(session, gone=True)
 
     async def own(self) -> Session:
         """The session of this connection; one without a name when it has none."""
@@ -112,6 +112,7 @@ class Conversation:
                 fresh = await self._desk.begin(session, _count(head, "episode", 1))
                 return {"vlamem": {"type": "episode", "episode": session.episode, "step": session.step, "fresh": fresh}}
             if kind == "episode_end":
+                await self._end(session, head)
                 return {"vlamem": {"type": "ended", "episode": session.episode, "step": session.step}}
             if kind == "reset":
                 await self._desk.begin(session, session.episode + 1)
@@ -137,6 +138,7 @@ class Conversation:
             "episode": session.episode,
             "step": session.step,
             "restored": restored,
+            "ended": session.ended,
         }
         return {"vlamem": body if fresh is None else body | {"token": fresh}}
 
@@ -164,8 +166,15 @@ class Conversation:
             session.reply |= {"actions": decision.chunk, "policy_timing": {"infer_ms": 1e3 * decision.took_s}}
         return dict(session.reply) | {"vlamem": dict(body)}
 
+    async def _end(self, session: Session, head: Mapping[Any, Any]) -> None:
+        episode = _count(head, "episode", 0) if "episode" in head else session.episode
+        if episode > session.episode:
+            raise SessionError("episode", f"episode {episode} of session '{session.name}' has not begun")
+        if episode == session.episode:
+            await self._desk.end(session)
+
     async def _label(self, session: Session, head: Mapping[Any, Any]) -> dict[str, Any]:
-        """Kept on disk before it is acknowledged."""
+        """Kept on disk before it is acknowledged, and carried out when its episode is over."""
         desk = self._desk.labels
         if desk is None:
             raise LabelError("this server keeps no labels: start it with --state FOLDER")
@@ -176,8 +185,9 @@ class Conversation:
         if not isinstance(source, str) or not 0 < len(source) <= 64:
             raise LabelError("the source of a label is 1 to 64 letters")
         label = Label(head.get("label", ""), session.name, episode, head.get("outcome", ""), source, time.time())
-        if await asyncio.to_thread(desk.take, label):
+        if await asyncio.to_thread(desk.take, label, True):
             self._desk.metrics.labels.labels(label.outcome).inc()
+        self._desk.release(session)
         return {"vlamem": {"type": "labelled", "label": label.label, "episode": episode}}
 
     def _timed(self, reply: dict[str, Any], began: float) -> bytes:

@@ -53,6 +53,7 @@ class Desk:
         self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in action.components])
         self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in action.components])
         self._tasks: set[asyncio.Task[None]] = set()
+        self._since = time.monotonic()
 
     async def open(self, name: str | None, token: str | None, connection: Any) -> tuple[Session, str | None, bool]:
         """A session, its token when it is new, and whether it goes on where it was.
@@ -86,7 +87,7 @@ class Desk:
         if self.table.get(name) is not None:  # someone else was quicker
             return await self.open(name, token, connection)
         self._make_room(now)
-        session = Session(name, record.token, -1, True, record.episode, step, record=record)
+        session = Session(name, record.token, -1, True, record.episode, step, record.ended, record=record)
         self.table.adopt(session, connection, now)
         with self._or_dropped(session):
             async with session.lock:
@@ -112,7 +113,26 @@ class Desk:
             record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
         await self._clear(session)
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
+        session.ended = False
+        self.release(session)
         return True
+
+    async def end(self, session: Session) -> None:
+        """The episode that runs is over, on disk too when this returns, and its labels are carried out.
+
+        Raises OSError on a full disk: then it goes on.
+        """
+        if session.episode and not session.ended:
+            if self.store is not None and session.lasting:
+                mark = session.name, session.token, session.episode, True
+                session.record = await asyncio.to_thread(self.store.begin, *mark)
+            session.ended = True
+            self.release(session)
+
+    def release(self, session: Session, gone: bool = False) -> None:
+        """Has the labels of a session's episodes that are over carried out; of the last one too when it is `gone`."""
+        if self.labels is not None:
+            self.labels.release(session.name, session.episode - (not (gone or session.ended)))
 
     async def see(self, session: Session, step: int, obs: Observation, plan: bool) -> Decision:
         """One frame: memory ticks, what it wrote is on disk, and a chunk is planned when asked for."""
@@ -157,10 +177,15 @@ class Desk:
             if session.connection is None:
                 log.info("session %s was left for %.0f s: its row is free", session.name, self.table.limits.idle_s)
                 self.drop(session)
+        if self.labels is not None and now - self._since > self.table.limits.idle_s:
+            for name in self.labels.held:  # whoever has not resumed a session by now has left its episode
+                if self.table.get(name) is None:
+                    self.labels.release(name, 1 << 31)
 
     def drop(self, session: Session) -> None:
         """Ends a session now."""
         self.table.drop(session)
+        self.release(session, gone=True)
         if self.store is not None:
             self.store.release(session.name)
         if self.spool is not None:

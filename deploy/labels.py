@@ -1,8 +1,8 @@
 """Labels of episodes: on disk before they are acknowledged, and carried out off the control loop, once each.
 
 `labels.jsonl` has a line for each label and a line for each that was carried out; what a crash leaves undone is done at
-the next start. What an episode consisted of is spooled to a file of its own while it runs, so that a label that comes
-after a restart still finds it.
+the next start. A label of an episode that still runs is held until that is over, so that it finds all of it. What an
+episode consisted of is spooled to a file of its own while it runs, so that a label that comes after a restart finds it.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class LabelDesk:
     """Takes labels, keeps them, and hands each to `carry_out` in a thread of its own.
 
     `carry_out` returns one line that says what it did; when it raises, the label stays undone and is tried again at the
-    next start, and `report` is told.
+    next start, and `report` is told. A label whose episode `runs` at the start is held until it is released.
 
     Attributes:
         taken: labels on disk.
@@ -79,11 +79,14 @@ class LabelDesk:
         carry_out: Callable[[Label], str],
         report: Callable[[str], None] = lambda line: None,
         most: int = 10_000,
+        runs: Callable[[Label], bool] = lambda label: False,
     ) -> None:
         """`most`: names that are remembered; a label that comes again after as many others counts as a new one."""
         self._carry_out, self._report, self._most = carry_out, report, most
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._known, self._waiting, self.taken = _read(path, most)
+        self._known, undone, self.taken = _read(path, most)
+        self._held = [label for label in undone if runs(label)]
+        self._waiting = [label for label in undone if label not in self._held]
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = os.fstat(self._file).st_size
         sync_folder(path.parent)
@@ -92,20 +95,38 @@ class LabelDesk:
         self._thread = threading.Thread(target=self._work, name="labels", daemon=True)
         self._thread.start()
 
-    def take(self, label: Label) -> bool:
-        """Keeps a label: on disk when this returns. False for one taken before. Raises OSError on a full disk."""
+    def take(self, label: Label, hold: bool = False) -> bool:
+        """Keeps a label: on disk when this returns. False for one taken before. Raises OSError on a full disk.
+
+        With `hold` it is carried out when `release` says that its episode is over.
+        """
         with self._changed:
             if label.label in self._known:
                 return False
             self._append({"label": asdict(label)})
             _remember(self._known, label.label, self._most)
             self.taken += 1
-            self._waiting.append(label)
+            (self._held if hold else self._waiting).append(label)
             self._changed.notify_all()
             return True
 
+    def release(self, session: str, episode: int) -> None:
+        """Episode `episode` of a session is over, and all before it: labels that were held for them are carried out."""
+        over = [label for label in self._held if label.session == session and label.episode <= episode]
+        if not over:
+            return  # without the lock, which is held while a label is written
+        with self._changed:
+            self._held = [label for label in self._held if label not in over]
+            self._waiting += over
+            self._changed.notify_all()
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Sessions with labels that wait for the end of an episode."""
+        return frozenset(label.session for label in self._held)
+
     def settle(self, timeout_s: float) -> bool:
-        """Waits until every label was carried out or reported; False when it took longer."""
+        """Waits until every label that is not held was carried out or reported; False when it took longer."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, timeout_s)
 

@@ -72,6 +72,7 @@ class StoredSession:
         token: SHA-256 of the token that resumes it.
         episode: number of its episode, 1 for the first; 0 before it.
         saved: time of the last change of this record [s since 1970].
+        ended: whether that episode is over.
     """
 
     name: str
@@ -79,6 +80,7 @@ class StoredSession:
     token: str
     episode: int
     saved: float
+    ended: bool = False
 
 
 def check_name(name: object) -> str:
@@ -136,13 +138,13 @@ class SessionStore:
         folder.mkdir(parents=True, exist_ok=True)
         self._journals: dict[str, StateJournal] = {}
 
-    def begin(self, name: str, token: str, episode: int) -> StoredSession:
+    def begin(self, name: str, token: str, episode: int, ended: bool = False) -> StoredSession:
         """A session, or a new episode of one: on disk when this returns, and every memory before it void.
 
-        `token` is the hash that `hash_token` gives. Raises OSError on a full disk; a session that was not there before
-        is not there then either.
+        `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over. Raises OSError on a
+        full disk; a session that was not there before is not there then either.
         """
-        session = StoredSession(check_name(name), self.owner, token, episode, time.time())
+        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended)
         place = self.folder / name
         if place.is_dir():
             _write_record(place / "session.json", session)
@@ -185,6 +187,14 @@ class SessionStore:
     def has(self, name: str) -> bool:
         """Whether there is such a session."""
         return (self.folder / check_name(name) / "session.json").exists()
+
+    def runs(self, name: str, episode: int) -> bool:
+        """Whether this episode of a session has begun and is not over."""
+        try:
+            session = read_record(self.folder / check_name(name))
+        except StateError:
+            return False
+        return session.episode == episode and not session.ended
 
     def release(self, name: str) -> None:
         """Closes the session's file; what is on disk stays."""

@@ -56,6 +56,7 @@ class Session:
         lasting: whether it outlives its connection.
         episode: number of its episode, 1 for the first; 0 before it.
         step: last step of the episode that the memory saw; -1 before the first.
+        ended: whether the episode is over; its labels are carried out then.
         reply: answer to that step, given again when the step comes again.
         connection: who holds it now.
         used: when it was last used [s on the table's clock].
@@ -69,6 +70,7 @@ class Session:
     lasting: bool
     episode: int = 0
     step: int = -1
+    ended: bool = False
     reply: dict[str, Any] | None = None
     connection: Any = None
     used: float = 0.0

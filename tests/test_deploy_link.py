@@ -116,7 +116,8 @@ def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(host
         link.start()
         assert settle_labels(link, 20)
         assert link.acknowledged == [name]
-    wait(lambda: hosted.done == [name])
+        link.begin(2)
+        wait(lambda: hosted.done == [name])
 
 
 def test_what_comes_back_for_the_episode_before_is_not_polled(hosted: Hosted) -> None:

@@ -188,6 +188,7 @@ def test_a_label_is_on_disk_before_it_is_acknowledged_and_counts_once(tmp_path: 
             assert "a1" in (tmp_path / "labels.jsonl").read_text()
             assert (await c.ask("label", label="a2", episode=2, outcome="success"))["vlamem"]["code"] == "episode"
             assert (await c.ask("label", label="a3", episode=1, outcome="maybe"))["vlamem"]["code"] == "label"
+            await c.ask("episode_end", episode=1)
             desk.settle(10)
         desk.close()
         assert done == ["success"]
