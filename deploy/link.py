@@ -49,12 +49,26 @@ class LinkOptions:
 
 @dataclass(frozen=True)
 class Joined:
-    """What the server said when it was reached first: its metadata, and where the session is."""
+    """What the server said when it was reached first: its metadata, and where the session is.
+
+    Attributes:
+        metadata: version, limits, the policy's spec.
+        episode: of the session, 0 before its first.
+        step: last step of it that the memory has seen, -1 before the first.
+        restored: whether the session was there already.
+        ended: whether that episode is over, as the server or this robot knows.
+    """
 
     metadata: dict[str, Any]
     episode: int
     step: int
     restored: bool
+    ended: bool = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether this process finds an episode that was interrupted, with frames in its memory."""
+        return self.restored and self.step >= 0 and not self.ended
 
 
 class _Lost(Exception):  # noqa: N818  # it is the usual end of a connection, not an error
@@ -62,7 +76,7 @@ class _Lost(Exception):  # noqa: N818  # it is the usual end of a connection, no
 
 
 class Link:
-    """See the module. `begin`, `send`, `label` and `poll` are for the control thread and never wait."""
+    """See the module. The methods from `begin` to `label` are for the control thread and never wait for a server."""
 
     def __init__(self, options: LinkOptions, events: EventLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.options, self._events = options, events
@@ -96,8 +110,13 @@ class Link:
             self._thread.join(timeout=5)
 
     def begin(self, episode: int) -> None:
-        """A new episode: what was not sent of the one before is forgotten, and so is what comes back for it."""
+        """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
         self._outbox.begin(episode)
+        self._poke()
+
+    def end(self, episode: int) -> None:
+        """An episode has ended: its labels may be carried out, and no later process goes on with it."""
+        self._outbox.end(episode)
         self._poke()
 
     def send(self, frame: Frame) -> None:
@@ -124,6 +143,11 @@ class Link:
     def unacknowledged(self) -> int:
         """Labels that the server has not confirmed."""
         return self._outbox.unacknowledged
+
+    @property
+    def settled(self) -> bool:
+        """Whether the server has confirmed every frame, end and label."""
+        return self._outbox.settled
 
     @property
     def waiting(self) -> int:
@@ -242,7 +266,8 @@ class Link:
         restored = bool(answer["restored"])
         self._outbox.joined(answer, first=self.joined is None)
         if self.joined is None:
-            self.joined = Joined(metadata, answer["episode"], answer["step"], restored)
+            ended = 0 < answer["episode"] <= self._outbox.ended
+            self.joined = Joined(metadata, answer["episode"], answer["step"], restored, ended)
             self._joined.set()
         return restored
 
@@ -268,6 +293,11 @@ class Link:
             if kind in ("chunk", "tick"):
                 self._outbox.confirm(head, message.get("actions"))
                 self._poke()
+            elif kind == "episode":
+                self._outbox.started(head["episode"])
+                self._poke()
+            elif kind == "ended":
+                self._outbox.confirm_end(head["episode"])
             elif kind == "labelled":
                 self._outbox.acknowledge(head["label"])
             elif kind == "error":

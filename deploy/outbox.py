@@ -1,8 +1,10 @@
 """What a robot has to tell its server, kept until the server has it, and what came back.
 
 Frames go out in order and are kept until they are confirmed; after a lost connection they go out again, and the server
-leaves out those that it knows. Labels are kept with the session's name and token, on disk, until the server has them on
-disk there. The control thread and the link's thread share all this: no method waits for anything but the other's turn.
+leaves out those that it knows. Only when it has every frame of an episode is it told the rest: that the episode has
+ended, what labels there are, and which episode begins; frames of that one follow when it has begun. Labels are kept
+with the session's name and token, on disk, until the server has them on disk there. The control thread and the link's
+thread share all this: no method waits for anything but the other's turn.
 """
 
 import json
@@ -89,9 +91,10 @@ class Outbox:
         self._lock = threading.Lock()
         self._frames: deque[Frame] = deque()
         self._sent = 0
-        self._oldest_sent = 0.0
+        self._asked = 0.0
         self._replies: deque[Reply] = deque()
-        self._episode = self._begun = 0
+        self._episode = self._begun = 0  # at the robot, at the server
+        self._starting = self._end_said = self._end_known = 0
         self._saved = self._load()
         self._saved.setdefault("session", session if state is not None else _named(session))
         self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
@@ -101,12 +104,16 @@ class Outbox:
     # The control thread -----------------------------------------------------------------------------------------------
 
     def begin(self, episode: int) -> None:
-        """A new episode: what was not sent of the one before is forgotten, and so is what comes back for it."""
+        """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
         with self._lock:
             self._episode = episode
-            self._frames.clear()
             self._replies.clear()
-            self._sent = 0
+
+    def end(self, episode: int) -> None:
+        """An episode has ended: no later process goes on with it. On disk when this returns."""
+        with self._lock:
+            self._saved["ended"] = max(self.ended, episode)
+            self._save()
 
     def add(self, frame: Frame) -> None:
         """One control step's frame, behind the others."""
@@ -143,6 +150,12 @@ class Outbox:
         """Frames that the server has not confirmed."""
         return len(self._frames)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the server has confirmed every frame, end and label."""
+        with self._lock:
+            return not self._frames and not self._labels and self.ended <= max(self._end_known, self._begun - 1)
+
     # The link's thread ------------------------------------------------------------------------------------------------
 
     @property
@@ -150,6 +163,11 @@ class Outbox:
         """What the server gave to resume the session with; None before there is one."""
         token: str | None = self._saved.get("token")
         return token
+
+    @property
+    def ended(self) -> int:
+        """The last episode of the session that has ended; 0 before there is one."""
+        return int(self._saved.get("ended", 0))
 
     def hello(self, fresh: bool = False) -> dict[str, Any]:
         """What is said to join the session that was kept, or with `fresh` one that nobody has."""
@@ -166,45 +184,68 @@ class Outbox:
         with self._lock:
             self._saved["session"] = answer["session"]
             if "token" in answer:
-                self._saved["token"] = answer["token"]
+                self._saved |= {"token": answer["token"], "ended": 0}
+            self._end_said = self._end_known = answer["episode"] if answer.get("ended") else 0
+            self._saved["ended"] = max(self.ended, self._end_said)
             self._save()
             if first:
                 self._episode = answer["episode"]
-            self._begun = answer["episode"]
-            self._sent = 0
+            self._begun, self._starting, self._sent = answer["episode"], 0, 0
             self._labels_sent.clear()
+            least = self._episode if "token" in answer else self._begun  # what is before it has no place there
+            self._frames = deque(frame for frame in self._frames if frame.episode >= least)
             for frame in list(self._frames)[:-1]:
                 frame.plan = False  # a chunk of that moment would come too late
 
     def next(self) -> bytes | None:
-        """The message that is to be sent now: the episode's start, labels, then frames; None when all is under way."""
+        """The message that is to be sent now; None when all is under way, or waits for what is."""
         with self._lock:
-            if self._begun != self._episode and self._episode:
-                self._begun = self._episode
-                return pack({"vlamem": {"type": "episode_start", "episode": self._episode}})
-            for name, body in self._labels.items():
-                if name not in self._labels_sent and body["episode"] <= self._begun:
-                    self._labels_sent.add(name)
-                    return pack({"vlamem": {"type": "label"} | body})
+            if self._starting:
+                return None
+            oldest = self._frames[0].episode if self._frames else self._episode
+            if not self._frames or oldest != self._begun:
+                return self._between(oldest)
             if self._sent >= min(len(self._frames), self._window):
                 return None
             frame = self._frames[self._sent]
+            if frame.episode != self._begun:
+                return None
             if self._sent == 0:
-                self._oldest_sent = self._clock()
+                self._asked = self._clock()
             self._sent += 1
         return _packed(frame)
 
+    def _between(self, episode: int) -> bytes | None:
+        """The server has every frame of its episode: that it has ended, then labels, then the start of `episode`."""
+        if self.ended >= self._begun > self._end_said:
+            self._end_said = self._begun
+            return _said("episode_end", f"end {self._begun}", episode=self._begun)
+        for name, body in self._labels.items():
+            if name not in self._labels_sent and body["episode"] <= self._begun:
+                self._labels_sent.add(name)
+                return _said("label", f"label {name}", **body)
+        if episode in (0, self._begun):
+            return None
+        self._starting, self._asked = episode, self._clock()
+        return _said("episode_start", f"start {episode}", episode=episode)
+
     def overdue(self, reply_s: float) -> bool:
-        """Whether the oldest frame under way has had no answer for longer than `reply_s`."""
-        return self._sent > 0 and self._clock() - self._oldest_sent > reply_s
+        """Whether the oldest frame or start under way has had no answer for longer than `reply_s`."""
+        return (self._sent > 0 or self._starting > 0) and self._clock() - self._asked > reply_s
+
+    def started(self, episode: int) -> None:
+        """The server has begun this episode: its frames may follow."""
+        with self._lock:
+            if episode == self._starting:
+                self._begun, self._starting = episode, 0
 
     def confirm(self, head: dict[str, Any], chunk: Any) -> None:
         """The server has seen a frame, and those before it; what it says is for `poll`."""
         now = self._clock()
         with self._lock:
+            self._forget_until(head["episode"], head["step"], now)
             if head["episode"] != self._episode:
                 return  # of an episode that is over
-            self._forget_until(head["step"], now)
             actions = None if chunk is None else np.asarray(chunk, np.float32)
             kind: Literal["chunk", "tick"] = "tick" if actions is None else "chunk"
             self._replies.append(Reply(kind, head["episode"], head["step"], actions, "", now, bool(head.get("wrote"))))
@@ -213,10 +254,15 @@ class Outbox:
         """The server does not take the frame of this number; it is not sent again."""
         step, now = seq & 0xFFFFFFFF, self._clock()
         with self._lock:
+            self._forget_until(seq >> 32, step, now)
             if seq >> 32 != self._episode:
                 return
-            self._forget_until(step, now)
             self._replies.append(Reply("refused", self._episode, step, None, why, now))
+
+    def confirm_end(self, episode: int) -> None:
+        """The server knows that this episode has ended."""
+        with self._lock:
+            self._end_known = max(self._end_known, episode)
 
     def acknowledge(self, label: str) -> None:
         """The server has this label on disk."""
@@ -226,11 +272,11 @@ class Outbox:
                 self._save()
         self._events.note("label_acknowledged", label=label)
 
-    def _forget_until(self, step: int, now: float) -> None:
-        while self._frames and self._frames[0].step <= step and self._sent:
+    def _forget_until(self, episode: int, step: int, now: float) -> None:
+        while self._sent and (self._frames[0].episode, self._frames[0].step) <= (episode, step):
             self._frames.popleft()
             self._sent -= 1
-        self._oldest_sent = now
+        self._asked = now
 
     # What outlives the process ----------------------------------------------------------------------------------------
 
@@ -260,6 +306,10 @@ class Outbox:
 def _named(session: str) -> str:
     """A session that nobody has."""
     return f"{session}-{uuid.uuid4().hex[:8]}"
+
+
+def _said(kind: str, seq: str, **what: Any) -> bytes:
+    return pack({"vlamem": {"type": kind, "seq": seq} | what})
 
 
 def _packed(frame: Frame) -> bytes:

@@ -64,23 +64,25 @@ def join(link: Link, robot_file: RobotFile, timeout_s: float = 30.0) -> Joined:
 
 def run_episode(
     controller: Controller,
+    link: Link,
     instruction: str,
     episode: int,
     over: Callable[[float], bool],
     step: int = -1,
 ) -> None:
-    """One episode until `over(now)`; the robot is at rest when it returns."""
+    """One episode until `over(now)`; when it returns the robot is at rest, and memory and server know of the end."""
     controller.begin(instruction, episode, step)
     controller.run(over)
     controller.rest()
+    link.end(episode)
 
 
-def settle_labels(link: Link, seconds: float) -> bool:
-    """Waits until the server has every label; False when it took longer."""
+def settle(link: Link, seconds: float) -> bool:
+    """Waits until the server has every frame, end and label; False when it took longer."""
     until = time.monotonic() + seconds
-    while link.unacknowledged and time.monotonic() < until:
+    while not link.settled and time.monotonic() < until:
         time.sleep(0.02)
-    return link.unacknowledged == 0
+    return link.settled
 
 
 def status_of(controller: Controller, link: Link, events: EventLog) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--robot-config", type=Path, help="JSON settings of a LeRobot arm")
     add("--server", default="ws://127.0.0.1:8000", help="ws:// or wss:// address (ws://127.0.0.1:8000)")
     add("--session", default="robot", help="name of this robot at the server (robot)")
-    add("--state", type=Path, help="folder for the session's token: an interrupted episode goes on")
+    add("--state", type=Path, help="folder for the session's token: an episode that a crash cut short goes on")
     add("--instruction", help="what to do; a simulated task has its own")
     add("--episodes", type=int, default=1, help="how many, one after the other (1)")
     add("--seconds", type=float, default=60.0, help="longest episode (60)")
@@ -96,7 +96,7 @@ def _control(args: argparse.Namespace) -> int:
         prepare_process,
         restore_process,
         run_episode,
-        settle_labels,
+        settle,
         status_of,
     )
 
@@ -131,7 +131,7 @@ def _control(args: argparse.Namespace) -> int:
             scheduling = prepare_process(args.realtime_priority)
             if not scheduling.realtime:
                 print(f"no real-time scheduling: {scheduling.reason}", file=sys.stderr)
-        first = joined.episode if joined.restored and joined.step >= 0 else joined.episode + 1
+        first = joined.episode if joined.unfinished else joined.episode + 1
         for episode in range(first, first + args.episodes):
             step = joined.step if episode == joined.episode else -1
             told = simulated.begin(episode, episode).instruction if simulated is not None else ""
@@ -140,7 +140,7 @@ def _control(args: argparse.Namespace) -> int:
             def over(now: float, end: float = end) -> bool:
                 return now > end or quitting.is_set() or (simulated is not None and simulated.status.ended)
 
-            run_episode(controller, args.instruction or told, episode, over, step)
+            run_episode(controller, link, args.instruction or told, episode, over, step)
             success = simulated is not None and simulated.status.success
             if simulated is not None:
                 print(f"episode {episode}: {told}: {'success' if success else 'no success'}", flush=True)
@@ -148,15 +148,15 @@ def _control(args: argparse.Namespace) -> int:
                     link.label(episode, "success" if success else "failure", "task")
             if quitting.is_set():
                 break
-        settled = settle_labels(link, 10)
+        settle(link, 10)
         late = percentiles(controller.timing.late)
         print(
             f"loop late by p50 {late['p50']:.2f}, p99 {late['p99']:.2f}, max {late['max']:.2f} ms; "
             f"{controller.timing.misses} rounds missed; clips {dict(controller.limits.counts) or 'none'}"
         ) if late else None
-        if not settled:
+        if link.unacknowledged:
             print(f"{link.unacknowledged} labels wait for the server: they are kept in --state", file=sys.stderr)
-        return 0 if settled else 1
+        return 1 if link.unacknowledged else 0
     finally:
         if args.realtime_priority:
             restore_process()

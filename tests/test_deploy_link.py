@@ -14,9 +14,10 @@ from vlamem.deploy.controller import Controller
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.link import Link, LinkOptions
 from vlamem.deploy.outbox import LinkError
+from vlamem.deploy.persistence import read_record
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.robot_file import RobotFileError, load_robot_file
-from vlamem.deploy.session_loop import join, settle_labels
+from vlamem.deploy.session_loop import join, settle
 
 
 @pytest.fixture
@@ -114,9 +115,50 @@ def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(host
     hosted.start()
     with linked(hosted, tmp_path / "robot") as link:
         link.start()
-        assert settle_labels(link, 20)
+        assert settle(link, 20)
         assert link.acknowledged == [name]
+        link.begin(2)  # nothing else says that the first has ended
+        wait(lambda: hosted.done == [name])
+
+
+def test_an_episode_that_has_ended_is_not_unfinished_even_where_the_server_was_not_there_to_hear_it(
+    hosted: Hosted, tmp_path: Path
+) -> None:
+    with linked(hosted, tmp_path / "robot") as link:
+        link.start()
+        link.begin(1)
+        link.send(frame(0, write=True))
+        wait(lambda: link.waiting == 0)
+    with linked(hosted, tmp_path / "robot") as link:
+        assert link.start().unfinished
+        hosted.end()
+        link.end(1)
+    hosted.start()
+    with linked(hosted, tmp_path / "robot") as link:
+        joined = link.start()
+        assert (joined.restored, joined.episode, joined.ended, joined.unfinished) == (True, 1, True, False)
+        wait(lambda: read_record(tmp_path / "server" / "sessions" / "arm").ended)
+
+
+def test_frames_and_label_of_an_episode_reach_a_server_that_was_away_before_the_next_episode_begins(
+    hosted: Hosted,
+) -> None:
+    with linked(hosted) as link:
+        link.start()
+        link.begin(1)
+        link.send(frame(0, write=True))
+        wait(lambda: link.waiting == 0)
+        hosted.end()
+        for step in range(1, 6):
+            link.send(frame(step, write=True))
+        link.end(1)
+        name = link.label(1, "success")
         link.begin(2)
+        link.send(frame(0, plan=True, episode=2))
+        hosted.start()
+        assert collect(link, 0).chunk[0, 0] == 0
+        assert sum(hosted.policy.batches) == 6  # five of the first episode, one of the second
+        assert link.acknowledged == [name]
         wait(lambda: hosted.done == [name])
 
 

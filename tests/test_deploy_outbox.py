@@ -17,9 +17,16 @@ def outbox(state: Path | None = None, backlog: int = 9, window: int = 3) -> Outb
     return made
 
 
-def fill(box: Outbox, steps: range) -> None:
+def fill(box: Outbox, steps: range, episode: int = 1) -> None:
     for step in steps:
-        box.add(frame(step, plan=True))
+        box.add(frame(step, plan=True, episode=episode))
+
+
+def begin(box: Outbox, episode: int) -> None:
+    """Begins an episode, at the server too."""
+    box.begin(episode)
+    assert sent(box)[-1]["type"] == "episode_start"
+    box.started(episode)
 
 
 def sent(box: Outbox) -> list[dict[str, Any]]:
@@ -34,18 +41,93 @@ def test_the_episode_comes_first_and_no_more_frames_are_under_way_than_the_windo
     box = outbox()
     box.begin(1)
     fill(box, range(5))
-    start, *frames = sent(box)
-    assert start == {"type": "episode_start", "episode": 1}
-    assert [f["step"] for f in frames] == [0, 1, 2]
+    (start,) = sent(box)
+    assert start == {"type": "episode_start", "episode": 1, "seq": "start 1"}
+    box.started(1)
+    assert [f["step"] for f in sent(box)] == [0, 1, 2]
     box.confirm({"episode": 1, "step": 1}, None)
     assert [f["step"] for f in sent(box)] == [3, 4]
     assert [(r.kind, r.step) for r in box.poll()] == [("tick", 1)]
     assert box.waiting == 3
 
 
+def test_the_end_and_the_labels_of_an_episode_follow_its_last_frame_and_the_next_start_follows_them() -> None:
+    box = outbox()
+    begin(box, 1)
+    fill(box, range(5))
+    name = box.label(1, "success", "operator")
+    box.end(1)
+    box.begin(2)
+    fill(box, range(2), 2)
+    assert [f["step"] for f in sent(box)] == [0, 1, 2]
+    box.confirm({"episode": 1, "step": 2}, None)
+    assert [f["step"] for f in sent(box)] == [3, 4]
+    box.confirm({"episode": 1, "step": 3}, None)
+    assert sent(box) == []
+    box.confirm({"episode": 1, "step": 4}, None)
+    assert box.poll() == []
+    after = sent(box)
+    assert [head["type"] for head in after] == ["episode_end", "label", "episode_start"]
+    assert (after[0]["episode"], after[1]["label"], after[2]["episode"]) == (1, name, 2)
+    box.started(2)
+    assert [(f["episode"], f["step"]) for f in sent(box)] == [(2, 0), (2, 1)]
+    assert box.waiting == 2
+
+
+def test_a_robot_that_says_nothing_of_an_end_is_heard_too() -> None:
+    box = outbox()
+    begin(box, 1)
+    name = box.label(1, "success", "operator")
+    assert [head["label"] for head in sent(box)] == [name]
+    box.begin(2)
+    assert [(head["type"], head["episode"]) for head in sent(box)] == [("episode_start", 2)]
+
+
+def test_an_end_is_said_again_until_the_server_knows_of_it() -> None:
+    box = outbox()
+    begin(box, 1)
+    box.end(1)
+    assert [head["type"] for head in sent(box)] == ["episode_end"]
+    box.joined({"session": "arm", "episode": 1, "ended": False}, first=False)
+    assert [head["type"] for head in sent(box)] == ["episode_end"]
+    assert not box.settled
+    box.confirm_end(1)
+    assert box.settled
+    box.joined({"session": "arm", "episode": 1, "ended": True}, first=False)
+    assert sent(box) == []
+    assert box.settled
+
+
+def test_a_start_is_asked_for_until_it_is_answered_and_no_frame_overtakes_it() -> None:
+    now = 0.0
+    box = Outbox("arm", None, 9, 3, EventLog(), lambda: now)
+    box.joined({"session": "arm", "token": "secret", "episode": 0}, first=True)
+    box.begin(1)
+    fill(box, range(1))
+    assert [head["type"] for head in sent(box)] == ["episode_start"]
+    now = 3.0
+    assert box.overdue(2.0)
+    box.joined({"session": "arm", "episode": 0}, first=False)
+    assert [head["type"] for head in sent(box)] == ["episode_start"]
+    box.started(1)
+    assert [head["type"] for head in sent(box)] == ["observe"]
+
+
+def test_of_an_episode_that_another_session_knows_nothing_is_sent() -> None:
+    box = outbox()
+    begin(box, 1)
+    fill(box, range(2))
+    box.end(1)
+    box.begin(2)
+    fill(box, range(1), 2)
+    box.joined({"session": "arm-1", "token": "other", "episode": 0}, first=False)
+    assert [(head["type"], head["episode"]) for head in sent(box)] == [("episode_start", 2)]
+    assert box.waiting == 1
+
+
 def test_what_was_not_confirmed_goes_out_again_and_asks_for_a_chunk_only_at_the_newest_frame() -> None:
     box = outbox()
-    box.begin(1)
+    begin(box, 1)
     fill(box, range(3))
     sent(box)
     box.confirm({"episode": 1, "step": 0}, None)
@@ -55,9 +137,9 @@ def test_what_was_not_confirmed_goes_out_again_and_asks_for_a_chunk_only_at_the_
 
 def test_a_refused_frame_is_not_sent_again_and_an_answer_of_another_episode_is_not_polled() -> None:
     box = outbox()
-    box.begin(1)
+    begin(box, 1)
     fill(box, range(2))
-    seq = sent(box)[1]["seq"]
+    seq = sent(box)[0]["seq"]
     box.refuse(seq, "no picture")
     box.joined({"session": "arm", "episode": 1}, first=False)
     assert [f["step"] for f in sent(box)] == [1]

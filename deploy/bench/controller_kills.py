@@ -119,7 +119,8 @@ def wait_for_write(controller: RobotProcess, server_state: Path, plan: RobotRun)
     while time.monotonic() < until and controller.running:
         here = stored(server_state, plan.session)
         # the record was saved when the episode began; in its second half the next controller might find it over
-        if here is not None and here.step >= 0 and time.time() - here.record.saved < plan.episode_s / 2:
+        runs = here is not None and here.step >= 0 and not here.record.ended
+        if here is not None and runs and time.time() - here.record.saved < plan.episode_s / 2:
             return
         time.sleep(0.05)
     raise BenchError(f"no write in an episode that has just begun: {controller.said()[-2000:]}")

@@ -13,7 +13,7 @@ from vlamem.deploy.events import EventLog
 from vlamem.deploy.link import Link, LinkOptions
 from vlamem.deploy.mujoco_robot import MujocoRobot
 from vlamem.deploy.robot_file import load_robot_file
-from vlamem.deploy.session_loop import join, prepare_process, restore_process, settle_labels
+from vlamem.deploy.session_loop import join, prepare_process, restore_process, settle
 
 _WARM_UP_ROUNDS = 100
 
@@ -73,7 +73,7 @@ def drive(plan: RobotRun) -> dict[str, Any]:
     robot.connect()
     controller = Controller(robot, robot_file, link, ControlOptions(plan.execute, plan.blend), events, rounds.append)
     try:
-        left = robot.find() if plan.arm and joined.restored else None
+        left = robot.find() if plan.arm and joined.restored and not joined.ended else None
         left = left if left is not None and left.episode == joined.episode and not left.ended else None
         if left is None:
             robot.begin(joined.episode + 1, 0, plan.tasks[0])  # builds the simulation before the clock runs
@@ -97,9 +97,10 @@ def drive(plan: RobotRun) -> dict[str, Any]:
 
             controller.run(over)
             controller.rest()
+            link.end(episode)
             verdicts.append(robot.status.success)
             labels.append(link.label(episode, "success" if robot.status.success else "failure", "bench"))
-        settle_labels(link, 20)
+        settle(link, 20)
     finally:
         restore_process()
         robot.close()

@@ -1,0 +1,72 @@
+"""scripts/control.py: a run of episodes against a server in this process."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deploy_cases import Hosted, frame
+
+from vlamem.deploy.events import EventLog
+from vlamem.deploy.link import Link, LinkOptions
+from vlamem.deploy.persistence import read_record
+from vlamem.deploy.robot_file import SHIPPED
+from vlamem.scripts.control import main
+
+
+@pytest.fixture
+def hosted(tmp_path: Path) -> Iterator[Hosted]:
+    host = Hosted(tmp_path / "server")
+    host.start()
+    yield host
+    host.end()
+
+
+def words(hosted: Hosted, folder: Path, *more: str) -> list[str]:
+    """Arguments of a control process whose robot and session are those of `folder`."""
+    text = (SHIPPED / "tabletop.toml").read_text()
+    text = re.sub(r"^box_.*\n", "", text, flags=re.MULTILINE).replace('["agentview", "wrist"]', '["front"]')
+    (folder / "arm.toml").write_text(text)
+    given = {
+        "robot": "counting_arm:make", "robot-file": folder / "arm.toml", "server": f"ws://127.0.0.1:{hosted.port}",
+        "session": "arm", "state": folder / "state", "instruction": "touch it", "seconds": 0.3,
+        "realtime-priority": 0, "log": folder / "events.jsonl",
+    }  # fmt: skip
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))] + list(more)
+
+
+def noted(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [event for line in lines if (event := json.loads(line))["event"] == kind]
+
+
+def test_a_run_begins_where_the_one_before_has_ended_and_not_in_its_last_episode(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
+    assert main(words(hosted, tmp_path, "--episodes", "2")) == 0
+    record = read_record(tmp_path / "server" / "sessions" / "arm")
+    assert (record.episode, record.ended) == (2, True)
+    hosted.end()
+    hosted.start()
+    assert main(words(hosted, tmp_path)) == 0
+    assert [(e["episode"], e["step"]) for e in noted(tmp_path, "episode")] == [(1, -1), (2, -1), (3, -1)]
+    record = read_record(tmp_path / "server" / "sessions" / "arm")
+    assert (record.episode, record.ended) == (3, True)
+
+
+def test_a_run_goes_on_with_the_episode_that_a_crash_cut_short(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
+    link = Link(LinkOptions(f"ws://127.0.0.1:{hosted.port}", "arm", tmp_path / "state"), EventLog())
+    link.start()
+    link.begin(1)
+    link.send(frame(0, write=True))
+    while link.waiting:
+        pass
+    link.close()
+    assert main(words(hosted, tmp_path, "--episodes", "2")) == 0
+    assert [(e["episode"], e["step"]) for e in noted(tmp_path, "episode")] == [(1, 0), (2, -1)]
