@@ -145,8 +145,13 @@ class Link:
         return self._outbox.unacknowledged
 
     @property
+    def trouble(self) -> str | None:
+        """What the server refuses, in a line for the operator; None when there is nothing."""
+        return self._outbox.trouble
+
+    @property
     def settled(self) -> bool:
-        """Whether the server has confirmed every frame, end and label."""
+        """Whether the server has confirmed every frame and end, and confirmed or refused every label."""
         return self._outbox.settled
 
     @property
@@ -306,12 +311,12 @@ class Link:
 
     def _refused(self, head: dict[str, Any]) -> None:
         self._events.note("refused", code=head.get("code"), id=head.get("id"), why=head.get("message"))
-        if head.get("code") in ("taken", "full", "episode", "state"):
-            raise _Lost(str(head.get("message")))
-        seq = head.get("seq")
-        if not isinstance(seq, int):
-            raise _Lost(f"a message arrived damaged: {head.get('message')}")
-        self._outbox.refuse(seq, str(head.get("message")))
+        code, seq, why = str(head.get("code")), head.get("seq"), str(head.get("message"))
+        if code in ("taken", "full", "state") or (code == "episode" and isinstance(seq, int)):
+            raise _Lost(why)
+        if not isinstance(seq, int | str):
+            raise _Lost(f"a message arrived damaged: {why}")
+        self._outbox.refuse(seq, code, why)
         self._poke()
 
 

@@ -5,9 +5,13 @@ leaves out those that it knows. Only when it has every frame of an episode is it
 ended, what labels there are, and which episode begins; frames of that one follow when it has begun. Labels are kept
 with the session's name and token, on disk, until the server has them on disk there. The control thread and the link's
 thread share all this: no method waits for anything but the other's turn.
+
+What the server refuses does not cost the connection: a frame is dropped; a label is parked, and tried again on the next
+connection; the start of an episode is tried again, unless that episode is over at the server, whose frames are dropped.
 """
 
 import json
+import math
 import os
 import threading
 import uuid
@@ -23,6 +27,11 @@ from numpy.typing import NDArray
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.robot import Seen, Vector
 from vlamem.deploy.wire import pack
+
+_LABELS = 8
+"""Labels that may be under way or parked on one connection: a server counts what it has to refuse, and closes."""
+_RETRY_S = 2.0
+"""After it an episode whose start the server could not write down is started again."""
 
 
 class LinkError(RuntimeError):
@@ -94,11 +103,13 @@ class Outbox:
         self._asked = 0.0
         self._replies: deque[Reply] = deque()
         self._episode = self._begun = 0  # at the robot, at the server
-        self._starting = self._end_said = self._end_known = 0
+        self._starting = self._end_said = self._end_known = self._barred = 0
+        self._start_after, self._start_refused = -math.inf, ""
         self._saved = self._load()
         self._saved.setdefault("session", session if state is not None else _named(session))
         self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
         self._labels_sent: set[str] = set()
+        self._parked: dict[str, str] = {}
         self.acknowledged: list[str] = []
 
     # The control thread -----------------------------------------------------------------------------------------------
@@ -106,7 +117,8 @@ class Outbox:
     def begin(self, episode: int) -> None:
         """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
         with self._lock:
-            self._episode = episode
+            self._episode, self._barred = episode, 0
+            self._start_after, self._start_refused = -math.inf, ""
             self._replies.clear()
 
     def end(self, episode: int) -> None:
@@ -118,6 +130,8 @@ class Outbox:
     def add(self, frame: Frame) -> None:
         """One control step's frame, behind the others."""
         with self._lock:
+            if frame.episode == self._barred:
+                return
             if len(self._frames) >= self._backlog:
                 self._frames.popleft()
                 self._sent = max(0, self._sent - 1)
@@ -152,9 +166,20 @@ class Outbox:
 
     @property
     def settled(self) -> bool:
-        """Whether the server has confirmed every frame, end and label."""
+        """Whether the server has confirmed every frame and end, and confirmed or refused every label."""
         with self._lock:
-            return not self._frames and not self._labels and self.ended <= max(self._end_known, self._begun - 1)
+            told = self.ended <= max(self._end_known, self._begun - 1) or self.ended == self._barred
+            return not self._frames and not (self._labels.keys() - self._parked) and told
+
+    @property
+    def trouble(self) -> str | None:
+        """What the server refused and still waits here, in a line; None when there is nothing."""
+        with self._lock:
+            if self._start_refused:
+                return f"episode {self._episode} does not begin: {self._start_refused}"
+            if self._parked:
+                return f"{len(self._parked)} labels were refused: {next(reversed(self._parked.values()))}"
+            return None
 
     # The link's thread ------------------------------------------------------------------------------------------------
 
@@ -220,11 +245,12 @@ class Outbox:
         if self.ended >= self._begun > self._end_said:
             self._end_said = self._begun
             return _said("episode_end", f"end {self._begun}", episode=self._begun)
-        for name, body in self._labels.items():
-            if name not in self._labels_sent and body["episode"] <= self._begun:
+        under_way = sum(name in self._labels_sent for name in self._labels)
+        for name in sorted(self._labels, key=self._parked.__contains__) if under_way < _LABELS else ():
+            if name not in self._labels_sent and self._labels[name]["episode"] <= self._begun:
                 self._labels_sent.add(name)
-                return _said("label", f"label {name}", **body)
-        if episode in (0, self._begun):
+                return _said("label", f"label {name}", **self._labels[name])
+        if episode in (0, self._begun, self._barred) or self._clock() < self._start_after:
             return None
         self._starting, self._asked = episode, self._clock()
         return _said("episode_start", f"start {episode}", episode=episode)
@@ -237,7 +263,7 @@ class Outbox:
         """The server has begun this episode: its frames may follow."""
         with self._lock:
             if episode == self._starting:
-                self._begun, self._starting = episode, 0
+                self._begun, self._starting, self._start_refused = episode, 0, ""
 
     def confirm(self, head: dict[str, Any], chunk: Any) -> None:
         """The server has seen a frame, and those before it; what it says is for `poll`."""
@@ -250,8 +276,37 @@ class Outbox:
             kind: Literal["chunk", "tick"] = "tick" if actions is None else "chunk"
             self._replies.append(Reply(kind, head["episode"], head["step"], actions, "", now, bool(head.get("wrote"))))
 
-    def refuse(self, seq: int, why: str) -> None:
-        """The server does not take the frame of this number; it is not sent again."""
+    def refuse(self, seq: int | str, code: str, why: str) -> None:
+        """The server does not take the frame, label or start of this number. Raises ValueError for one that is none."""
+        if isinstance(seq, int):
+            return self._refuse_frame(seq, why)
+        kind, _, which = seq.partition(" ")
+        if kind == "label":
+            self._events.note("label_refused", label=which, code=code, why=why)
+            with self._lock:
+                if which in self._labels:
+                    self._parked[which] = why
+        elif kind == "start":
+            self._refuse_start(int(which), code, why)
+        elif kind != "end":
+            raise ValueError(f"an error about {seq[:40]!r}, which was not sent")
+
+    def _refuse_start(self, episode: int, code: str, why: str) -> None:
+        self._events.note("episode_refused", episode=episode, code=code, why=why)
+        with self._lock:
+            if episode != self._starting:
+                return
+            self._starting, self._start_refused = 0, why
+            if code != "order":
+                self._start_after = self._clock() + _RETRY_S
+                return
+            self._barred = episode
+            last = self._frames[-1].step if self._frames else -1
+            self._frames = deque(frame for frame in self._frames if frame.episode != episode)
+            if episode == self._episode:
+                self._replies.append(Reply("refused", episode, last, None, why, self._clock()))
+
+    def _refuse_frame(self, seq: int, why: str) -> None:
         step, now = seq & 0xFFFFFFFF, self._clock()
         with self._lock:
             self._forget_until(seq >> 32, step, now)
@@ -269,6 +324,7 @@ class Outbox:
         with self._lock:
             if self._labels.pop(label, None) is not None:
                 self.acknowledged.append(label)
+                self._parked.pop(label, None)
                 self._save()
         self._events.note("label_acknowledged", label=label)
 

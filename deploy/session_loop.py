@@ -78,7 +78,7 @@ def run_episode(
 
 
 def settle(link: Link, seconds: float) -> bool:
-    """Waits until the server has every frame, end and label; False when it took longer."""
+    """Waits until the server has every frame and end, and has or refuses every label; False when it took longer."""
     until = time.monotonic() + seconds
     while not link.settled and time.monotonic() < until:
         time.sleep(0.02)
@@ -91,6 +91,7 @@ def status_of(controller: Controller, link: Link, events: EventLog) -> dict[str,
         "mode": controller.mode.value,
         "episode": controller.episode,
         "connected": link.connected,
+        "trouble": link.trouble,
         "frames_waiting": link.waiting,
         "labels_waiting": link.unacknowledged,
         "clips": dict(controller.limits.counts),

@@ -155,7 +155,10 @@ def _control(args: argparse.Namespace) -> int:
             f"{controller.timing.misses} rounds missed; clips {dict(controller.limits.counts) or 'none'}"
         ) if late else None
         if link.unacknowledged:
-            print(f"{link.unacknowledged} labels wait for the server: they are kept in --state", file=sys.stderr)
+            kept = "are kept in --state" if args.state else "are lost with this process: give --state"
+            print(f"{link.unacknowledged} labels wait for the server and {kept}", file=sys.stderr)
+        if link.trouble:
+            print(link.trouble, file=sys.stderr)
         return 1 if link.unacknowledged else 0
     finally:
         if args.realtime_priority:

@@ -200,6 +200,45 @@ def test_a_refused_observation_comes_back_as_such(hosted: Hosted) -> None:
         assert "expected uint8" in reply.detail
 
 
+def test_a_refused_label_costs_neither_the_connection_nor_a_frame(tmp_path: Path) -> None:
+    host = Hosted(None)  # keeps no labels
+    host.start()
+    try:
+        with linked(host, tmp_path) as link:
+            link.start()
+            link.begin(1)
+            link.send(frame(0))
+            name = link.label(1, "success")
+            wait(lambda: link.trouble)
+            assert "this server keeps no labels: start it with --state" in link.trouble
+            link.send(frame(1, plan=True))
+            assert collect(link, 1).kind == "chunk"
+            assert settle(link, 20)
+            counts = link._events.counts
+            assert (counts["label_refused"], counts["connected"], link.unacknowledged) == (1, 1, 1)
+            assert name in (tmp_path / "link.json").read_text()
+    finally:
+        host.end()
+
+
+def test_an_episode_that_is_over_is_refused_and_the_next_one_begins_on_the_same_connection(hosted: Hosted) -> None:
+    with linked(hosted) as link:
+        link.start()
+        link.begin(5)
+        link.send(frame(0, plan=True, episode=5))
+        assert collect(link, 0).kind == "chunk"
+        link.begin(2)
+        link.send(frame(0, plan=True, episode=2))
+        refused: list[Any] = []
+        wait(lambda: refused.extend(link.poll()) or refused)
+        assert (refused[0].kind, refused[0].episode) == ("refused", 2)
+        assert "episode 2 of session" in refused[0].detail
+        link.begin(6)
+        link.send(frame(1, plan=True, episode=6))
+        assert collect(link, 1).kind == "chunk"
+        assert link._events.counts["connected"] == 1
+
+
 def test_no_server_a_wrong_key_and_another_robot_are_said_by_name(tmp_path: Path) -> None:
     link = Link(LinkOptions("ws://127.0.0.1:9", "arm"), EventLog())
     with pytest.raises(LinkError, match=r"no server at ws://127\.0\.0\.1:9"):

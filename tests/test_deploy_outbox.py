@@ -140,14 +140,80 @@ def test_a_refused_frame_is_not_sent_again_and_an_answer_of_another_episode_is_n
     begin(box, 1)
     fill(box, range(2))
     seq = sent(box)[0]["seq"]
-    box.refuse(seq, "no picture")
+    box.refuse(seq, "observation", "no picture")
     box.joined({"session": "arm", "episode": 1}, first=False)
     assert [f["step"] for f in sent(box)] == [1]
     assert [(r.kind, r.detail) for r in box.poll()] == [("refused", "no picture")]
     box.begin(2)
     box.confirm({"episode": 1, "step": 1}, None)
-    box.refuse(seq, "late")
+    box.refuse(seq, "observation", "late")
     assert box.poll() == []
+
+
+def test_a_refused_label_is_parked_and_tried_again_on_the_next_connection_behind_the_others() -> None:
+    box = outbox()
+    begin(box, 1)
+    first = box.label(1, "success", "operator")
+    (head,) = sent(box)
+    box.refuse(head["seq"], "label", "no labels here")
+    assert sent(box) == []
+    assert box.settled
+    assert (box.unacknowledged, box.trouble) == (1, "1 labels were refused: no labels here")
+    second = box.label(1, "failure", "operator")
+    assert not box.settled
+    assert [head["label"] for head in sent(box)] == [second]
+    box.joined({"session": "arm", "episode": 1}, first=False)
+    assert [head["label"] for head in sent(box)] == [second, first]
+    box.acknowledge(first)
+    box.acknowledge(second)
+    assert (box.unacknowledged, box.trouble) == (0, None)
+
+
+def test_a_server_that_refuses_labels_hears_only_a_few_of_them() -> None:
+    box = outbox()
+    begin(box, 1)
+    for _ in range(60):
+        box.label(1, "success", "operator")
+    for _ in range(60):
+        heads = sent(box)
+        assert len(heads) <= 8
+        for head in heads:
+            box.refuse(head["seq"], "label", "no labels here")
+    assert len(box._labels_sent) == 8
+
+
+def test_an_episode_that_is_over_at_the_server_is_not_started_again_and_the_controller_hears_why() -> None:
+    box = outbox()
+    box.joined({"session": "arm", "episode": 7}, first=False)
+    box.begin(3)
+    fill(box, range(2), 3)
+    (start,) = sent(box)
+    box.refuse(start["seq"], "order", "episode 3 is over")
+    fill(box, range(2, 4), 3)
+    assert sent(box) == []
+    assert [(r.kind, r.episode, r.detail) for r in box.poll()] == [("refused", 3, "episode 3 is over")]
+    assert (box.waiting, box.trouble) == (0, "episode 3 does not begin: episode 3 is over")
+    box.joined({"session": "arm", "episode": 7}, first=False)
+    assert sent(box) == []
+    begin(box, 8)
+    assert box.trouble is None
+
+
+def test_an_episode_that_the_server_could_not_begin_is_begun_later_with_all_its_frames() -> None:
+    now = 0.0
+    box = Outbox("arm", None, 9, 3, EventLog(), lambda: now)
+    box.joined({"session": "arm", "token": "secret", "episode": 0}, first=True)
+    box.begin(1)
+    fill(box, range(2))
+    (start,) = sent(box)
+    box.refuse(start["seq"], "internal", "disk full")
+    assert sent(box) == []
+    assert box.trouble == "episode 1 does not begin: disk full"
+    now = 2.0
+    assert [head["type"] for head in sent(box)] == ["episode_start"]
+    box.started(1)
+    assert [head["step"] for head in sent(box)] == [0, 1]
+    assert box.trouble is None
 
 
 def test_labels_and_the_session_are_found_again_by_the_next_process(tmp_path: Path) -> None:
