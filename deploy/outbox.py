@@ -108,6 +108,8 @@ class Outbox:
         self._saved = self._load()
         self._saved.setdefault("session", session if state is not None else _named(session))
         self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
+        for body in self._labels.values():
+            body.setdefault("session", self._saved["session"])
         self._labels_sent: set[str] = set()
         self._parked: dict[str, str] = {}
         self.acknowledged: list[str] = []
@@ -142,7 +144,8 @@ class Outbox:
         """Labels an episode, on disk when this returns; the label's id."""
         name = uuid.uuid4().hex
         with self._lock:
-            self._labels[name] = {"label": name, "episode": episode, "outcome": outcome, "source": source}
+            body = {"label": name, "episode": episode, "outcome": outcome, "source": source}
+            self._labels[name] = body | {"session": self._saved["session"]}
             self._save()
         self._events.note("label", label=name, outcome=outcome, episode=episode)
         return name
@@ -204,10 +207,14 @@ class Outbox:
     def joined(self, answer: dict[str, Any], first: bool) -> None:
         """The server has answered a hello: session and token are kept, and nothing counts as sent any more.
 
+        Labels of another session are lost: its episodes had the same numbers and were others.
         `first` takes over the episode at which the server is; later it is the robot that knows.
         """
         with self._lock:
             self._saved["session"] = answer["session"]
+            for name in [n for n, body in self._labels.items() if body["session"] != answer["session"]]:
+                self._parked.pop(name, None)
+                self._events.note("label_lost", **self._labels.pop(name))
             if "token" in answer:
                 self._saved |= {"token": answer["token"], "ended": 0}
             self._end_said = self._end_known = answer["episode"] if answer.get("ended") else 0
@@ -249,7 +256,8 @@ class Outbox:
         for name in sorted(self._labels, key=self._parked.__contains__) if under_way < _LABELS else ():
             if name not in self._labels_sent and self._labels[name]["episode"] <= self._begun:
                 self._labels_sent.add(name)
-                return _said("label", f"label {name}", **self._labels[name])
+                body = {key: value for key, value in self._labels[name].items() if key != "session"}
+                return _said("label", f"label {name}", **body)
         if episode in (0, self._begun, self._barred) or self._clock() < self._start_after:
             return None
         self._starting, self._asked = episode, self._clock()

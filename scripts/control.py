@@ -157,6 +157,8 @@ def _control(args: argparse.Namespace) -> int:
         if link.unacknowledged:
             kept = "are kept in --state" if args.state else "are lost with this process: give --state"
             print(f"{link.unacknowledged} labels wait for the server and {kept}", file=sys.stderr)
+        if lost := events.counts["label_lost"]:
+            print(f"{lost} labels are lost: the server has lost the session that they were for", file=sys.stderr)
         if link.trouble:
             print(link.trouble, file=sys.stderr)
         return 1 if link.unacknowledged else 0

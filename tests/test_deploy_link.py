@@ -221,6 +221,32 @@ def test_a_refused_label_costs_neither_the_connection_nor_a_frame(tmp_path: Path
         host.end()
 
 
+def test_the_label_of_a_lost_session_marks_no_episode_of_the_next(tmp_path: Path) -> None:
+    host = Hosted(tmp_path / "before")
+    host.start()
+    try:
+        with linked(host, tmp_path / "robot") as link:
+            link.start()
+            link.begin(1)
+            link.send(frame(0))
+            wait(lambda: link.waiting == 0)
+            host.end()
+            old = link.label(1, "success")
+            host.folder = tmp_path / "after"
+            host.start()
+            wait(lambda: link._events.counts["session_lost"])
+            link.send(frame(1, plan=True))
+            assert collect(link, 1).kind == "chunk"
+            new = link.label(1, "failure")
+            link.end(1)
+            assert settle(link, 20)
+            assert link.acknowledged == [new]
+            assert link._events.counts["label_lost"] == 1
+        assert old not in (tmp_path / "after" / "labels.jsonl").read_text()
+    finally:
+        host.end()
+
+
 def test_an_episode_that_is_over_is_refused_and_the_next_one_begins_on_the_same_connection(hosted: Hosted) -> None:
     with linked(hosted) as link:
         link.start()

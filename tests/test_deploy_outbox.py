@@ -1,5 +1,6 @@
 """deploy/outbox.py without a network: what is sent, what is sent again, and what is forgotten."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,31 @@ def test_an_episode_that_the_server_could_not_begin_is_begun_later_with_all_its_
     box.started(1)
     assert [head["step"] for head in sent(box)] == [0, 1]
     assert box.trouble is None
+
+
+def test_a_label_of_a_session_that_is_lost_is_never_sent_to_the_next_one(tmp_path: Path) -> None:
+    events = EventLog()
+    box = Outbox("arm", tmp_path, 9, 3, events, lambda: 0.0)
+    box.joined({"session": "arm", "token": "secret", "episode": 0}, first=True)
+    begin(box, 1)
+    box.label(1, "success", "operator")
+    again = Outbox("arm", tmp_path, 9, 3, events, lambda: 0.0)
+    again.joined({"session": "arm-1", "token": "other", "episode": 0}, first=True)
+    begin(again, 1)
+    assert sent(again) == []
+    assert (again.unacknowledged, events.counts["label_lost"]) == (0, 1)
+    name = again.label(1, "failure", "operator")
+    (head,) = sent(again)
+    assert (head["label"], "session" in head) == (name, False)
+
+
+def test_a_label_kept_before_labels_knew_their_session_belongs_to_the_one_beside_it(tmp_path: Path) -> None:
+    label = {"label": "a", "episode": 0, "outcome": "success", "source": "operator"}
+    kept = {"session": "arm", "token": "secret", "labels": {"a": label}}
+    (tmp_path / "link.json").write_text(json.dumps(kept))
+    box = Outbox("arm", tmp_path, 9, 3, EventLog(), lambda: 0.0)
+    box.joined({"session": "arm", "episode": 0}, first=True)
+    assert [head["label"] for head in sent(box)] == ["a"]
 
 
 def test_labels_and_the_session_are_found_again_by_the_next_process(tmp_path: Path) -> None:
