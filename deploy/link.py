@@ -21,6 +21,9 @@ from vlamem.deploy.events import EventLog
 from vlamem.deploy.outbox import Frame, LinkError, Outbox, Reply
 from vlamem.deploy.wire import WireError, pack, unpack
 
+_SAVE_AGAIN_S = 5.0
+"""After it the token and the labels are written again to a disk that took nothing."""
+
 
 @dataclass(frozen=True)
 class LinkOptions:
@@ -83,6 +86,7 @@ class Link:
         self._outbox = Outbox(options.session, options.state, options.backlog, options.window, events, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
+        self._unsaved: asyncio.Event | None = None
         self._closing = False
         self._joined = threading.Event()
         self._fatal: str | None = None
@@ -129,7 +133,10 @@ class Link:
         return self._outbox.poll()
 
     def label(self, episode: int, outcome: Literal["success", "failure"], source: str = "operator") -> str:
-        """Labels an episode; the label's id appears in `acknowledged` when the server has it on disk."""
+        """Labels an episode; the label's id appears in `acknowledged` when the server has it on disk.
+
+        Waits for the robot's own disk, and keeps no one else waiting meanwhile. Raises OSError when it is full.
+        """
         name = self._outbox.label(episode, outcome, source)
         self._poke()
         return name
@@ -162,16 +169,46 @@ class Link:
     # The thread -------------------------------------------------------------------------------------------------------
 
     def _poke(self) -> None:
-        loop, wake = self._loop, self._wake
-        if loop is not None and wake is not None:
+        loop, wake, unsaved = self._loop, self._wake, self._unsaved
+        if loop is not None and wake is not None and unsaved is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(wake.set)
+                if self._outbox.unsaved:
+                    loop.call_soon_threadsafe(unsaved.set)
 
     def _run(self) -> None:
-        asyncio.run(self._keep())
+        asyncio.run(self._live())
+
+    async def _live(self) -> None:
+        self._wake, self._unsaved = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        saver = asyncio.create_task(self._save_changes(self._unsaved))
+        try:
+            await self._keep()
+        finally:
+            saver.cancel()
+            await asyncio.gather(saver, return_exceptions=True)
+            if self._outbox.unsaved:
+                await self._save()
+
+    async def _save_changes(self, unsaved: asyncio.Event) -> None:
+        """Beside the frames: a slow disk keeps none of them waiting."""
+        while True:
+            await unsaved.wait()
+            unsaved.clear()
+            if not await self._save():
+                await asyncio.sleep(_SAVE_AGAIN_S)
+
+    async def _save(self) -> bool:
+        try:
+            await asyncio.to_thread(self._outbox.save)
+        except OSError as error:
+            self._events.note("not_saved", why=str(error))
+            return False
+        return True
 
     async def _keep(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        assert self._wake is not None
         pause = 0.05
         while not self._closing:
             try:
@@ -270,6 +307,7 @@ class Link:
             raise _Lost(answer["message"])
         restored = bool(answer["restored"])
         self._outbox.joined(answer, first=self.joined is None)
+        await self._save()
         if self.joined is None:
             ended = 0 < answer["episode"] <= self._outbox.ended
             self.joined = Joined(metadata, answer["episode"], answer["step"], restored, ended)
@@ -305,6 +343,7 @@ class Link:
                 self._outbox.confirm_end(head["episode"])
             elif kind == "labelled":
                 self._outbox.acknowledge(head["label"])
+                self._poke()
             elif kind == "error":
                 self._refused(head)
         raise _Lost("the server closed the connection")

@@ -4,7 +4,7 @@ Frames go out in order and are kept until they are confirmed; after a lost conne
 leaves out those that it knows. Only when it has every frame of an episode is it told the rest: that the episode has
 ended, what labels there are, and which episode begins; frames of that one follow when it has begun. Labels are kept
 with the session's name and token, on disk, until the server has them on disk there. The control thread and the link's
-thread share all this: no method waits for anything but the other's turn.
+thread share all this: only `label` and `save` wait for anything but the other's turn, and no one waits for those two.
 
 What the server refuses does not cost the connection: a frame is dropped; a label is parked, and tried again on the next
 connection; the start of an episode is tried again, unless that episode is over at the server, whose frames are dropped.
@@ -97,7 +97,7 @@ class Outbox:
     ) -> None:
         self._session, self._path = session, None if state is None else state / "link.json"
         self._backlog, self._window, self._events, self._clock = backlog, window, events, clock
-        self._lock = threading.Lock()
+        self._lock, self._disk = threading.Lock(), threading.Lock()
         self._frames: deque[Frame] = deque()
         self._sent = 0
         self._asked = 0.0
@@ -113,6 +113,7 @@ class Outbox:
         self._labels_sent: set[str] = set()
         self._parked: dict[str, str] = {}
         self.acknowledged: list[str] = []
+        self.unsaved = False
 
     # The control thread -----------------------------------------------------------------------------------------------
 
@@ -124,10 +125,10 @@ class Outbox:
             self._replies.clear()
 
     def end(self, episode: int) -> None:
-        """An episode has ended: no later process goes on with it. On disk when this returns."""
+        """An episode has ended: no later process goes on with it, once it is saved."""
         with self._lock:
             self._saved["ended"] = max(self.ended, episode)
-            self._save()
+            self.unsaved = True
 
     def add(self, frame: Frame) -> None:
         """One control step's frame, behind the others."""
@@ -141,12 +142,17 @@ class Outbox:
             self._frames.append(frame)
 
     def label(self, episode: int, outcome: Literal["success", "failure"], source: str) -> str:
-        """Labels an episode, on disk when this returns; the label's id."""
+        """Labels an episode, on disk when this returns; the label's id. Raises OSError when it cannot be kept."""
         name = uuid.uuid4().hex
         with self._lock:
             body = {"label": name, "episode": episode, "outcome": outcome, "source": source}
             self._labels[name] = body | {"session": self._saved["session"]}
-            self._save()
+        try:
+            self.save()
+        except OSError:
+            with self._lock:
+                self._labels.pop(name, None)
+            raise
         self._events.note("label", label=name, outcome=outcome, episode=episode)
         return name
 
@@ -219,7 +225,7 @@ class Outbox:
                 self._saved |= {"token": answer["token"], "ended": 0}
             self._end_said = self._end_known = answer["episode"] if answer.get("ended") else 0
             self._saved["ended"] = max(self.ended, self._end_said)
-            self._save()
+            self.unsaved = True
             if first:
                 self._episode = answer["episode"]
             self._begun, self._starting, self._sent = answer["episode"], 0, 0
@@ -318,9 +324,8 @@ class Outbox:
         step, now = seq & 0xFFFFFFFF, self._clock()
         with self._lock:
             self._forget_until(seq >> 32, step, now)
-            if seq >> 32 != self._episode:
-                return
-            self._replies.append(Reply("refused", self._episode, step, None, why, now))
+            if seq >> 32 == self._episode:
+                self._replies.append(Reply("refused", self._episode, step, None, why, now))
 
     def confirm_end(self, episode: int) -> None:
         """The server knows that this episode has ended."""
@@ -333,7 +338,7 @@ class Outbox:
             if self._labels.pop(label, None) is not None:
                 self.acknowledged.append(label)
                 self._parked.pop(label, None)
-                self._save()
+                self.unsaved = True
         self._events.note("label_acknowledged", label=label)
 
     def _forget_until(self, episode: int, step: int, now: float) -> None:
@@ -353,18 +358,26 @@ class Outbox:
             raise LinkError(f"{self._path} is damaged ({error}): remove it to begin a new session") from error
         return saved if isinstance(saved, dict) else {}
 
-    def _save(self) -> None:
-        """Called under the lock; what it writes changes with a session or a label, not with a frame."""
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds a token
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(self._saved, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
+    def save(self) -> None:
+        """Puts session, end and labels on disk, without the lock that the control loop takes. Raises OSError.
+
+        What changes them without saving sets `unsaved`: a session, an end, an acknowledged label; a frame does not.
+        """
+        with self._disk:
+            with self._lock:
+                text, self.unsaved = json.dumps(self._saved), self._path is not None
+            if self._path is None:
+                return
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".new")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds a token
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+            with self._lock:
+                self.unsaved = text != json.dumps(self._saved)
 
 
 def _named(session: str) -> str:

@@ -13,7 +13,7 @@ from deploy_cases import SPEC, Hosted, frame
 from vlamem.deploy.controller import Controller
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.link import Link, LinkOptions
-from vlamem.deploy.outbox import LinkError
+from vlamem.deploy.outbox import LinkError, Outbox
 from vlamem.deploy.persistence import read_record
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.robot_file import RobotFileError, load_robot_file
@@ -245,6 +245,22 @@ def test_the_label_of_a_lost_session_marks_no_episode_of_the_next(tmp_path: Path
         assert old not in (tmp_path / "after" / "labels.jsonl").read_text()
     finally:
         host.end()
+
+
+def test_a_robot_whose_disk_is_full_drives_on_and_says_so(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(outbox: Outbox) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Outbox, "save", full)
+    with linked(hosted, tmp_path) as link:
+        link.start()
+        link.begin(1)
+        link.send(frame(0, plan=True))
+        assert collect(link, 0).kind == "chunk"
+        assert link._events.counts["not_saved"] >= 1
+        assert link._events.counts["connected"] == 1
 
 
 def test_an_episode_that_is_over_is_refused_and_the_next_one_begins_on_the_same_connection(hosted: Hosted) -> None:

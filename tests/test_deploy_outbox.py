@@ -1,6 +1,7 @@
 """deploy/outbox.py without a network: what is sent, what is sent again, and what is forgotten."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,49 @@ def test_labels_and_the_session_are_found_again_by_the_next_process(tmp_path: Pa
     assert [head["label"] for head in sent(again)] == [name]
     again.acknowledge(name)
     assert again.acknowledged == [name]
+    assert again.unsaved
+    again.save()
     assert Outbox("arm", tmp_path, 9, 3, EventLog(), lambda: 0.0).unacknowledged == 0
+
+
+def test_nothing_that_the_loop_calls_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = outbox(tmp_path)
+    begin(box, 1)
+    writing, written = threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        writing.set()
+        assert written.wait(20)
+
+    monkeypatch.setattr("vlamem.deploy.outbox.os.fsync", slow)
+    thread = threading.Thread(target=box.label, args=(1, "success", "operator"))
+    thread.start()
+    assert writing.wait(20)
+    assert not box._lock.locked()
+    fill(box, range(1))
+    box.confirm({"episode": 1, "step": sent(box)[0]["step"]}, None)
+    assert [r.step for r in box.poll()] == [0]
+    box.end(1)
+    box.begin(2)
+    assert thread.is_alive()
+    written.set()
+    thread.join(20)
+    assert box.unsaved  # the end came after what was written
+    box.save()
+    assert json.loads((tmp_path / "link.json").read_text())["ended"] == 1
+
+
+def test_a_label_that_the_disk_does_not_take_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = outbox(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("vlamem.deploy.outbox.os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        box.label(1, "success", "operator")
+    assert box.unacknowledged == 0
+    assert box.unsaved
 
 
 def test_without_a_folder_the_session_has_a_name_of_its_own() -> None:
