@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, WebSocketException
+from websockets.exceptions import InvalidHandshake
 
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.outbox import Frame, LinkError, Outbox, Reply
-from vlamem.deploy.wire import WireError, pack, unpack
+from vlamem.deploy.wire import pack, unpack
 
 _SAVE_AGAIN_S = 5.0
 """After it the token and the labels are written again to a disk that took nothing."""
@@ -89,21 +89,24 @@ class Link:
         self._unsaved: asyncio.Event | None = None
         self._closing = False
         self._joined = threading.Event()
-        self._fatal: str | None = None
+        self._reached = False
+        self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self.joined: Joined | None = None
         self.connected = False
+        self.failure: str | None = None
+        """Why the link has ended for good; None while it lives."""
 
     def start(self, timeout_s: float = 30.0) -> Joined:
         """Reaches the server for the first time. Raises LinkError when it cannot be reached or does not want us."""
         self._thread.start()
         if not self._joined.wait(timeout_s):
-            why = self._fatal or "it does not answer"
+            why = self._trouble or "it does not answer"
             self.close()
             raise LinkError(f"no server at {self.options.server} within {timeout_s:g} s: {why}")
-        if self._fatal is not None or self.joined is None:
+        if self.failure is not None or self.joined is None:
             self.close()
-            raise LinkError(f"{self.options.server}: {self._fatal}")
+            raise LinkError(f"{self.options.server}: {self.failure}")
         return self.joined
 
     def close(self) -> None:
@@ -153,8 +156,8 @@ class Link:
 
     @property
     def trouble(self) -> str | None:
-        """What the server refuses, in a line for the operator; None when there is nothing."""
-        return self._outbox.trouble
+        """Why there is no server, or what it refuses, in a line for the operator; None when there is nothing."""
+        return self.failure or self._trouble or self._outbox.trouble
 
     @property
     def settled(self) -> bool:
@@ -215,16 +218,18 @@ class Link:
                 await self._once()
                 pause = 0.05
             except LinkError as error:
-                self._fatal = str(error)
+                self.failure = str(error)
+                self._events.note("link_ended", why=self.failure)
                 self._joined.set()
                 return
-            except (OSError, TimeoutError, WebSocketException, WireError, _Lost) as error:
-                if self.joined is None:
-                    self._fatal = f"{type(error).__name__}: {error}"
-                if self.connected:
+            except Exception as error:  # whatever a server says or a network does, the robot looks for it again
+                why = f"{type(error).__name__}: {error}"
+                if self._reached:
                     pause = 0.05
-                    self._events.note("server_lost", why=f"{type(error).__name__}: {error}")
-            self.connected = False
+                    self._events.note("server_lost", why=why)
+                elif why != self._trouble:
+                    self._events.note("no_server", why=why)
+                self._trouble = why
             with contextlib.suppress(TimeoutError):
                 self._wake.clear()
                 await asyncio.wait_for(self._until_closing(), pause)
@@ -236,7 +241,7 @@ class Link:
 
     async def _once(self) -> None:
         """One connection, until it is lost."""
-        options = self.options
+        options, self._reached = self.options, False
         headers = {"Authorization": f"Api-Key {options.api_key}"} if options.api_key else None
         context = None
         if options.server.startswith("wss://"):
@@ -261,7 +266,8 @@ class Link:
             raise
         try:
             restored = await self._join(ws)
-            self.connected = True
+            self.connected = self._reached = True
+            self._trouble = None
             self._events.note("connected", restored=restored)
             reader = asyncio.create_task(self._read(ws))
             writer = asyncio.create_task(self._write(ws))
@@ -332,21 +338,25 @@ class Link:
             head = message.get("vlamem") if isinstance(message, dict) else None
             if not isinstance(head, dict):
                 raise _Lost(f"the server said {str(message)[:200]}")
-            kind = head.get("type")
-            if kind in ("chunk", "tick"):
-                self._outbox.confirm(head, message.get("actions"))
-                self._poke()
-            elif kind == "episode":
-                self._outbox.started(head["episode"])
-                self._poke()
-            elif kind == "ended":
-                self._outbox.confirm_end(head["episode"])
-            elif kind == "labelled":
-                self._outbox.acknowledge(head["label"])
-                self._poke()
-            elif kind == "error":
-                self._refused(head)
+            try:
+                self._hear(head, message)
+            except (KeyError, TypeError, ValueError) as error:
+                raise _Lost(f"an answer makes no sense ({type(error).__name__}: {error}): {head}"[:300]) from error
+            self._poke()
         raise _Lost("the server closed the connection")
+
+    def _hear(self, head: dict[str, Any], message: dict[str, Any]) -> None:
+        kind = head.get("type")
+        if kind in ("chunk", "tick"):
+            self._outbox.confirm(head, message.get("actions"))
+        elif kind == "episode":
+            self._outbox.started(head["episode"])
+        elif kind == "ended":
+            self._outbox.confirm_end(head["episode"])
+        elif kind == "labelled":
+            self._outbox.acknowledge(head["label"])
+        elif kind == "error":
+            self._refused(head)
 
     def _refused(self, head: dict[str, Any]) -> None:
         self._events.note("refused", code=head.get("code"), id=head.get("id"), why=head.get("message"))
@@ -356,7 +366,6 @@ class Link:
         if not isinstance(seq, int | str):
             raise _Lost(f"a message arrived damaged: {why}")
         self._outbox.refuse(seq, code, why)
-        self._poke()
 
 
 def _message(raw: bytes | str) -> Any:

@@ -88,6 +88,7 @@ def _control(args: argparse.Namespace) -> int:
     from vlamem.deploy.events import EventLog
     from vlamem.deploy.link import Link, LinkOptions
     from vlamem.deploy.mujoco_robot import MujocoRobot
+    from vlamem.deploy.outbox import LinkError
     from vlamem.deploy.panel import KEYS, Panel
     from vlamem.deploy.robot import DryRun
     from vlamem.deploy.robot_file import load_robot_file
@@ -138,9 +139,12 @@ def _control(args: argparse.Namespace) -> int:
             end = time.monotonic() + args.seconds
 
             def over(now: float, end: float = end) -> bool:
-                return now > end or quitting.is_set() or (simulated is not None and simulated.status.ended)
+                stopped = quitting.is_set() or link.failure is not None
+                return now > end or stopped or (simulated is not None and simulated.status.ended)
 
             run_episode(controller, link, args.instruction or told, episode, over, step)
+            if link.failure is not None:
+                raise LinkError(link.failure)
             success = simulated is not None and simulated.status.success
             if simulated is not None:
                 print(f"episode {episode}: {told}: {'success' if success else 'no success'}", flush=True)

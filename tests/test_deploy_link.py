@@ -1,14 +1,18 @@
 """deploy/link.py against a real server in this process: frames in order, once each, whatever the network does."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import deploy_cases
 import numpy as np
 import pytest
 from deploy_cases import SPEC, Hosted, frame
+from websockets.sync.server import ServerConnection, serve
 
 from vlamem.deploy.controller import Controller
 from vlamem.deploy.events import EventLog
@@ -18,6 +22,7 @@ from vlamem.deploy.persistence import read_record
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.robot_file import RobotFileError, load_robot_file
 from vlamem.deploy.session_loop import join, settle
+from vlamem.deploy.wire import pack, unpack
 
 
 @pytest.fixture
@@ -263,6 +268,66 @@ def test_a_robot_whose_disk_is_full_drives_on_and_says_so(
         assert link._events.counts["connected"] == 1
 
 
+def test_a_server_that_comes_back_with_another_policy_ends_the_link_and_that_is_said(
+    hosted: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with linked(hosted) as link:
+        link.start()
+        hosted.end()
+        wait(lambda: link._events.counts["server_lost"])
+        assert link.trouble
+        monkeypatch.setattr(deploy_cases, "SPEC", replace(SPEC, horizon=5))
+        hosted.start()
+        wait(lambda: link.failure)
+        assert "another policy now: stop, and start the robot again" in str(link.failure)
+        assert link.trouble == link.failure
+        assert link._events.counts["link_ended"] == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"vlamem": {"type": "chunk", "episode": 1}},
+        {"vlamem": {"type": "chunk", "episode": 0, "step": 0}, "actions": "to the left"},
+        {"vlamem": {"type": "labelled"}},
+        {"vlamem": {"type": "error", "code": "label", "seq": "what is this"}},
+        {"vlamem": {"type": "error", "code": "observation", "seq": "start one"}},
+    ],
+)
+def test_an_answer_that_makes_no_sense_costs_a_connection_and_not_the_link(nonsense: dict[str, Any]) -> None:
+    metadata = {"type": "metadata", "protocol": 1, "fingerprint": SPEC.fingerprint}
+    calls: list[int] = []
+
+    def answer(ws: ServerConnection) -> None:
+        calls.append(1)
+        ws.send(pack({"vlamem": metadata}))
+        ws.recv()
+        ws.send(pack({"vlamem": {"type": "session", "session": "arm", "episode": 0, "step": -1, "restored": True}}))
+        if len(calls) == 1:
+            ws.send(pack(nonsense))
+        for raw in ws:
+            said = unpack(raw)["vlamem"]
+            kind = {"episode_start": "episode", "observe": "tick"}[said["type"]]
+            ws.send(pack({"vlamem": said | {"type": kind}}))
+
+    with serve(answer, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        link = Link(LinkOptions(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", "arm"), EventLog())
+        try:
+            link.start()
+            wait(lambda: len(calls) == 2)
+            link.begin(1)
+            link.send(frame(0))
+            assert collect(link, 0).kind == "tick"
+            assert link._events.counts["server_lost"] == 1
+            assert link.trouble is None
+        finally:
+            link.close()
+            server.shutdown()
+            thread.join()
+
+
 def test_an_episode_that_is_over_is_refused_and_the_next_one_begins_on_the_same_connection(hosted: Hosted) -> None:
     with linked(hosted) as link:
         link.start()
@@ -297,8 +362,6 @@ def test_no_server_a_wrong_key_and_another_robot_are_said_by_name(tmp_path: Path
 
 
 def test_a_controller_drives_through_a_link(hosted: Hosted) -> None:
-    from dataclasses import replace
-
     class Arm:
         sent = 0
 
