@@ -1,11 +1,19 @@
 """scripts/control.py: a run of episodes against a server in this process."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import deploy_cases
 import pytest
 from deploy_cases import Hosted, frame
 
@@ -70,3 +78,40 @@ def test_a_run_goes_on_with_the_episode_that_a_crash_cut_short(
     link.close()
     assert main(words(hosted, tmp_path, "--episodes", "2")) == 0
     assert [(e["episode"], e["step"]) for e in noted(tmp_path, "episode")] == [(1, 0), (2, -1)]
+
+
+def test_sigterm_ends_the_episode_with_the_arm_at_rest(hosted: Hosted, tmp_path: Path) -> None:
+    given = words(hosted, tmp_path, "--episodes", "3", "--seconds", "1000")
+    env = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent), "ARM_LOG": str(tmp_path / "arm.jsonl"), "ARM_SIGNAL": str(int(signal.SIGTERM))
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "vlamem", "control", *given], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *commands, last = [json.loads(line) for line in (tmp_path / "arm.jsonl").read_text().splitlines()]
+    assert (first, last) == ("connected", "closed")
+    assert len(commands) > 10
+    assert commands[-1][:6] == [0] * 6
+    record = read_record(tmp_path / "server" / "sessions" / "arm")
+    assert (record.episode, record.ended) == (1, True)
+
+
+def test_a_run_whose_link_has_ended_ends_with_the_arm_at_rest_and_says_why(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "arm.jsonl"
+    monkeypatch.setenv("ARM_LOG", str(log))
+
+    def come_back_as_another() -> None:
+        while not log.exists() or len(log.read_text().splitlines()) < 10:
+            time.sleep(0.01)
+        hosted.end()
+        monkeypatch.setattr(deploy_cases, "SPEC", replace(deploy_cases.SPEC, horizon=5))
+        hosted.start()
+
+    thread = threading.Thread(target=come_back_as_another)
+    thread.start()
+    assert main(words(hosted, tmp_path, "--seconds", "1000")) == 1
+    thread.join()
+    assert "the server has another policy now: stop, and start the robot again" in capsys.readouterr().err
+    *_, command, last = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (command[:6], last) == ([0] * 6, "closed")
