@@ -15,7 +15,6 @@ import torch
 from lerobot_cases import (
     ACTIONS,
     SIZE,
-    STATE,
     build,
     installed_plugins,
     lerobots_own,
@@ -24,7 +23,7 @@ from lerobot_cases import (
     run_program,
 )
 
-from vlamem.policies.lerobot.watch import WATCH, Watched
+from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
 from vlamem.policies.protocol import Observation
 from vlamem.policies.speak import Said
 
@@ -45,9 +44,14 @@ def wrapped(folder: Path, **options: Any) -> Any:
 
 def batch(step: int, rows: int = 2) -> dict[str, Any]:
     """What lerobot-eval hands to `select_action`, another one at every step."""
+    return raw_batch(seen(step, rows))
+
+
+def seen(step: int, rows: int = 1) -> Observation:
+    """The same as an observation of this project."""
     obs = observation(rows)
     images = {name: np.roll(image, 5 * step, axis=2) for name, image in obs.images.items()}
-    return raw_batch(Observation(images, obs.proprioception + np.float32(0.01 * step), obs.instruction))
+    return Observation(images, obs.proprioception + np.float32(0.01 * step), obs.instruction)
 
 
 @dataclass
@@ -194,13 +198,58 @@ def test_real_time_chunking_is_the_frozen_policys_own_in_the_environments_units(
 def test_between_two_chunks_the_memory_sees_what_the_robot_published(folders: dict[str, Path]) -> None:
     policy, voice = remembering(folders["smolvla"], confidence=0.0)
     policy.predict_action_chunk(batch(0, 1))
-    for step in range(3):
-        images = {name: np.full((SIZE, SIZE, 3), 40 * step, np.uint8) for name in ("agentview", "wrist")}
-        WATCH.publish(Watched(images, np.full(STATE, 0.1 * step, np.float32)))
-    policy.predict_action_chunk(batch(1, 1))
+    for step in range(1, 4):
+        publish(step)
+    policy.predict_action_chunk(batch(4, 1))  # of a robot that did not publish this one
     assert len(voice.seen) == 1 + 3 + 1
+    publish(5)
     policy.reset()
     assert WATCH.take() == []
+
+
+def publish(step: int) -> None:
+    """What a robot does that sees `batch(step, 1)`."""
+    obs = seen(step)
+    WATCH.publish(Watched({name: image[0] for name, image in obs.images.items()}, obs.proprioception[0]))
+
+
+def test_under_real_time_chunking_each_control_step_is_ticked_once_and_in_order(folders: dict[str, Path]) -> None:
+    policy, voice = remembering(folders["smolvla"], confidence=0.0)
+    expected = [policy.frozen.encode(seen(step)).z[0] for step in range(5)]
+    policy.predict_action_chunk(batch(0, 1))
+    for step in range(1, 4):
+        publish(step)  # the third comes while lerobot still holds the second
+    for again in range(3):
+        policy.predict_action_chunk(batch(2, 1))
+        assert len(voice.seen) == 3, f"call {again} with one observation"
+    publish(4)
+    policy.predict_action_chunk(batch(4, 1))
+    assert len(voice.seen) == 5
+    np.testing.assert_array_equal(voice.seen, expected)
+
+
+def test_an_episode_that_begins_with_the_same_observation_is_ticked(folders: dict[str, Path]) -> None:
+    policy, voice = remembering(folders["smolvla"], confidence=0.0)
+    policy.predict_action_chunk(batch(0, 1))
+    policy.reset()
+    policy.predict_action_chunk(batch(0, 1))
+    policy.reset(np.array([True]))
+    policy.predict_action_chunk(batch(0, 1))
+    assert len(voice.seen) == 3
+
+
+def test_steps_given_back_come_before_what_was_published_since_and_the_oldest_are_dropped() -> None:
+    watch = Watch()
+    watch.take()
+    steps = [Watched({}, np.full(1, number, np.float32)) for number in range(MOST + 2)]
+    for step in steps[:3]:
+        watch.publish(step)
+    taken = watch.take()
+    for step in steps[3:]:
+        watch.publish(step)
+    watch.give_back(taken[1:])
+    assert [int(step.state[0]) for step in watch.take()] == list(range(2, MOST + 2))
+    assert watch.dropped == 1
 
 
 @pytest.fixture(scope="module")

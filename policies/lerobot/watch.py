@@ -1,7 +1,7 @@
 """Observations on their way past lerobot: real-time chunking hands the policy one now and then, a memory wants all.
 
-A robot that takes part publishes what it sees at every control step; the policy takes what has gathered since it
-planned last. Both live in lerobot's one process.
+A robot that takes part publishes at every control step what its `get_observation` gives from then on; the policy takes
+what has gathered up to the observation that it plans from. Both live in lerobot's one process.
 """
 
 from collections import deque
@@ -52,6 +52,13 @@ class Watch:
             seen = list(self._seen)
             self._seen.clear()
         return seen
+
+    def give_back(self, steps: list[Watched]) -> None:
+        """Puts the newest of the steps that were taken back in front of what has come since."""
+        with self._lock:
+            kept = [*steps, *self._seen]
+            self.dropped += max(0, len(kept) - MOST)
+            self._seen = deque(kept, maxlen=MOST)
 
     def clear(self) -> None:
         """Forgets what nobody took: a new episode begins."""

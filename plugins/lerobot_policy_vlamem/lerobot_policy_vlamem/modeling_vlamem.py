@@ -16,7 +16,7 @@ from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
 from vlamem.policies.lerobot import LeRobotPolicy
 from vlamem.policies.lerobot.source import camera_of
 from vlamem.policies.lerobot.watch import WATCH, Watched
-from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
+from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy, Tick
 from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.speak import SpeakOptions
@@ -84,6 +84,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
 
     def reset(self, rows: NDArray[np.bool_] | None = None) -> None:
         """Clears memory, history and queued actions: of all rows, or of those marked in `rows`."""
+        self._last: tuple[Observation, Tick] | None = None
         if self._memory is not None and rows is not None:
             self._memory.reset(rows)
             self._restart |= rows
@@ -115,8 +116,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
             own = bridge.batch(observation, gathers=True)
             return torch.as_tensor(bridge.postprocessor(self.network.select_action(own)))
         memory = self._rows(len(observation.instruction))
-        tick = memory.observe(self._stacked(observation))
-        self._restart[:] = False
+        tick = self._tick(memory, observation)
         due = np.array([row for row, queue in enumerate(self._queues) if not queue], np.int64)
         if len(due):
             noise = self._noise(len(self._queues))[due]
@@ -136,15 +136,12 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
     ) -> Tensor:
         """A chunk of each row, [B, H, A], in the environment's units; real-time chunking goes on underneath.
 
-        Control steps since the last call that a watched robot published are shown to the memory first.
+        Control steps that a watched robot published before this observation are shown to the memory first, each once
+        and in order; those after it wait for the next call. A call with the observation of the last one ticks nothing.
         """
         observation = self._observation(batch)
         memory = self._rows(len(observation.instruction))
-        if memory.ticks:
-            for seen in WATCH.take():
-                memory.observe(self._stacked(self._published(seen, observation)))
-        tick = memory.observe(self._stacked(observation))
-        self._restart[:] = False
+        tick = self._next_tick(memory, observation)
         drawn = self._noise(len(observation.instruction)) if noise is None else noise.cpu().numpy()
         if self._theirs is None:
             return torch.from_numpy(memory.plan(tick, drawn))
@@ -206,9 +203,41 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
             self._memory = MemoryPolicy(self.frozen, self._voice, self._success, count, self._options)
             self._queues = [deque() for _ in range(count)]
             self._restart = np.zeros(count, bool)
+            self._last = None
         for row in np.flatnonzero(self._restart):
             self._queues[row].clear()
         return self._memory
+
+    def _tick(self, memory: MemoryPolicy, observation: Observation) -> Tick:
+        """One control step of all rows."""
+        tick = memory.observe(self._stacked(observation))
+        self._restart[:] = False
+        self._last = observation, tick
+        return tick
+
+    def _next_tick(self, memory: MemoryPolicy, observation: Observation) -> Tick:
+        """The tick of `observation` after those of what was published before it: lerobot plans again and again from
+        one observation while its queue of actions is short, and what it plans from was published too."""
+        seen = WATCH.take() if memory.ticks else []
+        frames = [self._published(step, observation) for step in seen]
+        here = max((number for number, frame in enumerate(frames) if self._same(frame, observation)), default=None)
+        if here is not None:
+            WATCH.give_back(seen[here + 1 :])
+            frames = frames[:here]
+        elif self._last is not None and self._same(self._last[0], observation):
+            WATCH.give_back(seen)
+            return self._last[1]
+        for frame in frames:
+            self._tick(memory, frame)
+        return self._tick(memory, observation)
+
+    def _same(self, one: Observation, other: Observation) -> bool:
+        """Whether two observations are the same to the frozen policy."""
+        return (
+            one.instruction == other.instruction
+            and np.array_equal(one.proprioception, other.proprioception)
+            and all(np.array_equal(one.images[name], other.images[name]) for name in self.frozen.spec.cameras)
+        )
 
     def _noise(self, rows: int) -> NDArray[np.float32]:
         """Drawn from torch's global stream, as lerobot draws it, in the size that the network takes."""
@@ -255,9 +284,8 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         return given
 
     def _published(self, seen: Watched, like: Observation) -> Observation:
-        return Observation(
-            {name: image[None] for name, image in seen.images.items()}, seen.state[None], like.instruction[:1]
-        )
+        images = {name: image[None] for name, image in seen.images.items()}
+        return self._read(Observation(images, seen.state[None], like.instruction[:1]))
 
     def _stacked(self, observation: Observation) -> Observation:
         """With the observations before it, for a frozen policy that reads several; the first is repeated."""
