@@ -150,8 +150,35 @@ def test_number_of_actions_carried_out_is_the_checkpoints_own_or_as_asked(folder
         for step in range(8):
             policy.select_action(batch(step))
         assert len(chunks) == planned
-    with pytest.raises(ValueError, match="n_action_steps is 9: chunks have 8 steps"):
-        wrapped(folders["act"], n_action_steps=9)
+    for wrong in (9, 0, -1):
+        with pytest.raises(ValueError, match=f"n_action_steps is {wrong}: chunks have 8 steps, choose 1 to 8"):
+            wrapped(folders["act"], n_action_steps=wrong)
+
+
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+def test_number_of_actions_asked_for_is_carried_out_with_and_without_a_memory(
+    family: str, folders: dict[str, Path]
+) -> None:
+    bare = wrapped(folders[family], n_action_steps=2)
+    policy, _ = remembering(folders[family], 0.0, n_action_steps=2)
+    own = wrapped(folders[family])
+    taken = []
+    for each in (bare, policy, own):
+        torch.manual_seed(3)
+        taken.append(torch.stack([each.select_action(batch(step)) for step in range(4)]))
+    assert torch.equal(taken[0], taken[1])
+    assert torch.equal(taken[0][:2], taken[2][:2])
+    assert not torch.equal(taken[0][2:], taken[2][2:])
+
+
+def test_a_temporal_ensemble_plans_at_every_step(folders: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(folders["act"], tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text()) | {"temporal_ensemble_coeff": 0.01, "n_action_steps": 1}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="n_action_steps is 2: a temporal ensemble plans at every step"):
+        wrapped(copy, n_action_steps=2)
 
 
 def test_saved_and_loaded_again_it_acts_alike(folders: dict[str, Path], tmp_path: Path) -> None:

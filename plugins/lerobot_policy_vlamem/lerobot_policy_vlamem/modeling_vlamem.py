@@ -57,15 +57,12 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         way: Any = config.way or self._default_way()  # SpeakOptions checks it
         self._options = SpeakOptions(way, config.abstain_below)
         own = getattr(getattr(self, "network", None), "config", None)
-        steps = config.n_action_steps or getattr(own, "n_action_steps", None) or self.frozen.spec.horizon
-        if not 1 <= steps <= self.frozen.spec.horizon:
-            raise ValueError(f"n_action_steps is {steps}: chunks have {self.frozen.spec.horizon} steps")
-        self._steps = int(steps)
         if getattr(own, "temporal_ensemble_coeff", None) is not None and self.remembers:
             raise ValueError(
                 "a temporal ensemble averages chunks planned at different ticks, which a memory cannot steer: "
                 "save the checkpoint with temporal_ensemble_coeff null"
             )
+        self._steps = self._steps_of(own)
         self._memory: MemoryPolicy | None = None
         self.reset()
 
@@ -78,6 +75,23 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
     def memory(self) -> MemoryPolicy | None:
         """The frozen policy with its memories over the rows of the last batch; None before the first."""
         return self._memory
+
+    def _steps_of(self, own: Any) -> int:
+        """Actions carried out of each chunk, told to the frozen policy too, which carries them out without a memory.
+
+        Raises ValueError for a number that its chunks do not have.
+        """
+        asked, horizon = self.config.n_action_steps, self.frozen.spec.horizon
+        steps = getattr(own, "n_action_steps", None) or horizon
+        if asked is None:
+            return int(steps)
+        if not 1 <= asked <= horizon:
+            raise ValueError(f"n_action_steps is {asked}: chunks have {horizon} steps, choose 1 to {horizon}")
+        if getattr(own, "temporal_ensemble_coeff", None) is not None and asked != 1:
+            raise ValueError(f"n_action_steps is {asked}: a temporal ensemble plans at every step, leave it out")
+        if own is not None:
+            own.n_action_steps = asked
+        return asked
 
     def _default_way(self) -> str:
         return "context" if self._voice is None or self._voice.context_size else "chunk"
