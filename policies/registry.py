@@ -49,6 +49,14 @@ def label_of(name: str) -> str:
     return name.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".safetensors")
 
 
+def is_lerobots(name: str) -> bool:
+    """Whether `find_policy` takes a name for a checkpoint of LeRobot: no shipped policy, expert or weights file.
+
+    A shipped policy's name means that policy whatever folders there are; "./tiny" means a folder.
+    """
+    return name not in (*SHIPPED, *EXPERTS) and not name.endswith(".safetensors") and is_checkpoint(name)
+
+
 def find_policy(name: str) -> PolicySource:
     """Finds a policy without loading it: a shipped one ("tiny", "tiny-libero"), an expert, a file,
     "package.module:FACTORY", or a LeRobot checkpoint (a folder or a hub id, options after a question mark; see
@@ -56,14 +64,14 @@ def find_policy(name: str) -> PolicySource:
 
     Raises PolicyError for an unknown name and for weights that are missing.
     """
-    if name in EXPERTS or (":" in name and not is_checkpoint(name)):
+    if name in EXPERTS or (":" in name and not is_lerobots(name)):
         return PolicySource(name, None, None)
     if name in SHIPPED:
         path = shipped_weights(name)
         mend = "reinstall vlamem, or train it: vlamem pretrain"
     elif name.endswith(".safetensors"):
         path, mend = Path(name), "expected the path of a weights file"
-    elif is_checkpoint(name):
+    elif is_lerobots(name):
         path, mend = find_checkpoint(name).weights, "expected a folder written by lerobot's save_pretrained"
     else:
         known = [*SHIPPED, *EXPERTS]
@@ -86,7 +94,7 @@ def load_policy(source: PolicySource) -> FrozenPolicy:
     Raises PolicyError when a policy of your own cannot be imported, ModuleNotFoundError without torch, and whatever the
     policy raises for weights of another spec, truncated or changed ones.
     """
-    if source.weights is not None and is_checkpoint(source.name):
+    if source.weights is not None and is_lerobots(source.name):
         from vlamem.policies.lerobot.loading import load
 
         adapted: FrozenPolicy = load(source.name)

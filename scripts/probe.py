@@ -37,12 +37,11 @@ def main(arguments: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from vlamem.policies.lerobot import is_checkpoint
     from vlamem.policies.probe import probe
-    from vlamem.policies.registry import find_policy, load_policy
+    from vlamem.policies.registry import find_policy, is_lerobots, load_policy
     from vlamem.sim.probe import record
 
-    if args.taps and not is_checkpoint(args.policy):
+    if args.taps and not is_lerobots(args.policy):
         raise ValueError(f"policy '{args.policy}' has no taps to choose from, only checkpoints of lerobot have")
     mark = "&" if "?" in args.policy else "?"
     names = {tap: f"{args.policy}{mark}tap={tap}" for tap in args.taps} or {"": args.policy}

@@ -127,6 +127,23 @@ def test_a_hub_that_cannot_be_reached_says_so_and_names_the_local_alternative(
         find_policy("nobody/smolvla")
 
 
+def test_a_part_of_a_checkpoint_in_the_cache_is_completed_from_the_hub(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    (partial / "config.json").write_text("{}")
+
+    def download(repo: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        return str(partial if local_files_only else folders["act"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
+    assert find_policy("somebody/act").weights == folders["act"] / "model.safetensors"
+
+
 def test_actions_of_another_size_than_asked_for_are_refused(folders: dict[str, Path]) -> None:
     from vlamem.policies.spec import ActionComponent, ActionSpec
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlamem.policies.registry import PolicyError, find_policy, load_policy
+from vlamem.policies.registry import PolicyError, find_policy, load_policy, shipped_weights
 
 
 def test_a_weights_file_is_found_with_its_hash(tmp_path: Path) -> None:
@@ -21,6 +21,22 @@ def test_a_damaged_weights_file_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(b"weights")
     with pytest.raises(ValueError, match=r"mine\.safetensors"):
         load_policy(find_policy(str(path)))
+
+
+def test_a_shipped_name_and_a_weights_file_are_no_checkpoint_whatever_folders_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from vlamem.policies.tiny.policy import TinyVLA
+
+    weights = shipped_weights("tiny").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert isinstance(load_policy(find_policy("tiny")), TinyVLA)
+    (tmp_path / "tiny" / "mine.safetensors").write_bytes(weights)
+    assert isinstance(load_policy(find_policy("tiny/mine.safetensors")), TinyVLA)  # reads like a hub id
+    with pytest.raises(ValueError, match=r"\./tiny has no config\.json"):
+        find_policy("./tiny")
 
 
 @pytest.mark.parametrize(

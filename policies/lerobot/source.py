@@ -115,7 +115,9 @@ def _from_hub(repo: str) -> Path:
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     with contextlib.suppress(LocalEntryNotFoundError):  # not in the cache: the hub is asked
-        return Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
+        cached = Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
+        if all((cached / file).is_file() for file in (CONFIG, WEIGHTS)):  # not a part of it alone
+            return cached
     mend = f"copy the checkpoint to this machine and give its folder, e.g. --policy ./{repo.rpartition('/')[2]}"
     try:
         HfApi().model_info(repo, timeout=_REACH_SECONDS)  # snapshot_download would retry for minutes
