@@ -23,6 +23,7 @@ from lerobot_cases import (
     run_program,
 )
 
+from vlamem.policies.lerobot.source import on_device
 from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
 from vlamem.policies.protocol import Observation
 from vlamem.policies.speak import Said
@@ -179,6 +180,27 @@ def test_a_temporal_ensemble_plans_at_every_step(folders: dict[str, Path], tmp_p
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="n_action_steps is 2: a temporal ensemble plans at every step"):
         wrapped(copy, n_action_steps=2)
+
+
+def test_network_and_processors_are_on_the_device_that_lerobot_moves_the_policy_to(folders: dict[str, Path]) -> None:
+    from lerobot_policy_vlamem import VlamemConfig, VlamemPolicy
+
+    config = VlamemConfig(inner=f"{folders['act']}?hz=20", device="cpu")
+    config.device = "cpu:0"  # another name of the same processor, so that the test needs no second device
+    policy = VlamemPolicy(config)
+    assert policy.frozen.bridge.device == "cpu:0"
+    assert (policy.frozen.spec.control_hz, policy.config.inner) == (20.0, config.inner)
+    policy.to(config.device)
+    policy.select_action(batch(0))
+    with pytest.raises(ValueError, match="is to run on cuda, and its caller moves it to cpu: leave one of them out"):
+        VlamemPolicy(VlamemConfig(inner=f"{folders['act']}?device=cuda", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "placed"), [("a/b", "a/b?device=cpu"), ("a/b?hz=20", "a/b?hz=20&device=cpu"), ("a/b?device=cpu", None)]
+)
+def test_a_device_is_one_more_option_of_a_checkpoint(name: str, placed: str | None) -> None:
+    assert on_device(name, "cpu") == (placed or name)
 
 
 def test_saved_and_loaded_again_it_acts_alike(folders: dict[str, Path], tmp_path: Path) -> None:

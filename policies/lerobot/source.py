@@ -68,6 +68,19 @@ def is_checkpoint(name: str) -> bool:
     return Path(location).is_dir() or _HUB_ID.fullmatch(location) is not None
 
 
+def on_device(name: str, device: str) -> str:
+    """A checkpoint's name with the option `device`; raises CheckpointError when it has that option with another."""
+    query = name.partition("?")[2]
+    given = dict(parse_qsl(query)).get("device")
+    if given is None:
+        return f"{name}{'&' if query else '' if '?' in name else '?'}device={device}"
+    if given != device:
+        raise CheckpointError(
+            f"'{name}' is to run on {given}, and its caller moves it to {device}: leave one of them out"
+        )
+    return name
+
+
 def find_checkpoint(name: str) -> Checkpoint:
     """The checkpoint called `name`: "folder", "org/name" on the hub, either with "?tap=vision&hz=20" and the like.
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
 from vlamem.policies.lerobot import LeRobotPolicy
-from vlamem.policies.lerobot.source import camera_of
+from vlamem.policies.lerobot.source import camera_of, on_device
 from vlamem.policies.lerobot.watch import WATCH, Watched
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy, Tick
 from vlamem.policies.protocol import Observation
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, is_lerobots, load_policy
 from vlamem.policies.speak import SpeakOptions
 from vlamem.policies.voices import AuraVoice, Voice, identity
 
@@ -40,7 +40,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         """Raises ValueError, WeightsError or CheckpointError for an inner policy or memory that cannot be used."""
         super().__init__(config)
         config.validate_features()
-        source = find_policy(config.inner)
+        source = find_policy(self._inner())
         self.frozen = load_policy(source)
         self._theirs = self.frozen if isinstance(self.frozen, LeRobotPolicy) else None
         if self._theirs is not None:
@@ -75,6 +75,12 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
     def memory(self) -> MemoryPolicy | None:
         """The frozen policy with its memories over the rows of the last batch; None before the first."""
         return self._memory
+
+    def _inner(self) -> str:
+        """The frozen policy's name; a checkpoint is loaded where lerobot moves this policy's modules, its processors
+        too. Raises CheckpointError when its own option says another device."""
+        inner = self.config.inner
+        return on_device(inner, str(self.config.device)) if is_lerobots(inner) else inner
 
     def _steps_of(self, own: Any) -> int:
         """Actions carried out of each chunk, told to the frozen policy too, which carries them out without a memory.
