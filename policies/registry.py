@@ -6,8 +6,9 @@ import importlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
-from vlamem.policies.lerobot.source import find_checkpoint, is_checkpoint
+from vlamem.policies.lerobot.source import PATH_OPTIONS, find_checkpoint, is_checkpoint
 from vlamem.policies.protocol import FrozenPolicy
 
 SHIPPED = {
@@ -55,6 +56,18 @@ def is_lerobots(name: str) -> bool:
     A shipped policy's name means that policy whatever folders there are; "./tiny" means a folder.
     """
     return name not in (*SHIPPED, *EXPERTS) and not name.endswith(".safetensors") and is_checkpoint(name)
+
+
+def absolute(name: str) -> str:
+    """The name of the same policy from any working directory: paths in it are made absolute."""
+    location, mark, query = name.partition("?")
+    if name in SHIPPED or not (is_lerobots(name) or location.endswith(".safetensors")):
+        return name
+    if Path(location).exists():
+        location = str(Path(location).resolve())
+    options = parse_qsl(query, keep_blank_values=True)
+    placed = [(k, str(Path(v).resolve()) if k in PATH_OPTIONS and Path(v).is_dir() else v) for k, v in options]
+    return location + mark + urlencode(placed, safe="/:")
 
 
 def find_policy(name: str) -> PolicySource:

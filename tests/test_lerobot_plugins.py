@@ -26,6 +26,7 @@ from lerobot_cases import (
 from vlamem.policies.lerobot.source import on_device
 from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
 from vlamem.policies.protocol import Observation
+from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.speak import Said
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
@@ -216,6 +217,54 @@ def test_saved_and_loaded_again_it_acts_alike(folders: dict[str, Path], tmp_path
     first = policy.select_action(batch(0))
     torch.manual_seed(3)
     assert torch.equal(again.select_action(batch(0)), first)
+
+
+def upright() -> Observation:
+    """A state whose orientation is one."""
+    state = np.array([[0.1, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0, 0.04]], np.float32)
+    return Observation(seen(0).images, state, seen(0).instruction)
+
+
+def filled(folder: Path, path: Path) -> Path:
+    """A success memory of a checkpoint that did nothing in the state `upright`, and succeeded."""
+    from vlamem.memory.success.episode import Episode, Segment
+    from vlamem.policies.success import open_success
+
+    source = find_policy(f"{folder}?actions=osc_pose")
+    policy, here = load_policy(source), upright()
+    voice = open_success(path, policy, source.sha256)
+    nothing = np.zeros((policy.spec.horizon, ACTIONS), np.float32)
+    segment = Segment(0, 0.0, policy.encode(here).key[0], here.proprioception[0], nothing)
+    meaning = voice.meaning(here.instruction[0])
+    for number in range(4):
+        episode = Episode(
+            f"{number}", here.instruction[0], "success", "predicate", 1.0, 1.0, (segment,),
+            meaning if meaning.size else None,
+        )  # fmt: skip
+        voice.memory.commit(episode)
+    voice.memory.close()
+    return path
+
+
+def test_a_success_memory_in_a_file_steers_what_it_knows_also_when_saved_and_loaded_elsewhere(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot_policy_vlamem import VlamemPolicy
+
+    filled(folders["act"], tmp_path / "memory.db")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint").symlink_to(folders["act"])
+    inner = "checkpoint?actions=osc_pose"
+    known = raw_batch(upright())
+    bare = wrapped(Path(inner)).select_action(known)
+    policy = wrapped(Path(inner), success="memory.db")
+    steered = policy.select_action(known)
+    assert steered.abs().mean() < 0.5 * bare.abs().mean()
+    policy.save_pretrained(tmp_path / "saved")
+    monkeypatch.chdir(tmp_path / "saved")
+    assert torch.equal(VlamemPolicy.from_pretrained(".").select_action(known), steered)
+    with pytest.raises(ValueError, match=r"no success memory at .*/saved/memory\.db"):
+        wrapped(folders["act"], success="memory.db")
 
 
 def test_an_inner_policy_is_asked_for_by_name() -> None:

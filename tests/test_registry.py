@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlamem.policies.registry import PolicyError, find_policy, load_policy, shipped_weights
+from vlamem.policies.registry import PolicyError, absolute, find_policy, load_policy, shipped_weights
 
 
 def test_a_weights_file_is_found_with_its_hash(tmp_path: Path) -> None:
@@ -37,6 +37,22 @@ def test_a_shipped_name_and_a_weights_file_are_no_checkpoint_whatever_folders_th
     assert isinstance(load_policy(find_policy("tiny/mine.safetensors")), TinyVLA)  # reads like a hub id
     with pytest.raises(ValueError, match=r"\./tiny has no config\.json"):
         find_policy("./tiny")
+
+
+def test_an_absolute_name_means_the_same_policy_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("checkpoint", "the backbone", "tiny"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine.safetensors").touch()
+    assert absolute("mine.safetensors") == str(tmp_path / "mine.safetensors")
+    assert absolute("checkpoint") == str(tmp_path / "checkpoint")
+    full = absolute("checkpoint?hz=20&backbone=the backbone&camera.top=front")
+    assert full == f"{tmp_path}/checkpoint?hz=20&backbone={tmp_path}/the+backbone&camera.top=front"
+    assert absolute(full) == full
+    for name in ("tiny", "org/name", "org/name?tokenizer=org/words", "point_mass:policy", "expert"):
+        assert absolute(name) == name
 
 
 @pytest.mark.parametrize(

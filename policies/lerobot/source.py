@@ -15,6 +15,9 @@ POSTPROCESSOR = "policy_postprocessor.json"
 OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_start")
 """Options of a checkpoint's name; `camera.NAME=OTHER` says besides which of the environment's cameras a key reads."""
 
+PATH_OPTIONS = ("backbone", "tokenizer")
+"""Those of them that name a folder."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REACH_SECONDS = 5.0
 _CAMERA = "camera."

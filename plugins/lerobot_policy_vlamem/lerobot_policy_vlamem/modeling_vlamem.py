@@ -2,6 +2,7 @@
 
 import shutil
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vlamem.policies.lerobot.source import camera_of, on_device
 from vlamem.policies.lerobot.watch import WATCH, Watched
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy, Tick
 from vlamem.policies.protocol import Observation
-from vlamem.policies.registry import find_policy, is_lerobots, load_policy
+from vlamem.policies.registry import absolute, find_policy, is_lerobots, load_policy
 from vlamem.policies.speak import SpeakOptions
 from vlamem.policies.voices import AuraVoice, Voice, identity
 
@@ -53,6 +54,11 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         if config.success is not None:
             from vlamem.policies.success import open_success
 
+            if not Path(config.success).is_file():
+                raise ValueError(
+                    f"there is no success memory at {Path(config.success).absolute()}, and nothing is stored here: "
+                    "name a file that 'vlamem memory import' or 'vlamem serve --success' has filled"
+                )
             self._success = open_success(config.success, self.frozen, source.sha256)
         way: Any = config.way or self._default_way()  # SpeakOptions checks it
         self._options = SpeakOptions(way, config.abstain_below)
@@ -188,18 +194,17 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         raise NotImplementedError("a vlamem policy is frozen; its memory is trained by 'vlamem train-gate'")
 
     def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """The configuration, and the recurrent memory's weights; the frozen policy stays where it is."""
-        kept = self.config.aura, self.config.inner
-        try:
-            if self.config.aura not in (None, "shipped"):
-                shutil.copyfile(self.config.aura, save_directory / _AURA)
-                self.config.aura = _AURA
-            location, mark, options = self.config.inner.partition("?")
-            if Path(location).is_dir():
-                self.config.inner = f"{Path(location).resolve()}{mark}{options}"
-            self.config._save_pretrained(save_directory)
-        finally:
-            self.config.aura, self.config.inner = kept
+        """The configuration, and the recurrent memory's weights; frozen policy and success memory stay where they are,
+        under absolute paths."""
+        saved = replace(self.config, inner=absolute(self.config.inner))
+        if saved.aura not in (None, "shipped"):
+            copy = save_directory / _AURA
+            if not (copy.exists() and copy.samefile(saved.aura)):
+                shutil.copyfile(saved.aura, copy)
+            saved.aura = _AURA
+        if saved.success is not None:
+            saved.success = str(Path(saved.success).resolve())
+        saved._save_pretrained(save_directory)
 
     @classmethod
     def from_pretrained(
