@@ -109,10 +109,13 @@ def installed_plugins(root: Path) -> Path:
     return root
 
 
-def run_program(program: str, installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_program(
+    program: str, installed: Path, *words: str, policy: str = "--policy.type=vlamem"
+) -> subprocess.CompletedProcess[str]:
     """One of lerobot's programs in a process of its own, with the plugins as installed distributions.
 
-    Nobody answers its questions, no hub can be reached, and its home folder is empty.
+    `policy` says which one, by its type or its folder. Nobody answers the program's questions, no hub can be reached,
+    and its home folder is empty.
     """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(installed), *map(str, PLUGINS)]),
@@ -121,7 +124,7 @@ def run_program(program: str, installed: Path, *words: str) -> subprocess.Comple
         "HOME": str(installed),
     }
     environment.pop("LIBERO_CONFIG_PATH", None)
-    command = [str(Path(sys.executable).with_name(program)), "--policy.type=vlamem", "--policy.device=cpu", *words]
+    command = [str(Path(sys.executable).with_name(program)), policy, "--policy.device=cpu", *words]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, timeout=540, stdin=subprocess.DEVNULL
     )

@@ -25,6 +25,7 @@ from lerobot_cases import (
 
 from vlamem.policies.lerobot.source import on_device
 from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
+from vlamem.policies.memory_policy import SHIPPED_GATE
 from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.speak import Said
@@ -367,6 +368,28 @@ def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((tmp_path / "eval_info.json").read_text())
     assert report["overall"]["n_episodes"] == 2
+
+
+def test_a_policy_with_a_gate_is_saved_again_in_its_folder_and_named_by_it_to_lerobot_eval(
+    installed: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("robosuite")
+    from lerobot_policy_vlamem import VlamemPolicy
+
+    folder = tmp_path / "saved"
+    policy = wrapped(Path("tiny"), aura=str(SHIPPED_GATE))
+    policy.save_pretrained(folder)
+    again = VlamemPolicy.from_pretrained(str(folder))
+    again.save_pretrained(folder)  # where its gate is already
+    assert again.remembers
+    assert (folder / "aura.safetensors").read_bytes() == SHIPPED_GATE.read_bytes()
+    done = run_program(
+        "lerobot-eval", installed, "--env.type=vlamem_tabletop", "--env.task=touch", "--env.max_steps=5",
+        "--eval.n_episodes=1", "--eval.batch_size=1", "--eval.use_async_envs=false", "--seed=0",
+        f"--output_dir={tmp_path / 'out'}", "--policy.push_to_hub=false", policy=f"--policy.path={folder}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
 
 
 def test_lerobot_rollout_runs_a_wrapped_policy_on_the_mujoco_robot(folders: dict[str, Path], installed: Path) -> None:

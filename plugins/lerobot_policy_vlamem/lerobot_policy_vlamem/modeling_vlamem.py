@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
+from lerobot_policy_vlamem.processor_vlamem import make_vlamem_pre_post_processors
 from vlamem.policies.lerobot import LeRobotPolicy
 from vlamem.policies.lerobot.source import camera_of, on_device
 from vlamem.policies.lerobot.watch import WATCH, Watched
@@ -194,8 +195,10 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         raise NotImplementedError("a vlamem policy is frozen; its memory is trained by 'vlamem train-gate'")
 
     def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """The configuration, and the recurrent memory's weights; frozen policy and success memory stay where they are,
-        under absolute paths."""
+        """What `--policy.path` needs: the configuration, the recurrent memory's weights and both processors.
+
+        The frozen policy and a success memory stay where they are, under absolute paths.
+        """
         saved = replace(self.config, inner=absolute(self.config.inner))
         if saved.aura not in (None, "shipped"):
             copy = save_directory / _AURA
@@ -205,6 +208,8 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         if saved.success is not None:
             saved.success = str(Path(saved.success).resolve())
         saved._save_pretrained(save_directory)
+        for processor in make_vlamem_pre_post_processors(saved):
+            processor.save_pretrained(save_directory)
 
     @classmethod
     def from_pretrained(
