@@ -288,6 +288,18 @@ def test_the_registry_and_the_options_lead_to_the_same_checkpoint(folders: dict[
     np.testing.assert_array_equal(policy.sample(policy.encode(renamed), noise), plain.sample(plain.encode(obs), noise))
 
 
+def test_one_camera_is_given_to_every_key_that_is_to_read_it(folders: dict[str, Path]) -> None:
+    policy = loaded(folders["smolvla"], "smolvla", "?camera.wrist=agentview")
+    obs = observation()
+    noise, picture = wide_noise(policy), obs.images["agentview"]
+    own, pre, post = lerobots_own(folders["smolvla"])
+    both = Observation({"agentview": picture, "wrist": picture}, *_rest(obs))
+    expected = post(own.predict_action_chunk(pre(raw_batch(both)), noise=torch.from_numpy(noise))).numpy()
+    only = Observation({"agentview": picture}, *_rest(obs))
+    np.testing.assert_array_equal(policy.sample(policy.encode(only), noise), expected)
+    assert policy.spec.cameras == ("agentview",)
+
+
 def _rest(obs: Observation) -> tuple[np.ndarray, tuple[str, ...]]:
     return obs.proprioception, obs.instruction
 

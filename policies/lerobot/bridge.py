@@ -25,7 +25,7 @@ class Bridge:
 
     Attributes:
         preprocessor, postprocessor: lerobot's pipelines, as loaded.
-        images: the network's image key by the environment's camera.
+        images: the environment's camera by the network's image key; several keys may read one camera.
         state_size: P.
         history: observations that the network reads, the newest last.
         device: where the network is.
@@ -48,17 +48,17 @@ class Bridge:
         if gathers and self.history > 1:
             return replace(self, history=1).batch(obs)
         rows = len(obs.instruction)
-        missing = [name for name in self.images if name not in obs.images]
+        missing = [name for name in self.cameras if name not in obs.images]
         if missing:
             raise ValueError(
-                f"no image for {', '.join(missing)}: the checkpoint reads cameras {sorted(self.images)}, the "
+                f"no image for {', '.join(missing)}: the checkpoint reads cameras {sorted(self.cameras)}, the "
                 f"observation has {sorted(obs.images)}: name the ones that are meant, e.g. "
                 f"?camera.{missing[0]}=OTHER after the checkpoint"
             )
         raw: dict[str, Any] = {TASK: list(obs.instruction)}
         if self.state_size:
             raw[STATE] = torch.from_numpy(self._state(np.array(obs.proprioception, np.float32), rows))
-        for name, key in self.images.items():
+        for key, name in self.images.items():
             raw[key] = self._image(name, obs.images[name], rows)
         return self._preprocess(raw)
 
@@ -78,6 +78,11 @@ class Bridge:
         """What the environment takes, from [B, H, A] of the network; relative actions are relative to `obs`."""
         self._preprocess(self._stateful(obs))  # relative actions read the state that the preprocessor saw last
         return np.asarray(self.postprocessor(actions).to(torch.float32).cpu().numpy())
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The environment's cameras that are read, each once."""
+        return tuple(dict.fromkeys(self.images.values()))
 
     @property
     def digest(self) -> str:
@@ -128,7 +133,7 @@ class Bridge:
 
 
 def image_keys(config: Any, cameras: Mapping[str, str]) -> dict[str, str]:
-    """The network's image key by the environment's camera.
+    """The environment's camera by the network's image key.
 
     `cameras` says which camera of the environment a key's last part stands for, where the two differ. Raises
     CheckpointError naming both lists when it says so of a key that the checkpoint has not.
@@ -140,4 +145,4 @@ def image_keys(config: Any, cameras: Mapping[str, str]) -> dict[str, str]:
             f"the checkpoint has no image {unknown[0]!r} to be read from camera {cameras[unknown[0]]!r}: it reads "
             f"{sorted(own)}, given were {sorted(cameras)}"
         )
-    return {cameras.get(name, name): key for name, key in own.items()}
+    return {key: cameras.get(name, name) for name, key in own.items()}

@@ -63,9 +63,9 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device)
     tap = parse_tap(options.get("tap", "vision"), family.taps, network)
     policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST))
-    sizes = {config.image_features[key].shape[1] for key in images.values()}
+    sizes = {config.image_features[key].shape[1] for key in images}
     try:
-        policy.describe(kind, _number(options, "hz", 0.0), meaning, int(min(sizes, default=0)), tuple(images))
+        policy.describe(kind, _number(options, "hz", 0.0), meaning, int(min(sizes, default=0)), bridge.cameras)
     except RuntimeError as error:
         raise CheckpointError(
             f"a first pass through '{checkpoint.name}' fails ({_first_line(error)}): are its processors and weights of "

@@ -304,7 +304,8 @@ class LeRobotPolicy:
             handle.remove()
 
     def _size_of(self, camera: str, fallback: tuple[int, int]) -> tuple[int, int]:
-        shape = self.network.config.image_features[self.bridge.images[camera]].shape
+        key = next(key for key, name in self.bridge.images.items() if name == camera)
+        shape = self.network.config.image_features[key].shape
         return (int(shape[1]), int(shape[2])) if len(shape) == 3 else fallback
 
 
