@@ -44,7 +44,7 @@ class Told:
         tap: where the feature is read.
         size: of the feature.
         milliseconds: of reading the feature of one row, median: what a memory's tick costs.
-        plan_milliseconds: of sampling a chunk for one row, median: what a plan costs.
+        plan_milliseconds: of a chunk for one row from its observation, median: what a plan costs without a memory.
         cue: accuracy of the cue's class, 0 to 1, over `cue_n` frames.
         chance: share of the commonest class.
         cue_p: of a number right this high by chance (one-sided binomial; frames of an episode are not independent).
@@ -127,16 +127,18 @@ def _r2(y: Float[np.ndarray, "n k"], guessed: Float[np.ndarray, "n k"]) -> float
 
 
 def _milliseconds(policy: FrozenPolicy, obs: Observation) -> tuple[float, float]:
-    """Median times of reading the feature of one row, and of sampling a chunk for it."""
+    """Median times of reading the feature of one row, and of a chunk from its observation without a memory.
+
+    The two begin anew each: what a policy does in `encode` and what it leaves to `sample` differs between policies.
+    """
     one = Observation({n: i[:1] for n, i in obs.images.items()}, obs.proprioception[:1], obs.instruction[:1])
     noise = np.zeros((1, policy.spec.horizon, policy.spec.action.size), np.float32)
     ticks, plans = [], []
     for _ in range(_WARM + 7):
         began = time.perf_counter()
-        encoding = policy.encode(one)
-        _ = encoding.z
+        _ = policy.encode(one).z
         ticks.append(1e3 * (time.perf_counter() - began))
         began = time.perf_counter()
-        policy.sample(encoding, noise)
+        policy.sample(policy.encode(one), noise)
         plans.append(1e3 * (time.perf_counter() - began))
     return float(np.median(ticks[_WARM:])), float(np.median(plans[_WARM:]))

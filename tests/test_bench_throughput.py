@@ -190,6 +190,13 @@ def test_the_smoke_preset_plays_with_both_programs_and_writes_its_page(
     assert sum(figures[f"share_{part}"]["value"] for part in SHARES) == pytest.approx(1.0)
 
 
+def test_a_policy_with_a_clock_reads_as_many_observations_as_without_one() -> None:
+    policy = point_mass.policy()
+    assert TimedPolicy(policy).history == 1
+    policy.history = 2  # type: ignore[attr-defined]  # as a checkpoint that reads two has it
+    assert TimedPolicy(policy).history == 2
+
+
 def test_clocks_change_no_action_and_run_only_inside_their_part() -> None:
     plain, timed = point_mass.SUITE.make("near"), TimedEnv(point_mass.SUITE.make("near"))
     policies = point_mass.policy(), TimedPolicy(point_mass.policy())

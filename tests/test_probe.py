@@ -57,6 +57,30 @@ def test_a_feature_that_carries_everything_is_read() -> None:
     assert told.plan_milliseconds > 0
 
 
+def test_a_plan_is_timed_from_the_observation_on_wherever_a_policy_does_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    class Works(Shows):
+        def __init__(self, encode_s: float, sample_s: float) -> None:
+            super().__init__(True)
+            self._encode_s, self._sample_s = encode_s, sample_s
+
+        def encode(self, obs: Observation) -> Encoding:
+            clock[0] += self._encode_s
+            return super().encode(obs)
+
+        def sample(self, encoding: Encoding, noise: np.ndarray) -> np.ndarray:
+            clock[0] += self._sample_s
+            return noise
+
+    for encode_s, sample_s in ((0.25, 0.5), (0.0, 0.75)):
+        told = probe(Works(encode_s, sample_s), recording(), "pixels")  # type: ignore[arg-type]
+        assert (told.milliseconds, told.plan_milliseconds) == (pytest.approx(1e3 * encode_s), pytest.approx(750.0))
+
+
 def test_a_feature_that_carries_nothing_is_at_chance() -> None:
     told = probe(Shows(False), recording(), "noise")  # type: ignore[arg-type]
     assert told.cue_p > 0.001

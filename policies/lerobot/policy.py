@@ -37,7 +37,10 @@ class Inputs:
 
 
 class TapEncoding(Encoding):
-    """An encoding whose feature is read when first asked for: without a memory nobody asks, and it costs nothing."""
+    """An encoding whose feature is read when first asked for, or noted in the pass of a plan.
+
+    Without a memory no pass is made for it; pooling what the plan's own pass puts out at the tap is all that it costs.
+    """
 
     def __init__(self, make: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]], context: Inputs) -> None:
         object.__setattr__(self, "_make", make)

@@ -17,8 +17,8 @@ _INTRODUCTION = (
     "A memory sees what one place of the frozen network puts out, pooled, beside the normalised state. Here a ridge",
     "probe looks for three things in that feature, tested on episodes that it was not trained on: the cue of a memory",
     "task while it can be seen (share of frames told right, and what the commonest class would get), the robot's state",
-    "and how much of the episode has passed (R2). A tick reads the feature alone, a plan is a whole chunk without a",
-    "memory; both are medians of one row.",
+    "and how much of the episode has passed (R2). A tick reads the feature alone, a plan makes a chunk from an",
+    "observation without a memory; both are medians of one row.",
 )
 _RANDOM = (
     "",

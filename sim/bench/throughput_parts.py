@@ -39,9 +39,10 @@ class TimedPolicy:
 
     def __init__(self, policy: FrozenPolicy) -> None:
         self._policy, self.spec = policy, policy.spec
+        self.history = getattr(policy, "history", 1)
 
     def encode(self, obs: Observation) -> Encoding:
-        """The policy's, timed; so is a feature that is only read when it is asked for."""
+        """The policy's, timed; a feature that is only read when a memory asks for it is in no part."""
         found: Encoding = _timed("encode", self._policy.encode, obs)
         return found
 
