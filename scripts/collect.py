@@ -37,7 +37,7 @@ class Args:
     first: int
     """Number of the first episode (frames only); a second recording of other episodes begins where the first ended."""
     visit: str | None
-    """Policy that acts for a while in every episode before the expert goes on (frames only); null for none."""
+    """Policy that acts for a while in every episode before the expert goes on (tabletop frames only); null for none."""
     out: Path
     """Directory to record into."""
     format: Literal["frames", "lerobot"]
@@ -66,6 +66,8 @@ class Args:
             raise ValueError(f"suite '{self.suite}' has no scripted experts to record: choose tabletop or libero_...")
         if self.suite != "tabletop" and self.format != "frames":
             raise ValueError(f"suite '{self.suite}' is recorded as frames only: leave out --format")
+        if self.suite != "tabletop" and self.visit is not None:
+            raise ValueError(f"no policy visits episodes of suite '{self.suite}': leave out --visit {self.visit}")
         if self.suite != "tabletop" and self.features and not self.frames:
             raise ValueError(
                 f"no episodes of suite '{self.suite}' are played for features: record demonstrations without "

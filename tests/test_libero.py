@@ -1,20 +1,28 @@
 """The LIBERO suites: what they say without the benchmark, and one short episode each with it."""
 
+import queue
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from libero_cases import needs_libero
+from libero_cases import TASKS, needs_libero
 
-from vlamem.sim.libero import SUITES, assets
+from vlamem.policies.tiny.frames import FramesMeta, Goal
+from vlamem.scripts.collect import Args
+from vlamem.scripts.config import preset
+from vlamem.sim.libero import SUITES, assets, demonstrations
 from vlamem.sim.libero.assets import MESH_PACKAGES, LiberoMissingError, find_paths, find_root
 from vlamem.sim.libero.catalogue import MAX_STEPS, sentence
+from vlamem.sim.libero.experts import NoExpertError
 from vlamem.sim.libero.geometry import fill_box, highest_near
 from vlamem.sim.libero.grasp import plan_grasps
 from vlamem.sim.libero.render import coarse_faces
 from vlamem.sim.suite import SuiteError, load_suite, select_tasks
+from vlamem.sim.tabletop.collect import Collection
 
 
 @pytest.fixture
@@ -147,6 +155,37 @@ def test_coarse_faces_keep_the_outline_and_both_sides_of_a_thin_wall() -> None:
         assert (area[is_upper] > 0).all()
         assert area[is_upper].sum() / 2 > 3.2
     assert (vertices[merged].max((0, 1)) - vertices[merged].min((0, 1)))[:2].min() > 1.7
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Tasks and episodes that were played; the second task has no expert, and no scene is built."""
+    played: list[tuple[str, int]] = []
+    meta = FramesMeta(TASKS, tuple(Goal(task, (task,)) for task in TASKS), image_size=16, horizon=4)
+
+    def play(env: SimpleNamespace, meta: FramesMeta, episode: int, *, stride: int) -> None:
+        played.append((env.info.name, episode))
+        if env.info.name == TASKS[1]:
+            raise NoExpertError(f"no scripted expert reaches 'in mug microwave' of task '{TASKS[1]}'")
+
+    def make(name: str, image_size: int) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(name=name), close=lambda: None)
+
+    monkeypatch.setattr(demonstrations, "frames_meta", lambda *given: meta)
+    monkeypatch.setattr(demonstrations, "record", play)
+    monkeypatch.setattr(demonstrations, "SUITES", {"libero_10": SimpleNamespace(make=make)})
+    return played
+
+
+def test_a_second_recording_begins_where_it_is_told_to(recorded: list[tuple[str, int]], tmp_path: Path) -> None:
+    what = Collection({TASKS[0]: 2}, tmp_path, workers=1, first=50)
+    demonstrations.work(what, 0, queue.Queue(), "libero_10")
+    assert recorded == [(TASKS[0], 50), (TASKS[0], 51)]
+
+
+def test_a_visiting_policy_is_refused_where_none_can_visit() -> None:
+    with pytest.raises(ValueError, match="no policy visits episodes of suite 'libero_10': leave out --visit tiny"):
+        replace(preset(Args, "collect"), suite="libero_10", visit="tiny")
 
 
 @needs_libero

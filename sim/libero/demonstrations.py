@@ -161,7 +161,7 @@ def work(what: Collection, index: int, messages: Any, suite: str) -> None:
     env: LiberoEnv | None = None
     writer = FramesWriter(what.out / f"worker-{index}", meta, what.shard_frames)
     done = writer.episodes_done()
-    shares = sorted(plan(what.episodes, index, what.workers), key=lambda share: meta.tasks.index(share[0]))
+    shares = sorted(plan(what.episodes, index, what.workers, what.first), key=lambda share: meta.tasks.index(share[0]))
     with writer:
         for name, episode in shares:  # task by task: a scene takes seconds to build
             if (meta.tasks.index(name), episode) in done:
