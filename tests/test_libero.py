@@ -21,6 +21,7 @@ from vlamem.sim.libero.experts import NoExpertError
 from vlamem.sim.libero.geometry import fill_box, highest_near
 from vlamem.sim.libero.grasp import plan_grasps
 from vlamem.sim.libero.render import coarse_faces
+from vlamem.sim.recorders import END
 from vlamem.sim.suite import SuiteError, load_suite, select_tasks
 from vlamem.sim.tabletop.collect import Collection
 
@@ -175,6 +176,17 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(demonstrations, "record", play)
     monkeypatch.setattr(demonstrations, "SUITES", {"libero_10": SimpleNamespace(make=make)})
     return played
+
+
+def test_a_task_without_an_expert_is_left_out_with_a_line_and_the_recording_ends(
+    recorded: list[tuple[str, int]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: queue.Queue[object] = queue.Queue()
+    what = Collection(dict.fromkeys(reversed(TASKS), 3), tmp_path, workers=1)
+    demonstrations.work(what, 0, said, "libero_10")
+    assert recorded == [(TASKS[0], 0), (TASKS[0], 1), (TASKS[0], 2), (TASKS[1], 0)]
+    assert [said.get_nowait() for _ in range(7)] == [False] * 6 + [END]
+    assert capfd.readouterr().err.count("left out: no scripted expert reaches 'in mug microwave'") == 1
 
 
 def test_a_second_recording_begins_where_it_is_told_to(recorded: list[tuple[str, int]], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the frames show how to recover. Initial states are those of the split "train", n
 
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from vlamem.memory.seeding import stream
 from vlamem.policies.spec import OSC_POSE
 from vlamem.policies.tiny.frames import OBJECT_SLOTS, FramesMeta, FramesWriter, Goal
 from vlamem.sim.libero import SUITES
+from vlamem.sim.libero.experts import NoExpertError
 from vlamem.sim.libero.pick_place import PickAndPlace
 from vlamem.sim.libero.render import CAMERAS
 from vlamem.sim.recorders import END
@@ -155,15 +157,23 @@ def _destination(env: "LiberoEnv") -> np.ndarray:
 
 
 def work(what: Collection, index: int, messages: Any, suite: str) -> None:
-    """Body of a recording process: its share of the episodes, those that are there already left out."""
+    """Body of a recording process: its share of the episodes, those that are there already left out.
+
+    A task without an expert is left out with a line that says which part of its goal is missing.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     meta = frames_meta(suite, what.command, what.image_size)
     env: LiberoEnv | None = None
     writer = FramesWriter(what.out / f"worker-{index}", meta, what.shard_frames)
     done = writer.episodes_done()
-    shares = sorted(plan(what.episodes, index, what.workers, what.first), key=lambda share: meta.tasks.index(share[0]))
+    turns = plan(what.episodes, index, what.workers, what.first)
+    shares = sorted(turns, key=lambda share: meta.tasks.index(share[0]))
+    beyond: set[str] = set()
     with writer:
         for name, episode in shares:  # task by task: a scene takes seconds to build
+            if name in beyond:
+                messages.put(False)
+                continue
             if (meta.tasks.index(name), episode) in done:
                 messages.put(True)
                 continue
@@ -171,7 +181,12 @@ def work(what: Collection, index: int, messages: Any, suite: str) -> None:
                 if env is not None:
                     env.close()
                 env = SUITES[suite].make(name, image_size=what.image_size)
-            frames = record(env, meta, episode, stride=what.stride)
+            try:
+                frames = record(env, meta, episode, stride=what.stride)
+            except NoExpertError as error:
+                print(f"left out: {error}", file=sys.stderr, flush=True)
+                beyond.add(name)
+                frames = None
             if frames is not None:
                 writer.add_episode(frames)
             messages.put(frames is not None)
