@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("lerobot")
+import httpx
 
 from vlamem.policies.lerobot.dataset import DatasetError, DatasetReader, chunks_of, is_dataset
 
@@ -114,6 +115,46 @@ def test_a_folder_that_is_no_dataset_or_an_old_one_is_refused(folders: tuple[Pat
     (tmp_path / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
     with pytest.raises(DatasetError, match=r"has format v2\.1, expected v3"):
         DatasetReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "failure", "complaint"),
+    [
+        ("nobody/data", httpx.ConnectError("no route to host"), r"the hub cannot be reached \(ConnectError\)"),
+        ("nobody/data", httpx.ReadTimeout("5 s"), r"the hub cannot be reached \(ReadTimeout\)"),
+        ("data/that/is/not/here", None, "neither a folder here nor a hub id"),
+    ],
+)
+def test_a_dataset_that_is_nowhere_says_so_and_names_the_local_alternative(
+    name: str, failure: Exception | None, complaint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+    import lerobot.utils.constants
+
+    asked: list[float] = []
+
+    def unreachable(self: object, repo: str, timeout: float | None = None, **kwargs: object) -> None:
+        asked.append(timeout or float("inf"))
+        raise failure or ValueError(repo)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(lerobot.utils.constants, "HF_LEROBOT_HOME", tmp_path)
+    with pytest.raises(DatasetError, match=rf"{complaint}.*give its folder"):
+        DatasetReader(name)
+    assert asked == [5.0]
+
+
+def test_a_hub_that_goes_away_under_way_says_so_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+    import lerobot.datasets.lerobot_dataset as theirs
+
+    def gone(*args: object, **kwargs: object) -> None:
+        raise httpx.ConnectError("gone")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *args, **kwargs: None)
+    monkeypatch.setattr(theirs, "LeRobotDataset", gone)
+    with pytest.raises(DatasetError, match=r"'nobody/data' cannot be opened \(gone\): copy it to this machine"):
+        DatasetReader("nobody/data")
 
 
 def test_chunks_hold_the_last_action() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.policies.lerobot.source import camera_of
+from vlamem.policies.lerobot.source import REACH_SECONDS, camera_of
 from vlamem.policies.protocol import FrozenPolicy, Observation
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INFO = Path("meta") / "info.json"
 SUCCESS, REWARD = "next.success", "next.reward"
 _BATCH = 32
+_LOCAL = "copy it to this machine and give its folder"
 
 
 class DatasetError(ValueError):
@@ -77,7 +78,9 @@ class DatasetReader:
         Raises DatasetError for a folder that is none, a hub that cannot be reached, and a dataset of another format
         version or without states or actions.
         """
+        import httpx
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
+        from lerobot.datasets.utils import CompatibilityError
 
         self.name, self._given = str(name), success
         folder = Path(name)
@@ -92,12 +95,14 @@ class DatasetReader:
                     "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id ID --root FOLDER"
                 )
         local = {"root": folder} if folder.is_dir() else {}
+        if not local:
+            _reach(self.name)
         try:
             self._dataset: Any = LeRobotDataset(folder.name if local else self.name, **local)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, CompatibilityError, httpx.HTTPError) as error:
             raise DatasetError(
                 f"dataset '{self.name}' cannot be opened ({(str(error) or repr(error)).splitlines()[0][:200]})"
-                + ("" if local else ": copy it to this machine and give its folder")
+                + ("" if local else f": {_LOCAL}")
             ) from error
         features = self._dataset.meta.features
         missing = [key for key in ("action", "observation.state") if key not in features]
@@ -284,6 +289,31 @@ def _bytes(image: Any) -> np.ndarray:
     """A frame [3, H, W] of 0..1 as uint8 [H, W, 3]."""
     array = np.moveaxis(np.asarray(image), 0, -1)
     return array if array.dtype == np.uint8 else np.clip(np.round(array * 255), 0, 255).astype(np.uint8)
+
+
+def _reach(repo: str) -> None:
+    """Raises DatasetError when a dataset is neither kept here by lerobot nor to be had from the hub.
+
+    Asked with a limit of time first: lerobot would try again for minutes.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from lerobot.utils.constants import HF_LEROBOT_HOME
+
+    if is_dataset(HF_LEROBOT_HOME / repo):
+        return
+    try:
+        HfApi().dataset_info(repo, timeout=REACH_SECONDS)
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no"
+        raise DatasetError(f"the hub has no dataset '{repo}' for you (status {status}): {_LOCAL}") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise DatasetError(
+            f"dataset '{repo}' is no folder here, and the hub cannot be reached ({type(error).__name__}): {_LOCAL}"
+        ) from error
+    except ValueError as error:
+        raise DatasetError(f"'{repo}' is neither a folder here nor a hub id such as org/name: {_LOCAL}") from error
 
 
 def _info(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ PATH_OPTIONS = ("backbone", "tokenizer")
 """Those of them that name a folder."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_REACH_SECONDS = 5.0
+REACH_SECONDS = 5.0
+"""How long the hub has to answer at all [s]."""
 _CAMERA = "camera."
 
 
@@ -136,7 +137,7 @@ def _from_hub(repo: str) -> Path:
             return cached
     mend = f"copy the checkpoint to this machine and give its folder, e.g. --policy ./{repo.rpartition('/')[2]}"
     try:
-        HfApi().model_info(repo, timeout=_REACH_SECONDS)  # snapshot_download would retry for minutes
+        HfApi().model_info(repo, timeout=REACH_SECONDS)  # snapshot_download would retry for minutes
         return Path(snapshot_download(repo, allow_patterns=wanted))
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no"
