@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -351,6 +353,34 @@ def test_steps_given_back_come_before_what_was_published_since_and_the_oldest_ar
     assert watch.dropped == 1
 
 
+class Scene:
+    """An environment whose episodes succeed after a few steps; `still` is set when an end is looked at."""
+
+    STEPS = 3
+    control_hz = 1000.0
+
+    def __init__(self) -> None:
+        self.laid_out: list[int] = []
+        self.still, self.closed = Event(), False
+
+    def reset(self, *, options: dict[str, Any]) -> None:
+        self.laid_out.append(options["episode"])
+        self._at = 0
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self._at += 1
+        return {}, 0.0, self._at == self.STEPS, False, {"success": True}
+
+    def observe(self) -> dict[str, Any]:
+        if self._at == self.STEPS:
+            self.still.set()
+        grey = np.zeros((16, 16, 3), np.uint8)
+        return {"agentview": grey, "wrist": grey, "proprioception": np.full(8, self._at, np.float32)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed_plugins(tmp_path_factory.mktemp("site"))
@@ -390,6 +420,31 @@ def test_a_policy_with_a_gate_is_saved_again_in_its_folder_and_named_by_it_to_le
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+
+
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_the_mujoco_robot_lays_out_the_episodes_asked_for_and_then_stands_still(
+    episodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("robosuite")
+    from lerobot_robot_vlamem import VlamemPanda, VlamemPandaConfig, robot
+
+    scene = Scene()
+    monkeypatch.setattr(robot, "SUITE", SimpleNamespace(make=lambda task, **options: scene))
+    with pytest.raises(ValueError, match="episodes is 0: expected 1 or more"):
+        VlamemPandaConfig(episodes=0)
+    panda = VlamemPanda(VlamemPandaConfig(episode=4, episodes=episodes))
+    WATCH.take()
+    panda.connect()
+    assert scene.still.wait(60)
+    panda.send_action(dict.fromkeys(panda.action_features, 0.0))
+    assert panda.is_connected
+    panda.disconnect()
+    assert scene.closed
+    shown = [step.state[0] for step in WATCH.take()]
+    assert shown == [*range(Scene.STEPS)] * episodes + [Scene.STEPS]  # of the last episode the end too
+    assert scene.laid_out == [4 + number for number in range(episodes)]
+    assert panda.successes == episodes
 
 
 def test_lerobot_rollout_runs_a_wrapped_policy_on_the_mujoco_robot(folders: dict[str, Path], installed: Path) -> None:

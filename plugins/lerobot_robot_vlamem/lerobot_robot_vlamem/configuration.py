@@ -13,7 +13,11 @@ class VlamemPandaConfig(RobotConfig):
     task: str = "touch"
     """Task of the tabletop suite that stands on the table."""
     episode: int = 0
-    """First initial state; when its task ends, the next one is laid out."""
+    """First initial state."""
+    episodes: int = 1
+    """Initial states that are laid out one after another; then everything stands still. lerobot does not tell its
+    policy where one ends: leave it at 1 for a policy that remembers, which would take its memory and its queued actions
+    into the next."""
     size: int = 84
     """Height and width of camera images in pixels."""
     render: str = "fast"
@@ -27,3 +31,5 @@ class VlamemPandaConfig(RobotConfig):
             raise ValueError(f"size {self.size} is outside 16 to 1024 pixels")
         if self.episode < 0:
             raise ValueError(f"episode {self.episode} is negative: initial states are counted from 0")
+        if self.episodes < 1:
+            raise ValueError(f"episodes is {self.episodes}: expected 1 or more")

@@ -1,4 +1,7 @@
-"""A simulated Panda as a robot of lerobot: it moves on while nobody looks, and holds still when nobody commands it."""
+"""A simulated Panda as a robot of lerobot: it moves on while nobody looks, and holds still when nobody commands it.
+
+When the last of its episodes has ended everything stands as it was, and commands move nothing.
+"""
 
 import logging
 import time
@@ -142,7 +145,7 @@ class VlamemPanda(Robot):  # type: ignore[misc]  # lerobot's classes have no typ
         env = SUITE.make(config.task, image_size=config.size, render=config.render)  # type: ignore[arg-type]
         env.render_on_step = False
         try:
-            episode = config.episode
+            episode, last = config.episode, config.episode + config.episodes - 1
             env.reset(options={"episode": episode})
             self._show(env.observe())
             self._first.set()
@@ -157,6 +160,10 @@ class VlamemPanda(Robot):  # type: ignore[misc]  # lerobot's classes have no typ
                 if terminated or truncated:
                     self.successes += bool(info["success"])
                     logger.info("episode %d: %s", episode, "success" if info["success"] else "failure")
+                    if episode == last:
+                        self._show(env.observe())
+                        self._stop.wait()
+                        return
                     episode += 1
                     env.reset(options={"episode": episode})
                 self._show(env.observe())
