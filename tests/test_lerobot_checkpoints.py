@@ -54,6 +54,13 @@ def _wrong_action_size(folder: Path) -> None:
     _edit(folder, "config.json", output_features=features)
 
 
+def _postprocessor_of_six(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = next(folder.glob("policy_postprocessor*.safetensors"))
+    save_file({k: v[:6] if k.startswith("action.") else v for k, v in load_file(path).items()}, path)
+
+
 def _other_weights(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -78,6 +85,7 @@ def _cut(folder: Path) -> None:
         (lambda f: (f / "policy_preprocessor.json").unlink(), "", "no policy_preprocessor.json"),
         (lambda f: next(f.glob("policy_post*.safetensors")).unlink(), "", "lacks policy_postprocessor"),
         (_wrong_action_size, "", "do not fit its configuration|normalises 7 entries of 'action', the network has 6"),
+        (_postprocessor_of_six, "", "normalises 6 entries of 'action', the network has 7"),
         (_other_weights, "", "Missing|has no tensor for"),
         (_cut, "", "whole weights file|do not fit"),
         (lambda f: None, "?colour=red", "unknown option 'colour'"),

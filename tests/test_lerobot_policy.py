@@ -312,6 +312,22 @@ def test_cameras_that_do_not_match_are_named_on_both_sides(policies: dict[str, L
         policies["act"].encode(obs)
 
 
+@pytest.mark.parametrize("family", ["act", "diffusion", "dit_flow"])
+def test_pictures_of_another_size_are_refused_by_networks_that_do_not_scale_them(
+    family: str, policies: dict[str, LeRobotPolicy]
+) -> None:
+    obs, policy = observation(history=policies[family].history), policies[family]
+    large = {name: np.repeat(image, 2, axis=-2) for name, image in obs.images.items()}
+    with pytest.raises(ValueError, match=r"'agentview' gives 64 x 128 pixels, the checkpoint was trained on 64 x 64"):
+        policy.encode(Observation(large, *_rest(obs)))
+
+
+def test_pictures_of_any_size_are_taken_by_networks_that_scale_them(policies: dict[str, LeRobotPolicy]) -> None:
+    obs, policy = observation(), policies["smolvla"]
+    large = {name: np.repeat(image, 2, axis=-2) for name, image in obs.images.items()}
+    assert policy.encode(Observation(large, *_rest(obs))).z.shape == (3, policy.spec.feature_size)
+
+
 def test_a_state_or_noise_of_another_size_is_refused(policies: dict[str, LeRobotPolicy]) -> None:
     obs, policy = observation(), policies["act"]
     with pytest.raises(ValueError, match=r"proprioception is \[3, 5\], the checkpoint reads \[3, 8\]"):

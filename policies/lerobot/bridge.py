@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Bridge:
         state_size: P.
         history: observations that the network reads, the newest last.
         device: where the network is.
+        sizes: height and width by image key, of keys whose pictures the network takes in that size alone.
     """
 
     preprocessor: Any
@@ -37,13 +38,14 @@ class Bridge:
     state_size: int
     history: int
     device: str
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def batch(self, obs: Observation, gathers: bool = False) -> dict[str, Any]:
         """The network's input for an observation, rows in its order.
 
         Images are uint8 [B, H, W, 3], or [B, history, H, W, 3] for networks that read several; one image is repeated,
         as lerobot does when an episode begins, unless the network `gathers` observations itself. Raises ValueError
-        naming both lists when cameras do not match, and for proprioception of another size.
+        naming both lists when cameras do not match, and for proprioception or pictures of another size.
         """
         if gathers and self.history > 1:
             return replace(self, history=1).batch(obs)
@@ -60,7 +62,16 @@ class Bridge:
             raw[STATE] = torch.from_numpy(self._state(np.array(obs.proprioception, np.float32), rows))
         for key, name in self.images.items():
             raw[key] = self._image(name, obs.images[name], rows)
-        return self._preprocess(raw)
+        made = self._preprocess(raw)
+        for key, size in self.sizes.items():
+            given = tuple(raw[key].shape[-2:])
+            if size not in (given, tuple(made[key].shape[-2:])):  # as it is, or as the preprocessor makes it
+                raise ValueError(
+                    f"camera {self.images[key]!r} gives {given[0]} x {given[1]} pixels, the checkpoint was trained on "
+                    f"{size[0]} x {size[1]} and does not scale: have pictures made in this size (--size, --env.size, "
+                    "--robot.size)"
+                )
+        return made
 
     def prompt(self, instruction: list[str]) -> dict[str, Any]:
         """The tokens of each sentence, with a state of zeros where the prompt has one."""

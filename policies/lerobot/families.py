@@ -78,16 +78,16 @@ class Family(Protocol):
 class Windowed:
     """What families have in common that read a window of observations and draw actions from its first step on.
 
-    The chunk begins at the window's last step. Images are taken at the network's own size alone.
+    The chunk begins at the window's last step. Images are taken at the network's own size alone, unless the
+    configuration says to what size they are scaled.
     """
-
-    resizes = False
 
     def __init__(self, network: Any) -> None:
         config = network.config
         self.network = network
         self.history, self.horizon = int(config.n_obs_steps), int(config.n_action_steps)
         self.first = self.history - 1
+        self.resizes = any(getattr(config, f"{of}resize_shape", None) is not None for of in ("", "image_"))
         self.noise_shape = (int(config.horizon), int(config.action_feature.shape[0]))
 
     def encoders(self, shared: str, own: str) -> tuple[str, ...]:

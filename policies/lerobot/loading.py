@@ -60,12 +60,14 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     family = getattr(importlib.import_module(f"vlamem.policies.lerobot.{module}"), attribute)(network)
     pre, post = _processors(checkpoint, config, processors)
     state = config.robot_state_feature
-    bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device)
+    shapes = {key: config.image_features[key].shape for key in images}
+    sizes = {} if family.resizes else {key: (int(shape[1]), int(shape[2])) for key, shape in shapes.items()}
+    bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device, sizes)
     tap = parse_tap(options.get("tap", "vision"), family.taps, network)
     policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST))
-    sizes = {config.image_features[key].shape[1] for key in images}
+    image_size = int(min((shape[1] for shape in shapes.values()), default=0))
     try:
-        policy.describe(kind, _number(options, "hz", 0.0), meaning, int(min(sizes, default=0)), bridge.cameras)
+        policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras)
     except RuntimeError as error:
         raise CheckpointError(
             f"a first pass through '{checkpoint.name}' fails ({_first_line(error)}): are its processors and weights of "
@@ -246,7 +248,8 @@ def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]
             f"the processors of '{checkpoint.name}' cannot be loaded ({_first_line(error)}): save them again with "
             "this version of lerobot"
         ) from error
-    _check_sizes(checkpoint, config, pre)
+    for pipeline in (pre, post):
+        _check_sizes(checkpoint, config, pipeline)
     return pre, post
 
 
