@@ -147,6 +147,16 @@ def test_reset_of_one_row_plans_that_row_anew_and_leaves_the_other(folders: dict
     assert not np.array_equal(policy._history[0].proprioception[1], newest[1])
 
 
+def test_without_a_memory_a_part_of_the_rows_is_not_reset(folders: dict[str, Path]) -> None:
+    policy = wrapped(folders["act"])
+    policy.select_action(batch(0))
+    with pytest.raises(ValueError, match=r"rows \[0\] of 2 cannot be reset alone: without a memory"):
+        policy.reset(np.array([True, False]))
+    assert len(policy.network._action_queue) == 3
+    policy.reset(np.array([True, True]))
+    assert not policy.network._action_queue
+
+
 def test_number_of_actions_carried_out_is_the_checkpoints_own_or_as_asked(folders: dict[str, Path]) -> None:
     for asked, planned in ((None, 2), (2, 4)):
         policy, _ = remembering(folders["act"], 0.0, n_action_steps=asked)

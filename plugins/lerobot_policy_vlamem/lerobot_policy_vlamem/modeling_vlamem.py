@@ -110,7 +110,15 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         return "context" if self._voice is None or self._voice.context_size else "chunk"
 
     def reset(self, rows: NDArray[np.bool_] | None = None) -> None:
-        """Clears memory, history and queued actions: of all rows, or of those marked in `rows`."""
+        """Clears memory, history and queued actions: of all rows, or of those marked in `rows`.
+
+        Raises ValueError for a part of the rows without a memory: lerobot's own queue is one for all of them.
+        """
+        if rows is not None and not np.all(rows) and self._theirs is not None and not self.remembers:
+            raise ValueError(
+                f"rows {np.flatnonzero(rows).tolist()} of {len(rows)} cannot be reset alone: without a memory the "
+                "checkpoint plans for all rows at once, reset all of them"
+            )
         self._last: tuple[Observation, Tick] | None = None
         if self._memory is not None and rows is not None:
             self._memory.reset(rows)
