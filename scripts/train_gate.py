@@ -138,7 +138,7 @@ def _options(args: Args, command: str) -> "GateOptions":
     from vlamem.policies.lerobot.dataset import features_of
 
     return GateOptions(
-        features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None),
+        features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None, args.targets),
         tasks=args.tasks,
         targets=args.targets,
         gate=METHODS.get(args.method, "learned") if args.gate == "learned" else args.gate,

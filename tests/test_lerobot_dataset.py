@@ -12,7 +12,16 @@ import pytest
 pytest.importorskip("lerobot")
 import httpx
 
-from vlamem.policies.lerobot.dataset import DatasetError, DatasetReader, chunks_of, is_dataset
+from vlamem.policies.lerobot.dataset import (
+    DatasetEpisode,
+    DatasetError,
+    DatasetReader,
+    batches,
+    chunks_of,
+    features_of,
+    is_dataset,
+)
+from vlamem.policies.protocol import Observation
 
 WRITE = """
 import sys
@@ -155,6 +164,26 @@ def test_a_hub_that_goes_away_under_way_says_so_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(theirs, "LeRobotDataset", gone)
     with pytest.raises(DatasetError, match=r"'nobody/data' cannot be opened \(gone\): copy it to this machine"):
         DatasetReader("nobody/data")
+
+
+def test_a_policy_that_reads_several_observations_is_given_those_of_the_episode() -> None:
+    ticks = np.arange(40)
+    images = {"top": np.broadcast_to(ticks[:, None, None, None], (40, 2, 2, 3)).astype(np.uint8)}
+    state = ticks[:, None].astype(np.float32)
+    episode = DatasetEpisode(0, Observation(images, state, ("go",) * 40), np.zeros((40, 7), np.float32), True)
+    found = list(batches(episode, history=3, stride=4))
+    assert [rows.instruction for rows in found] == [("go",) * 10]
+    assert found[0].proprioception[:3, :, 0].tolist() == [[0, 0, 0], [2, 3, 4], [6, 7, 8]]
+    assert found[0].images["top"].shape == (10, 3, 2, 2, 3)
+    assert found[0].images["top"][:, :, 0, 0, 0].tolist() == found[0].proprioception[:, :, 0].tolist()
+    alone = list(batches(episode))
+    assert [len(rows.instruction) for rows in alone] == [32, 8]
+    assert alone[1].proprioception[:, 0].tolist() == list(range(32, 40))
+
+
+def test_a_gate_learns_no_contexts_from_a_dataset(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"--targets is both: .* add --targets chunk"):
+        features_of(folders[:1], "tiny", tmp_path, "test", lambda done, planned: None, "both")
 
 
 def test_chunks_hold_the_last_action() -> None:

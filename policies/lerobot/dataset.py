@@ -196,7 +196,7 @@ def record_dataset(
             episode = reader.episode(index)
             if episode.success is False:
                 continue
-            z = np.concatenate([policy.encode(rows).z for rows in _batches(episode)])
+            z = np.concatenate([policy.encode(rows).z for rows in batches(episode, getattr(policy, "history", 1))])
             goal = np.array([[tasks.index(s)] * 2 for s in episode.observation.instruction])
             ticks = EpisodeTicks(z, chunks_of(episode.actions, spec.horizon), goal, np.zeros(len(z), bool))
             writer.add(episode.observation.instruction[0], index, "expert", ticks, True)
@@ -209,12 +209,17 @@ def record_dataset(
 
 
 def features_of(
-    folders: Sequence[Path], policy: str, out: Path, command: str, progress: Callable[[int, int], None]
+    folders: Sequence[Path],
+    policy: str,
+    out: Path,
+    command: str,
+    progress: Callable[[int, int], None],
+    targets: str = "chunk",
 ) -> tuple[Path, ...]:
     """The folders, each LeRobotDataset among them replaced by a recording of the policy's features below `out`.
 
     What is not on this machine is taken for the hub id of a dataset when a policy is named. Raises DatasetError when
-    there is a dataset and no policy is named.
+    there is a dataset and no policy is named, or `targets` are not chunks alone.
     """
     found = []
     for number, folder in enumerate(folders):
@@ -224,6 +229,11 @@ def features_of(
             continue
         if not policy:
             raise DatasetError(f"{folder} is a dataset: say with --policy whose features it is to be recorded as")
+        if targets != "chunk":
+            raise DatasetError(
+                f"{folder} is a dataset, which knows no sentence that tells an answer, and --targets is {targets}: a "
+                "gate learns chunks alone from it, add --targets chunk"
+            )
         from vlamem.policies.registry import find_policy, load_policy
 
         source = find_policy(policy)
@@ -254,7 +264,8 @@ def commit_dataset(
         meaning = np.asarray(policy.context_of([obs.instruction[0]])[0], np.float32)
         recorder.begin(obs.instruction[0], f"{reader.name}/{episode.index}", meaning if meaning.size else None)
         asked = list(range(0, len(episode.actions), stride))
-        keys = dict(zip(asked, np.concatenate([policy.encode(r).key for r in _batches(episode, stride)]), strict=True))
+        seen = batches(episode, getattr(policy, "history", 1), stride)
+        keys = dict(zip(asked, np.concatenate([policy.encode(rows).key for rows in seen]), strict=True))
         for tick, action in enumerate(episode.actions):
             if tick in keys:
                 held = np.repeat(episode.actions[-1:], memory.layout.horizon, axis=0)
@@ -276,13 +287,19 @@ def chunks_of(actions: Float[np.ndarray, "T A"], horizon: int) -> Float[np.ndarr
     return np.asarray(actions[at])
 
 
-def _batches(episode: DatasetEpisode, stride: int = 1) -> Iterator[Observation]:
+def batches(episode: DatasetEpisode, history: int = 1, stride: int = 1) -> Iterator[Observation]:
+    """Every `stride`-th control step, some at a time, as a policy that reads `history` observations is given them.
+
+    Rows are [B, history, ...] where it reads several, the newest last; where an episode begins the first is repeated,
+    as in a rollout.
+    """
     obs = episode.observation
     rows = np.arange(0, len(episode.actions), stride)
     for first in range(0, len(rows), _BATCH):
-        at = rows[first : first + _BATCH]
+        now = rows[first : first + _BATCH]
+        at = now if history == 1 else np.maximum(now[:, None] + np.arange(1 - history, 1), 0)
         images = {name: image[at] for name, image in obs.images.items()}
-        yield Observation(images, obs.proprioception[at], tuple(obs.instruction[i] for i in at))
+        yield Observation(images, obs.proprioception[at], tuple(obs.instruction[i] for i in now))
 
 
 def _bytes(image: Any) -> np.ndarray:
