@@ -232,6 +232,36 @@ def test_saved_and_loaded_again_it_acts_alike(folders: dict[str, Path], tmp_path
     assert torch.equal(again.select_action(batch(0)), first)
 
 
+def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[str, Path]) -> None:
+    import vlamem
+    from vlamem.memory.aura.weights import WeightsError
+
+    library = vlamem.wrap("tiny", aura="shipped")
+    draw, size = np.random.default_rng(0), library.spec.image_size
+    seen = [
+        Observation(
+            {name: draw.integers(0, 256, (1, size, size, 3), dtype=np.uint8) for name in library.spec.cameras},
+            draw.uniform(-0.5, 0.5, (1, 8)).astype(np.float32),
+            ("touch the red block",),
+        )
+        for _ in range(3)
+    ]
+    ticks = [library.observe(obs) for obs in seen]
+    torch.manual_seed(3)
+    for tick in ticks:
+        expected = library.plan(tick, torch.randn(1, library.spec.horizon, ACTIONS).numpy())
+    for name in ("shipped", str(SHIPPED_GATE)):
+        policy = wrapped(Path("tiny"), aura=name, n_action_steps=1)
+        torch.manual_seed(3)
+        for obs in seen:
+            action = policy.select_action(raw_batch(obs))
+        np.testing.assert_array_equal(action.numpy(), expected[:, 0])
+        for key, value in library.state(0).items():
+            np.testing.assert_array_equal(policy.memory.state(0)[key], value)
+    with pytest.raises(WeightsError):
+        wrapped(folders["act"], aura="shipped")
+
+
 def upright() -> Observation:
     """A state whose orientation is one."""
     state = np.array([[0.1, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0, 0.04]], np.float32)

@@ -1,4 +1,4 @@
-"""`--policy.type=vlamem`: a frozen policy with memory, for lerobot-eval, lerobot-rollout and lerobot-record."""
+"""`--policy.type=vlamem`: a frozen policy with memory, for lerobot-eval and lerobot-rollout."""
 
 from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
 from lerobot_policy_vlamem.modeling_vlamem import VlamemPolicy
