@@ -80,7 +80,8 @@ def probe(policy: FrozenPolicy, recording: Recording, tap: str) -> Told:
             f"the cue has {len(np.unique(recording.cue[seen]))} class: record more episodes, or another cue"
         )
     z = np.concatenate([policy.encode(obs).z for obs in recording.observations]).astype(np.float64)
-    body = np.concatenate([obs.proprioception for obs in recording.observations]).astype(np.float64)
+    states = [obs.proprioception for obs in recording.observations]
+    body = np.concatenate([s if s.ndim == 2 else s[:, -1] for s in states]).astype(np.float64)
     cue = recording.cue[seen]
     guessed = _held_out(z[seen], np.eye(int(cue.max()) + 1)[cue], recording.episode[seen]).argmax(1)
     right, chance = int((guessed == cue).sum()), float(np.bincount(cue).max() / len(cue))

@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> int:
     for tap, name in names.items():
         policy = load_policy(find_policy(name))
         if recording is None:
-            recording = record(policy.spec, args.task, args.cue, args.episodes, args.stride)
+            history = getattr(policy, "history", 1)
+            recording = record(policy.spec, args.task, args.cue, args.episodes, args.stride, history)
         told = probe(policy, recording, tap or policy.spec.name)
         table.add_row(
             told.tap,

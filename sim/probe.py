@@ -1,5 +1,7 @@
 """Records what `vlamem probe` looks at: the expert's episodes of one memory task, and what can be seen of its cue."""
 
+from typing import Any
+
 import numpy as np
 
 from vlamem.policies.probe import ProbeError, Recording
@@ -10,9 +12,10 @@ from vlamem.sim.suite import images_of, load_suite
 _BATCH = 32
 
 
-def record(spec: PolicySpec, task: str, cue: str, episodes: int, stride: int) -> Recording:
+def record(spec: PolicySpec, task: str, cue: str, episodes: int, stride: int, history: int = 1) -> Recording:
     """Every `stride`-th control step of the expert on `episodes` initial states of a task of the tabletop suite.
 
+    Observations are [B, history, ...] for a policy that reads several, the first repeated where an episode begins.
     `cue` is one of its privileged categories, such as lamp_colour; class 0 means that it cannot be seen now. Raises
     ProbeError for an unknown cue or one that is never seen, SuiteError for an unknown task or a camera that is missing.
     """
@@ -34,11 +37,13 @@ def record(spec: PolicySpec, task: str, cue: str, episodes: int, stride: int) ->
         for episode in range(episodes):
             env.reset(options={"episode": episode, "split": "train"})
             first, step, ended = len(rows), 0, False
+            past: list[dict[str, Any]] = []
             while not ended:
+                if step % stride == 0 or history > 1:
+                    seen = env.observe()
+                    past = [*(past or [seen] * (history - 1)), seen][-history:]
                 if step % stride == 0:
-                    full = env.observe()
-                    images = {name: image[None] for name, image in images_of(full, spec.cameras).items()}
-                    rows.append(Observation(images, full["proprioception"][None], (full["instruction"],)))
+                    rows.append(_row(past, spec.cameras))
                     labels.append(int(env.task.categories(env.scene)[column]) - 1)  # type: ignore[attr-defined]
                     when.append(float(step))
                     whose.append(episode)
@@ -51,6 +56,16 @@ def record(spec: PolicySpec, task: str, cue: str, episodes: int, stride: int) ->
         raise ProbeError(f"cue '{cue}' is never seen in task '{task}': choose a cue of this task")
     batches = [_together(rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)]
     return Recording(batches, np.array(labels), np.array(when), np.array(whose))
+
+
+def _row(past: list[dict[str, Any]], cameras: tuple[str, ...]) -> Observation:
+    """One row of these control steps, the newest last."""
+    taken = [images_of(seen, cameras) for seen in past]
+    images = {name: np.stack([each[name] for each in taken]) for name in taken[0]}
+    state = np.stack([seen["proprioception"] for seen in past])
+    if len(past) > 1:
+        images, state = {name: image[None] for name, image in images.items()}, state[None]
+    return Observation(images, state, (past[-1]["instruction"],))
 
 
 def _together(rows: list[Observation]) -> Observation:

@@ -1,5 +1,8 @@
 """policies/probe.py: what a linear probe finds, and where it must find nothing."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from vlamem.memory.seeding import stream
 from vlamem.policies.probe import ProbeError, Recording, probe
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.spec import OSC_POSE, PolicySpec
+from vlamem.sim import probe as sim_probe
 
 
 class Shows:
@@ -93,6 +97,55 @@ def test_an_answer_that_marks_one_episode_alone_is_not_learned_by_heart() -> Non
     made = recording(episodes=10, classes=10)
     told = probe(Shows(True), made, "pixels")  # type: ignore[arg-type]
     assert told.cue <= told.chance + 0.05
+
+
+class Counts:
+    """An environment of seven steps whose picture and state say which step it is; a cue can always be seen."""
+
+    render_on_step = True
+
+    def __init__(self) -> None:
+        self.task = SimpleNamespace(categories=lambda scene: [1] * 20)
+        self.scene = None
+
+    def reset(self, *, options: dict[str, object]) -> None:
+        self._at = 0
+
+    def observe(self) -> dict[str, object]:
+        state = np.array([self._at], np.float32)
+        return {"top": np.full((4, 4, 3), self._at, np.uint8), "proprioception": state, "instruction": "go"}
+
+    def expert_action(self) -> None: ...
+
+    def step(self, action: None) -> tuple[dict[str, object], float, bool, bool, dict[str, object]]:
+        self._at += 1
+        return {}, 0.0, self._at == 7, False, {}
+
+    def close(self) -> None: ...
+
+
+def test_a_policy_that_reads_several_observations_is_probed_on_those_of_the_episode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suite = SimpleNamespace(make=lambda task, image_size: Counts())
+    monkeypatch.setattr(sim_probe, "load_suite", lambda name: suite)
+    made = sim_probe.record(Shows.spec, "any", "lamp_colour", 2, 3, history=3)
+    states = np.concatenate([obs.proprioception for obs in made.observations])
+    assert states[:, :, 0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]] * 2
+    assert made.observations[0].images["top"][:, :, 0, 0, 0].tolist() == states[:, :, 0].tolist()
+    alone = sim_probe.record(Shows.spec, "any", "lamp_colour", 1, 3)
+    assert alone.observations[0].proprioception.tolist() == [[0], [3], [6]]
+    assert alone.observations[0].images["top"].shape == (3, 4, 4, 3)
+
+
+def test_of_several_observations_the_newest_state_is_what_a_probe_looks_for() -> None:
+    single = recording()
+    stacked = [
+        Observation(obs.images, np.stack([obs.proprioception * 0, obs.proprioception], 1), obs.instruction)
+        for obs in single.observations
+    ]
+    told = probe(Shows(True), replace(single, observations=stacked), "pixels")  # type: ignore[arg-type]
+    assert told.proprioception > 0.95
 
 
 @pytest.mark.parametrize(

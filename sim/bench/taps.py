@@ -68,21 +68,21 @@ def run(bench: TapsBench, command: str, say: Callable[[str], None]) -> tuple[Pat
 
     Raises PolicyError for a policy that is not there, ProbeError for a cue that a task does not show.
     """
-    recordings: dict[tuple[int, tuple[str, ...], str], Recording] = {}
+    recordings: dict[tuple[int, tuple[str, ...], str, int], Recording] = {}
     sources = [(name, find_policy(name)) for name in bench.policies]
     rows: list[Row] = []
     for name, source in sources:
         policy = load_policy(source)
-        spec = policy.spec
+        spec, history = policy.spec, getattr(policy, "history", 1)
         for task, cue in zip(bench.tasks, bench.cues, strict=True):
-            kind = (spec.image_size, spec.cameras, task)
+            kind = (spec.image_size, spec.cameras, task, history)
             if kind not in recordings:
                 say(f"{task}: {bench.episodes} episodes at {spec.image_size} pixels")
-                recordings[kind] = record(spec, task, cue, bench.episodes, bench.stride)
+                recordings[kind] = record(spec, task, cue, bench.episodes, bench.stride, history)
         for tap, tapped, default in taps_of(policy, bench.poolings):
             say(f"{label_of(name)}: {tap}")
             told = {
-                cue: probe(tapped, recordings[spec.image_size, spec.cameras, task], tap)
+                cue: probe(tapped, recordings[spec.image_size, spec.cameras, task, history], tap)
                 for task, cue in zip(bench.tasks, bench.cues, strict=True)
             }
             rows.append(Row(label_of(name), told, default))
