@@ -1,0 +1,132 @@
+"""plugins/: a wrapped policy, the tabletop suite and a MuJoCo robot behind lerobot's own programs."""
+
+import json
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+pytest.importorskip("transformers")
+
+from lerobot_cases import SIZE, build, installed_plugins, run_program
+from lerobot_plugin_cases import wrapped
+
+from vlamem.policies.lerobot.watch import WATCH
+from vlamem.policies.memory_policy import SHIPPED_GATE
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {family: build(family, root / family) for family in ("act", "smolvla")}
+
+
+class Scene:
+    """An environment whose episodes succeed after a few steps; `still` is set when an end is looked at."""
+
+    STEPS = 3
+    control_hz = 1000.0
+
+    def __init__(self) -> None:
+        self.laid_out: list[int] = []
+        self.still, self.closed = Event(), False
+
+    def reset(self, *, options: dict[str, Any]) -> None:
+        self.laid_out.append(options["episode"])
+        self._at = 0
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self._at += 1
+        return {}, 0.0, self._at == self.STEPS, False, {"success": True}
+
+    def observe(self) -> dict[str, Any]:
+        if self._at == self.STEPS:
+            self.still.set()
+        grey = np.zeros((16, 16, 3), np.uint8)
+        return {"agentview": grey, "wrist": grey, "proprioception": np.full(8, self._at, np.float32)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installed_plugins(tmp_path_factory.mktemp("site"))
+
+
+def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
+    folders: dict[str, Path], installed: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("robosuite")
+    done = run_program(
+        "lerobot-eval", installed, f"--policy.inner={folders['smolvla']}", "--env.type=vlamem_tabletop",
+        "--env.task=touch", f"--env.size={SIZE}", "--env.max_steps=5", "--eval.n_episodes=2", "--eval.batch_size=2",
+        "--eval.use_async_envs=false", "--seed=0", f"--output_dir={tmp_path}", "--policy.push_to_hub=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "eval_info.json").read_text())
+    assert report["overall"]["n_episodes"] == 2
+
+
+def test_a_policy_with_a_gate_is_saved_again_in_its_folder_and_named_by_it_to_lerobot_eval(
+    installed: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("robosuite")
+    from lerobot_policy_vlamem import VlamemPolicy
+
+    folder = tmp_path / "saved"
+    policy = wrapped(Path("tiny"), aura=str(SHIPPED_GATE))
+    policy.save_pretrained(folder)
+    again = VlamemPolicy.from_pretrained(str(folder))
+    again.save_pretrained(folder)  # where its gate is already
+    assert again.remembers
+    assert (folder / "aura.safetensors").read_bytes() == SHIPPED_GATE.read_bytes()
+    done = run_program(
+        "lerobot-eval", installed, "--env.type=vlamem_tabletop", "--env.task=touch", "--env.max_steps=5",
+        "--eval.n_episodes=1", "--eval.batch_size=1", "--eval.use_async_envs=false", "--seed=0",
+        f"--output_dir={tmp_path / 'out'}", "--policy.push_to_hub=false", policy=f"--policy.path={folder}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+
+
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_the_mujoco_robot_lays_out_the_episodes_asked_for_and_then_stands_still(
+    episodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("robosuite")
+    from lerobot_robot_vlamem import VlamemPanda, VlamemPandaConfig, robot
+
+    scene = Scene()
+    monkeypatch.setattr(robot, "SUITE", SimpleNamespace(make=lambda task, **options: scene))
+    with pytest.raises(ValueError, match="episodes is 0: expected 1 or more"):
+        VlamemPandaConfig(episodes=0)
+    panda = VlamemPanda(VlamemPandaConfig(episode=4, episodes=episodes))
+    WATCH.take()
+    panda.connect()
+    assert scene.still.wait(60)
+    panda.send_action(dict.fromkeys(panda.action_features, 0.0))
+    assert panda.is_connected
+    panda.disconnect()
+    assert scene.closed
+    shown = [step.state[0] for step in WATCH.take()]
+    assert shown == [*range(Scene.STEPS)] * episodes + [Scene.STEPS]  # of the last episode the end too
+    assert scene.laid_out == [4 + number for number in range(episodes)]
+    assert panda.successes == episodes
+
+
+def test_lerobot_rollout_runs_a_wrapped_policy_on_the_mujoco_robot(folders: dict[str, Path], installed: Path) -> None:
+    pytest.importorskip("robosuite")
+    done = run_program(
+        "lerobot-rollout", installed, f"--policy.inner={folders['act']}", "--robot.type=vlamem_panda",
+        f"--robot.size={SIZE}", "--task=touch the red block", "--duration=1", "--fps=20", "--play_sounds=false",
+        "--policy.push_to_hub=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Rollout finished" in done.stderr + done.stdout
