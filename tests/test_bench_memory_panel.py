@@ -131,6 +131,14 @@ def test_controls_that_say_nothing_of_their_training_are_refused(copied: PanelOp
         controls(copied)
 
 
+def test_arms_without_the_one_that_they_are_compared_with_are_refused_before_anything_is_trained(
+    panel: PanelOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"arms gru: .*'aura', name it too"):
+        run(replace(panel, arms=("gru",), out=tmp_path / "run"), "", lambda *told: None, lambda record: None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_smoke_setting_plays_every_arm_and_axis_and_goes_on_where_it_was(tmp_path: Path) -> None:
     pages = {path: path.read_bytes() for path in Path("docs/results").glob("memory_panel*")}
     assert main(["bench", "memory-panel", "--preset", "smoke", "--out", str(tmp_path)]) == 0
