@@ -26,7 +26,7 @@ from vlamem.deploy.events import EventLog
 from vlamem.deploy.handover import Planned, Timeline
 from vlamem.deploy.limits import Limits, readable
 from vlamem.deploy.outbox import Frame, Reply
-from vlamem.deploy.robot import Robot, Seen
+from vlamem.deploy.robot import Robot, RobotError, Seen
 from vlamem.deploy.robot_file import RobotFile
 
 Command = NDArray[np.float64]
@@ -181,7 +181,8 @@ class Controller:
         self._halt.clear()
 
     def run(self, until: Callable[[float], bool]) -> None:
-        """The loop, until `until(now)` says so. Raises what the robot raises, after an attempt to bring it to rest."""
+        """The loop, until `until(now)` says so. Raises what the robot raises, and RobotError for one that does not
+        report a force that its file limits, after an attempt to bring it to rest."""
         period = 1.0 / self.file.control_hz
         due = self._clock()
         try:
@@ -233,8 +234,16 @@ class Controller:
         return self._done(now, command, planned if command is not None else None, seen)
 
     def _look(self, now: float) -> Seen:
-        """What the robot sees; since when it has shown that is noted, for a robot that shows one frame for ever."""
+        """What the robot sees; since when it has shown that is noted, for a robot that shows one frame for ever.
+
+        Raises RobotError for a robot that does not report the force that its file limits.
+        """
         seen = self.robot.observe()
+        if self.file.gripper_force is not None and seen.gripper_force is None:
+            raise RobotError(
+                f"robot file '{self.file.name}' limits gripper_force to {self.file.gripper_force:g} N and the robot "
+                "reports none: fill Seen.gripper_force (nan for a reading that failed), or take the limit out"
+            )
         if seen.stamp != self._stamp:
             self._stamp, self._new = seen.stamp, now
         frozen = now - self._new > self.file.stale_s

@@ -26,7 +26,8 @@ class LeRobotRobot:
         robot: an instance of lerobot's Robot.
         robot_file: with `state_keys` and `action_keys`, e.g. "shoulder_pan.pos".
 
-    Raises RobotFileError when the file names entries or cameras that the arm has not.
+    Raises RobotFileError when the file names entries or cameras that the arm has not, or limits a force without naming
+    the entry that carries it.
     """
 
     def __init__(self, robot: Any, robot_file: RobotFile) -> None:
@@ -35,14 +36,20 @@ class LeRobotRobot:
             ("state_keys", robot_file.state_keys, robot.observation_features),
             ("action_keys", robot_file.action_keys, robot.action_features),
             ("cameras", robot_file.cameras, robot.observation_features),
+            ("force_key", (robot_file.force_key,) if robot_file.force_key else (), robot.observation_features),
         ):
-            if not named:
+            if not named and what != "force_key":
                 raise RobotFileError(f"robot file '{robot_file.name}' has no {what}: a LeRobot arm needs them")
             missing = [key for key in named if key not in has]
             if missing:
                 raise RobotFileError(
                     f"{what} of robot file '{robot_file.name}' has '{missing[0]}', this arm has {', '.join(has)}"
                 )
+        if robot_file.gripper_force is not None and not robot_file.force_key:
+            raise RobotFileError(
+                f"robot file '{robot_file.name}' limits gripper_force to {robot_file.gripper_force:g} N: name the "
+                "arm's entry that carries it with force_key, or take gripper_force out"
+            )
 
     def connect(self) -> None:
         """Connects motors and cameras; calibrates where the arm asks for it."""
@@ -60,7 +67,8 @@ class LeRobotRobot:
         stamp = time.monotonic()
         images = {camera: np.asarray(found[camera], np.uint8) for camera in self._file.cameras}
         state = np.array([float(found[key]) for key in self._file.state_keys], np.float32)
-        return Seen(images, state, stamp)
+        force = float(found[self._file.force_key]) if self._file.force_key else None
+        return Seen(images, state, stamp, force)
 
     def send(self, command: Vector) -> None:
         """Commands the motors."""

@@ -87,6 +87,11 @@ class Limits:
             highest = part.highest if from_ is None else np.maximum(part.highest, from_)
             if (value < lowest - _SLACK).any() or (value > highest + _SLACK).any():
                 found.append(f"range of {part.name}: {value.tolist()}")
+            limit, felt = self.robot.gripper_force, seen.gripper_force
+            if part.grips and limit is not None and felt is not None and not felt <= limit:
+                most = np.zeros(part.size) if delta or base is None else base
+                if (value > most + _SLACK).any():
+                    found.append(f"force of {part.name}: closes at {felt} N: {value.tolist()}")
             if blind:
                 still = np.zeros(part.size) if delta else base
                 if still is None or not (np.abs(value - still) <= _SLACK).all():
@@ -147,7 +152,7 @@ class Limits:
         most, felt = self.robot.gripper_force, seen.gripper_force
         if not part.grips or most is None or felt is None or felt <= most:
             return value
-        return np.minimum(value, 0.0 if base is None else np.minimum(base, 0.0))
+        return np.minimum(value, 0.0 if base is None or part.mode == "delta" else np.minimum(base, 0.0))
 
     def _speed(self, part: Part, value: Command, base: Command | None) -> Command:
         if part.mode == "delta":

@@ -22,7 +22,7 @@ class Seen:
         images: uint8 [H, W, 3] by camera, RGB, upright.
         proprioception: [P], as the policy was trained.
         stamp: when it was taken [s on the monotonic clock]; an observation whose stamp does not move counts as old.
-        gripper_force: between the fingers [N], or None where it is not measured.
+        gripper_force: between the fingers [N], nan for a reading that failed, None where it is not measured.
     """
 
     images: Mapping[str, NDArray[np.uint8]]

@@ -65,6 +65,7 @@ class RobotFile:
         box_measured: where the hand's position begins in the proprioception.
         state_keys, action_keys: names of the entries of proprioception and action at a LeRobot arm, in order.
         gripper_force: above it the gripper closes no further [N]; None where it is not measured.
+        force_key: name of the entry of a LeRobot arm that carries the gripper's force [N]; needed there with a limit.
         hold_s: how long the last command is repeated when there is no newer one.
         stop_s: within which a moving part then comes to rest.
         stale_s: a command planned from an older observation than this is not sent.
@@ -84,6 +85,7 @@ class RobotFile:
     box_high: tuple[float, ...] = ()
     box_measured: int = 0
     gripper_force: float | None = None
+    force_key: str = ""
     state_keys: tuple[str, ...] = ()
     action_keys: tuple[str, ...] = ()
 
@@ -123,6 +125,8 @@ class RobotFile:
         ):
             if keys and len(keys) != size:
                 raise RobotFileError(f"{name} of robot '{self.name}' names {len(keys)} entries, there are {size}")
+        if self.gripper_force is not None and not any(p.grips for p in self.parts):
+            raise RobotFileError(f"gripper_force of robot '{self.name}' limits no part: say 'grips = true' in one")
         boxed = [p for p in self.parts if p.name == self.box_part]
         if self.box_part is not None:
             if not boxed or boxed[0].size != 3 or len(self.box_low) != 3 or len(self.box_high) != 3:

@@ -58,6 +58,7 @@ def test_what_is_in_order_is_not_found() -> None:
         ([replace(sent(10.1, episode=2), planned=Planned(command(), 1, 3, 0))], 0, 1),
         ([sent(2.0, step=1, index=3)], 0, 1),
         ([replace(sent(t / 50), stamp=0.0) for t in range(60)], 0, 19),
+        ([replace(sent(0.1), gripper_force=61.0)], 1, 0),
         ([sent(0.1), unplanned(0.12, 0.2)], 0, 1),
         ([sent(0.1), unplanned(10.1, 0.1, episode=2)], 0, 1),
     ],

@@ -12,7 +12,7 @@ from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round
 from vlamem.deploy.handover import Timeline
 from vlamem.deploy.limits import Limits
 from vlamem.deploy.outbox import Frame, Reply
-from vlamem.deploy.robot import DryRun, Seen
+from vlamem.deploy.robot import DryRun, RobotError, Seen
 from vlamem.deploy.robot_file import Part, RobotFile, load_robot_file
 
 ARM = replace(load_robot_file("tabletop"), hold_s=0.1, stop_s=0.1, stale_s=0.8)
@@ -27,6 +27,7 @@ class Arm:
         self.position = np.zeros(8)
         self.fails = self.frozen = False
         self.looks = 0
+        self.force: float | None = 0.0
 
     def connect(self) -> None: ...
 
@@ -36,7 +37,7 @@ class Arm:
         if self.fails:
             raise RuntimeError("bus")
         self.looks += not self.frozen
-        return Seen({}, self.position.copy(), float(self.looks))
+        return Seen({}, self.position.copy(), float(self.looks), self.force)
 
     def send(self, command: np.ndarray) -> None:
         self.before.append((self.sent[-1] if self.sent else None, self.observe()))
@@ -159,6 +160,14 @@ def test_a_robot_that_shows_one_frame_for_ever_is_held_and_stopped_however_fresh
     scene.arm.frozen = False
     scene.play(20)
     assert scene.modes[-1] is Mode.RUN
+
+
+def test_a_robot_that_does_not_report_the_force_that_its_file_limits_is_refused_before_it_moves() -> None:
+    scene = Scene()
+    scene.arm.force = None
+    with pytest.raises(RobotError, match=r"'tabletop' limits gripper_force to 60 N and the robot reports none"):
+        scene.controller.run(lambda now: len(scene.rounds) > 20)
+    assert scene.arm.sent == []
 
 
 def test_a_reply_of_the_episode_before_is_never_commanded() -> None:

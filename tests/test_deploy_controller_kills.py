@@ -22,9 +22,11 @@ from vlamem.deploy.robot_file import SHIPPED, load_robot_file
 
 
 def robot_file(folder: Path) -> Path:
-    """The tabletop arm with the camera of the summing policy, and no box."""
+    """The tabletop arm with the camera of the summing policy, without box and limit of force."""
     text = (SHIPPED / "tabletop.toml").read_text()
-    text = re.sub(r"^box_.*\n", "", text, flags=re.MULTILINE).replace('["agentview", "wrist"]', '["front"]')
+    text = re.sub(r"^(box_|gripper_force).*\n", "", text, flags=re.MULTILINE).replace(
+        '["agentview", "wrist"]', '["front"]'
+    )
     path = folder / "arm.toml"
     path.write_text(text)
     assert load_robot_file(path).box_part is None

@@ -70,6 +70,13 @@ def test_entries_go_by_name_and_not_by_order() -> None:
     assert not paper.is_connected
 
 
+def test_the_entry_that_the_file_names_is_the_force() -> None:
+    robot = LeRobotRobot(Paper(), replace(FILE, gripper_force=20.0, force_key="elbow.pos"))
+    robot.connect()
+    assert robot.observe().gripper_force == 0.5
+    assert LeRobotRobot(Paper(), FILE).observe().gripper_force is None
+
+
 def test_an_arm_that_does_not_answer_is_a_robot_error() -> None:
     paper = Paper()
     robot = LeRobotRobot(paper, FILE)
@@ -85,6 +92,8 @@ def test_an_arm_that_does_not_answer_is_a_robot_error() -> None:
         ({"state_keys": ("wrist.pos", "elbow.pos")}, "state_keys .* 'wrist.pos', this arm has"),
         ({"action_keys": ()}, "has no action_keys"),
         ({"cameras": ("top",)}, "cameras .* 'top'"),
+        ({"gripper_force": 20.0}, "limits gripper_force to 20 N: name .* with force_key"),
+        ({"gripper_force": 20.0, "force_key": "grip.force"}, "force_key .* 'grip.force', this arm has"),
     ],
 )
 def test_a_file_of_another_arm_is_refused_by_name(changed: dict[str, Any], said: str) -> None:

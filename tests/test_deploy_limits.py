@@ -155,6 +155,33 @@ def test_a_gripper_that_presses_too_hard_closes_no_further_and_may_open() -> Non
     assert limits.counts == {"force": 1}
 
 
+@pytest.mark.parametrize(
+    ("mode", "value", "last", "force", "closes"),
+    [
+        ("absolute", 1.0, None, 61.0, True),
+        ("absolute", 0.6, 0.5, 61.0, True),
+        ("absolute", 0.5, 0.5, 61.0, False),
+        ("absolute", 0.6, 0.5, 60.0, False),
+        ("absolute", 0.6, 0.5, np.nan, True),
+        ("delta", 0.1, 0.5, 61.0, True),
+        ("delta", 0.0, -0.5, 61.0, False),
+    ],
+)
+def test_the_audit_finds_a_gripper_that_goes_on_closing_above_its_force(
+    mode: str, value: float, last: float | None, force: float, closes: bool
+) -> None:
+    arm = replace(TABLETOP, parts=(*TABLETOP.parts[:2], replace(TABLETOP.parts[2], mode=mode)))
+    limits, now = Limits(arm), seen(np.zeros(8), force)
+    wish, before = np.array([0] * 6 + [value]), None if last is None else np.array([0] * 6 + [last])
+    found = limits.violations(wish, before, now)
+    assert [f.split(":")[0] for f in found] == ["force of gripper"] * closes
+    command, clips = limits.apply(wish, before, now)
+    assert limits.violations(command, before, now) == []
+    assert not clips or force != 60.0
+    if mode == "delta" and not closes:
+        assert command[6] == 0  # asked to stand still, it does not go on opening
+
+
 def test_an_absolute_part_begins_from_where_the_robot_is() -> None:
     limits, now = Limits(JOINT_ARM), seen([1.0, -1.0, 0.0])
     command, _ = limits.apply(np.array([2.0, 2.0, 2.0]), None, now)
@@ -214,6 +241,7 @@ def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not(
         ("lowest = -0.8", "lowest = 0.2", "may not command 0"),
         ("box_low = [-0.30", "box_low = [0.40", "is empty"),
         ("[[part]]", "[part", "is not TOML"),
+        ("grips = true", "measured = 7", "limits no part"),
         ("grips = true", "", "say with 'measured'"),
     ],
 )

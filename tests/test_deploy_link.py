@@ -370,7 +370,7 @@ def test_a_controller_drives_through_a_link(hosted: Hosted) -> None:
         def close(self) -> None: ...
 
         def observe(self) -> Seen:
-            return replace(frame(0, write=True).seen, stamp=time.monotonic())
+            return replace(frame(0, write=True).seen, stamp=time.monotonic(), gripper_force=0.0)
 
         def send(self, command: np.ndarray) -> None:
             self.sent += 1

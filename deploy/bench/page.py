@@ -89,8 +89,8 @@ def markdown(bench: DeployBench, result: Result) -> str:
         f"middle of an episode (tasks {', '.join(bench.memory_tasks)}) whose memory was written, and the next one "
         "started; server and arm went on.",
         "What is counted: a command is *out of limit* when a separate audit of all that was sent finds it outside the "
-        "robot's file (range, speed, step, box, not finite); *stale* when it comes from another episode's chunk, from "
-        "an observation older than `stale_s`, moves where nothing was planned, or when the arm received it in another "
+        "robot's file (range, speed, step, box, force, not finite); *stale* when it comes from another episode's chunk, "
+        "from an observation older than `stale_s`, moves where nothing was planned, or when the arm received it in another "
         "episode than it was sent in (the last is not looked for after kills of controllers, whose own notes end with "
         "them). A *session leaks* when the gate's figures of a client among many differ from "
         f"the same frames alone by more than rounding (largest difference {leaks.largest:.1e}). A *kill of the server "
