@@ -83,7 +83,8 @@ def test_a_run_goes_on_with_the_episode_that_a_crash_cut_short(
 def test_sigterm_ends_the_episode_with_the_arm_at_rest(hosted: Hosted, tmp_path: Path) -> None:
     given = words(hosted, tmp_path, "--episodes", "3", "--seconds", "1000")
     env = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parent), "ARM_LOG": str(tmp_path / "arm.jsonl"), "ARM_SIGNAL": str(int(signal.SIGTERM))
+        "PYTHONPATH": str(Path(__file__).parent), "ARM_LOG": str(tmp_path / "arm.jsonl"),
+        "ARM_SIGNAL": str(int(signal.SIGTERM)),
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "vlamem", "control", *given], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
