@@ -22,7 +22,7 @@ class CountingArm:
     def observe(self) -> Seen:
         proprioception = np.zeros(8, np.float32)
         proprioception[:2] = 1
-        return Seen({"front": np.zeros((8, 8, 3), np.uint8)}, proprioception, time.monotonic())
+        return Seen({"front": np.zeros((8, 8, 3), np.uint8)}, proprioception, time.monotonic(), 0.0)
 
     def send(self, command: np.ndarray) -> None:
         self._say([float(x) for x in command])
