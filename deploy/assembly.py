@@ -12,6 +12,7 @@ from vlamem.deploy.labels import LabelDesk, Spool, commit_episode
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
 from vlamem.deploy.server import PolicyServer, ServeOptions
 from vlamem.memory.proposal import Proposal
+from vlamem.memory.success import CriticVerifier, Layout, ProgressCritic
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.speak import SpeakOptions
@@ -62,6 +63,13 @@ def load_memory_policy(
     return wrapped, stored, owner
 
 
+def _critic(path: Path, layout: Layout) -> ProgressCritic:
+    critic = ProgressCritic.load(path)
+    one = np.zeros((1, layout.key_size)), np.zeros((1, layout.proprioception_size))
+    critic.progress(*one)  # raises now, and not at the first episode, when it is another policy's
+    return critic
+
+
 def build_server(
     policy: str,
     aura: str,
@@ -69,14 +77,19 @@ def build_server(
     state: Path | None,
     options: ServeOptions,
     speak: SpeakOptions | None = None,
+    critic: Path | None = None,
 ) -> tuple[PolicyServer, LabelDesk | None]:
     """A server of a policy with memory, and its labels' desk, to be closed after it.
 
-    Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to `success`. Raises what
-    `load_memory_policy` raises, and ValueError for a success memory without a folder for labels.
+    Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to `success`, and one that
+    nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Raises what
+    `load_memory_policy` raises, EntryError for a file that is no critic or one for another policy, and ValueError for a
+    success memory without a folder for labels, or a critic without a success memory.
     """
     if success is not None and state is None:
         raise ValueError("a success memory grows by labels, which need a folder: give --state")
+    if critic is not None and success is None:
+        raise ValueError("a critic judges what a success memory is to keep: give --success")
     wrapped, stored, owner = load_memory_policy(policy, aura, success, options.sessions.count, speak or SpeakOptions())
     store = desk = spool = None
     if state is not None:
@@ -84,11 +97,13 @@ def build_server(
         if stored is not None:
             bounds, memory, meaning = options.sessions, stored.memory, stored.meaning
             spool = traces = Spool(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
+            verifier = None if critic is None else CriticVerifier(_critic(critic, memory.layout))
             desk = LabelDesk(
                 state / "labels.jsonl",
-                lambda label: commit_episode(memory, traces, label, meaning),
+                lambda label: commit_episode(memory, traces, label, meaning, verifier),
                 log.warning,
                 runs=lambda label: sessions.runs(label.session, label.episode),
+                judges=verifier is not None,
             )
         else:
             desk = LabelDesk(

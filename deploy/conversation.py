@@ -184,7 +184,9 @@ class Conversation:
         source = head.get("source", "operator")
         if not isinstance(source, str) or not 0 < len(source) <= 64:
             raise LabelError("the source of a label is 1 to 64 letters")
-        label = Label(head.get("label", ""), session.name, episode, head.get("outcome", ""), source, time.time())
+        if head.get("outcome") not in ("success", "failure"):
+            raise LabelError(f"outcome {str(head.get('outcome'))[:40]!r}: expected 'success' or 'failure'")
+        label = Label(head.get("label", ""), session.name, episode, head["outcome"], source, time.time())
         if await asyncio.to_thread(desk.take, label, True):
             self._desk.metrics.labels.labels(label.outcome).inc()
         self._desk.release(session)

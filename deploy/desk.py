@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from vlamem.deploy.batcher import Batcher, Decision, ServedPolicy
-from vlamem.deploy.labels import LabelDesk, Spool
+from vlamem.deploy.labels import Label, LabelDesk, Spool
 from vlamem.deploy.metrics import Metrics
 from vlamem.deploy.observations import ObservationError, ObservationReader
 from vlamem.deploy.persistence import SessionStore
@@ -106,7 +107,7 @@ class Desk:
             raise SessionError(
                 "order", f"episode {episode} of session '{session.name}' is over: {session.episode} runs"
             )
-        record = session.record
+        record, before = session.record, session.episode
         if self.spool is not None and session.lasting:
             await asyncio.to_thread(self.spool.begin, session.name, episode)
         if self.store is not None and session.lasting:
@@ -115,6 +116,7 @@ class Desk:
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
         session.ended = False
         self.release(session)
+        self._judge(session, before)
         return True
 
     async def end(self, session: Session) -> None:
@@ -128,6 +130,12 @@ class Desk:
                 session.record = await asyncio.to_thread(self.store.begin, *mark)
             session.ended = True
             self.release(session)
+
+    def _judge(self, session: Session, episode: int) -> None:
+        """Has an episode that is over judged; one that was labelled has been carried out before."""
+        if self.labels is not None and self.labels.judges and session.lasting and episode:
+            unsaid = Label(secrets.token_hex(16), session.name, episode, "unsaid", "verifier", time.time())
+            self._later(asyncio.to_thread(self.labels.take, unsaid))
 
     def release(self, session: Session, gone: bool = False) -> None:
         """Has the labels of a session's episodes that are over carried out; of the last one too when it is `gone`."""
@@ -186,6 +194,8 @@ class Desk:
         """Ends a session now."""
         self.table.drop(session)
         self.release(session, gone=True)
+        if session.ended:
+            self._judge(session, session.episode)
         if self.store is not None:
             self.store.release(session.name)
         if self.spool is not None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,9 +23,10 @@ from vlamem.deploy.persistence import sync_folder
 from vlamem.deploy.wire import WireError, WireLimits, pack, unpack
 from vlamem.memory.success.memory import SuccessMemory
 from vlamem.memory.success.recorder import EpisodeRecorder
-from vlamem.memory.success.verify import OperatorVerifier
+from vlamem.memory.success.verify import OperatorVerifier, Verifier
 
-Outcome = Literal["success", "failure"]
+Outcome = Literal["success", "failure", "unsaid"]
+"""unsaid: nobody labelled the episode before the next one began, and the server's verifier is asked."""
 Array = np.ndarray[Any, Any]
 _BLOCK = 4096
 """What a small file takes on disk [bytes]."""
@@ -44,7 +45,7 @@ class Label:
     Attributes:
         label: its own name; a second label of that name is the same one, sent again.
         session, episode: which episode.
-        outcome: "success" or "failure".
+        outcome: see Outcome.
         source: who said it, e.g. "operator".
         made: when [s since 1970].
     """
@@ -57,7 +58,7 @@ class Label:
     made: float
 
     def __post_init__(self) -> None:
-        if self.outcome not in ("success", "failure"):
+        if self.outcome not in get_args(Outcome):
             raise LabelError(f"outcome {self.outcome!r}: expected 'success' or 'failure'")
         if not isinstance(self.label, str) or not 0 < len(self.label) <= 64:
             raise LabelError(f"label id {str(self.label)[:80]!r}: expected 1 to 64 letters")
@@ -71,6 +72,7 @@ class LabelDesk:
 
     Attributes:
         taken: labels on disk.
+        judges: whether `carry_out` can judge episodes that nobody labelled, so that it is to be given these too.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class LabelDesk:
         report: Callable[[str], None] = lambda line: None,
         most: int = 10_000,
         runs: Callable[[Label], bool] = lambda label: False,
+        judges: bool = False,
     ) -> None:
         """`most`: names that are remembered; a label that comes again after as many others counts as a new one."""
-        self._carry_out, self._report, self._most = carry_out, report, most
+        self._carry_out, self._report, self._most, self.judges = carry_out, report, most, judges
         path.parent.mkdir(parents=True, exist_ok=True)
         self._known, undone, self.taken = _read(path, most)
         self._held = [label for label in undone if runs(label)]
@@ -322,9 +325,16 @@ def _traces(folder: Path) -> Iterator[_Trace]:
 
 
 def commit_episode(
-    memory: SuccessMemory, spool: Spool, label: Label, meaning: Callable[[str], Array] | None = None
+    memory: SuccessMemory,
+    spool: Spool,
+    label: Label,
+    meaning: Callable[[str], Array] | None = None,
+    verifier: Verifier | None = None,
 ) -> str:
-    """Commits a labelled episode to success memory and says what came of it; the spooled episode is removed."""
+    """Commits a labelled episode to success memory and says what came of it; the spooled episode is removed.
+
+    Where nobody said what it was, `verifier` judges it.
+    """
     if spool.cut_short(label.session, label.episode):
         spool.forget(label.session, label.episode)
         return f"nothing of {label.session}/{label.episode} could be kept: it was longer than its share of the disk"
@@ -350,7 +360,11 @@ def commit_episode(
             begun = True
         recorder.observe(entry["key"], entry["proprioception"], entry["chunk"])
     trace = recorder.trace()
-    verdict = OperatorVerifier(name=label.source).verify(trace, label.outcome == "success")
+    if label.outcome == "unsaid" and verifier is not None:
+        verdict = verifier.verify(trace)
+    else:
+        said_so = {"success": True, "failure": False}.get(label.outcome)
+        verdict = OperatorVerifier(name=label.source).verify(trace, said_so)
     episode = recorder.finish(verdict, label.made, trace)
     if episode is None:
         said = f"nothing of {label.session}/{label.episode} could be kept: {len(trace.actions)} actions are known"

@@ -32,6 +32,8 @@ class Args:
     """Gate of the recurrent memory: none, shipped, or a weights file."""
     success: Path | None
     """Database of the success memory; made when missing."""
+    critic: Path | None
+    """Progress critic (ProgressCritic.save) that judges episodes which nobody labelled; null: these are not stored."""
     state: Path | None
     """Folder for what outlives a restart: sessions and labels."""
     speak: Way
@@ -121,7 +123,7 @@ def main(arguments: list[str]) -> int:
         seed=args.seed,
     )
     speak = SpeakOptions(args.speak, args.abstain_below)
-    server, desk = build_server(args.policy, args.aura, args.success, args.state, options, speak)
+    server, desk = build_server(args.policy, args.aura, args.success, args.state, options, speak, args.critic)
     try:
         asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host))
     finally:

@@ -1,5 +1,6 @@
 """deploy/assembly.py: the server that files make, from the first frame to what a labelled episode changes."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 from deploy_cases import client, options, run
 
 from vlamem.deploy.assembly import build_server
+from vlamem.memory.success import ProgressCritic
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.success import open_success
 
 
 def retrieved(server: Any) -> list[float]:
@@ -41,6 +45,59 @@ def test_a_labelled_episode_is_found_again_in_the_next_one_and_after_a_restart(t
     for restarted in (False, True):
         server, desk = build_server("tiny", "shipped", tmp_path / "s.db", tmp_path / "state", options())
         run(lambda server=server, desk=desk, restarted=restarted: scenario(server, desk, restarted))
+
+
+def critic(path: Path, keys: int, says: float) -> Path:
+    """A progress critic's file that reads how far the hand is; at x = 0.7 it says `says`, success is from 0.9 on."""
+    size = keys + 8
+    weights = {
+        "w1": np.zeros((1, size, 1)), "b1": np.zeros((1, 1)), "w2": np.ones((1, 1, 1)), "b2": np.zeros((1, 1)),
+        "w3": np.full((1, 1, 1), 20.0), "b3": np.full((1, 1), np.log(says / (1 - says)) - 20 * np.tanh(np.tanh(0.7))),
+    }  # fmt: skip
+    weights["w1"][0, keys, 0] = 1.0
+    ProgressCritic(weights, np.zeros(size), np.ones(size), 0.9, 0.0, 0.99, 0.5, 10, 5).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("says", "stored"), [(0.95, True), (0.5, False)])
+def test_an_episode_that_nobody_labelled_is_judged_by_the_critic_when_the_next_begins(
+    says: float, stored: bool, tmp_path: Path
+) -> None:
+    file = critic(tmp_path / "critic.safetensors", 64, says)
+    server, desk = build_server("tiny", "none", tmp_path / "s.db", tmp_path / "state", options(), critic=file)
+
+    async def scenario() -> None:
+        size, cameras = server.desk.policy.spec.image_size, server.desk.policy.spec.cameras
+        body: dict[str, Any] = {camera: np.full((size, size, 3), 90, np.uint8) for camera in cameras}
+        body["instruction"] = "touch the red cube"
+        async with server.running() as port, client(port) as c:
+            await c.ask("hello", session="arm")
+            for episode in (1, 2):
+                await c.ask("episode_start", episode=episode)
+                for step in range(17):
+                    x = 0.7 * step / 16
+                    body["proprioception"] = np.array([x, 0, 0.3, 0, 1, 0, 0, 0.04], np.float32)
+                    await c.ask("observe", body, episode=episode, step=step, plan=step % 8 == 0, executed=[0.1] * 7)
+                await c.ask("episode_end", episode=episode)
+            refused = await c.ask("label", label="x", episode=1, outcome="unsaid")
+            assert refused["vlamem"]["code"] == "label"
+            while desk.taken < 1:
+                await asyncio.sleep(0.01)
+            assert desk.settle(20)
+            assert desk.taken == 1  # the second may still be labelled
+
+    run(scenario)
+    desk.close()
+    source = find_policy("tiny")
+    assert bool(len(open_success(tmp_path / "s.db", load_policy(source), source.sha256).memory)) == stored
+
+
+def test_a_critic_of_another_policy_or_without_a_memory_is_refused(tmp_path: Path) -> None:
+    other = critic(tmp_path / "other.safetensors", 10, 0.5)
+    with pytest.raises(ValueError, match="train one for this policy"):
+        build_server("tiny", "none", tmp_path / "s.db", tmp_path / "state", options(), critic=other)
+    with pytest.raises(ValueError, match="give --success"):
+        build_server("tiny", "none", None, tmp_path / "state", options(), critic=other)
 
 
 def test_a_server_without_files_for_labels_says_what_is_missing_and_one_without_memory_serves(tmp_path: Path) -> None:
