@@ -17,19 +17,27 @@ Demonstrations recorded as frames (`vlamem collect --out data/frames-a`, and `--
 data/frames-d`), then, in this order, features of them and of episodes played by the expert and by the policy itself:
 
     vlamem collect --features --frames data/frames-a/worker-0 data/frames-a/worker-1 --episodes 400 \\
-        --tasks recall_colour latest_wins sequence shell_game count_press skills \\
-        --share touch=30 push=30 place_bowl=30 place_pad=30 press=30 raise=30 --out data/features/coded
+        --tasks recall_colour latest_wins sequence shell_game skills \\
+        --share touch=30 push=30 place_bowl=30 place_pad=30 press=30 raise=30 --out data/features/coded-6
     vlamem collect --features --frames data/frames-d/worker-0 --tasks put_back --episodes 250 \\
-        --out data/features/put-back
+        --out data/features/coded-put-back
     vlamem collect --features --tasks memory skills --episodes 24 --rollouts 24 --workers 1 \\
         --share count_press=60 sequence=40 patrol=40 touch=3 push=3 place_bowl=3 place_pad=3 press=3 raise=3 \\
         --out data/features/own
     vlamem collect --features --tasks patrol --episodes 60 --rollouts 30 --workers 1 --out data/features/own-patrol
-    vlamem train-gate --features data/features/coded data/features/put-back data/features/own \\
-        data/features/own-patrol --updates 2000 --ticks 128 --rows 24 --out runs/gate
+    vlamem collect --features --tasks count_press --episodes 300 --rollouts 150 --workers 1 \\
+        --out data/features/own-count
 
-Gate and controls of this table were trained so. `vlamem train-gate` has changed since: half the noise on z (then 0.3),
-and a bound of |W| at the ninth decile (then the median), so that the command gives another gate today.
+A first gate was trained on these (the command of the shipped one, which stands above, without the mistakes, --out
+runs/gate16), and the policy played with it: states that its mistakes lead to, labelled by the expert. TASK=NUMBER was
+count_press=240, sequence=120, put_back=100, shell_game=100, latest_wins=40 and recall_colour=40:
+
+    vlamem collect --features --memory aura:runs/gate16/gate.safetensors --tasks TASK --episodes 0 \\
+        --rollouts NUMBER --workers 1 --out data/features/mistakes/TASK
+
+The shipped gate and the controls of this table were trained on all of it, from the beginning, the gate by the command
+that stands above and the controls by the one at the end of the page. So the controls see mistakes of AURA-Mem and none
+of their own.
 
 ## What was tried
 
@@ -59,22 +67,17 @@ that tells the answer than to any other of the 147 that the suite knows.
 - **The policy's own drift.** In the same stream the arm told the answer fell from 100 % to 33 % within 3,000 steps: the
   policy turns the hand by a little each round and never turns it back. `patrol` now homes the arm before each cue, as
   the controllers of arms at work do.
-- **Two seeds** of the shipped training, 84 episodes each on training layouts: 78 successes with either; the one that
-  writes on 5.6 % of ticks is shipped, the other writes on 7.6 %.
+- **A count that was cut short.** count_press stood at 47 % in closed loop. The gate was as wrong on what it was trained
+  on (45 % right) as on held-out episodes (53 %): rows of 128 ticks ended before the presses did, one episode in 13 was
+  of this task, and four fifths of its recordings were sparse frames, in which a lamp that blinks for 6 ticks is lit
+  throughout or not at all (`vlamem collect --features --frames` refuses the task now). Rows of 256 ticks, 450 played
+  episodes and six times the weight made it 73 % of held-out ticks and 42 of 60 training layouts in closed loop, with
+  one press too few in every failure. Its own mistakes beside the rest, alone, changed nothing (24 of 40). What stood in
+  the way was the bound of |W|: found from |W| at the end of episodes, where a count is worked off, it cut |W| short in
+  the middle of them, where it is largest. The same weights under a bound that no episode meets at any tick: 91 % of
+  held-out ticks and 52 of 60 layouts; the gate without its mistakes 67 % and 42 of 60. So both were needed.
 
 ## What is left
 
-Still to be played: memory frozen after the cue and replaced by noise or another episode's, the other ways of
-speaking (chunk, the proposal alone, blending), and the axes of delay, chunk length and camera noise.
-
-The gap to the oracle is count_press for the most part, and its cause is known: the gate was trained too little on it,
-and is as wrong on episodes that it was trained on (45 % right) as on held-out ones (53 %). Rows of 128 ticks end
-before the presses do, one episode in thirteen was of this task, the bound of |W| that half of its episodes meet cuts
-its count short, and four fifths of its training episodes came from sparse frames, in which a lamp that blinks for 6
-ticks is lit throughout or not at all (`vlamem collect --features --frames` refuses the task now). Always writing, on
-this task alone, with rows of 256 ticks, 500 updates: 89 % right without a bound. A gate for the whole suite trained
-so (docs/aura.md: `--weight`, rows of 256, bound at the ninth decile, 450 played episodes) is right on 93.9 % of
-held-out ticks, 30 episodes a task, where the shipped one is on 88.8 %, and writes on 5.1 % of them instead of 8.5 %;
-count_press 73 instead of 54 %, sequence 96 instead of 82 %. It is not in this table yet, nor are controls that are
-trained in the same way.
+The gap to the oracle is count_press (three blinks, one press too few) and put_back.
 """
