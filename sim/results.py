@@ -166,7 +166,9 @@ def write_result_page(
             raise ValueError(f"figure {figure_name} of {name} is {figure.value}: leave out what could not be measured")
         if figure.ci95 is not None and not figure.ci95[0] - 1e-9 <= figure.value <= figure.ci95[1] + 1e-9:
             raise ValueError(f"figure {figure_name} of {name} is {figure.value}, outside its interval {figure.ci95}")
-    marks = fingerprint(**(given or {}))
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    marks = fingerprint(usable_cores=usable, **(given or {}))
     twin = {
         "command": command,
         "fingerprint": marks,
@@ -180,7 +182,8 @@ def write_result_page(
         markdown.rstrip(), "", "## Figures", "", f"Made by `{command}`.", "",
         "| figure | value | n | 95 % interval |", "| --- | --- | --- | --- |",
         *(_row(k, f) for k, f in figures.items()), "",
-        f"Python {marks['python']}, {marks['platform']}, {marks['cpu']}; {versions}.",
+        f"Python {marks['python']}, {marks['platform']}, {marks['cpu']}"
+        f"{'' if usable == cores else f', of which this had {usable}'}; {versions}.",
     ]  # fmt: skip
     page_path, twin_path = out_dir / f"{name}.md", out_dir / f"{name}.json"
     write_atomically(page_path, "\n".join(page) + "\n")
