@@ -326,11 +326,10 @@ class Link:
             self._wake.clear()
             while (data := self._outbox.next()) is not None:
                 await ws.send(data)
-            try:
+            if self._outbox.overdue(self.options.reply_s):  # looked for at every frame: a loop that runs sleeps never
+                raise _Lost("the server does not answer")
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self.options.reply_s / 4)
-            except TimeoutError:
-                if self._outbox.overdue(self.options.reply_s):
-                    raise _Lost("the server does not answer") from None
 
     async def _read(self, ws: ClientConnection) -> None:
         async for raw in ws:

@@ -1,6 +1,7 @@
 """deploy/link.py against a real server in this process: frames in order, once each, whatever the network does."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -322,6 +323,44 @@ def test_an_answer_that_makes_no_sense_costs_a_connection_and_not_the_link(nonse
             assert collect(link, 0).kind == "tick"
             assert link._events.counts["server_lost"] == 1
             assert link.trouble is None
+        finally:
+            link.close()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("swallowed", ["episode_start", "observe"])
+def test_a_server_that_does_not_answer_is_left_though_frames_keep_coming(swallowed: str) -> None:
+    metadata = {"type": "metadata", "protocol": 1, "fingerprint": SPEC.fingerprint}
+    calls: list[int] = []
+
+    def answer(ws: ServerConnection) -> None:
+        calls.append(1)
+        first = len(calls) == 1
+        ws.send(pack({"vlamem": metadata}))
+        ws.recv()
+        ws.send(pack({"vlamem": {"type": "session", "session": "arm", "episode": 0, "step": -1, "restored": True}}))
+        for raw in ws:
+            said = unpack(raw)["vlamem"]
+            if not (first and said["type"] == swallowed):
+                kind = {"episode_start": "episode", "observe": "tick"}[said["type"]]
+                ws.send(pack({"vlamem": said | {"type": kind}}))
+
+    with serve(answer, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        link = Link(LinkOptions(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", "arm", reply_s=0.2), EventLog())
+        try:
+            link.start()
+            link.begin(1)
+            steps = itertools.count()
+
+            def keeps_coming() -> bool:
+                link.send(frame(next(steps)))
+                return bool(link.poll()) and len(calls) > 1
+
+            wait(keeps_coming)
+            assert link._events.counts["server_lost"] >= 1
         finally:
             link.close()
             server.shutdown()
