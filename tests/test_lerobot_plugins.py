@@ -122,18 +122,20 @@ def test_a_temporal_ensemble_plans_at_every_step(folders: dict[str, Path], tmp_p
         wrapped(copy, n_action_steps=2)
 
 
-def test_network_and_processors_are_on_the_device_that_lerobot_moves_the_policy_to(folders: dict[str, Path]) -> None:
-    from lerobot_policy_vlamem import VlamemConfig, VlamemPolicy
+def test_a_checkpoint_is_loaded_on_the_device_that_lerobot_moves_the_policy_to(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot_policy_vlamem import modeling_vlamem
 
-    config = VlamemConfig(inner=f"{folders['act']}?hz=20", device="cpu")
-    config.device = "cpu:0"  # another name of the same processor, so that the test needs no second device
-    policy = VlamemPolicy(config)
-    assert policy.frozen.bridge.device == "cpu:0"
-    assert (policy.frozen.spec.control_hz, policy.config.inner) == (20.0, config.inner)
-    policy.to(config.device)
-    policy.select_action(batch(0))
+    asked: list[str] = []
+    load = modeling_vlamem.load_policy
+    monkeypatch.setattr(modeling_vlamem, "load_policy", lambda source: asked.append(source.name) or load(source))
+    policy = wrapped(Path(f"{folders['act']}?hz=20"))
+    assert asked == [f"{folders['act']}?hz=20&device=cpu"]
+    assert (policy.frozen.bridge.device, policy.frozen.spec.control_hz) == ("cpu", 20.0)
+    assert policy.config.inner == f"{folders['act']}?hz=20"
     with pytest.raises(ValueError, match="is to run on cuda, and its caller moves it to cpu: leave one of them out"):
-        VlamemPolicy(VlamemConfig(inner=f"{folders['act']}?device=cuda", device="cpu"))
+        wrapped(Path(f"{folders['act']}?device=cuda"))
 
 
 @pytest.mark.parametrize(
