@@ -181,9 +181,11 @@ def test_a_policy_that_reads_several_observations_is_given_those_of_the_episode(
     assert alone[1].proprioception[:, 0].tolist() == list(range(32, 40))
 
 
-def test_a_gate_learns_no_contexts_from_a_dataset(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_gate_learns_no_contexts_from_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text("{}")
     with pytest.raises(DatasetError, match=r"--targets is both: .* add --targets chunk"):
-        features_of(folders[:1], "tiny", tmp_path, "test", lambda done, planned: None, "both")
+        features_of([tmp_path], "tiny", tmp_path / "out", "test", lambda done, planned: None, "both")
 
 
 def test_chunks_hold_the_last_action() -> None:
