@@ -69,7 +69,9 @@ class MujocoRobot:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         words = ["vlamem.deploy.mujoco_arm", str(theirs.fileno()), self._suite, str(self._size), str(self._log or "-")]
-        self._process = subprocess.Popen([sys.executable, "-m", *words], pass_fds=[theirs.fileno()])
+        # in a session of its own: Ctrl-C and a closed terminal are the controller's, which brings the arm to rest
+        run = [sys.executable, "-m", *words]
+        self._process = subprocess.Popen(run, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
         self._line = ours
 

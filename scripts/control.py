@@ -4,8 +4,8 @@ ROBOT is mujoco:TASK (a simulated arm in real time, e.g. mujoco:touch), lerobot:
 come with --robot-config), or module:FACTORY (your own, with the four methods of vlamem.deploy.robot.Robot). Its limits
 come from --robot-file: a .toml file, or the name of one that ships with vlamem.
 
-Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port. SIGTERM ends it as q does, with
-the robot at rest and closed.
+Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port. SIGTERM and SIGHUP (a terminal
+that is closed; not under nohup) end it as q does, with the robot at rest and closed.
 
 Example: vlamem control --robot mujoco:touch --robot-file tabletop --server ws://127.0.0.1:8000 --episodes 3
 
@@ -121,7 +121,8 @@ def _control(args: argparse.Namespace) -> int:
         quitting.set,
     )
     robot.connect()
-    default = signal.signal(signal.SIGTERM, lambda *_: quitting.set())
+    ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    defaults = {s: signal.signal(s, lambda *_: quitting.set()) for s in ending}
     try:
         if args.panel_port >= 0:
             print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
@@ -173,4 +174,5 @@ def _control(args: argparse.Namespace) -> int:
         robot.close()
         link.close()
         events.close()
-        signal.signal(signal.SIGTERM, default)
+        for number, default in defaults.items():
+            signal.signal(number, default)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from vlamem.deploy.labels import LabelDesk
+from vlamem.deploy.link import Link
 from vlamem.deploy.outbox import Frame
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
 from vlamem.deploy.robot import Seen
@@ -165,3 +167,17 @@ class Hosted:
 
 def run(scenario: Callable[[], Any]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def wait(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.01)
+
+
+def collect(link: Link, step: int) -> Any:
+    """The reply to the frame of a step."""
+    found: list[Any] = []
+    wait(lambda: found.extend(r for r in link.poll() if r.step == step) or found)
+    return found[0]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,6 @@ from vlamem.deploy.link import Link, LinkOptions
 from vlamem.deploy.persistence import read_record
 from vlamem.deploy.robot_file import SHIPPED
 from vlamem.scripts.control import main
-
-
-@pytest.fixture
-def hosted(tmp_path: Path) -> Iterator[Hosted]:
-    host = Hosted(tmp_path / "server")
-    host.start()
-    yield host
-    host.end()
 
 
 def words(hosted: Hosted, folder: Path, *more: str) -> list[str]:
@@ -80,13 +71,19 @@ def test_a_run_goes_on_with_the_episode_that_a_crash_cut_short(
     assert [(e["episode"], e["step"]) for e in noted(tmp_path, "episode")] == [(1, 0), (2, -1)]
 
 
-def test_sigterm_ends_the_episode_with_the_arm_at_rest(hosted: Hosted, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_episode_with_the_arm_at_rest(number: int, hosted: Hosted, tmp_path: Path) -> None:
     given = words(hosted, tmp_path, "--episodes", "3", "--seconds", "1000")
     env = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent), "ARM_LOG": str(tmp_path / "arm.jsonl"),
-        "ARM_SIGNAL": str(int(signal.SIGTERM)),
+        "ARM_SIGNAL": str(int(number)),
     }  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "vlamem", "control", *given], env=env, capture_output=True, text=True)
+    # as in a terminal: under nohup it would be told to go on when its terminal is closed
+    program = (
+        "import sys, signal; from vlamem.scripts.main import main; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "control", *given], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, *commands, last = [json.loads(line) for line in (tmp_path / "arm.jsonl").read_text().splitlines()]
     assert (first, last) == ("connected", "closed")

@@ -1,10 +1,8 @@
 """deploy/link.py against a real server in this process: frames in order, once each, whatever the network does."""
 
 import contextlib
-import itertools
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ from typing import Any
 import deploy_cases
 import numpy as np
 import pytest
-from deploy_cases import SPEC, Hosted, frame
-from websockets.sync.server import ServerConnection, serve
+from deploy_cases import SPEC, Hosted, collect, frame, wait
 
 from vlamem.deploy.controller import Controller
 from vlamem.deploy.events import EventLog
@@ -23,15 +20,6 @@ from vlamem.deploy.persistence import read_record
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.robot_file import RobotFileError, load_robot_file
 from vlamem.deploy.session_loop import join, settle
-from vlamem.deploy.wire import pack, unpack
-
-
-@pytest.fixture
-def hosted(tmp_path: Path) -> Iterator[Hosted]:
-    host = Hosted(tmp_path / "server")
-    host.start()
-    yield host
-    host.end()
 
 
 @contextlib.contextmanager
@@ -41,20 +29,6 @@ def linked(host: Hosted, state: Path | None = None, **options: Any) -> Iterator[
         yield link
     finally:
         link.close()
-
-
-def wait(condition: Callable[[], Any]) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)
-
-
-def collect(link: Link, step: int) -> Any:
-    """The reply to the frame of a step."""
-    found: list[Any] = []
-    wait(lambda: found.extend(r for r in link.poll() if r.step == step) or found)
-    return found[0]
 
 
 def test_every_frame_reaches_memory_once_and_plans_come_back(hosted: Hosted) -> None:
@@ -283,88 +257,6 @@ def test_a_server_that_comes_back_with_another_policy_ends_the_link_and_that_is_
         assert "another policy now: stop, and start the robot again" in str(link.failure)
         assert link.trouble == link.failure
         assert link._events.counts["link_ended"] == 1
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        {"vlamem": {"type": "chunk", "episode": 1}},
-        {"vlamem": {"type": "chunk", "episode": 0, "step": 0}, "actions": "to the left"},
-        {"vlamem": {"type": "labelled"}},
-        {"vlamem": {"type": "error", "code": "label", "seq": "what is this"}},
-        {"vlamem": {"type": "error", "code": "observation", "seq": "start one"}},
-    ],
-)
-def test_an_answer_that_makes_no_sense_costs_a_connection_and_not_the_link(nonsense: dict[str, Any]) -> None:
-    metadata = {"type": "metadata", "protocol": 1, "fingerprint": SPEC.fingerprint}
-    calls: list[int] = []
-
-    def answer(ws: ServerConnection) -> None:
-        calls.append(1)
-        ws.send(pack({"vlamem": metadata}))
-        ws.recv()
-        ws.send(pack({"vlamem": {"type": "session", "session": "arm", "episode": 0, "step": -1, "restored": True}}))
-        if len(calls) == 1:
-            ws.send(pack(nonsense))
-        for raw in ws:
-            said = unpack(raw)["vlamem"]
-            kind = {"episode_start": "episode", "observe": "tick"}[said["type"]]
-            ws.send(pack({"vlamem": said | {"type": kind}}))
-
-    with serve(answer, "127.0.0.1", 0, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        link = Link(LinkOptions(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", "arm"), EventLog())
-        try:
-            link.start()
-            wait(lambda: len(calls) == 2)
-            link.begin(1)
-            link.send(frame(0))
-            assert collect(link, 0).kind == "tick"
-            assert link._events.counts["server_lost"] == 1
-            assert link.trouble is None
-        finally:
-            link.close()
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.parametrize("swallowed", ["episode_start", "observe"])
-def test_a_server_that_does_not_answer_is_left_though_frames_keep_coming(swallowed: str) -> None:
-    metadata = {"type": "metadata", "protocol": 1, "fingerprint": SPEC.fingerprint}
-    calls: list[int] = []
-
-    def answer(ws: ServerConnection) -> None:
-        calls.append(1)
-        first = len(calls) == 1
-        ws.send(pack({"vlamem": metadata}))
-        ws.recv()
-        ws.send(pack({"vlamem": {"type": "session", "session": "arm", "episode": 0, "step": -1, "restored": True}}))
-        for raw in ws:
-            said = unpack(raw)["vlamem"]
-            if not (first and said["type"] == swallowed):
-                kind = {"episode_start": "episode", "observe": "tick"}[said["type"]]
-                ws.send(pack({"vlamem": said | {"type": kind}}))
-
-    with serve(answer, "127.0.0.1", 0, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        link = Link(LinkOptions(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", "arm", reply_s=0.2), EventLog())
-        try:
-            link.start()
-            link.begin(1)
-            steps = itertools.count()
-
-            def keeps_coming() -> bool:
-                link.send(frame(next(steps)))
-                return bool(link.poll()) and len(calls) > 1
-
-            wait(keeps_coming)
-            assert link._events.counts["server_lost"] >= 1
-        finally:
-            link.close()
-            server.shutdown()
-            thread.join()
 
 
 def test_an_episode_that_is_over_is_refused_and_the_next_one_begins_on_the_same_connection(hosted: Hosted) -> None:
