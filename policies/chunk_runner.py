@@ -56,9 +56,10 @@ class ChunkRunner:
                 self._queues[row].clear()
         return tick
 
-    def due(self) -> Int[np.ndarray, "R"]:
-        """Indices of rows whose queue is empty: these need an observation with images now."""
-        return np.array([row for row, queue in enumerate(self._queues) if not queue], dtype=np.int64)
+    def due(self, rows: Int[np.ndarray, "R"] | None = None) -> Int[np.ndarray, "S"]:
+        """Those of `rows` (of all, when None) whose queue is empty: these need an observation with images now."""
+        asked = range(len(self._queues)) if rows is None else rows
+        return np.array([row for row in asked if not self._queues[row]], dtype=np.int64)
 
     def plan(self, rows: Int[np.ndarray, "R"], seen: Observation | Tick) -> None:
         """Samples for `rows`; an observation has one row for each of them, in this order, a tick at least these rows.
@@ -78,6 +79,10 @@ class ChunkRunner:
         for row, chunk in zip(rows, np.clip(chunks, self._low, self._high), strict=True):
             self._queues[row].extend(chunk[: self._execute])
 
-    def pop(self) -> Float[np.ndarray, "B A"]:
-        """The next action of each row, in [low, high] of the action spec. Raises IndexError while a row is due."""
-        return np.stack([queue.popleft() for queue in self._queues])
+    def pop(self, rows: Int[np.ndarray, "R"] | None = None) -> Float[np.ndarray, "R A"]:
+        """The next action of each of `rows` (all, when None), in [low, high] of the action spec.
+
+        Raises IndexError while one of them is due.
+        """
+        asked = range(len(self._queues)) if rows is None else rows
+        return np.stack([self._queues[row].popleft() for row in asked])

@@ -18,7 +18,8 @@ from vlamem.sim.plan import RolloutConfig
 from vlamem.sim.recording import DiskFullError, EpisodeRecord
 from vlamem.sim.worker import THREADS, serve
 
-Job = tuple[str, int]
+Job = tuple[str, tuple[int, ...]]
+"""A task, and those of its episodes that are played side by side."""
 _POLL_S = 0.5
 _START_S = 300.0
 """Libraries load and scenes are built before the first step, slowly on a busy machine."""
@@ -71,31 +72,31 @@ def _stop(seat: _Seat) -> None:
 
 
 class _Jobs:
-    """Episodes still to be given out, task by task, so that a worker changes its environment rarely."""
+    """Groups of episodes still to be given out, task by task, so that a worker changes its environments rarely."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self._left: dict[str, deque[int]] = {}
-        for task, episode in jobs:
-            self._left.setdefault(task, deque()).append(episode)
+        self._left: dict[str, deque[tuple[int, ...]]] = {}
+        for task, episodes in jobs:
+            self._left.setdefault(task, deque()).append(episodes)
 
     def __bool__(self) -> bool:
         return bool(self._left)
 
     def take(self, task: str, busy_with: set[str]) -> Job:
-        """The next episode of `task`, else of a task that no one is on, else of the one with most left."""
+        """The next group of `task`, else of a task that no one is on, else of the one with most left."""
         if task not in self._left:
             task = max(self._left, key=lambda t: (t not in busy_with, len(self._left[t])))
-        episode = self._left[task].popleft()
+        episodes = self._left[task].popleft()
         if not self._left[task]:
             del self._left[task]
-        return task, episode
+        return task, episodes
 
 
-def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[EpisodeRecord]:
-    """Yields a record for each job, in the order in which they end, until all are done or `stopped()`.
+def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[list[EpisodeRecord]]:
+    """Yields the records of each job, in the order in which jobs end, until all are done or `stopped()`.
 
-    Without workers all are played in this process. An episode whose worker hangs for `config.watchdog_s` or dies is
-    recorded as an error. Raises RunRefusedError when policy and environment do not fit or workers cannot start,
+    Without workers all are played in this process. The episodes of a job whose worker hangs for `config.watchdog_s` or
+    dies are recorded as errors. Raises RunRefusedError when policy and environment do not fit or workers cannot start,
     ModuleNotFoundError without the simulator, DiskFullError when a worker met a full disk.
     """
     if not config.workers:
@@ -115,9 +116,9 @@ def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], b
                         seat.connection.send_bytes(json.dumps(seat.job).encode())
             wait([seat.connection for seat in seats], _POLL_S)
             for i, seat in enumerate(seats):
-                record = _hear(seat, config)
-                if record is not None:
-                    yield record
+                records = _hear(seat, config)
+                if records:
+                    yield records
                 if seat.lost:
                     _stop(seat)
                     seats[i] = _start(config, first_task)
@@ -126,7 +127,9 @@ def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], b
             _stop(seat)
 
 
-def _played_here(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[EpisodeRecord]:
+def _played_here(
+    config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]
+) -> Generator[list[EpisodeRecord]]:
     """`dispatch` without processes, and so without a watchdog: what hangs or dies takes this process with it."""
     if not jobs:
         return
@@ -140,22 +143,22 @@ def _played_here(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[
     try:
         if torch is not None:
             torch.set_num_threads(1)  # as a worker: sums come out in one order
-        for task, episode in jobs:
+        for task, episodes in jobs:
             if stopped():
                 return
             try:
-                record = player.play(task, episode)
+                records = player.play_together(task, episodes)
             except (ValueError, TypeError) as error:
                 raise RunRefusedError(str(error)) from error
-            yield record
+            yield records
     finally:
         if torch is not None:
             torch.set_num_threads(threads)
         player.close()
 
 
-def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:
-    """What a worker has to say; for one that is gone or hangs, the error record of its episode."""
+def _hear(seat: _Seat, config: RolloutConfig) -> list[EpisodeRecord]:
+    """The records that a worker has to tell, if any; for one that is gone or hangs, the errors of its episodes."""
     if seat.connection.poll():
         try:
             message = json.loads(seat.connection.recv_bytes())
@@ -165,7 +168,7 @@ def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:
         body = message["body"]
         if message["kind"] == "ready":
             seat.ready = True
-            return None
+            return []
         if message["kind"] == "refused":
             raise RunRefusedError(body)
         if message["kind"] == "missing":
@@ -173,22 +176,23 @@ def _hear(seat: _Seat, config: RolloutConfig) -> EpisodeRecord | None:
         if message["kind"] == "disk":
             raise DiskFullError(body)
         seat.job = None
-        return EpisodeRecord(**body)
+        return [EpisodeRecord(**record) for record in body]
     patience = config.watchdog_s if seat.ready else max(config.watchdog_s, _START_S)
     if (seat.job or not seat.ready) and time.monotonic() - seat.clock.value > patience:
         seat.process.kill()
         seat.process.join()
         return _lost(seat, config, f"no control step for {patience:g} s: the worker hung and was replaced")
-    return None
+    return []
 
 
-def _lost(seat: _Seat, config: RolloutConfig, why: str) -> EpisodeRecord | None:
+def _lost(seat: _Seat, config: RolloutConfig, why: str) -> list[EpisodeRecord]:
     job, seat.job, seat.lost = seat.job, None, True
     if not seat.ready:
         raise RunRefusedError(f"a worker process could not start: {why}; 'vlamem doctor' checks what it needs")
     if job is None:
-        return None
-    task, episode = job
-    return EpisodeRecord(
-        config.arm, task, config.split, episode, config.seed, "error", f"{config.split}/{episode}", error=why
-    )
+        return []
+    task, episodes = job
+    return [
+        EpisodeRecord(config.arm, task, config.split, e, config.seed, "error", f"{config.split}/{e}", error=why)
+        for e in episodes
+    ]

@@ -1,9 +1,8 @@
-"""Plays episodes: one environment, one policy or scripted expert, one record each."""
+"""Plays episodes: one policy or scripted expert, and an environment for each episode that is played at once."""
 
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,28 +10,28 @@ import numpy as np
 from vlamem.memory.seeding import stream
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import EXPERTS, find_policy, load_policy
 from vlamem.policies.spec import SpecMismatchError
 from vlamem.policies.voices import Voice, identity
 from vlamem.sim.memories import MemoryControl, MemoryName, OracleVoice, voice_of
 from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.recording import DiskFullError, EpisodeRecord, side_by_side, with_gate, write_video
+from vlamem.sim.recording import DiskFullError, EpisodeRecord
+from vlamem.sim.rows import Row, seen_by
 from vlamem.sim.suite import SuiteEnv, images_of, load_suite
 
 WARM_UP = 3
 """The first decisions of each process, left out of latencies: caches are cold and libraries load lazily."""
-_ALL = np.array([True])
-_FIRST = np.array([0])
 _ELSEWHERE = 500_000
 """How far away the episode is whose memory content the leak control takes."""
 
 
 class Player:
-    """Plays episodes of a run, one after the other, in this process.
+    """Plays episodes of a run in this process: one group after the other, those of a group side by side.
 
-    Keeps the environment of the last task, so episodes of one task are best played in a row. What an episode does
-    depends on (task, split, episode, seed) alone.
+    Each episode of a group has an environment of its own; memory and policy take all that still go on in one forward
+    pass. Keeps the environments of the last task, so groups of one task are best played in a row. What an episode does
+    depends on (task, split, episode, seed), and, as sums differ with the rows of a pass, on the group that it is in.
     """
 
     def __init__(self, config: RolloutConfig, beat: Callable[[], None]) -> None:
@@ -43,169 +42,188 @@ class Player:
         self._policy: FrozenPolicy | None = None
         self._runner: ChunkRunner | None = None
         self._voice: Voice | None = None
+        most = min(config.batch, config.episodes)
         if config.policy not in EXPERTS:
             source = find_policy(config.policy)
             self._policy = load_policy(source)
             name = MemoryName.parse(config.memory)
             self._voice = voice_of(name, self._policy, identity(self._policy, source.sha256), config.budget)
-            wrapped = MemoryPolicy(self._policy, self._voice, options=config.speak_options())
-            self._runner = ChunkRunner(wrapped, 1, config.execute)
-        # networks that read several observations at once see every control step
-        self._past: deque[dict[str, Any]] = deque(maxlen=getattr(self._policy, "history", 1))
-        self._env: SuiteEnv | None = None
+            wrapped = MemoryPolicy(self._policy, self._voice, rows=most, options=config.speak_options())
+            self._runner = ChunkRunner(wrapped, most, config.execute)
+        self._envs: list[SuiteEnv | None] = [None] * most
         self._task = ""
-        self._decisions = 0
+        self._passes = 0
 
     @property
     def env(self) -> SuiteEnv:
-        """The environment of the episode that is played. Raises RuntimeError before the first."""
-        if self._env is None:
+        """The environment of the first episode that is played. Raises RuntimeError before the first."""
+        if self._envs[0] is None:
             raise RuntimeError("no episode has been played yet")
-        return self._env
+        return self._envs[0]
 
     def check(self, task: str) -> None:
         """Raises SpecMismatchError or SuiteError when policy and environment were not made for each other."""
-        self._open(task)
+        self._open(task, 0)
 
     def play(self, task: str, episode: int) -> EpisodeRecord:
-        """One episode. Whatever the environment or the policy raises in it is recorded as an error.
+        """`play_together` of one episode."""
+        return self.play_together(task, (episode,))[0]
 
-        Raises DiskFullError when a video cannot be written, and the errors of `check`.
+    def play_together(self, task: str, episodes: Sequence[int]) -> list[EpisodeRecord]:
+        """Episodes side by side, at most `batch` of the run; their records in the order given.
+
+        What an environment raises is recorded as the error of its episode, and the others go on; what policy or memory
+        raise, as the error of all that are still played. The time of a pass is divided over its rows, that of the whole
+        over the episodes. Raises DiskFullError when a video cannot be written, and the errors of `check`.
         """
-        config = self._config
-        env = self._open(task)
-        progress: dict[str, Any] = {
-            "arm": config.arm,
-            "task": task,
-            "split": config.split,
-            "episode": episode,
-            "seed": config.seed,
-            "initial_state": f"{config.split}/{episode}",
-        }
-        milliseconds: list[float] = []
+        rows = [self._row(i, self._open(task, i), task, episode) for i, episode in enumerate(episodes)]
         began = time.perf_counter()
+        self._play(rows)
+        seconds = (time.perf_counter() - began) / len(rows)
+        return [row.record(seconds) for row in rows]
+
+    def _row(self, index: int, env: SuiteEnv, task: str, episode: int) -> Row:
+        cameras = self._policy.spec.cameras if self._policy else ()
+        return Row(index, env, self._config, task, episode, cameras, getattr(self._policy, "history", 1))
+
+    def _play(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            with self._blamed([row]):
+                row.control = self._control(row)
+                self._reset(row)
+        while playing := [row for row in rows if not row.ended]:
+            for row in playing:
+                with self._blamed([row]):
+                    self._look(row)
+            tick = None
+            if self._runner is not None and (playing := [row for row in playing if not row.ended]):
+                with self._blamed(playing):
+                    tick = self._think(playing)
+            for row in playing:
+                if not row.ended:
+                    with self._blamed([row]):
+                        self._go_on(row, tick)
+
+    def _go_on(self, row: Row, tick: Tick | None) -> None:
+        """One control step of a row where a memory ticks, else all until the row is due or ends.
+
+        Environments that take turns drive each other out of the processor's cache: physics then takes a third longer.
+        """
+        while True:
+            action = self._pop(row) if self._runner else row.env.expert_action()
+            row.film(tick)
+            over = row.step(action)
+            self._beat()
+            if over:
+                row.finish()
+                return
+            if self._runner and (self._runner.policy.ticks or self._due(row)):
+                return
+            self._look(row)
+
+    @contextmanager
+    def _blamed(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Whatever is raised inside ends the episodes of `rows` as errors; a full disk ends the run."""
         try:
-            self._play(env, progress, milliseconds)
+            yield
         except DiskFullError:
             raise
         except Exception as error:  # an environment can raise anything; the run goes on and says so
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{where.filename.rpartition('/')[2]}:{where.lineno}"
-            progress |= {"outcome": "error", "error": f"{type(error).__name__}: {error} ({place})"}
-            self.close()
-        wall = {"seconds": time.perf_counter() - began, "decision_ms": [round(ms, 3) for ms in milliseconds]}
-        return EpisodeRecord(**progress, wall_clock=wall)
+            for row in rows:
+                row.fail(error)
+                self._close(row.index)
 
-    def _play(self, env: SuiteEnv, progress: dict[str, Any], milliseconds: list[float]) -> None:
-        config, runner = self._config, self._runner
-        task, episode = progress["task"], progress["episode"]
-        control = self._control(env, task, episode)
-        filmed = episode < config.video
-        frames = []
-        instruction = self._reset(env, task, episode)
-        progress |= {"instruction": instruction, "steps": 0, "decisions": 0}
-        progress |= {"writes": 0, "ticks": 0, "state_bytes": runner.policy.state_bytes if runner else 0}
-        success = ended = False
-        while not ended:
-            full = env.observe() if filmed or self._past.maxlen != 1 else None
-            tick = None
-            if runner is None:
-                action = env.expert_action()
-            else:
-                if full is not None:
-                    self._past.append(full)
-                if control is not None:
-                    control.before(env)
-                tick, took = self._tick(runner, env, full)
-                if tick is not None:
-                    progress["writes"] += int(tick.wrote.sum())
-                    progress["ticks"] += 1
-                if runner.due().size:
-                    milliseconds += self._plan(runner, tick or self._seen(env, full), took)
-                    progress["decisions"] += 1
-                action = runner.pop()[0]
-            if filmed and full is not None:
-                frames.append(_frame(full, tick))
-            _, _, terminated, truncated, info = env.step(action)
-            progress["steps"] += 1
-            self._beat()
-            success, ended = bool(info["success"]), terminated or truncated
-        progress["outcome"] = "success" if success else "failure"
-        if filmed:
-            name = f"{task}-{episode:04d}.mp4"
-            title = f"{task} {episode}: {progress['instruction']} ({progress['outcome']})"
-            write_video(config.out / "videos" / name, frames, env.control_hz, title)
-
-    def _reset(self, env: SuiteEnv, task: str, episode: int) -> str:
-        """Starts an episode; returns its sentence."""
-        config = self._config
-        observation, _ = env.reset(options={"episode": episode, "split": config.split, "wording": config.wording})
+    def _reset(self, row: Row) -> None:
+        """Starts an episode."""
+        row.reset()
         if self._runner is not None:
-            self._past.clear()
-            self._runner.reset(_ALL, [stream(config.seed, "noise", task, episode)])
-            self._camera = stream(config.seed, "camera", task, episode)
-        return str(observation["instruction"])
+            mask = np.arange(len(self._envs)) == row.index
+            noise = stream(self._config.seed, "noise", row.task, row.episode)
+            self._runner.reset(mask, [noise] * len(mask))
+            row.progress["state_bytes"] = self._runner.policy.state_bytes
+        if row.index:
+            self._beat()  # many environments take as long as many steps
 
-    def _tick(self, runner: ChunkRunner, env: SuiteEnv, full: dict[str, Any] | None) -> tuple[Tick | None, float]:
-        """One control step of the memory and its time [s]; nothing and 0 where no memory ticks."""
-        if not runner.policy.ticks:
-            return None, 0.0
-        if isinstance(self._voice, OracleVoice):
-            self._voice.tell(env)
-        seen = self._seen(env, full)
-        began = time.perf_counter()
-        tick = runner.observe(seen)
-        return tick, time.perf_counter() - began
+    def _look(self, row: Row) -> None:
+        """What a row sees in this control step, where its memory or a plan wants it."""
+        runner = self._runner
+        if runner is None:
+            row.look(False)
+            return
+        ticks = runner.policy.ticks
+        row.look(ticks or self._due(row))
+        if row.control is not None:
+            row.control.before(row.env)
+        if ticks and isinstance(self._voice, OracleVoice):
+            self._voice.tell(row.env, row.index)
 
-    def _plan(self, runner: ChunkRunner, seen: Tick | Observation, took: float) -> list[float]:
-        """Plans one chunk; returns the time of this step's encoding, memory and sampling in ms, nothing in warm-up."""
-        began = time.perf_counter()
-        runner.plan(_FIRST, seen)
-        took += time.perf_counter() - began
-        self._decisions += 1
-        return [1e3 * took] if self._decisions > WARM_UP else []
+    def _think(self, rows: Sequence[Row]) -> Tick | None:
+        """One control step of the rows' memories, where these tick, and the plans that are due.
 
-    def _seen(self, env: SuiteEnv, full: dict[str, Any] | None) -> Observation:
-        """What the policy sees now."""
-        assert self._policy is not None
-        full = full or env.observe()
-        images = {name: image[None] for name, image in images_of(full, self._policy.spec.cameras).items()}
-        body = full["proprioception"][None]
-        depth = self._past.maxlen or 1
-        if depth > 1 and self._past:
-            past = [self._past[0]] * (depth - len(self._past)) + list(self._past)
-            images = {name: np.stack([seen[name] for seen in past])[None] for name in images}
-            body = np.stack([seen["proprioception"] for seen in past])[None]
-        if self._config.camera_noise:
-            for name, image in images.items():
-                noise = self._config.camera_noise * self._camera.standard_normal(image.shape, dtype=np.float32)
-                images[name] = np.clip(image + noise, 0, 255).astype(np.uint8)
-        return Observation(images, body, (full["instruction"],))
+        Times of encoding, memory and sampling are divided over the rows of a pass and kept after warm-up.
+        """
+        runner = self._runner
+        assert runner is not None
+        at = np.array([row.index for row in rows])
+        tick, shared = None, 0.0
+        if runner.policy.ticks:
+            seen = seen_by(rows)
+            began = time.perf_counter()
+            tick = runner.observe(seen, at)
+            shared = (time.perf_counter() - began) / len(rows)
+            for row, wrote in zip(rows, tick.wrote, strict=True):
+                row.progress["writes"] += int(wrote)
+                row.progress["ticks"] += 1
+        due = runner.due(at)
+        if due.size:
+            planned = [row for row in rows if row.index in due]
+            wanted = tick or seen_by(planned)
+            began = time.perf_counter()
+            runner.plan(due, wanted)
+            took = shared + (time.perf_counter() - began) / len(planned)
+            self._passes += 1
+            for row in planned:
+                row.progress["decisions"] += 1
+                if self._passes > WARM_UP:
+                    row.milliseconds.append(1e3 * took)
+        return tick
 
-    def _control(self, env: SuiteEnv, task: str, episode: int) -> MemoryControl | None:
+    def _due(self, row: Row) -> bool:
+        """Whether a row has no action left."""
+        return self._runner is not None and bool(self._runner.due(np.array([row.index])).size)
+
+    def _pop(self, row: Row) -> np.ndarray:
+        """The next action of a row."""
+        assert self._runner is not None
+        action: np.ndarray = self._runner.pop(np.array([row.index]))[0]
+        return action
+
+    def _control(self, row: Row) -> MemoryControl | None:
         """What takes the memory apart in this episode; `other` first plays another episode up to its cue's end."""
         config, runner = self._config, self._runner
         if runner is None or config.memory_control == "none":
             return None
-        control = MemoryControl(config.memory_control, runner.policy, task, episode, config.seed)
+        control = MemoryControl(config.memory_control, runner.policy, row.task, row.episode, config.seed)
         if config.memory_control == "other":
-            place: Any = env
-            self._reset(env, task, episode + _ELSEWHERE)
-            ended = False
-            while not ended and place.task.now <= max(1, getattr(place.task, "cue_end", 0)):
-                tick, _ = self._tick(runner, env, None)
-                if runner.due().size and tick is not None:
-                    runner.plan(_FIRST, tick)
-                _, _, terminated, truncated, _ = env.step(runner.pop()[0])
+            place: Any = row.env
+            other = self._row(row.index, row.env, row.task, row.episode + _ELSEWHERE)
+            self._reset(other)
+            while not other.ended and place.task.now <= max(1, getattr(place.task, "cue_end", 0)):
+                self._look(other)
+                self._think([other])
+                other.step(self._pop(other))
                 self._beat()
-                ended = terminated or truncated
-            control.other = runner.policy.state(0)
+            control.other = runner.policy.state(row.index)
         return control
 
-    def _open(self, task: str) -> SuiteEnv:
-        if self._env is not None and self._task == task:
-            return self._env
-        self.close()
+    def _open(self, task: str, index: int) -> SuiteEnv:
+        """The environment of a row, made for `task` when it is not there yet."""
+        if self._task != task:
+            self.close()
+            self._task = task
+        found = self._envs[index]
+        if found is not None:
+            return found
         config = self._config
         guessing = {"guessing": True} if config.policy == "random-choice" else {}
         env = self._suite.make(
@@ -214,23 +232,20 @@ class Player:
         if self._policy is not None:
             _check(env, self._policy, config)
         env.render_on_step = False
-        self._env, self._task = env, task
+        self._envs[index] = env
+        if index:
+            self._beat()
         return env
 
-    def close(self) -> None:
-        """Closes the environment."""
-        env, self._env = self._env, None
+    def _close(self, index: int) -> None:
+        env, self._envs[index] = self._envs[index], None
         if env is not None:
             env.close()
 
-
-def _frame(full: dict[str, Any], tick: Tick | None) -> np.ndarray:
-    """The cameras side by side, with the gate's firing marked where a memory ticks."""
-    images = side_by_side(v for v in full.values() if getattr(v, "ndim", 0) == 3)
-    if tick is None:
-        return images
-    confidence = 0.0 if tick.proposal is None else float(tick.proposal.confidence[0])
-    return with_gate(images, float(tick.gate[0]), bool(tick.wrote[0]), confidence)
+    def close(self) -> None:
+        """Closes the environments."""
+        for index in range(len(self._envs)):
+            self._close(index)
 
 
 def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:

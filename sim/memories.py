@@ -118,10 +118,10 @@ class OracleVoice:
         self._rows.append(_OracleRow())
         return self._rows[-1]
 
-    def tell(self, env: Any) -> None:
-        """Takes the answer of this moment from the environment; to be called before each tick."""
+    def tell(self, env: Any, index: int) -> None:
+        """Takes the answer of this moment from a row's environment; to be called before each tick."""
         task = env.task
-        row = self._rows[-1]
+        row = self._rows[index]
         own, told = task.goal(False), task.goal(True)
         known = task.now >= getattr(task, "cue_end", 0)
         if not self._follow and (row.residual is not None or not known):

@@ -71,11 +71,15 @@ class RolloutConfig:
     """Takes the memory apart from the end of the cue on: freeze it, noise in its place, other episode's content."""
     camera_noise: float = 0.0
     """Standard deviation of noise on the images that the policy sees, in grey levels."""
+    batch: int = 1
+    """Episodes of a task that each worker plays side by side, in environments of their own: policy and memory take all
+    of them in one forward pass."""
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("workers", 0), ("video", 0), ("execute", 1)):
-            if getattr(self, name) < least:
-                raise PlanError(f"{name} is {getattr(self, name)}: expected {least} or more")
+        least = {"episodes": 1, "seed": 0, "workers": 0, "video": 0, "execute": 1, "batch": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise PlanError(f"{name} is {getattr(self, name)}: expected {lowest} or more")
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
         try:
@@ -93,6 +97,11 @@ class RolloutConfig:
             raise PlanError(f"camera_noise is {self.camera_noise}: expected 0 or more grey levels")
         if self.memory_control != "none" and memory.kind in ("none", *ORACLES):
             raise PlanError(f"memory_control '{self.memory_control}' needs a memory with a state, not '{self.memory}'")
+        if self.memory_control != "none" and self.batch > 1:
+            raise PlanError(
+                f"memory_control '{self.memory_control}' works on one environment at a time and batch is {self.batch}: "
+                "use --batch 1"
+            )
         self.task_parameters()
 
     def speak_options(self) -> SpeakOptions:

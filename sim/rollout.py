@@ -1,8 +1,9 @@
 """Runs a policy over the tasks of a suite and writes down what happened.
 
-The folder of a run: run.json (what it is), episodes.jsonl (one line each, on disk before the next begins), results.json
+The folder of a run: run.json (what it is), episodes.jsonl (one line each, on disk before the next begin), results.json
 (at the end), videos/. A run that was stopped is continued by the same command and ends with the same results.json, its
-section `wall_clock` apart.
+section `wall_clock` apart. Episodes [k batch, (k + 1) batch) of a task are a group, played side by side; a group of
+which a line is missing is played again whole, since what an episode does may depend on the rows beside it.
 """
 
 import os
@@ -10,9 +11,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -95,6 +96,19 @@ def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
     return fingerprint(gl=rendering, command=config.command(), seed=config.seed, policy=policy)
 
 
+def _groups(config: RolloutConfig, tasks: Sequence[str]) -> list[Job]:
+    """All episodes of the run, those together that are played side by side; the last of a task may be fewer."""
+    firsts = range(0, config.episodes, config.batch)
+    return [
+        (task, tuple(range(first, min(first + config.batch, config.episodes)))) for task in tasks for first in firsts
+    ]
+
+
+def _same(record: EpisodeRecord, before: EpisodeRecord | None) -> bool:
+    """Whether an episode went as its line on disk says, times apart."""
+    return before is not None and replace(record, wall_clock={}) == replace(before, wall_clock={})
+
+
 def rollout(
     config: RolloutConfig,
     begin: Callable[[int, int], None] = lambda done, planned: None,
@@ -115,16 +129,21 @@ def rollout(
     marks = _marks(config, source)
     open_folder(config, marks)
     log = EpisodeLog(config.out / "episodes.jsonl")
-    planned: list[Job] = [(task, episode) for task in tasks for episode in range(config.episodes)]
-    records = {(r.task, r.episode): r for r in log.read() if not (config.retry_errors and r.outcome == "error")}
-    jobs = [job for job in planned if job not in records]
-    begin(len(planned) - len(jobs), len(planned))
+    planned = [(task, episode) for task in tasks for episode in range(config.episodes)]
+    on_disk = {(r.task, r.episode): r for r in log.read()}
+    if config.retry_errors:
+        on_disk = {at: record for at, record in on_disk.items() if record.outcome != "error"}
+    jobs = [(task, group) for task, group in _groups(config, tasks) if any((task, e) not in on_disk for e in group)]
+    again = {(task, episode) for task, group in jobs for episode in group}
+    records = {at: on_disk[at] for at in planned if at not in again}
+    begin(len(planned) - len(again), len(planned))
     with _signals() as signals, closing(dispatch(config, jobs, lambda: bool(signals))) as played:
-        for record in played:
-            log.append(record)
-            records[record.task, record.episode] = record
-            progress(record)
-    finished = [records[job] for job in planned if job in records]
+        for group in played:
+            log.append(*(r for r in group if not _same(r, on_disk.get((r.task, r.episode)))))
+            for record in group:
+                records[record.task, record.episode] = record
+                progress(record)
+    finished = [records[at] for at in planned if at in records]
     errors = sum(r.outcome == "error" for r in finished)
     stopped_by = signals[0] if signals else None
     if len(finished) < len(planned):
@@ -139,7 +158,7 @@ def rollout(
             "workers": config.workers,
             "seconds": time.perf_counter() - began,
             "episode_seconds": sum(r.wall_clock.get("seconds", 0.0) for r in finished),
-            "played_in_this_call": len(jobs),
+            "played_in_this_call": len(again),
             "decision_ms": latency,
         },
     }

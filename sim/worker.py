@@ -1,4 +1,4 @@
-"""A worker process: plays the episodes it is told to and reports each. Messages are JSON."""
+"""A worker process: plays the episodes it is told to, those of a message side by side, and reports them; in JSON."""
 
 import json
 import os
@@ -28,7 +28,8 @@ def heartbeat(clock: "Synchronized[float]") -> Callable[[], None]:
 
 
 def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutConfig, first_task: str) -> None:
-    """Body of the process. Sends "ready", then a record for each [task, episode] received, until the other side closes.
+    """Body of the process. Sends "ready", then the records of each [task, episodes] received, until the other side is
+    closed.
 
     Sends "refused" with one line when policy and environment cannot work together, "missing" with
     the name of a module that is not installed, "disk" when the disk is full.
@@ -52,17 +53,17 @@ def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutC
     try:
         say("ready", os.getpid())
         while True:
-            task, episode = json.loads(connection.recv_bytes())
+            task, episodes = json.loads(connection.recv_bytes())
             beat()
             try:
-                record = player.play(task, episode)
+                records = player.play_together(task, episodes)
             except DiskFullError as error:
                 say("disk", str(error))
                 return
             except (ValueError, TypeError) as error:
                 say("refused", str(error))
                 return
-            say("done", asdict(record))
+            say("done", [asdict(record) for record in records])
     except (EOFError, BrokenPipeError):  # the other side is gone, or has no more work
         return
     finally:

@@ -53,6 +53,19 @@ def test_rows_are_due_again_after_the_executed_part_of_the_chunk() -> None:
         runner.pop()
 
 
+def test_rows_that_are_not_asked_for_keep_their_actions() -> None:
+    runner = ChunkRunner(point_mass.policy(), 3, 2)
+    runner.reset(ALL, noise(0, 1, 2))
+    runner.plan(np.array([0, 2]), observe(PLACES[[0, 2]]))
+    assert runner.due().tolist() == [1]
+    assert runner.due(np.array([2, 0])).tolist() == []
+    first = runner.pop(np.array([2]))
+    assert first.shape == (1, 7)
+    second = runner.pop(np.array([0, 2]))
+    assert runner.due(np.array([0, 2])).tolist() == [2]
+    assert not np.array_equal(first[0], second[1])
+
+
 def test_reset_of_one_row_leaves_the_others() -> None:
     runner, untouched = (ChunkRunner(point_mass.policy(), 3, 4) for _ in range(2))
     for each in (runner, untouched):
