@@ -61,7 +61,11 @@ def test_the_ratio_is_to_the_fastest_setting_of_lerobot_eval(tmp_path: Path, mon
         throughput, "play_lerobot",
         lambda bench, arena, batch: Run(f"batch {batch}", seconds[batch], outcomes(True, True, False, True)),
     )  # fmt: skip
-    monkeypatch.setattr(throughput, "play_ours", lambda *_: Run("ours", 5.0, outcomes(True, True, True, True)))
+    own = {4: 5.0, 1: 8.0}
+    monkeypatch.setattr(
+        throughput, "play_ours",
+        lambda bench, arena, render, batch: Run(f"ours {batch}", own[batch], outcomes(True, True, True, True)),
+    )  # fmt: skip
     monkeypatch.setattr(throughput, "profile", lambda *_: (SHARES, 100))
     page, twin = run(bench(tmp_path), "vlamem bench throughput", silent)
     figures = json.loads(twin.read_text())["figures"]
@@ -71,6 +75,8 @@ def test_the_ratio_is_to_the_fastest_setting_of_lerobot_eval(tmp_path: Path, mon
     assert figures["success_lerobot"]["value"] == 0.75
     assert figures["share_render"]["n"] == 100
     assert "+25 points" in page.read_text()
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ours")]
+    assert [(row[0], row[5]) for row in rows] == [("| ours 4", "1.00"), ("| ours 1", "1.60")]
 
 
 @needs_libero
@@ -86,10 +92,11 @@ def test_on_libero_both_render_profiles_are_held_against_the_fastest_reset(
         ),
     )  # fmt: skip
     own = {
-        "fast": Run("fast", 6.0, outcomes(True, True), 9.0),
-        "faithful": Run("faithful", 10.0, outcomes(True, False)),
+        ("fast", 4): Run("fast", 6.0, outcomes(True, True), 9.0),
+        ("fast", 1): Run("fast 1", 7.0, outcomes(True, True), 9.0),
+        ("faithful", 4): Run("faithful", 10.0, outcomes(True, False)),
     }
-    monkeypatch.setattr(throughput, "play_ours", lambda bench, arena, render: own[render])
+    monkeypatch.setattr(throughput, "play_ours", lambda bench, arena, render, batch: own[render, batch])
     monkeypatch.setattr(throughput, "profile", lambda *_: (SHARES, 50))
     page, twin = run(bench(tmp_path, parts=("libero",)), "vlamem bench throughput", silent)
     figures = json.loads(twin.read_text())["figures"]

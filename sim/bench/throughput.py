@@ -83,8 +83,7 @@ def _tabletop(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
     for batch in bench.batches:
         say(f"tabletop: lerobot-eval, {batch} environments")
         theirs.append(play_lerobot(bench, arena, batch))
-    say("tabletop: vlamem rollout")
-    ours = play_ours(bench, arena, "fast")
+    ours, *single = _ours(bench, arena, "fast", say)
     say("tabletop: where the time goes")
     shares, steps = profile(bench, arena, "fast")
     fastest = max(theirs, key=lambda r: r.hourly)
@@ -97,7 +96,18 @@ def _tabletop(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
         **{f"share_{name}": Figure(share, steps) for name, share in shares.items()},
     }
     figures |= _processor_ratio("tabletop", ours, theirs)
-    return figures, section(bench, arena, (ours,), theirs, {"fast": shares}, {"fast": steps})
+    return figures, section(bench, arena, (ours, *single), theirs, {"fast": shares}, {"fast": steps})
+
+
+def _ours(
+    bench: ThroughputBench, arena: Arena, render: RenderProfile, say: Callable[[str], None], single: bool = True
+) -> list[Run]:
+    """`vlamem rollout` in batches as asked, and where `single` one episode at a time, to show what batches give."""
+    found = []
+    for batch in dict.fromkeys((bench.batch, 1) if single else (bench.batch,)):
+        say(f"{arena.suite}: vlamem rollout, {render}, batches of {batch}")
+        found.append(play_ours(bench, arena, render, batch))
+    return found
 
 
 def _processor_ratio(name: str, ours: Run, theirs: Sequence[Run]) -> dict[str, Figure]:
@@ -118,17 +128,16 @@ def _libero(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
             say(f"{suite}: lerobot-eval, {batch} environments, {reset} resets")
             theirs.append(play_lerobot(bench, arena, batch, reset))
     profiles: tuple[RenderProfile, ...] = ("fast", "faithful")
-    ours: list[Run] = []
+    ours: dict[RenderProfile, list[Run]] = {}
     shares: dict[str, dict[str, float]] = {}
     steps: dict[str, int] = {}
     first = Arena(suite, tasks[:1], arena.policy, arena.episodes, arena.profiled, True)
     for render in profiles:
-        say(f"{suite}: vlamem rollout, {render}")
-        ours.append(play_ours(bench, arena, render))
+        ours[render] = _ours(bench, arena, render, say, single=render == "fast")
         say(f"{suite}: where the time goes, {render}")
         shares[render], steps[render] = profile(bench, first, render)
     fastest = max(theirs, key=lambda r: r.hourly)
-    fast, faithful = ours
+    fast, faithful = ours["fast"][0], ours["faithful"][0]
     n = len(fast.successes)
     figures = {
         "ratio_libero": Figure(fast.hourly / fastest.hourly, n),
@@ -146,7 +155,7 @@ def _libero(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
         },
     }
     figures |= _processor_ratio("libero", fast, theirs)
-    return figures, section(bench, arena, ours, theirs, shares, steps)
+    return figures, section(bench, arena, (*ours["fast"], faithful), theirs, shares, steps)
 
 
 def _families(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:

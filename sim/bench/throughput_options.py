@@ -48,6 +48,8 @@ class ThroughputBench:
     """Ticks and plans of each of them that are timed, after a warm-up (families)."""
     workers: int
     """Processes of vlamem rollout."""
+    batch: int
+    """Episodes side by side in each process of vlamem rollout; one at a time is played as well."""
     execute: int
     """Actions of each chunk carried out before the next plan."""
     size: int
@@ -64,5 +66,5 @@ class ThroughputBench:
         return replace(
             self, tasks=self.tasks[:1], episodes=2, batches=(1,), profile_episodes=1,
             libero_tasks=self.libero_tasks[:1], libero_episodes=1, libero_batches=(1,), libero_resets=("soft",),
-            libero_profile_episodes=1, rounds=5,
+            libero_profile_episodes=1, rounds=5, batch=2,
         )  # fmt: skip

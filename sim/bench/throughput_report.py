@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vlamem.sim.bench.throughput_options import ThroughputBench
-from vlamem.sim.bench.throughput_runs import Arena, Run
+from vlamem.sim.bench.throughput_runs import Arena, Run, profiled_batch
 from vlamem.sim.results import Figure
 from vlamem.sim.statistics import PairedDifference, paired_difference, wilson95
 
@@ -79,7 +79,8 @@ def section(
     counted = ", ".join(f"{n} control steps {name}" for name, n in steps.items())
     lines += [
         "",
-        f"Where the time of an episode goes in `vlamem rollout`, in one process ({counted}):",
+        "Where the time of an episode goes in `vlamem rollout`, in one process, "
+        f"batches of {profiled_batch(bench, arena)} ({counted}):",
         "",
         f"| part | {' | '.join(shares)} |",
         f"| --- | {' | '.join('---' for _ in shares)} |",

@@ -90,8 +90,11 @@ def configuration(bench: ThroughputBench, arena: Arena, **changes: Any) -> Rollo
     return RolloutConfig(**options | changes)
 
 
-def play_ours(bench: ThroughputBench, arena: Arena, render: RenderProfile) -> Run:
-    """`vlamem rollout` over an arena. Raises ThroughputError when an episode ended as an error."""
+def play_ours(bench: ThroughputBench, arena: Arena, render: RenderProfile, batch: int) -> Run:
+    """`vlamem rollout` over an arena, `batch` episodes side by side.
+
+    Raises ThroughputError when an episode ended as an error.
+    """
     records: list[EpisodeRecord] = []
     finished: list[float] = []
 
@@ -99,15 +102,17 @@ def play_ours(bench: ThroughputBench, arena: Arena, render: RenderProfile) -> Ru
         records.append(record)
         finished.append(time.perf_counter())
 
-    config = configuration(bench, arena, render=render, out=bench.out / arena.suite / f"vlamem-{render}")
+    out = bench.out / arena.suite / f"vlamem-{render}-{batch}"
+    config = configuration(bench, arena, render=render, out=out, batch=batch)
     before = _processor()
     end = rollout(config, lambda done, planned: None, note)
     if end.results is None or end.errors:
         raise ThroughputError(f"vlamem rollout ended after {end.done} of {end.planned} episodes, {end.errors} errors")
-    seconds = finished[-1] - (finished[0] - float(records[0].wall_clock["seconds"]))
+    beside = [r for r in records if (r.task, r.episode // batch) == (records[0].task, records[0].episode // batch)]
+    seconds = finished[-1] - finished[0] + sum(float(r.wall_clock["seconds"]) for r in beside)
     if arena.built_inside:
         seconds = float(end.results[WALL_CLOCK]["seconds"])
-    title = f"vlamem rollout, {render}, {bench.workers} worker(s)"
+    title = f"vlamem rollout, {render}, {bench.workers} worker(s), batches of {batch}"
     successes = {(r.task, r.episode): r.outcome == "success" for r in records}
     return Run(title, seconds, successes, _processor() - before)
 
@@ -159,26 +164,33 @@ def _libero(bench: ThroughputBench, arena: Arena, reset: Reset) -> list[str]:
     ]  # fmt: skip
 
 
+def profiled_batch(bench: ThroughputBench, arena: Arena) -> int:
+    """Episodes side by side in `profile`: as in the run, if there are so many."""
+    return min(bench.batch, arena.profiled, arena.episodes)
+
+
 def profile(bench: ThroughputBench, arena: Arena, render: RenderProfile) -> tuple[dict[str, float], int]:
     """Share of each part in the time of `vlamem rollout`'s episodes, and the control steps that were timed.
 
     Raises ThroughputError when an episode ended as an error.
     """
     home = "vlamem.sim.bench.throughput_parts"
-    config = configuration(bench, arena, suite=f"{home}:SUITE", policy=f"{home}:policy", render=render)
+    batch = profiled_batch(bench, arena)
+    config = configuration(bench, arena, suite=f"{home}:SUITE", policy=f"{home}:policy", render=render, batch=batch)
     parts.begin(arena.policy, arena.suite)
     player = Player(config, lambda: None)
     total, steps = 0.0, 0
     seconds = dict.fromkeys(parts.PARTS, 0.0)
     for task in arena.tasks:
-        player.play(task, arena.episodes)  # the scene is built and caches are filled before the clock starts
+        later = range(arena.episodes, arena.episodes + batch)
+        player.play_together(task, later)  # scenes are built and caches are filled before the clock starts
         parts.SECONDS.clear()
-        for episode in range(arena.profiled):
-            record = player.play(task, episode)
-            if record.error is not None:
-                raise ThroughputError(f"{task} {episode}: {record.error}")
-            total += float(record.wall_clock["seconds"])
-            steps += record.steps
+        for first in range(0, arena.profiled, batch):
+            for record in player.play_together(task, range(first, min(first + batch, arena.profiled))):
+                if record.error is not None:
+                    raise ThroughputError(f"{task} {record.episode}: {record.error}")
+                total += float(record.wall_clock["seconds"])
+                steps += record.steps
         for name in parts.PARTS:
             seconds[name] += parts.SECONDS[name]
     player.close()
