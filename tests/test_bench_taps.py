@@ -38,7 +38,7 @@ def test_a_tapped_network_is_the_one_loaded_with_that_tap(tmp_path: Path) -> Non
     folder = build("smolvla", tmp_path / "smolvla")
     policy = loaded(folder, "smolvla", "?hz=20")
     found = {name: (other, default) for name, other, default in taps_of(policy, ("mean", "grid2"))}
-    assert [name for name, (_, default) in found.items() if default] == ["vision:mean"]
+    assert [name for name, (_, default) in found.items() if default] == ["vision:grid2"]
     seen = observation()
     for name, (other, _) in found.items():
         again = loaded(folder, "smolvla", f"?hz=20&tap={name}")

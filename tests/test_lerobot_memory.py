@@ -9,7 +9,7 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 import torch
-from lerobot_cases import ACTIONS, build, lerobots_own, raw_batch
+from lerobot_cases import ACTIONS, lerobots_own, raw_batch
 from lerobot_plugin_cases import batch, remembering, seen, wrapped
 
 from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
@@ -18,12 +18,6 @@ from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import find_policy, load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(family, root / family) for family in ("act", "smolvla")}
 
 
 def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[str, Path]) -> None:

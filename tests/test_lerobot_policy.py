@@ -259,7 +259,8 @@ def test_without_a_memory_no_feature_is_read_and_a_plan_fills_it_on_its_way(
     ("family", "tap", "size"),
     [
         ("smolvla", "connector", 2 * 32),
-        ("smolvla", "vision:grid2", 2 * 4 * 32),
+        ("smolvla", "vision", 2 * 32),
+        ("pi0", "vision:grid4", 2 * 16 * 16),
         ("smolvla", "prefix_early:max", 32),
         ("smolvla", "model.vlm_with_expert.vlm.model.vision_model.encoder.layers.0", 2 * 32),
         ("act", "encoder", 32),

@@ -12,19 +12,13 @@ import pytest
 pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
-from lerobot_cases import SIZE, build, installed_plugins, run_program
+from lerobot_cases import SIZE, installed_plugins, run_program
 from lerobot_plugin_cases import wrapped
 
 from vlamem.policies.lerobot.watch import WATCH
 from vlamem.policies.memory_policy import SHIPPED_GATE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(family, root / family) for family in ("act", "smolvla")}
 
 
 class Scene:

@@ -38,6 +38,8 @@ def denoise(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, num_ste
 class Diffusion(Windowed):
     """lerobot's Diffusion policy: DDPM or DDIM over a convolutional network."""
 
+    tap = "maps"
+
     def __init__(self, network: Any) -> None:
         super().__init__(network)
         vision = self.encoders("diffusion.rgb_encoder", "diffusion.rgb_encoder")

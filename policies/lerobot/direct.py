@@ -12,6 +12,7 @@ class Direct:
     """lerobot's ACT."""
 
     history, first, resizes = 1, 0, False
+    tap = "vision"
 
     def __init__(self, network: Any) -> None:
         config = network.config

@@ -57,6 +57,8 @@ class Family(Protocol):
         first: step of it at which the chunk begins.
         history: observations that the network reads.
         taps: by alias; "vision" is always there.
+        tap: where the feature is read when nothing is said: what `vlamem bench taps` found to tell the most of a cue
+            at the vision tower's cost.
         language: None where a sentence cannot be reached.
         resizes: whether images of any size may be given.
     """
@@ -67,6 +69,7 @@ class Family(Protocol):
     first: int
     history: int
     taps: dict[str, Tap]
+    tap: str
     language: Language | None
     resizes: bool
 
@@ -81,6 +84,8 @@ class Windowed:
     The chunk begins at the window's last step. Images are taken at the network's own size alone, unless the
     configuration says to what size they are scaled.
     """
+
+    tap = "vision"
 
     def __init__(self, network: Any) -> None:
         config = network.config

@@ -18,6 +18,7 @@ class EulerFlow:
     """SmolVLA, pi0 and pi0.5: all sample by lerobot's euler_integrate."""
 
     history, first, resizes = 1, 0, True
+    tap = "vision:grid2"
 
     def __init__(self, network: Any) -> None:
         config = network.config
