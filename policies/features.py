@@ -5,11 +5,12 @@ memory-mapped, and `episodes.jsonl`: a line an episode, written after its column
 killed is usable up to its last whole episode, and goes on there.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ class FeaturesMeta:
         policy: whose features these are.
         feature_size, context_size: D and C.
         chunk: (H, A) of the expert's chunks.
-        goals: name and paraphrases of everything that a sentence can ask; the last paraphrase is held out of training.
+        goals: name and paraphrases of everything that a sentence can ask; of several, the last is held out of training.
         suite: of tasks.
         command: that recorded it.
+        memory: what the policy acted with in episodes of its own, by kind and hash of the weights; "" where an older
+            recording does not say.
     """
 
     policy: TrainedFor
@@ -45,6 +48,7 @@ class FeaturesMeta:
     goals: tuple[tuple[str, ...], ...]
     suite: str
     command: str
+    memory: str = "none"
 
     @property
     def columns(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
@@ -96,31 +100,56 @@ class FeatureWriter:
     """Appends episodes to a folder; continues a recording of the same meta."""
 
     def __init__(self, folder: Path, meta: FeaturesMeta, contexts: Float[np.ndarray, "G P C"]) -> None:
-        """Raises FeaturesError when the folder holds another recording."""
+        """Raises FeaturesError when the folder holds another recording, or another process records into it."""
         self.folder, self.meta = folder, meta
         folder.mkdir(parents=True, exist_ok=True)
+        self._index = (folder / "episodes.jsonl").open("ab")
+        try:
+            self._begin(contexts)
+        except BaseException:
+            self._index.close()
+            raise
+
+    def _begin(self, contexts: Float[np.ndarray, "G P C"]) -> None:
+        folder, meta = self.folder, self.meta
+        try:  # two writers would each take the other's episode for what a kill left behind
+            fcntl.flock(self._index, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FeaturesError(f"another process records into {folder}: wait for it, or end it") from error
         path = folder / "meta.json"
         if path.exists():
             _check_same(folder, _read_meta(folder), meta)
         else:
             np.save(folder / "contexts.npy", contexts.astype(np.float32))
-            path.write_text(json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n", encoding="utf-8")
+            half = folder / "meta.tmp"
+            half.write_text(json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n", encoding="utf-8")
+            os.replace(half, path)
         self.episodes, whole = _read_index(folder)
         self._ticks = sum(e.ticks for e in self.episodes)
         self._files = {name: (folder / name).open("ab") for name in meta.columns}
-        self._index = (folder / "episodes.jsonl").open("ab")
         os.ftruncate(self._index.fileno(), whole)
         for name, (kind, shape) in meta.columns.items():  # what a kill left behind the last whole episode
             size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=int))
             os.ftruncate(self._files[name].fileno(), size * self._ticks)
 
     def add(self, task: str, episode: int, actor: str, ticks: EpisodeTicks, success: bool) -> None:
-        """Writes one episode; on disk when this returns. Raises ValueError for columns that do not fit the meta."""
-        count = len(ticks.z)
+        """Writes one episode; on disk when this returns.
+
+        Raises ValueError, before anything is written, for an episode without ticks, columns that do not fit the meta,
+        and numbers that are not finite as float16.
+        """
+        count, columns = len(ticks.z), {}
         for name, (kind, shape) in self.meta.columns.items():
-            column = np.ascontiguousarray(getattr(ticks, name), kind)
-            if column.shape != (count, *shape):
-                raise ValueError(f"column {name} is {column.shape}, expected {(count, *shape)}")
+            with np.errstate(over="ignore"):  # what is too large is said below
+                columns[name] = np.ascontiguousarray(getattr(ticks, name), kind)
+            if columns[name].shape != (count, *shape) or not count:
+                raise ValueError(f"column {name} is {columns[name].shape}, expected {(count or '1 or more', *shape)}")
+            if not np.isfinite(columns[name]).all():
+                raise ValueError(
+                    f"column {name} of episode {episode} of {task!r} has NaN, infinity or numbers beyond 65504: a "
+                    "policy that gives such features cannot be recorded"
+                )
+        for name, column in columns.items():
             self._files[name].write(column.tobytes())
             self._files[name].flush()
             os.fsync(self._files[name].fileno())
@@ -154,19 +183,20 @@ class Features:
         self.episodes, _ = _read_index(folder)
         if not self.episodes:
             raise FeaturesError(f"{folder} has no whole episode: record with 'vlamem collect --features'")
-        self.contexts: Float[np.ndarray, "G P C"] = np.load(folder / "contexts.npy")
+        self.contexts: Float[np.ndarray, "G P C"] = _read_contexts(folder, self.meta)
         total = sum(e.ticks for e in self.episodes)
         self._columns = {}
         for name, (kind, shape) in self.meta.columns.items():
             size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=int)) * total
-            if (folder / name).stat().st_size < size:
+            if not (folder / name).exists() or (folder / name).stat().st_size < size:
                 raise FeaturesError(f"{folder / name} is shorter than its {total} recorded ticks: record again")
             self._columns[name] = np.memmap(folder / name, kind, "r", shape=(total, *shape))
 
     @property
     def digest(self) -> str:
         """SHA-256 of what the recording says of itself: its meta and the index of its episodes, not where it lies."""
-        said = [asdict(self.meta), *map(asdict, self.episodes)]
+        meta = {name: value for name, value in asdict(self.meta).items() if name != "memory" or value}
+        said = [meta, *map(asdict, self.episodes)]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def ticks(self, episode: FeatureEpisode) -> EpisodeTicks:
@@ -200,6 +230,18 @@ def parts_of(folder: Path) -> list[Path]:
     return [folder] if (folder / "meta.json").exists() else sorted(p.parent for p in folder.glob("*/meta.json"))
 
 
+def recorded_below(folder: Path, meta: FeaturesMeta) -> list[FeatureEpisode]:
+    """Whole episodes of every recording in `folder`, whichever process made it.
+
+    Raises FeaturesError when one of them is not of `meta`.
+    """
+    found = []
+    for part in parts_of(folder):
+        _check_same(part, _read_meta(part), meta)
+        found += _read_index(part)[0]
+    return found
+
+
 def check_policy(what: str, made_for: TrainedFor, used_with: TrainedFor) -> None:
     """Raises FeaturesError when two marks of a policy differ, naming both."""
     for name, mine in asdict(made_for).items():
@@ -213,9 +255,13 @@ def check_policy(what: str, made_for: TrainedFor, used_with: TrainedFor) -> None
 
 def _check_same(folder: Path, old: FeaturesMeta, new: FeaturesMeta) -> None:
     check_policy(str(folder), old.policy, new.policy)
-    for name, value in asdict(new).items():
-        if name != "command" and getattr(old, name) != getattr(new, name):
-            raise FeaturesError(f"{folder} was recorded with another {name} ({getattr(old, name)!r}, not {value!r})")
+    free = {"command"} if old.memory else {"command", "memory"}
+    for name in [f.name for f in fields(new) if f.name not in free]:
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            raise FeaturesError(
+                f"{folder} was recorded with another {name} ({was!r}, not {now!r}): record into another folder"
+            )
 
 
 def _read_meta(folder: Path) -> FeaturesMeta:
@@ -225,9 +271,20 @@ def _read_meta(folder: Path) -> FeaturesMeta:
             raise FeaturesError(f"{folder} is not of format {FORMAT}: recorded by another version, record again")
         body["policy"] = TrainedFor(**body["policy"])
         body["chunk"], body["goals"] = tuple(body["chunk"]), tuple(tuple(g) for g in body["goals"])
-        return FeaturesMeta(**body)
+        return FeaturesMeta(**{"memory": ""} | body)
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise FeaturesError(f"{folder} is no recording of features ({error!r}): expected a meta.json") from error
+
+
+def _read_contexts(folder: Path, meta: FeaturesMeta) -> Float[np.ndarray, "G P C"]:
+    shape = (len(meta.goals), len(meta.goals[0]), meta.context_size)
+    try:
+        contexts: np.ndarray = np.load(folder / "contexts.npy", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise FeaturesError(f"{folder / 'contexts.npy'} cannot be read ({error}): record again") from error
+    if contexts.shape != shape:
+        raise FeaturesError(f"{folder / 'contexts.npy'} is {contexts.shape}, expected {shape}: record again")
+    return contexts
 
 
 def _read_index(folder: Path) -> tuple[list[FeatureEpisode], int]:
@@ -235,4 +292,7 @@ def _read_index(folder: Path) -> tuple[list[FeatureEpisode], int]:
     path = folder / "episodes.jsonl"
     data = path.read_bytes() if path.exists() else b""
     whole = data.rfind(b"\n") + 1
-    return [FeatureEpisode(**json.loads(line)) for line in data[:whole].splitlines()], whole
+    try:
+        return [FeatureEpisode(**json.loads(line)) for line in data[:whole].splitlines()], whole
+    except (TypeError, ValueError) as error:
+        raise FeaturesError(f"{path} is damaged ({error}): record again") from error

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.memory.seeding import stream
-from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter
+from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter, recorded_below
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
@@ -56,6 +56,12 @@ class FeatureCollection:
     workers: int = 1
     command: str = "vlamem collect --features"
     memory: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("demonstrations", "rollouts"):
+            for task, n in getattr(self, name).items():
+                if n < 0:
+                    raise ValueError(f"{n} {name} of {task!r}: expected 0 or more")
 
 
 def jobs(what: FeatureCollection) -> list[tuple[str, int, str]]:
@@ -175,23 +181,27 @@ def goals_of(suite: str) -> tuple[tuple[str, ...], ...]:
     return tuple((sentence, sentence) for sentence in all_sentences())
 
 
-def features_meta(policy: FrozenPolicy, sha256: str | None, command: str, suite: str = "tabletop") -> FeaturesMeta:
-    """Meta of a recording of this policy over a suite: the tabletop's, or one of LIBERO's."""
+def features_meta(
+    policy: FrozenPolicy, sha256: str | None, command: str, suite: str = "tabletop", memory: str = "none"
+) -> FeaturesMeta:
+    """Meta of a recording of this policy, acting with a memory, over a suite: the tabletop's, or one of LIBERO's."""
     spec = policy.spec
     chunk = (spec.horizon, spec.action.size)
     name = "tabletop" if suite == "tabletop" else "libero"
     return FeaturesMeta(
-        identity(policy, sha256), spec.feature_size, spec.context_size, chunk, goals_of(suite), name, command
+        identity(policy, sha256), spec.feature_size, spec.context_size, chunk, goals_of(suite), name, command, memory
     )
 
 
 def collect_features(what: FeatureCollection, progress: Callable[[int, int], None]) -> None:
     """Records what is missing; `progress(recorded, unsuccessful)` after every episode.
 
-    Raises ValueError for no workers or an oracle as memory, RecordingError when a process dies, MemoryNameError for an
-    unknown memory, and what `find_policy` raises.
+    Raises ValueError for no workers, nothing to record or an oracle as memory, RecordingError when a process dies,
+    MemoryNameError for an unknown memory, and what `find_policy` raises.
     """
     find_policy(what.policy)
+    if not jobs(what):
+        raise ValueError("nothing to record: ask for --episodes of the expert or --rollouts of the policy")
     if MemoryName.parse(what.memory).kind in ORACLES:
         raise ValueError(f"memory '{what.memory}' is told by the simulator: leave it out, the policy is told without")
     record_in_processes(_work, what, what.workers, progress)
@@ -212,11 +222,14 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
         import torch
 
         torch.set_num_threads(1)
-    voice = voice_of(MemoryName.parse(what.memory), policy, identity(policy, source.sha256), None)
-    meta = features_meta(policy, source.sha256, what.command)
+    name = MemoryName.parse(what.memory)
+    voice = voice_of(name, policy, identity(policy, source.sha256), None)
+    weights = "" if name.sha256 is None else f":{name.sha256}"
+    meta = features_meta(policy, source.sha256, what.command, memory=f"{name.kind}{weights}")
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
-    done = {(e.task, e.episode, e.actor): e.success for e in writer.episodes}
+    # by any process: another number of them, or of episodes, deals the jobs anew
+    done = {(e.task, e.episode, e.actor): e.success for e in recorded_below(what.out, meta)}
     parent = multiprocessing.parent_process()
     env: TabletopEnv | None = None
     for i, (task, episode, actor) in enumerate(jobs(what)):

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from vlamem.memory.aura.config import HeadConfig
-from vlamem.memory.aura.weights import TrainedFor, WeightsError
+from vlamem.memory.aura.weights import TrainedFor, WeightsError, save_whole
 from vlamem.memory.protocol import Memory, Params, flatten
 from vlamem.policies.voices import MemoryVoice
 from vlamem.sim.baselines import GruMemory, kv_growing, kv_window
@@ -47,7 +46,7 @@ def save_baseline(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.array(x) for name, x in flatten(params).items()}
-    save_file(arrays, path, {"vlamem-baseline": json.dumps(said, sort_keys=True)})
+    save_whole(arrays, path, {"vlamem-baseline": json.dumps(said, sort_keys=True)})
 
 
 def load_baseline(path: Path, used_with: TrainedFor) -> MemoryVoice:

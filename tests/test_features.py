@@ -1,13 +1,15 @@
 """policies/features.py"""
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import recorded_features as rec
 
-from vlamem.policies.features import Features, FeaturesError, FeatureWriter, open_features
+from vlamem.policies.features import EpisodeTicks, Features, FeaturesError, FeatureWriter, open_features
 
 
 def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
@@ -38,6 +40,16 @@ def test_a_recording_that_was_killed_is_usable_up_to_its_last_whole_episode_and_
     np.testing.assert_allclose(features.ticks(features.episodes[-1]).z, rec.episode(7, "remember").z, atol=1e-2)
 
 
+def test_a_folder_takes_one_writer_at_a_time(tmp_path: Path) -> None:
+    first = FeatureWriter(tmp_path, rec.meta(), rec.contexts())
+    with pytest.raises(FeaturesError, match="another process records into"):
+        FeatureWriter(tmp_path, rec.meta(), rec.contexts())
+    first.add("remember", 0, "expert", rec.episode(0, "remember"), True)
+    first.close()
+    FeatureWriter(tmp_path, rec.meta(), rec.contexts()).close()
+    assert [e.episode for e in Features(tmp_path).episodes] == [0]
+
+
 def test_features_of_another_policy_are_refused_and_both_are_named(tmp_path: Path) -> None:
     rec.record(tmp_path, 1)
     other = replace(rec.POLICY, fingerprint="abc-9999")
@@ -45,6 +57,23 @@ def test_features_of_another_policy_are_refused_and_both_are_named(tmp_path: Pat
         Features(tmp_path, other)
     with pytest.raises(FeaturesError, match=r"abc-0123.*abc-9999"):
         FeatureWriter(tmp_path, rec.meta(other), rec.contexts())
+
+
+def test_a_recording_of_another_memory_is_not_continued(tmp_path: Path) -> None:
+    FeatureWriter(tmp_path, replace(rec.meta(), memory="aura:01"), rec.contexts()).close()
+    with pytest.raises(FeaturesError, match=r"another memory \('aura:01', not 'aura:02'\): record into another folder"):
+        FeatureWriter(tmp_path, replace(rec.meta(), memory="aura:02"), rec.contexts())
+    path = tmp_path / "meta.json"
+    body = json.loads(path.read_text())
+    del body["memory"]  # as before recordings said it
+    path.write_text(json.dumps(body))
+    writer = FeatureWriter(tmp_path, replace(rec.meta(), memory="aura:02"), rec.contexts())
+    writer.add("remember", 0, "expert", rec.episode(0, "remember"), True)
+    writer.close()
+    features = Features(tmp_path)
+    said = [asdict(features.meta), *map(asdict, features.episodes)]
+    assert said[0].pop("memory") == ""  # an older recording keeps its digest, which trained controls name
+    assert features.digest == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def test_recordings_of_two_policies_are_not_mixed(tmp_path: Path) -> None:
@@ -70,6 +99,38 @@ def test_a_folder_that_is_no_recording_is_refused(tmp_path: Path, broken: str) -
         FeatureWriter(folder, rec.meta(), rec.contexts()).close()
     with pytest.raises(FeaturesError, match=r"no recording|shorter|no whole episode|holds no features"):
         open_features([folder])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_features_that_are_not_finite_on_disk_are_refused_and_the_recording_goes_on(
+    tmp_path: Path, value: float
+) -> None:
+    writer = FeatureWriter(tmp_path, rec.meta(), rec.contexts())
+    ticks = rec.episode(0, "remember")
+    bad = ticks.chunk.copy()
+    bad[3] = value
+    for broken in (replace(ticks, chunk=bad), replace(ticks, chunk=bad[:, :1]), EpisodeTicks(*([ticks.z[:0]] * 4))):
+        with pytest.raises(
+            ValueError, match=r"column chunk of episode 0 of 'remember' has NaN|column . is|column chunk is"
+        ):
+            writer.add("remember", 0, "expert", broken, True)
+    writer.add("remember", 1, "expert", rec.episode(1, "remember"), True)
+    writer.close()
+    features = Features(tmp_path)
+    np.testing.assert_allclose(features.ticks(features.episodes[0]).z, rec.episode(1, "remember").z, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("episodes.jsonl", b'{"task": 3\n'), ("episodes.jsonl", b'{"name": 3}\n'), ("contexts.npy", b"half"), ("z", None)],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: bytes | None) -> None:
+    rec.record(tmp_path, 2)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(FeaturesError, match=f"{file} .*record again"):
+        Features(tmp_path)
 
 
 def test_columns_of_another_size_are_refused(tmp_path: Path) -> None:

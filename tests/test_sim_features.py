@@ -1,17 +1,20 @@
 """sim/features.py and sim/features_frames.py: what is recorded at each tick."""
 
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
 from libero_cases import TASKS, frames, needs_libero
 
-from vlamem.policies.features import Features, FeaturesError
+from vlamem.policies.features import EpisodeTicks, Features, FeaturesError, parts_of
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.speak import Said
 from vlamem.policies.spec import OSC_POSE, PolicySpec
 from vlamem.scripts.main import main
+from vlamem.sim import features
 from vlamem.sim.features import (
     ACTORS,
     FeatureCollection,
@@ -130,6 +133,29 @@ def test_a_chunk_is_what_the_expert_does_until_something_unforeseeable_happens()
     np.testing.assert_array_equal(chunks[0], [0, 1, 2, 2])
     np.testing.assert_array_equal(chunks[2], [2, 2, 2, 2])
     np.testing.assert_array_equal(chunks[3], [3, 4, 5, 5])
+
+
+def test_a_recording_goes_on_with_another_number_of_processes_and_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(env: Any, policy: Any, episode: int, actor: str, voice: Any) -> tuple[EpisodeTicks, bool]:
+        zero = np.zeros((2, 1))
+        return EpisodeTicks(np.zeros((2, 16)), np.zeros((2, 4, 7)), np.zeros((2, 2), int), zero[:, 0]), True
+
+    monkeypatch.setattr(features, "record_features", short)
+    first = FeatureCollection("test_sim_features:Eyes", {"touch": 3}, {}, tmp_path, workers=2)
+    for index in range(2):
+        features._work(first, index, SimpleQueue())
+    features._work(replace(first, demonstrations={"touch": 5}, workers=1), 0, SimpleQueue())
+    found = [(e.task, e.episode) for part in parts_of(tmp_path) for e in Features(part).episodes]
+    assert sorted(found) == [("touch", number) for number in range(5)]
+
+
+def test_a_collection_of_nothing_or_of_less_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="-2 rollouts of 'touch'"):
+        FeatureCollection("tiny", {}, {"touch": -2}, tmp_path)
+    with pytest.raises(ValueError, match="nothing to record"):
+        collect_features(FeatureCollection("tiny", {"touch": 0}, {}, tmp_path), lambda recorded, unsuccessful: None)
 
 
 def test_a_part_of_a_recording_is_a_fair_sample_of_tasks_and_actors() -> None:

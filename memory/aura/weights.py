@@ -4,6 +4,7 @@ Needs NumPy alone, so that a robot without JAX loads the same file.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -61,7 +62,8 @@ class Header:
 def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
     """Writes `arrays` (parameters by dotted name, see `vlamem.memory.protocol.flatten`) and `header` to `path`.
 
-    Raises ValueError for an array with NaN or infinity.
+    Whole or not at all: a full disk or a kill leaves what was there. Raises OSError for the former, ValueError for an
+    array with NaN or infinity.
     """
     plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # scalars stay scalars
     for name, array in plain.items():
@@ -69,7 +71,21 @@ def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
             raise ValueError(f"parameter {name} is not finite: these weights are not worth saving, train again")
     meta = json.dumps({"format": FORMAT} | asdict(header), sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(plain, path, {_KEY: meta})
+    save_whole(plain, path, {_KEY: meta})
+
+
+def save_whole(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str]) -> None:
+    """A safetensors file that is written beside `path` and then named so. Raises OSError, e.g. on a full disk."""
+    half = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(dict(arrays), half, dict(metadata))
+        with half.open("rb") as file:
+            os.fsync(file.fileno())  # else power loss might leave the new name without what it stands for
+        os.replace(half, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def load_weights(
