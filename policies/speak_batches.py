@@ -116,6 +116,11 @@ class SpeakData:
         """The policy's conditioning for the first paraphrase of each goal."""
         return self.contexts[:, 0]
 
+    @property
+    def _told(self) -> int:
+        """Paraphrases of training: all but the last, or the only one, as of a dataset."""
+        return max(1, int(self.contexts.shape[1]) - 1)
+
     @cached_property
     def scales(self) -> Scales:
         """Standard deviation of the residuals and of the chunks at ticks that count.
@@ -142,6 +147,11 @@ class SpeakData:
         goal = np.asarray(t.goal, np.int64)
         own = self.contexts[goal[:, 0], paraphrase]
         z = np.asarray(t.z, np.float32)
+        if not np.isfinite(z).all():
+            raise FeaturesError(
+                f"episode {episode.episode} of task {episode.task!r} ({episode.actor}) has features that are not "
+                "finite: record it again"
+            )
         skill = goal[:, 0] == goal[:, 1]
         weight = np.where(skill, self.wanted.skill_weight, t.asked).astype(np.float32)
         residual = np.where(skill[:, None], 0.0, self.canonical[goal[:, 1]] - own).astype(np.float32)
@@ -151,7 +161,7 @@ class SpeakData:
     def _sample(self, task: str, rng: np.random.Generator) -> Row:
         episodes = self.training[task]
         features, episode = episodes[int(rng.integers(len(episodes)))]
-        return self.row(features, episode, int(rng.integers(self.contexts.shape[1] - 1)))
+        return self.row(features, episode, int(rng.integers(self._told)))
 
     def batch(self, ticks: int, rows: int, rng: np.random.Generator) -> Batch:
         """`rows` rows of `ticks` ticks: tasks as often as their weights say, laid end to end, the last one cut."""
@@ -213,7 +223,7 @@ class SpeakData:
         """Up to `most` held-out episodes of a task, each padded to `ticks` with weight 0; longer ones are cut."""
         rows = []
         for i, (features, episode) in enumerate(self.held_out[task][:most]):
-            row = self.row(features, episode, i % (self.contexts.shape[1] - 1))
+            row = self.row(features, episode, i % self._told)
             short = ticks - len(row.weight)
             padded = [
                 np.concatenate([x, np.repeat(x[-1:], short, axis=0)]) if short > 0 else x[:ticks] for x in _all(row)

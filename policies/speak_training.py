@@ -24,7 +24,7 @@ from vlamem.memory.protocol import Memory, MemoryOut, Params, scan
 from vlamem.memory.seeding import integer_seed, stream
 from vlamem.memory.training import TrainConfig, Training, begin, pace, update
 from vlamem.policies.checkpoint import Checkpoint
-from vlamem.policies.speak_batches import Row, SpeakData
+from vlamem.policies.speak_batches import SpeakData
 
 _BOUND_EPISODES = 30
 """Most held-out episodes of a task that are looked at for the bound of |W|."""
@@ -303,8 +303,8 @@ class Patience:
         self._from, self._best, self.waited = config.ramp[1] * config.updates, np.inf, 0
 
     def see(self, look: Mapping[str, float]) -> None:
-        """Takes one look: an entry of Trained.history."""
-        if look["update"] >= self._from:
+        """Takes one look: an entry of Trained.history. One at no episode, whose error is nan, says nothing."""
+        if look["update"] >= self._from and not np.isnan(look["held_out_error"]):
             error = look["held_out_error"]
             self.waited = 0 if error < self._best - 1e-3 else self.waited + 1
             self._best = min(self._best, error)
@@ -323,6 +323,8 @@ class _HeldOut:
         self._all = [row for rows in self._rows.values() for row in rows]
         if not self._all:
             return
+        held = [episode for t in self._rows for _, episode in data.held_out[t][: how.held_out]]
+        self._ticks = np.array([episode.ticks for episode in held])
         resets = np.zeros((2 * how.ticks, len(self._all)), bool)
         resets[0] = True
         self._batch = data.targets(self._all, resets)
@@ -344,8 +346,7 @@ class _HeldOut:
         if not self._all:
             return Score(np.nan, np.nan, np.nan, {})
         error, right, wrote = self._run(params)
-        last = np.array([_length(r) for r in self._all])
-        inside = np.arange(len(wrote))[:, None] < last
+        inside = np.arange(len(wrote))[:, None] < self._ticks
         by_task, at = {}, 0
         asked, hit, written = self._asked, np.asarray(right), np.asarray(wrote)
         for task, rows in self._rows.items():
@@ -355,12 +356,6 @@ class _HeldOut:
             by_task[task] = (share, float(written[:, part][inside[:, part]].mean()))
         share = float(hit[asked > 0].mean()) if asked.any() else np.nan
         return Score(float(weighted_mean(error, self._weight)), share, float(written[inside].mean()), by_task)
-
-
-def _length(row: Row) -> int:
-    """Ticks of an episode before its padding, which repeats the last feature."""
-    same = np.all(row.feature == row.feature[-1], axis=1)
-    return int(len(same) - np.argmin(same[::-1])) if not same.all() else 1
 
 
 def _marks(memory: Memory, how: SpeakTraining, data: SpeakData, start: Params | None) -> dict[str, Any]:

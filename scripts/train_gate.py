@@ -82,6 +82,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--method rl tunes a gate that is trained already on success: name --start-from and --tasks")
     if args.low_memory and args.method != "bptt":
         raise ValueError(f"--low-memory tunes a gate by its action error: leave out --method {args.method}")
+    if args.method == "counterfactual" and args.gate != "learned":
+        raise ValueError(f"gate {args.gate!r} is not trained: leave out --method counterfactual")
     if (args.low_memory or args.method == "rl") and (args.seeds > 1 or args.budget is not None):
         raise ValueError("a gate is tuned once and its threshold is learned: leave out --seeds and --budget")
     from tqdm import tqdm

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -152,6 +153,51 @@ def test_patience_counts_looks_without_a_lower_error_once_the_cost_has_come() ->
     assert waited == [0, 0, 1, 2, 0, 1]
 
 
+def test_patience_is_not_lost_over_looks_at_nothing() -> None:
+    patience = Patience(TrainConfig(updates=100, ramp=(0.0, 0.0)))
+    for update in range(10, 100, 10):
+        patience.see({"update": update, "held_out_error": np.nan})
+    assert patience.waited == 0
+
+
+def test_a_gate_that_was_held_to_a_budget_is_given_figures_of_its_own(recording: Path, tmp_path: Path) -> None:
+    short = replace(options(recording), updates=2)
+    path, free = train_gate(short, tmp_path / "free")
+    assert free.score.rate > 0.1
+    held = replace(short, budget=0.02)
+    path, trained = train_gate(held, tmp_path / "held")
+    assert trained.score.rate < 0.06
+    assert load_weights(path)[0].metrics["writes_per_tick"] == pytest.approx(trained.score.rate, abs=1e-5)
+    assert held_out_score_of(path, held).rate == pytest.approx(trained.score.rate)
+
+
+def test_every_tick_of_a_held_out_episode_and_none_of_its_padding_counts_for_the_rate(
+    recording: Path, tmp_path: Path
+) -> None:
+    short = replace(options(recording), updates=1, gate="periodic", rate=1 / 20)
+    _, trained = train_gate(short, tmp_path)
+    assert trained.score.rate == pytest.approx(1 / 20)  # episodes of 20 ticks
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"budget": 0.0}, "budget is 0.0"),
+        ({"budget": 2.0}, "budget is 2.0"),
+        ({"budget": 0.1, "gate": "always"}, "leave out --budget"),
+        ({"ticks": 0}, "ticks is 0"),
+        ({"rows": -1}, "rows is -1"),
+        ({"updates": 0}, "updates is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"learning_rate": -0.1}, "learning_rate -0.1"),
+        ({"write_cost": float("nan")}, "write_cost nan"),
+    ],
+)
+def test_impossible_options_of_a_training_are_named(recording: Path, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        replace(options(recording), **given)
+
+
 def test_a_folder_with_another_training_is_refused(recording: Path, tmp_path: Path) -> None:
     short = replace(options(recording), updates=8)
     train_gate(short, tmp_path)
@@ -244,6 +290,25 @@ def test_a_recording_with_one_sentence_is_of_use_for_chunks_alone(tmp_path: Path
     with pytest.raises(FeaturesError, match="one sentence alone"):
         _ = SpeakData(recordings, Wanted()).scales
     assert SpeakData(recordings, Wanted(context=False)).scales.chunk >= 0
+
+
+def test_a_recording_with_one_wording_a_sentence_can_be_trained_on(tmp_path: Path) -> None:
+    single = replace(rec.meta(), goals=tuple(goal[:1] for goal in rec.meta().goals))
+    writer = FeatureWriter(tmp_path / "features", single, rec.contexts()[:, :1])
+    for number in range(20):
+        writer.add("skill", number, "expert", rec.episode(number, "skill"), True)
+    writer.close()
+    how = GateOptions((tmp_path / "features",), targets="chunk", updates=1, ticks=32, rows=2, hidden=16)
+    path, trained = train_gate(how, tmp_path / "gate")
+    assert path.exists()
+    assert np.isfinite(trained.score.error)
+
+
+def test_recorded_features_that_are_not_finite_are_named_before_they_are_trained_on(tmp_path: Path) -> None:
+    z = np.memmap(rec.record(tmp_path, 1, ("skill",)) / "z", np.float16, "r+", shape=(20, rec.D))
+    z[4, 1] = np.nan
+    with pytest.raises(FeaturesError, match=r"episode 0 of task 'skill' \(expert\) has features that are not finite"):
+        SpeakData(open_features([tmp_path]), Wanted()).labelled(8, 1, stream(0, "test"))
 
 
 def test_a_task_of_more_weight_is_drawn_more_often(recording: Path) -> None:
