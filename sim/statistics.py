@@ -59,6 +59,24 @@ def wilson95(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def ratio95(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
+    """95 % interval of the ratio of two success rates, each given as (successes, n), from the Wilson interval of each.
+
+    Donner and Zou (2012), for independent rates: for rates over the same initial states it is rather too wide. Raises
+    ValueError for a second rate of 0, and what `wilson95` raises.
+    """
+    (low1, high1), (low2, high2) = wilson95(*first), wilson95(*second)
+    if second[0] == 0:
+        raise ValueError(f"no ratio over {second[0]} successes of {second[1]} trials: leave it out")
+    p1, p2 = first[0] / first[1], second[0] / second[1]
+    product, below, above = p1 * p2, high2 * (2 * p2 - high2), low2 * (2 * p2 - low2)
+    if below > 0:
+        low = (product - sqrt(max(0.0, product**2 - low1 * (2 * p1 - low1) * below))) / below
+    else:  # the second rate is so uncertain that the formula has no root: both limits at once
+        low = low1 / high2
+    return max(0.0, low), (product + sqrt(max(0.0, product**2 - high1 * (2 * p1 - high1) * above))) / above
+
+
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar p-value of the discordant pairs; 1 when there are none."""
     discordant = only_first + only_second

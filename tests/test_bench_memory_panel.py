@@ -17,10 +17,14 @@ from vlamem.memory.aura.weights import Header, save_weights
 from vlamem.memory.protocol import flatten
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
+from vlamem.sim.bench import memory_panel_report as report
 from vlamem.sim.bench.memory_panel import chosen_arms, run
-from vlamem.sim.bench.memory_panel_arms import PANEL
+from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
 from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
 from vlamem.sim.bench.memory_panel_options import PanelOptions
+from vlamem.sim.bench.memory_panel_report import Played, figures_of, write_page
+from vlamem.sim.results import write_results
+from vlamem.sim.statistics import paired_difference
 
 
 def write_gate(path: Path, writes_per_tick: float) -> Path:
@@ -137,6 +141,99 @@ def test_arms_without_the_one_that_they_are_compared_with_are_refused_before_any
     with pytest.raises(ValueError, match=r"arms gru: .*'aura', name it too"):
         run(replace(panel, arms=("gru",), out=tmp_path / "run"), "", lambda *told: None, lambda record: None)
     assert not (tmp_path / "run").exists()
+
+
+def played(name: str, **tasks: tuple[int, int, int, int]) -> Played:
+    """An arm of which successes, n, writes and ticks of each task are known."""
+    arm = next(a for a in PANEL if a.name == name)
+    keys = ("successes", "n", "writes", "ticks")
+    return Played(arm, Path(name), {t: dict(zip(keys, c, strict=True)) | {"state_bytes": 0} for t, c in tasks.items()})
+
+
+def test_writes_are_compared_on_the_tasks_that_both_arms_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "vlamem.sim.bench.memory_panel_report.difference", lambda a, b, tasks: paired_difference([True], [True])
+    )
+    arms = {
+        "aura": played("aura", sequence=(9, 10, 50, 1000), touch=(10, 10, 0, 4000)),
+        "always": played("always", sequence=(9, 10, 1000, 1000)),
+    }
+    found = figures_of(arms, ["sequence"], [], {"sequence": 0.2})
+    assert found["writes_per_tick"].value == pytest.approx(0.05)
+    assert found["always_write_ratio"].value == pytest.approx(20.0)
+
+
+def test_a_ratio_to_the_oracle_is_as_uncertain_as_both_arms_are() -> None:
+    def ratio(n: int) -> tuple[float, float]:
+        arms = {
+            "aura": played("aura", sequence=(90, 100, 5, 100)),
+            "oracle": played("oracle", sequence=(n - 1, n, 0, 1)),
+        }
+        interval = figures_of(arms, ["sequence"], [], {"sequence": 0.2})["aura_over_oracle"].ci95
+        assert interval is not None
+        return interval
+
+    assert np.ptp(ratio(20)) > 1.2 * np.ptp(ratio(1000))
+    arms = {"aura": played("aura", sequence=(9, 10, 5, 100)), "oracle": played("oracle", sequence=(0, 10, 0, 1))}
+    assert "aura_over_oracle" not in figures_of(arms, ["sequence"], [], {"sequence": 0.2})
+
+
+def test_tasks_without_one_that_needs_a_memory_are_refused_before_anything_is_trained(
+    panel: PanelOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"tasks touch: the page is about memory tasks"):
+        run(
+            replace(panel, arms=(), tasks=("touch",), out=tmp_path / "run"), "", lambda *told: None, lambda record: None
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Writes the page of arms that were played in a look-alike of the panel; its text."""
+    monkeypatch.setattr(report, "difference", lambda a, b, tasks: paired_difference([True], [True]))
+    monkeypatch.setattr(report, "strip", lambda *folders: None)
+
+    def page(*names: str, **given: Any) -> str:
+        options = replace(preset(PanelOptions, "bench_memory_panel"), out=tmp_path, results=tmp_path, **given)
+        arms = [a for a in (*PANEL, *axes((), options.execute)) if a.name in names]
+        for arm in arms:
+            tasks = {
+                t: {"successes": 9, "n": 10, "writes": 1, "ticks": 9, "state_bytes": 8} for t in tasks_of(arm, MEMORY)
+            }
+            for counts in tasks.values():
+                counts["wilson95"] = (0.6, 0.98)  # type: ignore[assignment]
+            write_results(tmp_path / arm.name, {"arms": {"aura": {"tasks": tasks}}})
+        return write_page(options, "test", arms)[0].read_text()
+
+    return page
+
+
+MEMORY = ("recall_colour", "patrol")
+
+
+def test_a_panel_without_the_policy_alone_has_a_page(finished: Callable[..., str]) -> None:
+    assert "| AURA-Mem | 10 |" in finished("aura", "oracle")
+
+
+def test_an_axis_begins_with_the_panel_s_own_point_on_the_same_tasks(finished: Callable[..., str]) -> None:
+    page = finished("alone", "aura", "aura-delay2", "aura-chunk1", execute=4).splitlines()
+    rows = [line.split(" | ")[0] for line in page if line.startswith("| AURA-Mem,")]
+    assert rows == [
+        "| AURA-Mem, 1 x delay",
+        "| AURA-Mem, 2 x delay",
+        "| AURA-Mem, 4 of a chunk",
+        "| AURA-Mem, 1 of a chunk",
+    ]
+    assert all(line.endswith("90 (60 to 98) |  |") for line in page if "x delay" in line)  # patrol has none
+
+
+def test_notes_are_those_of_the_panel_that_they_speak_of(finished: Callable[..., str]) -> None:
+    arms = ("alone", "aura", "oracle", "gru", "first", "freeze")
+    assert "## What was tried" in finished(*arms, episodes=100)
+    assert "## What was tried" not in finished(*arms, episodes=20)
+    assert "## What was tried" not in finished(*arms[:3], episodes=100)
+    assert "## What was tried" not in finished(*arms, episodes=100, seed=1)
 
 
 def test_the_smoke_setting_plays_every_arm_and_axis_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_every_arm_is_a_rollout_that_can_be_made(tmp_path: Path) -> None:
     assert configs["freeze"].memory_control == "freeze"
     assert configs["aura-delay20"].parameters == ("delay=400",)
     assert configs["aura-chunk16"].execute == 16
-    assert configs["alone"].episodes == 60
+    assert configs["alone"].episodes == 100
     assert configs["noise"].episodes == 30
     assert len({c.out for c in configs.values()}) == len(configs)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlamem.sim.statistics import mcnemar_exact, mean95, paired_difference, percentiles, wilson95
+from vlamem.sim.statistics import mcnemar_exact, mean95, paired_difference, percentiles, ratio95, wilson95
 
 
 def test_wilson_interval_is_the_textbook_one() -> None:
@@ -65,6 +65,26 @@ def test_paired_interval_covers_the_truth_about_95_times_of_100() -> None:
         difference = paired_difference((kind <= 1).tolist(), ((kind == 0) | (kind == 2)).tolist())
         covered += difference.ci95[0] <= truth <= difference.ci95[1]
     assert 0.92 < covered / 600 < 0.99
+
+
+def test_ratio_interval_covers_the_truth_about_95_times_of_100() -> None:
+    draw, n, m = np.random.default_rng(0), 150, 60
+    for first, second in ((0.9, 0.97), (0.3, 0.6)):
+        held = 0
+        for _ in range(300):
+            low, high = ratio95((int(draw.binomial(n, first)), n), (int(draw.binomial(m, second)), m))
+            held += low <= first / second <= high
+        assert held / 300 >= 0.92
+
+
+def test_ratio_interval_is_wider_the_less_is_known_of_either_rate() -> None:
+    low, high = ratio95((90, 100), (95, 100))
+    assert low < 0.9 / 0.95 < high
+    assert ratio95((900, 1000), (95, 100))[0] > low > ratio95((90, 100), (19, 20))[0] > ratio95((9, 10), (19, 20))[0]
+    assert ratio95((90, 100), (19, 20))[1] > high
+    assert ratio95((0, 10), (1, 30))[0] == 0.0
+    with pytest.raises(ValueError, match="no ratio over 0 successes of 5"):
+        ratio95((1, 5), (0, 5))
 
 
 def test_outcomes_of_different_length_cannot_be_paired() -> None:

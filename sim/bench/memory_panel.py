@@ -78,13 +78,16 @@ def _selected(options: PanelOptions) -> tuple[str, ...]:
 def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -> tuple[Path, Path]:
     """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
 
-    Raises ValueError without the arm that all others are compared with, BenchStoppedError when interrupted,
-    ControlError for controls of another gate or of other settings, and what `rollout` and `train_gate` raise.
+    Raises ValueError without the arm that all others are compared with or without a memory task, BenchStoppedError when
+    interrupted, ControlError for controls of another gate or of other settings, and what `rollout` and `train_gate`
+    raise.
     """
     from vlamem.sim.bench.memory_panel_report import write_page
 
     if options.arms and "aura" not in options.arms:
         raise ValueError(f"arms {', '.join(options.arms)}: the page compares each of them with 'aura', name it too")
+    if not tasks_of(replace(PANEL[0], skills=False), _selected(options)):
+        raise ValueError(f"tasks {', '.join(options.tasks)}: the page is about memory tasks, name one of them")
     check_gate(options)
     if options.preset == "smoke" and not all(folder.exists() for folder in options.features):
         begin("record features", 0, SMOKE_EPISODES)

@@ -34,11 +34,16 @@ class PanelArm:
     axis: str = ""
     value: float = 0.0
 
+    @property
+    def base(self) -> str:
+        """The arm of the panel that this one is a point of an axis of: its own name without one."""
+        return self.name.partition("-")[0]
+
 
 PANEL = (
     PanelArm("alone", "policy alone", "none", skills=True, main=True),
     PanelArm("aura", "AURA-Mem", "GATE", skills=True, main=True),
-    PanelArm("oracle", "oracle instruction", "oracle"),
+    PanelArm("oracle", "oracle instruction", "oracle", main=True),
     PanelArm("always", "always-write", "CONTROL", main=True),
     PanelArm("random", "random writes at AURA's budget", "CONTROL"),
     PanelArm("periodic", "periodic writes at AURA's budget", "CONTROL"),
@@ -60,6 +65,8 @@ PANEL = (
 DELAYS = (1, 2, 5, 20)
 CHUNKS = (1, 4, 8, 16)
 NOISES = (0.0, 8.0, 16.0)
+STARTS = {"delay": "1 x delay", "chunk": "{} of a chunk", "noise": "no camera noise"}
+"""The point of each axis that the panel has itself; a chunk's is the number that is executed."""
 TRAINED_DELAY = 20
 UNDELAYED = ("patrol",)
 """Tasks whose delay is not a wait before one query, left out of the axis of delays."""

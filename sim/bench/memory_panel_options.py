@@ -23,7 +23,7 @@ class PanelOptions:
     arms: tuple[str, ...]
     """Names of arms; all when none is given."""
     episodes: int
-    """Episodes a task of the main arms: alone, aura, always."""
+    """Episodes a task of the main arms: alone, aura, oracle, always."""
     fewer: int
     """Episodes a task of the other arms."""
     extra: tuple[str, ...]

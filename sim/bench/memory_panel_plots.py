@@ -45,19 +45,22 @@ def bars(played: Mapping[str, "Played"], memory: Sequence[str], chance: Mapping[
     return path
 
 
-def lines(played: Mapping[str, "Played"], memory: Sequence[str], path: Path) -> Path:
-    """Success along each axis that was played, for each memory."""
+def lines(played: Mapping[str, "Played"], memory: Sequence[str], execute: int, path: Path) -> Path:
+    """Success along each axis that was played, for each memory, from the point that the panel has itself on."""
     plt = _pyplot()
     names = sorted({p.arm.axis for p in played.values() if p.arm.axis})
+    starts = {"delay": 1.0, "chunk": float(execute), "noise": 0.0}
     figure, grid = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3.5), constrained_layout=True, squeeze=False)
     for axis, axes in zip(names, grid[0], strict=True):
         points = [p for p in played.values() if p.arm.axis == axis]
-        for base in sorted({p.arm.name.partition("-")[0] for p in points}):
-            mine = sorted((p for p in points if p.arm.name.partition("-")[0] == base), key=lambda p: p.arm.value)
-            rates = [100 * p.rate([t for t in memory if t in p.tasks]) for p in mine]
-            axes.plot(
-                [p.arm.value for p in mine], rates, "o-", label=played[base].arm.title if base in played else base
-            )
+        for base in sorted({p.arm.base for p in points}):
+            mine = [p for p in points if p.arm.base == base]
+            tasks = [t for t in memory if t in mine[0].tasks]
+            rates = {p.arm.value: 100 * p.rate(tasks) for p in mine}
+            if base in played:
+                rates[starts[axis]] = 100 * played[base].rate(tasks)
+            at = sorted(rates)
+            axes.plot(at, [rates[x] for x in at], "o-", label=played[base].arm.title if base in played else base)
         axes.set(xlabel=axis, ylabel="success, %", ylim=(0, 102))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

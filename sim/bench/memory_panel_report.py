@@ -9,15 +9,15 @@ import numpy as np
 
 from vlamem.memory.aura.weights import load_weights
 from vlamem.policies.registry import find_policy
-from vlamem.sim.bench.memory_panel_arms import PanelArm
+from vlamem.sim.bench.memory_panel_arms import STARTS, PanelArm
 from vlamem.sim.bench.memory_panel_controls import gate_file
-from vlamem.sim.bench.memory_panel_notes import NOTES
+from vlamem.sim.bench.memory_panel_notes import NOTED_ARMS, NOTED_EPISODES, NOTES
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_plots import bars, lines, strip
 from vlamem.sim.compare import Comparison, compare_runs
 from vlamem.sim.recording import EpisodeLog, EpisodeRecord
 from vlamem.sim.results import Figure, load_results, write_result_page
-from vlamem.sim.statistics import PairedDifference, paired_difference, wilson95
+from vlamem.sim.statistics import PairedDifference, paired_difference, ratio95, wilson95
 from vlamem.sim.suite import load_suite
 
 
@@ -43,10 +43,10 @@ class Played:
         """Successes and episodes over tasks."""
         return sum(self.tasks[t]["successes"] for t in tasks), sum(self.tasks[t]["n"] for t in tasks)
 
-    def writes(self) -> float | None:
-        """Writes per tick over all tasks, None where nothing ticks."""
-        ticks = sum(c["ticks"] for c in self.tasks.values())
-        return sum(c["writes"] for c in self.tasks.values()) / ticks if ticks else None
+    def writes(self, tasks: Sequence[str]) -> float | None:
+        """Writes per tick over tasks, None where nothing ticks."""
+        ticks = sum(self.tasks[t]["ticks"] for t in tasks)
+        return sum(self.tasks[t]["writes"] for t in tasks) / ticks if ticks else None
 
     def state_bytes(self) -> int:
         """Bytes of the memory's state."""
@@ -66,7 +66,7 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
     skills = [t for t in played["aura"].tasks if kinds[t].kind == "skill"]
     chance = {t: kinds[t].chance for t in memory}
     header, _ = load_weights(gate_file(options))
-    figures = _figures(played, memory, skills, chance)
+    figures = figures_of(played, memory, skills, chance)
     if "minutes" in header.metrics:
         figures["gate_training_minutes"] = Figure(header.metrics["minutes"])
     page = [
@@ -74,7 +74,7 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         "",
         f"TinyVLA, frozen, on the tabletop suite; {options.execute} of each chunk of 16 are executed open loop. The",
         "wordings were never trained on. All arms are played on the same initial states with the same noise. Success",
-        "in per cent with its Wilson 95 % interval.",
+        "in per cent with its Wilson 95 % interval; writes are those of the memory tasks, which every arm plays.",
         "",
         *_table(played, memory, chance),
         "",
@@ -82,13 +82,15 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         "",
         *_skills(played, skills),
         "",
-        *_axes(played, memory),
+        *_axes(played, memory, options.execute),
     ]
     results = options.results
     pictures = [bars(played, memory, chance, results / "memory_panel_arms.png")]
     if any(p.arm.axis for p in played.values()):
-        pictures.append(lines(played, memory, results / "memory_panel_axes.png"))
-    made = strip(played["alone"].folder, played["aura"].folder, memory, results / "memory_panel_strip.png")
+        pictures.append(lines(played, memory, options.execute, results / "memory_panel_axes.png"))
+    made = None
+    if "alone" in played:
+        made = strip(played["alone"].folder, played["aura"].folder, memory, results / "memory_panel_strip.png")
     page += ["", *(f"![{p.stem}]({p.name})" for p in pictures)]
     if made is not None:
         page += [
@@ -105,8 +107,15 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         f"{100 * header.metrics.get('writes_per_tick', np.nan):.2f} % of ticks.",
     ]
     given = {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
-    text = "\n".join(page) + (NOTES if options.gate == "shipped" and options.preset == "full" else "")
+    text = "\n".join(page) + (NOTES if _noted(options, played) else "")
     return write_result_page("memory_panel", command, figures, text, options.results, given)
+
+
+def _noted(options: PanelOptions, played: Mapping[str, Played]) -> bool:
+    """Whether this is the panel that NOTES speaks of; of another they would say what was not seen."""
+    asked = (options.gate, options.policy, options.preset, options.seed, options.tasks)
+    played_there = options.episodes >= NOTED_EPISODES and played.keys() >= NOTED_ARMS
+    return asked == ("shipped", "tiny", "full", 0, ("memory", "skills")) and played_there
 
 
 def _cell(counts: Mapping[str, Any] | None) -> str:
@@ -128,7 +137,7 @@ def _table(played: Mapping[str, Played], memory: Sequence[str], chance: Mapping[
         if p.arm.axis:
             continue
         cells = [_cell(p.tasks.get(t)) for t in memory]
-        writes = p.writes()
+        writes = p.writes(memory)
         n = min(p.tasks[t]["n"] for t in memory)
         lines.append(
             f"| {p.arm.title} | {n} | {100 * p.rate(memory):.0f} | "
@@ -159,18 +168,21 @@ def _points(d: PairedDifference, sign: float = 1.0) -> Figure:
 
 
 def _ratio(first: Played, second: Played, tasks: Sequence[str]) -> Figure:
-    """Mean rate of `first` over that of `second`; its interval is that of the first's pooled rate."""
-    (s, n), over = first.counts(tasks), second.rate(tasks)
-    low, high = (x / over for x in wilson95(s, n))
-    value = first.rate(tasks) / over
-    return Figure(value, n, (min(low, value), max(high, value)))
+    """Mean rate of `first` over that of `second`, nan over 0; its interval is that of the pooled rates of both."""
+    counts, over = first.counts(tasks), second.counts(tasks)
+    if not over[0]:
+        return Figure(np.nan)
+    low, high = ratio95(counts, over)
+    value = first.rate(tasks) / second.rate(tasks)
+    return Figure(value, counts[1], (min(low, value), max(high, value)))
 
 
-def _figures(
+def figures_of(
     played: Mapping[str, Played], memory: Sequence[str], skills: Sequence[str], chance: Mapping[str, float]
 ) -> dict[str, Figure]:
+    """The page's figures, as far as the arms that they compare were played; rates and writes over the memory tasks."""
     aura, found = played["aura"], {}
-    writes = aura.writes() or np.nan
+    writes = aura.writes(memory) or np.nan
     if "alone" in played:
         s, n = played["alone"].counts(memory)
         mean = float(np.mean(list(chance.values())))
@@ -184,7 +196,7 @@ def _figures(
     found["aura_success"] = Figure.rate(*aura.counts(memory))
     found["writes_per_tick"] = Figure(writes)
     if "always" in played:
-        found["always_write_ratio"] = Figure((played["always"].writes() or np.nan) / writes)
+        found["always_write_ratio"] = Figure((played["always"].writes(memory) or np.nan) / writes)
     for name in (
         "always",
         "random",
@@ -253,7 +265,8 @@ def _skills(played: Mapping[str, Played], skills: Sequence[str]) -> list[str]:
     return lines
 
 
-def _axes(played: Mapping[str, Played], memory: Sequence[str]) -> list[str]:
+def _axes(played: Mapping[str, Played], memory: Sequence[str], execute: int) -> list[str]:
+    """A table of each axis of each arm, from the point that the panel has itself on."""
     points = [p for p in played.values() if p.arm.axis]
     if not points:
         return []
@@ -261,10 +274,17 @@ def _axes(played: Mapping[str, Played], memory: Sequence[str]) -> list[str]:
         "| axis | n | mean | " + " | ".join(memory) + " |",
         "| --- | --- | --- | " + " | ".join("---" for _ in memory) + " |",
     ]
+    begun = set()
     for p in points:
-        tasks = [t for t in memory if t in p.tasks]
-        cells = [_cell(p.tasks.get(t)) for t in memory]
-        lines.append(
-            f"| {p.arm.title} | {p.tasks[tasks[0]]['n']} | {100 * p.rate(tasks):.0f} | " + " | ".join(cells) + " |"
-        )
+        base, tasks = played.get(p.arm.base), [t for t in memory if t in p.tasks]
+        if base is not None and (p.arm.base, p.arm.axis) not in begun:
+            begun.add((p.arm.base, p.arm.axis))
+            lines.append(_axis_row(base, f"{base.arm.title}, {STARTS[p.arm.axis].format(execute)}", memory, tasks))
+        lines.append(_axis_row(p, p.arm.title, memory, tasks))
     return lines
+
+
+def _axis_row(p: Played, title: str, memory: Sequence[str], tasks: Sequence[str]) -> str:
+    cells = [_cell(p.tasks[t] if t in tasks else None) for t in memory]
+    n = min(p.tasks[t]["n"] for t in tasks)
+    return f"| {title} | {n} | {100 * p.rate(tasks):.0f} | " + " | ".join(cells) + " |"
