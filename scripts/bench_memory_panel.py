@@ -5,6 +5,7 @@ gate, rate or training they are refused. Those without a mark are taken when the
 
 Example: vlamem bench memory-panel --features data/features --workers 2
          vlamem bench memory-panel --arms alone aura oracle --tasks recall_colour --episodes 20
+         vlamem bench memory-panel --arms aura --extra delay chunk --page memory_panel_axes --add-to memory_panel
          vlamem bench memory-panel --preset smoke
 """
 

@@ -141,6 +141,13 @@ def without_wall_clock(results: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in results.items() if key != WALL_CLOCK}
 
 
+_FIGURES = "| figure | value | n | 95 % interval |"
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    return {"value": figure.value, "n": figure.n, "ci95": None if figure.ci95 is None else list(figure.ci95)}
+
+
 def _row(name: str, figure: Figure) -> str:
     n = "" if figure.n is None else str(figure.n)
     ci95 = "" if figure.ci95 is None else f"{figure.ci95[0]:.4g} to {figure.ci95[1]:.4g}"
@@ -172,15 +179,12 @@ def write_result_page(
     twin = {
         "command": command,
         "fingerprint": marks,
-        "figures": {
-            k: {"value": f.value, "n": f.n, "ci95": None if f.ci95 is None else list(f.ci95)}
-            for k, f in figures.items()
-        },
+        "figures": {k: _plain(f) for k, f in figures.items()},
     }
     versions = ", ".join(f"{p} {v}" for p, v in marks["packages"].items())
     page = [
         markdown.rstrip(), "", "## Figures", "", f"Made by `{command}`.", "",
-        "| figure | value | n | 95 % interval |", "| --- | --- | --- | --- |",
+        _FIGURES, "| --- | --- | --- | --- |",
         *(_row(k, f) for k, f in figures.items()), "",
         f"Python {marks['python']}, {marks['platform']}, {marks['cpu']}"
         f"{'' if usable == cores else f', of which this had {usable}'}; {versions}.",
@@ -189,3 +193,39 @@ def write_result_page(
     write_atomically(page_path, "\n".join(page) + "\n")
     write_atomically(twin_path, _json(twin))
     return page_path, twin_path
+
+
+def add_figures(name: str, source: str, figures: Mapping[str, Figure], out_dir: Path = Path("docs/results")) -> None:
+    """Adds figures of the page `source` to the page `name`, each with where it comes from.
+
+    Figures that the page has of its own stay; those that it had from `source` before are replaced. Raises ResultsError
+    when the page or its table of figures is missing.
+    """
+    page_path, twin_path = out_dir / f"{name}.md", out_dir / f"{name}.json"
+    twin = load_page(name, out_dir)
+    page = page_path.read_text(encoding="utf-8").splitlines()
+    if _FIGURES not in page:
+        raise ResultsError(f"{page_path} has no table of figures: make it again with the command in {twin_path}")
+    link = f"[{source}]({source}.md)"
+    page = [line for line in page if not (line.startswith("| ") and f", {link} |" in line)]
+    own = {k: v for k, v in twin["figures"].items() if v.get("page") != source}
+    added = {k: f for k, f in figures.items() if k not in own}
+    end = page.index(_FIGURES)
+    while end < len(page) and page[end].startswith("|"):
+        end += 1
+    page[end:end] = [_row(f"{k}, {link}", f) for k, f in added.items()]
+    twin["figures"] = own | {k: _plain(f) | {"page": source} for k, f in added.items()}
+    write_atomically(page_path, "\n".join(page) + "\n")
+    write_atomically(twin_path, _json(twin))
+
+
+def load_page(name: str, out_dir: Path = Path("docs/results")) -> dict[str, Any]:
+    """The twin of a results page: {command, fingerprint, figures}. Raises ResultsError where it cannot be read."""
+    path = out_dir / f"{name}.json"
+    try:
+        twin = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path} cannot be read as the twin of a results page: {error}") from error
+    if not isinstance(twin, dict) or not twin.keys() >= {"command", "fingerprint", "figures"}:
+        raise ResultsError(f"{path} is no results page's twin: expected command, fingerprint and figures")
+    return twin

@@ -18,12 +18,13 @@ from vlamem.memory.protocol import flatten
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.sim.bench import memory_panel_report as report
-from vlamem.sim.bench.memory_panel import chosen_arms, run
+from vlamem.sim.bench.memory_panel import check_page, chosen_arms, run
 from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
 from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
+from vlamem.sim.bench.memory_panel_notes import NOTED_ARMS
 from vlamem.sim.bench.memory_panel_options import PanelOptions
-from vlamem.sim.bench.memory_panel_report import Played, figures_of, write_page
-from vlamem.sim.results import write_results
+from vlamem.sim.bench.memory_panel_report import Played, figures_of, panel_marks, write_page
+from vlamem.sim.results import ResultsError, write_result_page, write_results
 from vlamem.sim.statistics import paired_difference
 
 
@@ -229,10 +230,10 @@ def test_an_axis_begins_with_the_panel_s_own_point_on_the_same_tasks(finished: C
 
 
 def test_notes_are_those_of_the_panel_that_they_speak_of(finished: Callable[..., str]) -> None:
-    arms = ("alone", "aura", "oracle", "gru", "first", "freeze")
+    arms = tuple(a.name for a in PANEL if a.name in NOTED_ARMS)
     assert "## What was tried" in finished(*arms, episodes=100)
     assert "## What was tried" not in finished(*arms, episodes=20)
-    assert "## What was tried" not in finished(*arms[:3], episodes=100)
+    assert "## What was tried" not in finished(*arms[:-1], episodes=100)
     assert "## What was tried" not in finished(*arms, episodes=100, seed=1)
 
 
@@ -257,3 +258,15 @@ def test_the_smoke_setting_plays_every_arm_and_axis_and_goes_on_where_it_was(tmp
     run(options, "again", lambda *what: begun.append(what), lambda record: None)
     assert len(begun) == len(PANEL) + len(axes)
     assert all(done == planned for _, done, planned in begun)
+
+
+def test_figures_go_to_a_page_of_the_same_policy_gate_and_seed_alone(copied: PanelOptions, tmp_path: Path) -> None:
+    axes_of = replace(copied, page="axes", add_to="memory_panel", results=tmp_path)
+    with pytest.raises(ResultsError, match="cannot be read"):
+        check_page(axes_of)
+    write_result_page("memory_panel", "command", {}, "# Panel", tmp_path, panel_marks(axes_of))
+    check_page(axes_of)
+    with pytest.raises(ResultsError, match=r"is of another seed \(0, not 1\)"):
+        check_page(replace(axes_of, seed=1))
+    with pytest.raises(ResultsError, match="give this panel another --page"):
+        check_page(replace(axes_of, page="memory_panel"))

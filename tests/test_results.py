@@ -9,7 +9,9 @@ import pytest
 from vlamem.sim.results import (
     Figure,
     ResultsError,
+    add_figures,
     fingerprint,
+    load_page,
     load_results,
     without_wall_clock,
     write_atomically,
@@ -102,3 +104,29 @@ def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_litter(
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_figures_of_another_page_are_added_and_replaced_but_none_of_its_own(tmp_path: Path) -> None:
+    own = {"success": Figure.rate(27, 30)}
+    page, twin = write_result_page("panel", "command", own, "# Panel", tmp_path)
+    before = json.loads(twin.read_text())
+    for value in (3.0, 5.0):
+        more = {"success": Figure(0.1), "drop_points": Figure(value, 20, (1.0, 6.0))}
+        add_figures("panel", "axes", more, tmp_path)
+        body = json.loads(twin.read_text())
+        assert body["figures"]["success"] == before["figures"]["success"]
+        assert body["figures"]["drop_points"] == {"value": value, "n": 20, "ci95": [1.0, 6.0], "page": "axes"}
+        assert {k: v for k, v in body.items() if k != "figures"} == {k: v for k, v in before.items() if k != "figures"}
+        rows = [line for line in page.read_text().splitlines() if "drop_points" in line]
+        assert rows == [f"| drop_points, [axes](axes.md) | {value:g} | 20 | 1 to 6 |"]
+    assert page.read_text().splitlines()[-1].startswith("Python ")
+    add_figures("panel", "axes", {}, tmp_path)
+    assert json.loads(twin.read_text()) == before
+
+
+def test_figures_are_not_added_to_what_is_no_page(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"panel\.json cannot be read"):
+        add_figures("panel", "axes", {}, tmp_path)
+    (tmp_path / "panel.json").write_text("[]")
+    with pytest.raises(ResultsError, match="no results page's twin"):
+        load_page("panel", tmp_path)

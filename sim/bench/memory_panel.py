@@ -16,6 +16,7 @@ from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.play import Begin, Progress, play_arm
 from vlamem.sim.features import FeatureCollection, collect_here
 from vlamem.sim.plan import RolloutConfig
+from vlamem.sim.results import ResultsError, load_page
 
 SMOKE_EPISODES = 2
 """Episodes of the recording on which a smoke test trains its controls."""
@@ -89,6 +90,7 @@ def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -
     if not tasks_of(replace(PANEL[0], skills=False), _selected(options)):
         raise ValueError(f"tasks {', '.join(options.tasks)}: the page is about memory tasks, name one of them")
     check_gate(options)
+    check_page(options)
     if options.preset == "smoke" and not all(folder.exists() for folder in options.features):
         begin("record features", 0, SMOKE_EPISODES)
         small = {"recall_colour": SMOKE_EPISODES}
@@ -107,3 +109,21 @@ def check_gate(options: PanelOptions) -> None:
     """Raises WeightsError before anything is played when the gate was made for another policy."""
     source = find_policy(options.policy)
     load_weights(gate_file(options), identity(load_policy(source), source.sha256))
+
+
+def check_page(options: PanelOptions) -> None:
+    """Raises ResultsError before anything is played when the page that is to get figures is not there or of another
+    policy, gate or seed."""
+    from vlamem.sim.bench.memory_panel_report import panel_marks
+
+    if options.add_to is None:
+        return
+    if options.add_to == options.page:
+        raise ResultsError(f"page '{options.page}' cannot get its own figures: give this panel another --page")
+    there = load_page(options.add_to, options.results)["fingerprint"]
+    for name, value in panel_marks(options).items():
+        if there.get(name) != value:
+            raise ResultsError(
+                f"page '{options.add_to}' is of another {name} ({there.get(name)!r}, not {value!r}): figures of the "
+                "two cannot stand on one page, leave out --add-to"
+            )

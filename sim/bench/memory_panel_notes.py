@@ -14,13 +14,13 @@ writes on 4.7 % of the ticks of these tasks, and leaves every skill as it was. T
 every tick, 21 times as many, reaches 96 %: the gate costs 3 points, in count_press and put_back. Which ticks are
 written is what counts: as many at random or at regular distances bring 38 and 35 %. (These two were trained and played
 at the rate that the gate has on held-out recordings, 3.8 %; in closed loop it writes on 4.7.) A GRU of 256 bytes,
-trained on the same features, does about as well (no difference shown in 210 pairs), and writes at every tick. A window of keys and
-values of the same bytes holds the last frames alone, and what they show is what the policy sees anyway. One that grows
-without bound, to 231 kB in an episode, stays 11 points below: it does not learn the order and the count. Knowing what
-the first observation tells is worth 58 %: nothing where the answer is shown later, in parts, or as a count. Frozen when
-the cue is over (what a tick writes lasts for this tick, then the state is what it was), the memory keeps the answers
-that are whole by then (a colour, a cup) and loses those that change while the robot acts: which block of a sequence is
-next, how many presses are left, whether the block has been moved, the next round of a patrol.
+trained on the same features, does about as well (no difference shown in 210 pairs), and writes at every tick. A window
+of keys and values of the same bytes holds the last frames alone, and what they show is what the policy sees anyway. One
+that grows without bound, to 231 kB in an episode, stays 11 points below: it does not learn the order and the count.
+Knowing what the first observation tells is worth 58 %: nothing where the answer is shown later, in parts, or as a
+count. Frozen when the cue is over (what a tick writes lasts for this tick, then the state is what it was), the memory
+keeps the answers that are whole by then (a colour, a cup) and loses those that change while the robot acts: which block
+of a sequence is next, how many presses are left, whether the block has been moved, the next round of a patrol.
 
 ## Where the shipped gate comes from
 

@@ -44,6 +44,10 @@ class PanelOptions:
     """Run folders of the arms; a stopped bench goes on."""
     results: Path
     """Folder of the page."""
+    page: str
+    """Name of the page, for arms and axes that are played beside those of another page."""
+    add_to: str | None
+    """Page in the same folder, of the same policy, gate and seed, that gets the figures which it lacks."""
     workers: int
     """Processes; 0 plays in this one."""
     execute: int

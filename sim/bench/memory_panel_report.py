@@ -16,7 +16,7 @@ from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_plots import bars, lines, strip
 from vlamem.sim.compare import Comparison, compare_runs
 from vlamem.sim.recording import EpisodeLog, EpisodeRecord
-from vlamem.sim.results import Figure, load_results, write_result_page
+from vlamem.sim.results import Figure, add_figures, load_results, write_result_page
 from vlamem.sim.statistics import PairedDifference, paired_difference, ratio95, wilson95
 from vlamem.sim.suite import load_suite
 
@@ -85,12 +85,12 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         *_axes(played, memory, options.execute),
     ]
     results = options.results
-    pictures = [bars(played, memory, chance, results / "memory_panel_arms.png")]
+    pictures = [bars(played, memory, chance, results / f"{options.page}_arms.png")]
     if any(p.arm.axis for p in played.values()):
-        pictures.append(lines(played, memory, options.execute, results / "memory_panel_axes.png"))
+        pictures.append(lines(played, memory, options.execute, results / f"{options.page}_axes.png"))
     made = None
     if "alone" in played:
-        made = strip(played["alone"].folder, played["aura"].folder, memory, results / "memory_panel_strip.png")
+        made = strip(played["alone"].folder, played["aura"].folder, memory, results / f"{options.page}_strip.png")
     page += ["", *(f"![{p.stem}]({p.name})" for p in pictures)]
     if made is not None:
         page += [
@@ -106,9 +106,18 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         f"{100 * header.metrics.get('held_out_right', np.nan):.1f} % right, writes on "
         f"{100 * header.metrics.get('writes_per_tick', np.nan):.2f} % of ticks.",
     ]
-    given = {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
+    given = panel_marks(options)
     text = "\n".join(page) + (NOTES if _noted(options, played) else "")
-    return write_result_page("memory_panel", command, figures, text, options.results, given)
+    written = write_result_page(options.page, command, figures, text, options.results, given)
+    if options.add_to is not None:
+        add_figures(options.add_to, options.page, figures, options.results)
+    return written
+
+
+def panel_marks(options: PanelOptions) -> dict[str, Any]:
+    """What two panels have in common when their figures may stand on one page."""
+    header, _ = load_weights(gate_file(options))
+    return {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
 
 
 def _noted(options: PanelOptions, played: Mapping[str, Played]) -> bool:
