@@ -11,7 +11,7 @@ import pytest
 from vlamem.deploy.bench.abuse import Leaks, malformed
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
 from vlamem.deploy.bench.controller_kills import ControllerKill
-from vlamem.deploy.bench.faults import Faults, ServerKill
+from vlamem.deploy.bench.faults import Faults, ServerKill, overlap_s
 from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.page import figures, markdown
 from vlamem.deploy.bench.run import Quiet, Result
@@ -111,6 +111,12 @@ def test_malformed_messages_are_mostly_none_and_never_the_good_one() -> None:
     assert unread > 80
 
 
+def test_a_stall_counts_as_far_as_it_lies_in_the_time_that_a_server_took() -> None:
+    stalls = [(0.0, 1.0), (2.0, 3.5), (6.0, 7.0), (9.0, 10.0)]
+    assert overlap_s((3.0, 6.5), stalls) == pytest.approx(1.0)
+    assert overlap_s((4.0, 5.0), stalls) == 0
+
+
 def report(**changed: Any) -> dict[str, Any]:
     return {
         "rounds": 100, "episodes": 2, "successes": 1, "jitter_ms": {"p50": 0.1, "p99": 0.5, "max": 1.0},
@@ -123,7 +129,7 @@ def report(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_page_has_every_figure_and_says_what_was_run() -> None:
-    ends = (ServerKill(3.0, 0.4, True),) * 17 + (ServerKill(3.0, 0.2, None),)
+    ends = (ServerKill(3.0, 0.4, True),) * 16 + (ServerKill(3.0, 3.5, True, 3.2), ServerKill(3.0, 0.2, None))
     ends += (ServerKill(3.0, None, None), ServerKill(3.0, 0.1, False))
     stressed = Faults(
         report(), ends, {"duplicated": 7}, (1.0,), 10_000, 9_000, 1_000, Leaks(48, 2, 0, 1e-6), deaf_ended=True
@@ -168,7 +174,8 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     assert found["controller_resume_max_s"] == (2.5, 2)
     assert found["kills_survived"] == (18, 20)
     assert found["server_memories_kept"] == (17, 18)
-    assert found["resume_max_s"] == (0.4, 19)
+    assert found["resume_max_s"] == (0.4, 18)
+    assert found["resume_stalled_max_s"] == (3.5, 1)
     assert found["server_loading_p50_s"] == (3.0, 20)
     text = markdown(bench, result)
     assert "killed 20 times" in text

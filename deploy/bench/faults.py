@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,13 @@ class ServerKill:
         resume_s: from there to the robot's session restored; None when it was not.
         kept: whether the session's episode went on with the memory that the killed server left on disk, or what became
             of it; None where the robot had ended that episode when the server was back.
+        stalled_s: how much of `resume_s` the network was stalled.
     """
 
     loading_s: float
     resume_s: float | None
     kept: bool | None
+    stalled_s: float = 0.0
 
     @property
     def survived(self) -> bool:
@@ -82,11 +84,13 @@ def drive_under_faults(
     robot = RobotProcess(replace(plan, server=f"ws://127.0.0.1:{proxy.start()}"))
     lengths = list(np.clip(rng.uniform(0.1, 5.0, bench.stalls), 0.1, bench.faults_s / (4 * max(1, bench.stalls))))
     closing = threading.Event()
+    stalls: list[tuple[float, float]] = []
 
     def stall() -> None:
         for length in lengths:
             if closing.wait(max(0.0, bench.faults_s / (bench.stalls + 1) - length)):
                 return
+            stalls.append((time.time(), time.time() + length))
             proxy.badness.stalled = True
             closing.wait(length)
             proxy.badness.stalled = False
@@ -103,7 +107,7 @@ def drive_under_faults(
             if not robot.running:
                 raise BenchError(f"the robot ended before kill {number}: {robot.said()[-2000:]}")
             wait_for_write(robot, state, plan)
-            kills.append(_kill(robot, server, state, plan.session))
+            kills.append(_kill(robot, server, state, plan.session, stalls))
             say(f"  kill {number}: {_line(kills[-1])}")
         time.sleep(bench.faults_s / (bench.kills + 1))
         say(f"abuse: {bench.malformed} malformed messages, {bench.clients} clients at once, one that never reads")
@@ -121,8 +125,10 @@ def drive_under_faults(
     )
 
 
-def _kill(robot: RobotProcess, server: ServerProcess, state: Path, session: str) -> ServerKill:
-    """Kills the server, starts it again, and waits for the robot's session."""
+def _kill(
+    robot: RobotProcess, server: ServerProcess, state: Path, session: str, stalls: Sequence[tuple[float, float]]
+) -> ServerKill:
+    """Kills the server, starts it again, and waits for the robot's session; `stalls` are the network's so far."""
     seen = len(robot.events("connected"))
     server.kill()
     before = stored(state, session)
@@ -136,17 +142,24 @@ def _kill(robot: RobotProcess, server: ServerProcess, state: Path, session: str)
     if back is None or before is None:
         return ServerKill(listening - started, None, None)
     now = stored(state, session)
-    kept = now is not None and before.goes_on_in(now)
+    kept: bool | None = now is not None and before.goes_on_in(now)
     if not kept and any(e["episode"] > before.record.episode for e in robot.events("episode")):
-        return ServerKill(listening - started, max(0.0, back["t"] - at), None)
-    return ServerKill(listening - started, max(0.0, back["t"] - at), kept)
+        kept = None
+    resume_s = max(0.0, back["t"] - at)
+    return ServerKill(listening - started, resume_s, kept, overlap_s((at, at + resume_s), stalls))
+
+
+def overlap_s(span: tuple[float, float], stalls: Sequence[tuple[float, float]]) -> float:
+    """How much of a span of time lies in `stalls`, which do not overlap each other."""
+    return sum(max(0.0, min(span[1], end) - max(span[0], begin)) for begin, end in stalls)
 
 
 def _line(kill: ServerKill) -> str:
     if kill.resume_s is None:
         return "not restored"
     memory = {True: "with its memory", False: "WITHOUT its memory", None: "in the robot's next episode"}[kill.kept]
-    return f"listening after {kill.loading_s:.2f} s, restored {kill.resume_s:.2f} s later {memory}"
+    stalled = f", of which the network was stalled {kill.stalled_s:.2f} s" if kill.stalled_s else ""
+    return f"listening after {kill.loading_s:.2f} s, restored {kill.resume_s:.2f} s later {memory}{stalled}"
 
 
 async def _abuse(bench: DeployBench, uri: str) -> tuple[int, int, Leaks, bool]:

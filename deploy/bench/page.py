@@ -44,9 +44,12 @@ def figures(result: Result) -> Figures:
     went_on = [k.kept for k in stressed.kills if k.kept is not None]
     if went_on:
         found["server_memories_kept"] = (sum(went_on), len(went_on))
-    resumed = [k.resume_s for k in stressed.kills if k.resume_s is not None]
-    if resumed:
-        found["resume_max_s"] = (max(resumed), len(resumed))
+    back = [(k.resume_s, k.stalled_s) for k in stressed.kills if k.resume_s is not None]
+    for name, resumed in (("resume", [s for s, n in back if not n]), ("resume_stalled", [s for s, n in back if n])):
+        if resumed:
+            found[f"{name}_p50_s"] = (statistics.median(resumed), len(resumed))
+            found[f"{name}_max_s"] = (max(resumed), len(resumed))
+    if back:
         found["server_loading_p50_s"] = (statistics.median(k.loading_s for k in stressed.kills), len(stressed.kills))
     if result.controller_kills:
         n = len(result.controller_kills)
@@ -96,10 +99,11 @@ def markdown(bench: DeployBench, result: Result) -> str:
         f"the same frames alone by more than rounding (largest difference {leaks.largest:.1e}). A *kill of the server "
         "is survived* when the robot's session is restored, and in the same episode with the memory that lay on disk, "
         "or what became of it (*memories kept* counts those alone; in the others the robot had ended its episode "
-        "before); *resume* is from where the new server listens, *loading* from its start to there. A *kill of the "
-        "controller is survived* when the next one finds session, episode and the memory that the server has on disk "
-        f"for it, and commands from a fresh chunk within {LIMIT_S:g} s of its start (*resume*); its *memory is kept* "
-        "also where that takes longer. *Labels lost* are those acknowledged to the robot and not in the server's file. "
+        "before); *resume* is from where the new server listens (*resume stalled*: the network was stalled meanwhile), "
+        "*loading* from its start to there. A *kill of the controller is survived* when the next one finds session, "
+        "episode and the memory that the server has on disk for it, and commands from a fresh chunk within "
+        f"{LIMIT_S:g} s of its start (*resume*); its *memory is kept* also where that takes longer. *Labels lost* are "
+        "those acknowledged to the robot and not in the server's file. "
         "*Jitter* is how late a round of the loop begins.",
         f"Clips: quiet {_counts(quiet['clips'])}; faults {_counts(faults['clips'])}. Events under faults: "
         f"{_counts(faults['events'])}.",
