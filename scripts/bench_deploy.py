@@ -6,6 +6,8 @@ Example: vlamem bench deploy --preset ci
 """
 
 import shlex
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,10 +84,25 @@ def main(arguments: list[str]) -> int:
         kills, stalls, args.bad, malformed, clients, steps, controllers, args.memory_tasks, args.execute, args.blend,
         args.seed, args.folder,
     )  # fmt: skip
-    result = run(bench, lambda line: print(line, flush=True))
+    result = _ended_by_signals(lambda: run(bench, lambda line: print(line, flush=True)))
     command = shlex.join(["vlamem", "bench", "deploy", *arguments])
     found = {name: Figure(float(value), n) for name, (value, n) in figures(result).items()}
     results = args.folder if args.preset == "ci" else args.results
     page, twin = write_result_page(args.page, command, found, markdown(bench, result), results, {"seed": args.seed})
     print(f"{page}\n{twin}")
     return 0
+
+
+def _ended_by_signals[T](work: Callable[[], T]) -> T:
+    """Does `work`; SIGTERM and a closed terminal end it by SystemExit, so that nothing that it started stays behind."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, end) for s in ending}
+    try:
+        return work()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

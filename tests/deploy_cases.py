@@ -169,8 +169,8 @@ def run(scenario: Callable[[], Any]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
-def wait(condition: Callable[[], Any]) -> None:
-    until = time.monotonic() + 20
+def wait(condition: Callable[[], Any], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.01)

@@ -1,12 +1,17 @@
 """deploy/bench: the audit finds what it is there to find, the abuse is abuse, and the page has what was measured."""
 
 import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from deploy_cases import wait
 
 from vlamem.deploy.bench.abuse import Leaks, malformed
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
@@ -191,3 +196,27 @@ def test_a_task_that_the_suite_lacks_is_named_before_anything_is_started(
     assert main(["bench", "deploy", "--preset", "ci", "--folder", str(tmp_path / "run"), option, "patrl"]) == 2
     assert "has no task 'patrl': choose from touch, " in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def running(folder: Path) -> list[str]:
+    """Command lines of processes that were started with something in `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [words] * (str(folder) in words)
+    return found
+
+
+def test_a_bench_that_is_told_to_end_leaves_no_server_and_no_robot(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vlamem", "bench", "deploy", "--preset", "ci", "--folder", str(tmp_path)]
+    bench = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait(lambda: any("robot_process" in words for words in running(tmp_path)), 300)
+        assert any("vlamem serve" in words for words in running(tmp_path))
+        bench.terminate()
+        assert bench.wait(60) == 128 + signal.SIGTERM
+        wait(lambda: not running(tmp_path), 60)
+    finally:
+        bench.kill()
+        bench.wait()
