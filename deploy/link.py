@@ -35,7 +35,9 @@ class LinkOptions:
         state: folder for the session's token and for labels; None keeps nothing over a restart.
         api_key: shown to the server, or None.
         authority: PEM file of the certificate authority, where the system's do not do.
-        reply_s: a server that has not answered a frame for this long is left and looked for again.
+        reply_s: a server that has not answered a frame for this long is left and looked for again. A greeting is given
+            a quarter of it, and twice as long after each that stayed without an answer, up to the whole: one that the
+            network lost costs a robot that holds still as little as it can.
         backlog: frames that are kept while there is no server; beyond it the oldest are lost, and counted.
         window: frames that may be under way at once.
     """
@@ -90,6 +92,7 @@ class Link:
         self._closing = False
         self._joined = threading.Event()
         self._reached = False
+        self._greeting_s = options.reply_s / 4
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self.joined: Joined | None = None
@@ -265,7 +268,7 @@ class Link:
                 raise LinkError("the server wants an API key: give --api-key-file") from error
             raise
         try:
-            restored = await self._join(ws)
+            restored = await self._greet(ws)
             self.connected = self._reached = True
             self._trouble = None
             self._events.note("connected", restored=restored)
@@ -284,12 +287,22 @@ class Link:
             else:
                 ws.transport.abort()
 
+    async def _greet(self, ws: ClientConnection) -> bool:
+        """`_join`, with the patience that earlier tries have left."""
+        try:
+            restored = await self._join(ws)
+        except TimeoutError:
+            self._greeting_s = min(self.options.reply_s, 2 * self._greeting_s)
+            raise
+        self._greeting_s = self.options.reply_s / 4
+        return restored
+
     async def _ask(self, ws: ClientConnection, body: dict[str, Any]) -> dict[str, Any]:
         await ws.send(pack({"vlamem": body}))
         return await self._head(ws)
 
     async def _head(self, ws: ClientConnection) -> dict[str, Any]:
-        async with asyncio.timeout(self.options.reply_s):
+        async with asyncio.timeout(self._greeting_s):
             message = _message(await ws.recv())
         head = message.get("vlamem") if isinstance(message, dict) else None
         if not isinstance(head, dict):

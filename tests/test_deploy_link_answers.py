@@ -16,10 +16,15 @@ from vlamem.deploy.wire import pack, unpack
 
 
 @contextlib.contextmanager
-def answering(reply: Callable[[int, dict[str, Any]], Mapping[str, Any] | None], **options: Any) -> Iterator[Link]:
+def answering(
+    reply: Callable[[int, dict[str, Any]], Mapping[str, Any] | None],
+    deaf: int = 0,
+    kind: type[Link] = Link,
+    **options: Any,
+) -> Iterator[Link]:
     """A link to a server that gives `reply(number of the connection, what was said)`, and nothing where that is None.
 
-    What it is first told on each connection is "joined".
+    What it is first told on each connection is "joined"; on the first `deaf` ones it never answers the greeting.
     """
     connections = itertools.count(1)
 
@@ -27,6 +32,10 @@ def answering(reply: Callable[[int, dict[str, Any]], Mapping[str, Any] | None], 
         number = next(connections)
         ws.send(pack({"vlamem": {"type": "metadata", "protocol": 1, "fingerprint": SPEC.fingerprint}}))
         ws.recv()
+        if number <= deaf:
+            for _ in ws:
+                pass
+            return
         ws.send(pack({"vlamem": {"type": "session", "session": "arm", "episode": 0, "step": -1, "restored": True}}))
         for said in itertools.chain([{"type": "joined"}], (unpack(raw)["vlamem"] for raw in ws)):
             found = reply(number, said)
@@ -36,7 +45,7 @@ def answering(reply: Callable[[int, dict[str, Any]], Mapping[str, Any] | None], 
     with serve(answer, "127.0.0.1", 0, compression=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        link = Link(LinkOptions(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", "arm", **options), EventLog())
+        link = kind(LinkOptions(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", "arm", **options), EventLog())
         try:
             link.start()
             yield link
@@ -90,3 +99,16 @@ def test_a_server_that_does_not_answer_is_left_though_frames_keep_coming(swallow
 
         wait(keeps_coming)
         assert link._events.counts["server_lost"] >= 1
+
+
+def test_a_greeting_that_was_lost_is_said_again_with_more_patience_each_time() -> None:
+    waited: list[float] = []
+
+    class Noted(Link):
+        async def _join(self, ws: Any) -> bool:
+            waited.append(self._greeting_s)
+            return await super()._join(ws)
+
+    with answering(lambda connection, said: understood(said), deaf=2, kind=Noted, reply_s=2.0) as link:
+        assert waited == [0.5, 1.0, 2.0]
+        assert link._greeting_s == 0.5
