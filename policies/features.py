@@ -221,7 +221,7 @@ def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) 
             f"{', '.join(map(str, folders))}: no whole episode, record with 'vlamem collect --features'"
         )
     for part, features in found[1:]:
-        _check_same(part, features.meta, found[0][1].meta)
+        _check_same(part, features.meta, found[0][1].meta, together=True)
     return [features for _, features in found]
 
 
@@ -253,15 +253,18 @@ def check_policy(what: str, made_for: TrainedFor, used_with: TrainedFor) -> None
             )
 
 
-def _check_same(folder: Path, old: FeaturesMeta, new: FeaturesMeta) -> None:
+def _check_same(folder: Path, old: FeaturesMeta, new: FeaturesMeta, together: bool = False) -> None:
+    """Raises FeaturesError when a recording cannot go on in a folder, or two not be used `together`.
+
+    Episodes played with several memories may be used together; an older recording does not say with which.
+    """
     check_policy(str(folder), old.policy, new.policy)
-    free = {"command"} if old.memory else {"command", "memory"}
+    free = {"command"} if old.memory and not together else {"command", "memory"}
     for name in [f.name for f in fields(new) if f.name not in free]:
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
-            raise FeaturesError(
-                f"{folder} was recorded with another {name} ({was!r}, not {now!r}): record into another folder"
-            )
+            mend = "leave one of the two out" if together else "record into another folder"
+            raise FeaturesError(f"{folder} was recorded with another {name} ({was!r}, not {now!r}): {mend}")
 
 
 def _read_meta(folder: Path) -> FeaturesMeta:

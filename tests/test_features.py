@@ -86,6 +86,16 @@ def test_recordings_of_two_policies_are_not_mixed(tmp_path: Path) -> None:
     assert len(open_features([tmp_path / "a"])) == 1
 
 
+def test_recordings_with_several_memories_are_used_together_but_not_those_of_other_goals(tmp_path: Path) -> None:
+    for name, changed in (("a", {}), ("b", {"memory": "aura:01"}), ("c", {"suite": "another"})):
+        writer = FeatureWriter(tmp_path / name, replace(rec.meta(), **changed), rec.contexts())
+        writer.add("remember", 0, "expert", rec.episode(0, "remember"), True)
+        writer.close()
+    assert len(open_features([tmp_path / "a", tmp_path / "b"])) == 2
+    with pytest.raises(FeaturesError, match=r"another suite .* leave one of the two out"):
+        open_features([tmp_path / "a", tmp_path / "c"])
+
+
 @pytest.mark.parametrize("broken", ["nothing", "no meta", "short column", "no episode"])
 def test_a_folder_that_is_no_recording_is_refused(tmp_path: Path, broken: str) -> None:
     folder = tmp_path / "f"
