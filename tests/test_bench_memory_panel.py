@@ -21,7 +21,7 @@ from vlamem.sim.bench import memory_panel_report as report
 from vlamem.sim.bench.memory_panel import check_page, chosen_arms, run
 from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
 from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
-from vlamem.sim.bench.memory_panel_notes import NOTED_ARMS
+from vlamem.sim.bench.memory_panel_notes import NOTED
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_report import Played, figures_of, panel_marks, write_page
 from vlamem.sim.results import ResultsError, write_result_page, write_results
@@ -230,7 +230,7 @@ def test_an_axis_begins_with_the_panel_s_own_point_on_the_same_tasks(finished: C
 
 
 def test_notes_are_those_of_the_panel_that_they_speak_of(finished: Callable[..., str]) -> None:
-    arms = tuple(a.name for a in PANEL if a.name in NOTED_ARMS)
+    arms = tuple(a.name for a in PANEL if a.name in NOTED[0].arms)
     assert "## What was tried" in finished(*arms, episodes=100)
     assert "## What was tried" not in finished(*arms, episodes=20)
     assert "## What was tried" not in finished(*arms[:-1], episodes=100)

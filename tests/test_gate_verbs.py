@@ -175,7 +175,20 @@ def test_a_smoke_test_is_small_and_writes_no_result(tmp_path: Path) -> None:
     assert options(tmp_path).sized() == options(tmp_path)
 
 
-@pytest.mark.parametrize("given", [{"arms": ("lstm",)}, {"extra": ("height",)}, {"axis_baselines": ("lstm",)}])
+def test_a_baseline_is_played_on_all_axes_or_on_the_one_that_is_named(tmp_path: Path) -> None:
+    made = options(tmp_path, extra=("delay", "noise"), axis_baselines=("aura", "first", "oracle:noise"))
+    played = [a.name for a in chosen_arms(made) if a.axis]
+    assert len(set(played)) == len(played)
+    assert {n for n in played if n.startswith("oracle")} == {"oracle-noise8", "oracle-noise16"}
+    assert {n.partition("-")[2] for n in played if n.startswith("aura")} == {
+        n.partition("-")[2] for n in played if n.startswith("first")
+    }
+
+
+WRONG = [{"arms": ("lstm",)}, {"extra": ("height",)}, {"axis_baselines": ("lstm",)}, {"axis_baselines": ("gru:width",)}]
+
+
+@pytest.mark.parametrize("given", WRONG)
 def test_an_unknown_arm_or_axis_is_named(tmp_path: Path, given: Any) -> None:
     with pytest.raises(ValueError, match="choose from"):
         chosen_arms(options(tmp_path, **given))

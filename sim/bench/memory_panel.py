@@ -28,14 +28,18 @@ def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
     Raises ValueError for an unknown arm or axis.
     """
     known = {a.name for a in PANEL}
-    for name in (*options.arms, *options.axis_baselines):
+    beside = [(name, axis) for name, _, axis in (b.partition(":") for b in options.axis_baselines)]
+    for name in (*options.arms, *(name for name, _ in beside)):
         if name not in known:
             raise ValueError(f"unknown arm '{name}': choose from {', '.join(sorted(known))}")
-    for axis in options.extra:
+    for axis in (*options.extra, *(axis for _, axis in beside if axis)):
         if axis not in ("delay", "chunk", "noise"):
             raise ValueError(f"unknown axis '{axis}': choose from delay, chunk, noise")
     arms = [a for a in PANEL if not options.arms or a.name in options.arms]
-    arms += [a for a in axes(options.axis_baselines, options.execute) if a.axis in options.extra]
+    others = dict.fromkeys(name for name, _ in beside if name != "aura")
+    points = [a for a in axes(others, options.execute) if a.axis in options.extra]
+    asked = {("aura", ""), *beside}
+    arms += [a for a in points if {(a.base, ""), (a.base, a.axis)} & asked]
     trained = bool(options.features)
     return tuple(a for a in arms if a.memory != "CONTROL" or trained)
 

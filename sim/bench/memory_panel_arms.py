@@ -1,6 +1,6 @@
 """Arms of the memory panel: which memory, how it speaks, what is done to it, and on which tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ UNDELAYED = ("patrol",)
 """Tasks whose delay is not a wait before one query, left out of the axis of delays."""
 
 
-def axes(baselines: Sequence[str], execute: int) -> tuple[PanelArm, ...]:
+def axes(baselines: Iterable[str], execute: int) -> tuple[PanelArm, ...]:
     """The arms of the extra axes, for AURA and `baselines`; the points that the panel has itself are left out."""
     made = []
     for name in ("aura", *baselines):

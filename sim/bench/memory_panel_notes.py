@@ -1,10 +1,7 @@
-"""What the memory panel's page says beside its figures: what was tried, and what is left."""
+"""What the pages of the memory panel say beside their figures: what was tried, and what is left."""
 
-NOTED_ARMS = {
-    "alone", "aura", "oracle", "always", "random", "periodic", "gru", "kv_window", "kv_growing", "first", "freeze",
-}  # fmt: skip
-NOTED_EPISODES = 100
-"""Arms and episodes a task of the panel that NOTES speaks of."""
+from typing import NamedTuple
+
 NOTES = """
 
 ## What the figures say
@@ -90,7 +87,37 @@ that tells the answer than to any other of the 147 that the suite knows.
 
 ## What is left
 
-The gap to the oracle is count_press (three blinks, one press too few) and put_back. Still to be played with this
-gate: noise and another episode's memory in its place, the other ways of speaking, and the axes of camera noise and of
-the baselines.
+The gap to the oracle is count_press (three blinks, one press too few) and put_back. What noise or another episode's
+memory does in place of this one, the other ways of speaking, and the axes of delay, chunk length and camera noise are
+on [a page of their own](memory_panel_axes.md).
 """
+AXES_NOTES = """
+
+## What the figures say
+
+TODO
+"""
+
+
+class Noted(NamedTuple):
+    """The panel that some notes speak of; of another they would say what was not seen.
+
+    Attributes:
+        arms: that were played, with others or without.
+        tasks: as they were asked for.
+        episodes: a task of the main arms, at least.
+        text: the notes.
+    """
+
+    arms: frozenset[str]
+    tasks: tuple[str, ...]
+    episodes: int
+    text: str
+
+
+_MAIN = "alone aura oracle always random periodic gru kv_window kv_growing first freeze"
+_BESIDE = "aura noise other chunk both proposal blend replan aura-delay20 aura-chunk16 aura-noise16 oracle-chunk16"
+NOTED = (
+    Noted(frozenset(_MAIN.split()), ("memory", "skills"), 100, NOTES),
+    Noted(frozenset(_BESIDE.split()), ("memory",), 30, AXES_NOTES),
+)

@@ -29,7 +29,7 @@ class PanelOptions:
     extra: tuple[str, ...]
     """Axes: delay, chunk, noise."""
     axis_baselines: tuple[str, ...]
-    """Arms that are played on the axes beside AURA-Mem."""
+    """Arms that are played on the axes beside AURA-Mem; of one axis alone as ARM:AXIS, e.g. oracle:chunk."""
     updates: int
     """Training updates of each control."""
     ticks: int

@@ -11,7 +11,7 @@ from vlamem.memory.aura.weights import load_weights
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.memory_panel_arms import STARTS, PanelArm
 from vlamem.sim.bench.memory_panel_controls import gate_file
-from vlamem.sim.bench.memory_panel_notes import NOTED_ARMS, NOTED_EPISODES, NOTES
+from vlamem.sim.bench.memory_panel_notes import NOTED
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_plots import bars, lines, strip
 from vlamem.sim.compare import Comparison, compare_runs
@@ -107,7 +107,7 @@ def write_page(options: PanelOptions, command: str, arms: Sequence[PanelArm]) ->
         f"{100 * header.metrics.get('writes_per_tick', np.nan):.2f} % of ticks.",
     ]
     given = panel_marks(options)
-    text = "\n".join(page) + (NOTES if _noted(options, played) else "")
+    text = "\n".join(page) + _notes(options, played)
     written = write_result_page(options.page, command, figures, text, options.results, given)
     if options.add_to is not None:
         add_figures(options.add_to, options.page, figures, options.results)
@@ -120,11 +120,12 @@ def panel_marks(options: PanelOptions) -> dict[str, Any]:
     return {"weights": find_policy(options.policy).sha256, "gate": header.command, "seed": options.seed}
 
 
-def _noted(options: PanelOptions, played: Mapping[str, Played]) -> bool:
-    """Whether this is the panel that NOTES speaks of; of another they would say what was not seen."""
-    asked = (options.gate, options.policy, options.preset, options.seed, options.tasks)
-    played_there = options.episodes >= NOTED_EPISODES and played.keys() >= NOTED_ARMS
-    return asked == ("shipped", "tiny", "full", 0, ("memory", "skills")) and played_there
+def _notes(options: PanelOptions, played: Mapping[str, Played]) -> str:
+    """What is noted of the panel that was played, "" of one that nothing was noted of."""
+    if (options.gate, options.policy, options.preset, options.seed) != ("shipped", "tiny", "full", 0):
+        return ""
+    fits = [n for n in NOTED if n.tasks == options.tasks and options.episodes >= n.episodes]
+    return next((n.text for n in fits if played.keys() >= n.arms), "")
 
 
 def _cell(counts: Mapping[str, Any] | None) -> str:
