@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from vlamem.sim.bench.memory_panel_report import Played
 
 _FRAMES = 8
+_AXES = {
+    "delay": "delay, as a multiple of that in training",
+    "chunk": "actions of a chunk that are executed",
+    "noise": "camera noise, standard deviation of 255",
+}
 
 
 def _pyplot() -> Any:
@@ -46,7 +51,10 @@ def bars(played: Mapping[str, "Played"], memory: Sequence[str], chance: Mapping[
 
 
 def lines(played: Mapping[str, "Played"], memory: Sequence[str], execute: int, path: Path) -> Path:
-    """Success along each axis that was played, for each memory, from the point that the panel has itself on."""
+    """Success along each axis that was played, for each memory, from the point that the panel has itself on.
+
+    Bars are pooled Wilson intervals.
+    """
     plt = _pyplot()
     names = sorted({p.arm.axis for p in played.values() if p.arm.axis})
     starts = {"delay": 1.0, "chunk": float(execute), "noise": 0.0}
@@ -54,16 +62,20 @@ def lines(played: Mapping[str, "Played"], memory: Sequence[str], execute: int, p
     for axis, axes in zip(names, grid[0], strict=True):
         points = [p for p in played.values() if p.arm.axis == axis]
         for base in sorted({p.arm.base for p in points}):
-            mine = [p for p in points if p.arm.base == base]
-            tasks = [t for t in memory if t in mine[0].tasks]
-            rates = {p.arm.value: 100 * p.rate(tasks) for p in mine}
+            mine = {p.arm.value: p for p in points if p.arm.base == base}
+            tasks = [t for t in memory if t in next(iter(mine.values())).tasks]
             if base in played:
-                rates[starts[axis]] = 100 * played[base].rate(tasks)
-            at = sorted(rates)
-            axes.plot(at, [rates[x] for x in at], "o-", label=played[base].arm.title if base in played else base)
-        axes.set(xlabel=axis, ylabel="success, %", ylim=(0, 102))
+                mine[starts[axis]] = played[base]
+            at = sorted(mine)
+            rates = np.array([mine[x].rate(tasks) for x in at])
+            ends = np.array([wilson95(*mine[x].counts(tasks)) for x in at])
+            spread = 100 * np.abs(np.stack([rates - ends[:, 0], ends[:, 1] - rates]))
+            label = played[base].arm.title if base in played else base
+            axes.errorbar(at, 100 * rates, yerr=spread, fmt="o-", capsize=2, label=label)
+        axes.set_xticks(sorted({p.arm.value for p in points} | {starts[axis]}))
+        axes.set(xlabel=_AXES[axis], ylabel="success, %", ylim=(0, 102))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=100)
     plt.close(figure)
     return path
