@@ -208,7 +208,9 @@ class Player:
             place: Any = row.env
             other = self._row(row.index, row.env, row.task, row.episode + _ELSEWHERE)
             self._reset(other)
-            while not other.ended and place.task.now <= max(1, getattr(place.task, "cue_end", 0)):
+            shown = False
+            while not other.ended and not (shown and place.task.now > 1):
+                shown = getattr(place.task, "cue_over", True)
                 self._look(other)
                 self._think([other])
                 other.step(self._pop(other))

@@ -169,7 +169,7 @@ class MemoryControl:
 
     def before(self, env: Any) -> None:
         """To be called before each tick."""
-        if self._kind == "none" or env.task.now < getattr(env.task, "cue_end", 0):
+        if self._kind == "none" or not getattr(env.task, "cue_over", True):
             return
         state = self._policy.state(0)
         if self._kind == "freeze":

@@ -171,7 +171,11 @@ class Clock:
     """An environment of which a control needs nothing but the time."""
 
     def __init__(self) -> None:
-        self.now, self.cue_end, self.task = 0, 3, self
+        self.now, self.task = 0, self
+
+    @property
+    def cue_over(self) -> bool:
+        return self.now >= 3
 
 
 @pytest.mark.parametrize("kind", ["freeze", "noise", "other"])

@@ -103,7 +103,10 @@ def test_after_the_cue_of_put_back_everything_is_as_if_the_block_had_come_from_a
         made.scene.place_block(0, task.blocks[0].colour, task.blocks[0].shape, task.pad_positions[answer])
         made.scene.settle()
         while not task.may_act:
+            lifted = made.scene.block(0)[2] > 0.05
+            assert not (lifted and task.cue_over), "what came before is still to be seen in the hand"
             made.step(made.expert_action())
+        assert task.cue_over
         seen.append(made.observe())
     made.close()
     for other in seen[1:]:

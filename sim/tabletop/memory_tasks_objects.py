@@ -225,6 +225,10 @@ class PutBack(MemoryTask):
         self.begin(0)
         self.max_steps = self.longest
 
+    @property
+    def cue_over(self) -> bool:
+        return self._moved is not None
+
     def update(self, scene: "Scene") -> None:
         at = scene.block(0)
         free = "block0" not in scene.touched()
