@@ -6,13 +6,12 @@ Example: vlamem bench deploy --preset ci
 """
 
 import shlex
-import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from vlamem.scripts.config import load_config
+from vlamem.scripts.signals import told_to_end
 
 _PRESETS = {
     "ci": (15.0, 20.0, 2, 2, 300, 6, 5, 1),
@@ -84,7 +83,8 @@ def main(arguments: list[str]) -> int:
         kills, stalls, args.bad, malformed, clients, steps, controllers, args.memory_tasks, args.execute, args.blend,
         args.seed, args.folder,
     )  # fmt: skip
-    result = _ended_by_signals(lambda: run(bench, lambda line: print(line, flush=True)))
+    with told_to_end(_end):
+        result = run(bench, lambda line: print(line, flush=True))
     command = shlex.join(["vlamem", "bench", "deploy", *arguments])
     found = {name: Figure(float(value), n) for name, (value, n) in figures(result).items()}
     results = args.folder if args.preset == "ci" else args.results
@@ -93,16 +93,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _ended_by_signals[T](work: Callable[[], T]) -> T:
-    """Does `work`; SIGTERM and a closed terminal end it by SystemExit, so that nothing that it started stays behind."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {s: signal.signal(s, end) for s in ending}
-    try:
-        return work()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end(number: int) -> None:
+    """By an exception, so that no server and no robot stays behind."""
+    raise SystemExit(128 + number)

@@ -16,10 +16,10 @@ Exit status: 0 done, 1 the robot or the server failed, 2 not possible as asked.
 import argparse
 import importlib
 import json
-import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ def _control(args: argparse.Namespace) -> int:
         settle,
         status_of,
     )
+    from vlamem.scripts.signals import told_to_end
 
     robot_file = load_robot_file(args.robot_file)
     arm = _make_robot(args, robot_file)
@@ -121,8 +122,8 @@ def _control(args: argparse.Namespace) -> int:
         quitting.set,
     )
     robot.connect()
-    ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
-    defaults = {s: signal.signal(s, lambda *_: quitting.set()) for s in ending}
+    ending = ExitStack()
+    ending.enter_context(told_to_end(lambda number: quitting.set()))
     try:
         if args.panel_port >= 0:
             print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
@@ -174,5 +175,4 @@ def _control(args: argparse.Namespace) -> int:
         robot.close()
         link.close()
         events.close()
-        for number, default in defaults.items():
-            signal.signal(number, default)
+        ending.close()

@@ -11,8 +11,9 @@ import numpy as np
 from safetensors import safe_open
 
 from vlamem.memory.aura.config import HeadConfig
-from vlamem.memory.aura.weights import TrainedFor, WeightsError, save_whole
+from vlamem.memory.aura.weights import TrainedFor, WeightsError
 from vlamem.memory.protocol import Memory, Params, flatten
+from vlamem.memory.tensors import write_tensors
 from vlamem.policies.voices import MemoryVoice
 from vlamem.sim.baselines import GruMemory, kv_growing, kv_window
 
@@ -44,9 +45,8 @@ def save_baseline(
         "trained_for": asdict(trained_for),
         "command": command,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.array(x) for name, x in flatten(params).items()}
-    save_whole(arrays, path, {"vlamem-baseline": json.dumps(said, sort_keys=True)})
+    write_tensors(path, arrays, {"vlamem-baseline": json.dumps(said, sort_keys=True)})
 
 
 def load_baseline(path: Path, used_with: TrainedFor) -> MemoryVoice:

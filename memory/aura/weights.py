@@ -4,7 +4,6 @@ Needs NumPy alone, so that a robot without JAX loads the same file.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from vlamem.memory.aura.config import AuraConfig, HeadConfig
+from vlamem.memory.tensors import write_tensors
 
 FORMAT = 1
 _KEY = "vlamem"
@@ -70,22 +69,7 @@ def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
         if not np.isfinite(array).all():
             raise ValueError(f"parameter {name} is not finite: these weights are not worth saving, train again")
     meta = json.dumps({"format": FORMAT} | asdict(header), sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_whole(plain, path, {_KEY: meta})
-
-
-def save_whole(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str]) -> None:
-    """A safetensors file that is written beside `path` and then named so. Raises OSError, e.g. on a full disk."""
-    half = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(dict(arrays), half, dict(metadata))
-        with half.open("rb") as file:
-            os.fsync(file.fileno())  # else power loss might leave the new name without what it stands for
-        os.replace(half, path)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        half.unlink(missing_ok=True)
+    write_tensors(path, plain, {_KEY: meta})
 
 
 def load_weights(

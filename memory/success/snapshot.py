@@ -1,7 +1,6 @@
 """A success memory as one safetensors file: to carry it, to keep it, to look at it elsewhere."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import EntryError, Layout, Origin
 from vlamem.memory.success.store import StoreError, SuccessStore
+from vlamem.memory.tensors import write_tensors
 
 FORMAT = 1
 KIND = "success_memory"
@@ -51,14 +50,7 @@ def export(store: SuccessStore, origin: int, path: Path) -> int:
         meaning = names[h.instruction].meaning
         if meaning is not None:
             arrays[f"meaning.{h.id}"] = meaning
-    content = save_tensors(arrays, {"vlamem": json.dumps(header, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_tensors(path, arrays, {"vlamem": json.dumps(header, sort_keys=True)})
     return len(stored)
 
 

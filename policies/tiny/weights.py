@@ -6,7 +6,6 @@ and carries a hash of the tensors, so that a truncated file or a changed byte is
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
+
+from vlamem.memory.tensors import write_tensors
 
 FORMAT_VERSION = 1
 _HEADER = "vlamem"
@@ -45,14 +45,7 @@ def save_weights(path: str | Path, tensors: Mapping[str, NDArray[Any]], header: 
     path = Path(path)
     arrays = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
     told = {"format_version": FORMAT_VERSION, "sha256": digest_of(arrays), **header}
-    content = save_tensors(arrays, metadata={_HEADER: json.dumps(told, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_tensors(path, arrays, {_HEADER: json.dumps(told, sort_keys=True)})
 
 
 def read_header(path: str | Path, kind: str | None = None) -> dict[str, Any]:

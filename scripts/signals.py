@@ -1,0 +1,17 @@
+"""What ends a verb from outside: SIGTERM, and a terminal that is closed."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def told_to_end(end: Callable[[int], None]) -> Iterator[None]:
+    """Calls `end` with the number of SIGTERM or SIGHUP instead of dying of it; one that is ignored (nohup) stays so."""
+    taken = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda number, frame: end(number)) for s in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
