@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vlamem.deploy.labels import LabelDesk, Spool, commit_episode
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
@@ -14,7 +15,7 @@ from vlamem.deploy.server import PolicyServer, ServeOptions
 from vlamem.memory.proposal import Proposal
 from vlamem.memory.success import CriticVerifier, Layout, ProgressCritic
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, load_policy, preload_policy
 from vlamem.policies.speak import SpeakOptions
 from vlamem.policies.success import SuccessVoice, open_success
 from vlamem.policies.voices import AuraVoice, identity
@@ -42,6 +43,15 @@ def gate_path(aura: str) -> Path | None:
     if aura == "none":
         return None
     return SHIPPED_GATE if aura == "shipped" else Path(aura)
+
+
+def preload(policy: str) -> None:
+    """Imports what a server of this policy will need, so that one can be forked (vlamem.deploy.respawn).
+
+    Raises what `find_policy` and `preload_policy` raise.
+    """
+    tqdm.monitor_interval = 0  # a download would leave a thread that redraws its bar, and a fork wants none
+    preload_policy(find_policy(policy))
 
 
 def load_memory_policy(

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -101,6 +102,21 @@ def find_policy(name: str) -> PolicySource:
         return PolicySource(name, path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
+def preload_policy(source: PolicySource) -> None:
+    """Imports what `load_policy` will need, and neither computes nor touches a device: a process may fork after it.
+
+    Raises what `load_policy` raises for modules that are missing.
+    """
+    if source.weights is not None and is_lerobots(source.name):
+        from vlamem.policies.lerobot.loading import preload
+
+        preload(source.name)
+    elif source.weights is not None:
+        importlib.import_module("vlamem.policies.tiny.policy")
+    elif source.name not in EXPERTS:
+        _factory(source)
+
+
 def load_policy(source: PolicySource) -> FrozenPolicy:
     """Loads what `find_policy` found. "package.module:FACTORY" is called without arguments.
 
@@ -118,14 +134,18 @@ def load_policy(source: PolicySource) -> FrozenPolicy:
         return TinyVLA.load(source.weights)
     if source.name in EXPERTS:
         raise PolicyError(f"policy '{source.name}' is scripted and made by a suite: use it in 'vlamem rollout'")
+    policy: FrozenPolicy = _factory(source)()
+    return policy
+
+
+def _factory(source: PolicySource) -> Callable[[], FrozenPolicy]:
     module, _, attribute = source.name.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        factory: Callable[[], FrozenPolicy] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise PolicyError(
             f"policy '{source.name}' needs the module '{error.name}': is it installed and on the path?"
         ) from error
     except AttributeError as error:
         raise PolicyError(f"policy '{source.name}' is not there ({error}): expected package.module:FACTORY") from error
-    policy: FrozenPolicy = factory()
-    return policy
+    return factory

@@ -1,11 +1,12 @@
 """Serves a policy with memory to robots, over websockets; openpi's clients work as they are.
 
 Listens on this machine alone unless told otherwise. /healthz says that it lives, /metrics is for Prometheus, and the
-path /vla-eval speaks vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart.
+path /vla-eval speaks vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart, and
+with --respawn it starts again by itself, in a fraction of a second, when it crashes or is killed.
 
 Example: vlamem serve --policy tiny --aura shipped --state runs/serve
 
-Exit status: 0 ended by Ctrl-C or SIGTERM, 2 not possible as asked.
+Exit status: 0 ended by Ctrl-C, SIGTERM or a terminal that was closed, 2 not possible as asked.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from vlamem.policies.speak import SpeakOptions, Way
 from vlamem.scripts.config import load_config
 
 if TYPE_CHECKING:
+    from vlamem.deploy.respawn import Child
     from vlamem.deploy.server import PolicyServer
 
 
@@ -36,6 +38,8 @@ class Args:
     """Progress critic (ProgressCritic.save) that judges episodes which nobody labelled; null: these are not stored."""
     state: Path | None
     """Folder for what outlives a restart: sessions and labels."""
+    respawn: bool
+    """Serve in a child process and start it again when it dies; what is imported is kept (Linux)."""
     speak: Way
     """How memory speaks: context, chunk or both."""
     abstain_below: float
@@ -88,31 +92,42 @@ def _renames(words: tuple[str, ...]) -> dict[str, str]:
     return {theirs: ours for theirs, _, ours in pairs}
 
 
-async def _serve(server: "PolicyServer", scheme: str, host: str) -> None:
+async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child | None") -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(number, stop.set)
     async with server.running() as port:
+        if child is not None:
+            loop.add_reader(child.lifeline, _end_alone, loop, child.lifeline, stop)
+            child.listening(port)
         print(f"serving on {scheme}://{host}:{port}", flush=True)
         await stop.wait()
     print("stopped", flush=True)
 
 
+def _end_alone(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
+    loop.remove_reader(lifeline)
+    stop.set()
+
+
 def main(arguments: list[str]) -> int:
     """`vlamem serve`."""
     args = load_config(Args, "serve", arguments, __doc__ or "")
-    from vlamem.deploy.assembly import build_server
+    from vlamem.deploy.assembly import build_server, preload
+    from vlamem.deploy.respawn import respawn
     from vlamem.deploy.server import ServeOptions
     from vlamem.deploy.sessions import SessionLimits
 
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    child = respawn(lambda: preload(args.policy)) if args.respawn else None
     if args.threads:
         import torch
 
         torch.set_num_threads(args.threads)
     options = ServeOptions(
         host=args.host,
-        port=args.port,
+        port=args.port if child is None or child.port is None else child.port,
         api_key=read_key(args.api_key_file),
         certificate=args.tls_cert,
         private_key=args.tls_key,
@@ -125,7 +140,7 @@ def main(arguments: list[str]) -> int:
     speak = SpeakOptions(args.speak, args.abstain_below)
     server, desk = build_server(args.policy, args.aura, args.success, args.state, options, speak, args.critic)
     try:
-        asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host))
+        asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host, child))
     finally:
         if desk is not None:
             desk.settle(10)

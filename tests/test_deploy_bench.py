@@ -16,10 +16,11 @@ from deploy_cases import wait
 from vlamem.deploy.bench.abuse import Leaks, malformed
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
 from vlamem.deploy.bench.controller_kills import ControllerKill
-from vlamem.deploy.bench.faults import Faults, ServerKill, overlap_s
+from vlamem.deploy.bench.faults import Faults
 from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.page import figures, markdown
 from vlamem.deploy.bench.run import Quiet, Result
+from vlamem.deploy.bench.server_kills import ServerKill, is_cold, overlap_s
 from vlamem.deploy.controller import Mode, Round
 from vlamem.deploy.handover import Planned
 from vlamem.deploy.robot_file import load_robot_file
@@ -122,6 +123,10 @@ def test_a_stall_counts_as_far_as_it_lies_in_the_time_that_a_server_took() -> No
     assert overlap_s((4.0, 5.0), stalls) == 0
 
 
+def test_of_twenty_kills_five_are_cold_and_of_two_one() -> None:
+    assert [n for n in range(1, 21) if is_cold(n)] == [2, 6, 10, 14, 18]
+
+
 def report(**changed: Any) -> dict[str, Any]:
     return {
         "rounds": 100, "episodes": 2, "successes": 1, "jitter_ms": {"p50": 0.1, "p99": 0.5, "max": 1.0},
@@ -134,8 +139,9 @@ def report(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_page_has_every_figure_and_says_what_was_run() -> None:
-    ends = (ServerKill(3.0, 0.4, True),) * 16 + (ServerKill(3.0, 3.5, True, 3.2), ServerKill(3.0, 0.2, None))
-    ends += (ServerKill(3.0, None, None), ServerKill(3.0, 0.1, False))
+    ends = (ServerKill(False, 0.2, 0.3, True),) * 14 + (ServerKill(False, 0.2, 3.5, True, 3.2),)
+    ends += (ServerKill(False, 1.9, 0.2, None), ServerKill(True, 3.0, 0.4, True), ServerKill(True, 3.4, 1.5, True, 1.0))
+    ends += (ServerKill(True, 3.0, None, None), ServerKill(False, 0.2, 0.1, False))
     stressed = Faults(
         report(), ends, {"duplicated": 7}, (1.0,), 10_000, 9_000, 1_000, Leaks(48, 2, 0, 1e-6), deaf_ended=True
     )
@@ -179,11 +185,15 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     assert found["controller_resume_max_s"] == (2.5, 2)
     assert found["kills_survived"] == (18, 20)
     assert found["server_memories_kept"] == (17, 18)
-    assert found["resume_max_s"] == (0.4, 18)
-    assert found["resume_stalled_max_s"] == (3.5, 1)
-    assert found["server_loading_p50_s"] == (3.0, 20)
+    assert found["server_back_p50_s"] == (0.5, 16)
+    assert found["server_back_max_s"] == (pytest.approx(2.1), 16)
+    assert found["server_back_in_time"] == (15, 16)
+    assert found["server_back_stalled_max_s"] == (pytest.approx(3.7), 1)
+    assert found["server_back_cold_max_s"] == (3.4, 1)
+    assert found["server_back_cold_stalled_max_s"] == (pytest.approx(4.9), 1)
+    assert found["server_loading_p50_s"] == (3.0, 3)
     text = markdown(bench, result)
-    assert "killed 20 times" in text
+    assert "killed 20 times (kill -9), 3 times with the process that starts it again" in " ".join(text.split())
     assert "killed 3 times (kill -9) in the middle of an episode (tasks patrol)" in " ".join(text.split())
     assert "7 were duplicated" in text
     assert figures(replace(result, alive=False))["malformed_survived"] == (0, 10_000)

@@ -10,6 +10,7 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 from lerobot_cases import loaded
+from policy_cases import imported_late
 
 from vlamem.policies.lerobot import CheckpointError, load
 from vlamem.policies.registry import find_policy
@@ -112,6 +113,12 @@ def test_a_backbone_that_is_not_here_is_named_with_its_local_alternative(
         loaded(copy, "smolvla")
     policy = loaded(copy, "smolvla", f"?backbone={folders['smolvla'] / 'vlm'}")
     assert policy.spec.name == "smolvla[vision:grid2]"
+
+
+def test_after_preloading_a_checkpoint_loading_imports_neither_torch_nor_the_network(folders: dict[str, Path]) -> None:
+    late = imported_late(f"{folders['smolvla']}?actions=osc_pose&hz=20")
+    assert not {"torch", "lerobot", "vlamem"} & {name.partition(".")[0] for name in late}, late
+    assert len(late) < 150
 
 
 def test_a_hub_that_cannot_be_reached_says_so_and_names_the_local_alternative(

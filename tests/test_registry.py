@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from policy_cases import imported_late
 
-from vlamem.policies.registry import PolicyError, absolute, find_policy, load_policy, shipped_weights
+from vlamem.policies.registry import PolicyError, absolute, find_policy, load_policy, preload_policy, shipped_weights
 
 
 def test_a_weights_file_is_found_with_its_hash(tmp_path: Path) -> None:
@@ -81,6 +82,18 @@ def test_an_unknown_policy_names_the_nearest(name: str, complaint: str) -> None:
 def test_a_policy_that_cannot_be_loaded_says_why(name: str, complaint: str) -> None:
     with pytest.raises(PolicyError, match=complaint):
         load_policy(find_policy(name))
+
+
+@pytest.mark.parametrize("name", ["point_mass:nothing", "no_such_module:policy"])
+def test_what_cannot_be_imported_is_known_before_it_is_loaded(name: str) -> None:
+    with pytest.raises(PolicyError):
+        preload_policy(find_policy(name))
+
+
+def test_after_preloading_the_shipped_policy_loading_imports_nothing_of_weight() -> None:
+    pytest.importorskip("torch")
+    late = imported_late("tiny")
+    assert not {"torch", "safetensors", "vlamem"} & {name.partition(".")[0] for name in late}, late
 
 
 def test_a_policy_of_ones_own_is_made_by_its_factory() -> None:

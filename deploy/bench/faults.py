@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,39 +11,16 @@ from typing import Any
 import numpy as np
 
 from vlamem.deploy.bench.abuse import Leaks, frames, look_for_leaks, never_read, send_malformed
-from vlamem.deploy.bench.controller_kills import stored, wait_for_write
+from vlamem.deploy.bench.controller_kills import wait_for_write
 from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.processes import BenchError, RobotProcess, ServerProcess
 from vlamem.deploy.bench.proxy import Proxy
 from vlamem.deploy.bench.robot_process import RobotRun
+from vlamem.deploy.bench.server_kills import ServerKill, kill_server, words
 from vlamem.deploy.wire import pack, unpack
 from vlamem.memory.seeding import stream
 
-_RESTORED_S = 60.0
 _DEAF_S = 60.0
-
-
-@dataclass(frozen=True)
-class ServerKill:
-    """One kill of the server (kill -9).
-
-    Attributes:
-        loading_s: from its new start to where it listens: imports, weights, compilation.
-        resume_s: from there to the robot's session restored; None when it was not.
-        kept: whether the session's episode went on with the memory that the killed server left on disk, or what became
-            of it; None where the robot had ended that episode when the server was back.
-        stalled_s: how much of `resume_s` the network was stalled.
-    """
-
-    loading_s: float
-    resume_s: float | None
-    kept: bool | None
-    stalled_s: float = 0.0
-
-    @property
-    def survived(self) -> bool:
-        """Whether the session was restored, and its memory with it."""
-        return self.resume_s is not None and self.kept is not False
 
 
 @dataclass(frozen=True)
@@ -107,8 +84,8 @@ def drive_under_faults(
             if not robot.running:
                 raise BenchError(f"the robot ended before kill {number}: {robot.said()[-2000:]}")
             wait_for_write(robot, state, plan)
-            kills.append(_kill(robot, server, state, plan.session, stalls))
-            say(f"  kill {number}: {_line(kills[-1])}")
+            kills.append(kill_server(number, robot, server, state, plan.session, stalls))
+            say(f"  kill {number}: {words(kills[-1])}")
         time.sleep(bench.faults_s / (bench.kills + 1))
         say(f"abuse: {bench.malformed} malformed messages, {bench.clients} clients at once, one that never reads")
         answered, ended, leaks, deaf = asyncio.run(_abuse(bench, f"ws://127.0.0.1:{server.port}"))
@@ -123,43 +100,6 @@ def drive_under_faults(
     return Faults(
         report, tuple(kills), dict(proxy.counts), tuple(lengths), bench.malformed, answered, ended, leaks, deaf
     )
-
-
-def _kill(
-    robot: RobotProcess, server: ServerProcess, state: Path, session: str, stalls: Sequence[tuple[float, float]]
-) -> ServerKill:
-    """Kills the server, starts it again, and waits for the robot's session; `stalls` are the network's so far."""
-    seen = len(robot.events("connected"))
-    server.kill()
-    before = stored(state, session)
-    started = time.monotonic()
-    listening = server.start()
-    at = time.time() - (time.monotonic() - listening)
-    until = time.monotonic() + _RESTORED_S
-    while not (after := robot.events("connected")[seen:]) and robot.running and time.monotonic() < until:
-        time.sleep(0.02)
-    back = next((event for event in after if event["restored"]), None)
-    if back is None or before is None:
-        return ServerKill(listening - started, None, None)
-    now = stored(state, session)
-    kept: bool | None = now is not None and before.goes_on_in(now)
-    if not kept and any(e["episode"] > before.record.episode for e in robot.events("episode")):
-        kept = None
-    resume_s = max(0.0, back["t"] - at)
-    return ServerKill(listening - started, resume_s, kept, overlap_s((at, at + resume_s), stalls))
-
-
-def overlap_s(span: tuple[float, float], stalls: Sequence[tuple[float, float]]) -> float:
-    """How much of a span of time lies in `stalls`, which do not overlap each other."""
-    return sum(max(0.0, min(span[1], end) - max(span[0], begin)) for begin, end in stalls)
-
-
-def _line(kill: ServerKill) -> str:
-    if kill.resume_s is None:
-        return "not restored"
-    memory = {True: "with its memory", False: "WITHOUT its memory", None: "in the robot's next episode"}[kill.kept]
-    stalled = f", of which the network was stalled {kill.stalled_s:.2f} s" if kill.stalled_s else ""
-    return f"listening after {kill.loading_s:.2f} s, restored {kill.resume_s:.2f} s later {memory}{stalled}"
 
 
 async def _abuse(bench: DeployBench, uri: str) -> tuple[int, int, Leaks, bool]:

@@ -4,6 +4,7 @@ import statistics
 import textwrap
 from typing import Any
 
+from vlamem.deploy.bench import server_kills
 from vlamem.deploy.bench.controller_kills import LIMIT_S
 from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.run import Result, growth
@@ -30,7 +31,7 @@ def figures(result: Result) -> Figures:
         "labels_lost": (result.labels_lost, labels),
         "session_leaks": (leaks.different, leaks.sessions),
         "malformed_survived": (stressed.malformed if result.alive else 0, stressed.malformed),
-        "kills_survived": (sum(k.survived for k in stressed.kills), len(stressed.kills)),
+        **server_kills.figures(stressed.kills),
         "memory_growth_mb": (growth(result.quiet.memory_mb), len(result.quiet.memory_mb)),
         "server_cpu_percent": (result.quiet.cpu_percent, None),
         "server_memory_mb": (max(result.quiet.memory_mb), None),
@@ -41,16 +42,6 @@ def figures(result: Result) -> Figures:
     for name in ("p50", "p99"):
         if quiet["decision_ms"]:
             found[f"decision_{name}_ms"] = (quiet["decision_ms"][name], quiet["decisions"])
-    went_on = [k.kept for k in stressed.kills if k.kept is not None]
-    if went_on:
-        found["server_memories_kept"] = (sum(went_on), len(went_on))
-    back = [(k.resume_s, k.stalled_s) for k in stressed.kills if k.resume_s is not None]
-    for name, resumed in (("resume", [s for s, n in back if not n]), ("resume_stalled", [s for s, n in back if n])):
-        if resumed:
-            found[f"{name}_p50_s"] = (statistics.median(resumed), len(resumed))
-            found[f"{name}_max_s"] = (max(resumed), len(resumed))
-    if back:
-        found["server_loading_p50_s"] = (statistics.median(k.loading_s for k in stressed.kills), len(stressed.kills))
     if result.controller_kills:
         n = len(result.controller_kills)
         found["controller_kills_survived"] = (sum(k.survived for k in result.controller_kills), n)
@@ -74,14 +65,15 @@ def markdown(bench: DeployBench, result: Result) -> str:
     changed = ", ".join(f"{n} were {what}" for what, n in sorted(stressed.network.items())) or "none were changed"
     parts = [
         "# A server and a robot, as two processes over loopback",
-        f"`vlamem serve` with policy `{bench.policy}` and gate `{bench.aura}`, and a controller at the rate of robot "
-        f"file `{bench.robot_file}` with a MuJoCo arm in real time (suite `{bench.suite}`, tasks "
+        f"`vlamem serve --respawn` with policy `{bench.policy}` and gate `{bench.aura}`, and a controller at the rate "
+        f"of robot file `{bench.robot_file}` with a MuJoCo arm in real time (suite `{bench.suite}`, tasks "
         f"{', '.join(bench.tasks)}). The arm's simulation and its rendering are a process of their own on the same "
         "machine. Frames go to memory at the policy's rate, commands to the arm at the robot's.",
         f"- **Quiet**: {bench.quiet_s:g} s, {quiet['episodes']} episodes, {quiet['rounds']} rounds of the loop; "
         f"{_modes(quiet)}. Loop scheduling: {quiet['scheduling']['reason']}.",
         f"- **Faults**: {faults['episodes']} episodes (tasks {', '.join((*bench.memory_tasks, *bench.tasks))}), "
         f"{faults['rounds']} rounds; {_modes(faults)}. The server was killed {len(stressed.kills)} times (kill -9), "
+        f"{sum(k.cold for k in stressed.kills)} times with the process that starts it again (`--respawn`), "
         f"the network stalled {len(stressed.stalls_s)} times ({mean:.2f} s on average), and of the robot's messages "
         f"{changed}.",
         f"- **Abuse**, while that robot went on: {stressed.malformed} malformed messages ({stressed.answered} "
@@ -99,11 +91,12 @@ def markdown(bench: DeployBench, result: Result) -> str:
         f"the same frames alone by more than rounding (largest difference {leaks.largest:.1e}). A *kill of the server "
         "is survived* when the robot's session is restored, and in the same episode with the memory that lay on disk, "
         "or what became of it (*memories kept* counts those alone; in the others the robot had ended its episode "
-        "before); *resume* is from where the new server listens (*resume stalled*: the network was stalled meanwhile), "
-        "*loading* from its start to there. A *kill of the controller is survived* when the next one finds session, "
-        "episode and the memory that the server has on disk for it, and commands from a fresh chunk within "
-        f"{LIMIT_S:g} s of its start (*resume*); its *memory is kept* also where that takes longer. *Labels lost* are "
-        "those acknowledged to the robot and not in the server's file. "
+        "before). It is *back* when the robot's session is restored, counted from the kill (*stalled*: the network was "
+        f"stalled meanwhile; *in time*: within {LIMIT_S:g} s), and after a *cold* kill, which takes the process along "
+        "that would start the server again, from its new start (*loading*: to where it listens). A *kill of the "
+        "controller is survived* when the next one finds session, episode and the memory that the server has on disk "
+        f"for it, and commands from a fresh chunk within {LIMIT_S:g} s of its start (*resume*); its *memory is kept* "
+        "also where that takes longer. *Labels lost* are those acknowledged to the robot and not in the server's file. "
         "*Jitter* is how late a round of the loop begins.",
         f"Clips: quiet {_counts(quiet['clips'])}; faults {_counts(faults['clips'])}. Events under faults: "
         f"{_counts(faults['events'])}.",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 from vlamem.deploy.bench.robot_process import RobotRun
 
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class BenchError(RuntimeError):
@@ -21,7 +21,7 @@ class BenchError(RuntimeError):
 
 
 class ServerProcess:
-    """`vlamem serve` in a process; it keeps its port and its state over a kill.
+    """`vlamem serve --respawn`: it keeps its port and its state over a kill.
 
     Args:
         options: of the verb, without port and state.
@@ -33,7 +33,7 @@ class ServerProcess:
         self._options, self._folder, self._start_s = options, folder, start_s
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
-        self.started = 0
+        self._read = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -43,27 +43,46 @@ class ServerProcess:
 
     def start(self) -> float:
         """Starts it and gives the moment at which it listened [s on the monotonic clock]. Raises BenchError."""
-        self.started += 1
-        words = [sys.executable, "-m", "vlamem", "serve", "--port", str(self.port), *self._options]
+        words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--port", str(self.port), *self._options]
         words += ["--state", str(self._folder / "state")]
-        before = self.output.stat().st_size if self.output.exists() else 0
+        self._skip_said()
         with self.output.open("ab") as out:
             self._process = subprocess.Popen(words, stdout=out, stderr=out)
+        return self.wait_listening()
+
+    def _skip_said(self) -> None:
+        self._read = self.output.stat().st_size if self.output.exists() else 0
+
+    def wait_listening(self) -> float:
+        """Waits until it listens, after `start` or `crash`, and gives that moment. Raises BenchError."""
+        assert self._process is not None
         until = time.monotonic() + self._start_s
         while time.monotonic() < until and self._process.poll() is None:
-            said = self.output.read_bytes()[before:].decode(errors="replace")
+            said = self.output.read_bytes()[self._read :].decode(errors="replace")
             for line in said.splitlines(keepends=True):
                 if line.startswith("serving on") and line.endswith("\n"):
                     self.port = int(line.rpartition(":")[2])
                     return time.monotonic()
-            time.sleep(0.02)
+            time.sleep(0.01)
         raise BenchError(f"the server did not start: {self.output.read_text(errors='replace')[-2000:]}")
 
+    def crash(self) -> float:
+        """kill -9 of the process that serves, which its parent starts again; gives the moment. Raises BenchError."""
+        *_, serving = self._pids()
+        self._skip_said()
+        os.kill(serving, signal.SIGKILL)
+        return time.monotonic()
+
     def kill(self) -> None:
-        """kill -9."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """kill -9 of all of it."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        pids = self._pids(alive=False)
+        self._process.kill()
+        for pid in pids[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def stop(self) -> None:
         """Asks it to end. Raises BenchError when it does not, or ends with an error."""
@@ -80,17 +99,23 @@ class ServerProcess:
 
     def cpu_s(self) -> float:
         """Processor time that it used [s]."""
-        fields = Path(f"/proc/{self._pid()}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        fields = [Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split() for p in self._pids()]
+        return sum(int(f[11]) + int(f[12]) for f in fields) / _TICK
 
     def memory_mb(self) -> float:
-        """Resident memory [MB]."""
-        return int(Path(f"/proc/{self._pid()}/statm").read_text().split()[1]) * _PAGE / 1e6
+        """Resident memory of the process that serves and of its parent, what they share once [MB]."""
+        lines = [line for p in self._pids() for line in Path(f"/proc/{p}/smaps_rollup").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
-    def _pid(self) -> int:
+    def _pids(self, alive: bool = True) -> list[int]:
+        """The parent and the process that serves. Raises BenchError when one of them is missing and has to be alive."""
         if self._process is None:
             raise BenchError("the server was not started")
-        return self._process.pid
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if alive and len(children) != 1:
+            raise BenchError(f"the server is not running: {self.output.read_text(errors='replace')[-2000:]}")
+        return [pid, *map(int, children)]
 
 
 class RobotProcess:

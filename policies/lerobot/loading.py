@@ -76,6 +76,16 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     return policy
 
 
+def preload(name: str | Path) -> None:
+    """Imports what `load` needs for a checkpoint, and loads nothing. Raises what `load` raises for its type."""
+    import importlib
+
+    kind = _kind(find_checkpoint(str(name)))
+    for module in ("bridge", "policy", "taps", FAMILIES[kind][0]):
+        importlib.import_module(f"vlamem.policies.lerobot.{module}")
+    _class(kind)
+
+
 def _kind(checkpoint: Checkpoint) -> str:
     kind = checkpoint.config.get("type")
     if kind not in FAMILIES:
@@ -156,20 +166,35 @@ def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> A
     return given
 
 
-def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
+def _class(kind: str) -> Any:
     from lerobot.policies.factory import get_policy_class
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries announce their own deprecations while they are imported
+        try:
+            return get_policy_class(kind)
+        except ImportError as error:
+            raise _needs_more(kind, error) from error
+
+
+def _needs_more(kind: str, error: ImportError) -> CheckpointError:
+    return CheckpointError(
+        f"a checkpoint of type '{kind}' needs more of lerobot ({_first_line(error)}): "
+        f"pip install 'lerobot[{FAMILIES[kind][2]}]'"
+    )
+
+
+def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
     from safetensors import SafetensorError
+
+    network_class = _class(kind)
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries announce their own deprecations while loading
-            network = get_policy_class(kind).from_pretrained(str(checkpoint.folder), config=config)
+            network = network_class.from_pretrained(str(checkpoint.folder), config=config)
     except ImportError as error:
-        extra = FAMILIES[kind][2]
-        raise CheckpointError(
-            f"a checkpoint of type '{kind}' needs more of lerobot ({_first_line(error)}): "
-            f"pip install 'lerobot[{extra}]'"
-        ) from error
+        raise _needs_more(kind, error) from error
     except OSError as error:  # a backbone that is a name on the hub
         raise CheckpointError(
             f"'{checkpoint.name}' names a backbone that is not on this machine ({_first_line(error)}): "
