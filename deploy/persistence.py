@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from vlamem.memory.aura.journal import SLOT, StateJournal
+from vlamem.memory.tensors import write_tensors
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -257,10 +257,10 @@ def read_record(place: Path) -> StoredSession:
 
 
 def export_session(store: SessionStore, name: str, path: Path) -> StoredSession:
-    """Writes a stored session to one safetensors file."""
+    """Writes a stored session to one safetensors file. Raises OSError, e.g. on a full disk."""
     session, state, step = store.recover(name)
     record = json.dumps(asdict(session) | {"step": step}, sort_keys=True)
-    save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, path, {"vlamem_session": record})
+    write_tensors(path, {k: np.ascontiguousarray(v) for k, v in state.items()}, {"vlamem_session": record})
     return session
 
 

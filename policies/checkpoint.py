@@ -1,7 +1,6 @@
 """Checkpoints of a training: one safetensors file in its folder, written whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from vlamem.memory.protocol import flatten
+from vlamem.memory.tensors import write_tensors
 
 History = list[dict[str, float]]
 
@@ -27,12 +26,7 @@ class Checkpoint:
     def save(self, tree: Any, done: int, seconds: float, history: History) -> None:
         """Writes a checkpoint."""
         said = {"marks": self._marks, "done": str(done), "seconds": str(seconds), "history": json.dumps(history)}
-        temporary = self._path.with_suffix(".tmp")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.asarray(x).copy() for name, x in flatten(tree).items()}, temporary, said)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # else power loss might leave the new name without what it stands for
-        os.replace(temporary, self._path)
+        write_tensors(self._path, {name: np.asarray(x).copy() for name, x in flatten(tree).items()}, said)
 
     def restore(self, fresh: Any) -> tuple[int, float, History, Any]:
         """Updates done, seconds, history and arrays in the shape of `fresh`; those of a new run without a checkpoint.

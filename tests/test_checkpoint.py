@@ -44,7 +44,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_checkpoint_before(tmp_path: 
     checkpoint = Checkpoint(tmp_path, MARKS)
     checkpoint.save(tree(3), 2, 1.5, [])
     whole = (tmp_path / "checkpoint.safetensors").read_bytes()
-    (tmp_path / "checkpoint.tmp").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / ".checkpoint.safetensors.tmp").write_bytes(whole[: len(whole) // 2])
     assert checkpoint.restore(tree(0))[0] == 2
     checkpoint.save(tree(5), 3, 2.0, [])
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import pytest
+from disk_cases import fill_the_disk
 
 from vlamem.policies.registry import PolicyError
 from vlamem.scripts.config import preset
@@ -175,16 +176,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_played(
 def test_a_full_disk_stops_the_run_and_loses_nothing(
     one_worker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, room = os.pwrite, [2]
-
-    def pwrite(handle: int, data: bytes, offset: int) -> int:
-        if room[0] == 0:
-            write(handle, data[:10], offset)
-            raise OSError(28, "No space left on device")
-        room[0] -= 1
-        return write(handle, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    fill_the_disk(monkeypatch, after=2, keeps=10)
     with pytest.raises(DiskFullError, match=r"the disk is full, episodes.jsonl could not be written"):
         rollout(config(tmp_path))
     monkeypatch.undo()

@@ -1,7 +1,6 @@
 """Rollouts of several episodes side by side: `--batch`, in sim/episode.py, sim/rows.py and sim/rollout.py."""
 
 import importlib.util
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import point_mass
 import pytest
+from disk_cases import fill_the_disk
 from libero_cases import TASKS, needs_libero
 
 from vlamem.policies.protocol import Encoding, Observation
@@ -165,16 +165,7 @@ def test_a_group_cut_short_is_played_again_whole_and_its_lines_are_not_repeated(
 
 
 def test_a_full_disk_keeps_groups_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, room = os.pwrite, [1]
-
-    def pwrite(handle: int, data: bytes, offset: int) -> int:
-        if room[0] == 0:
-            write(handle, data[:600], offset)
-            raise OSError(28, "No space left on device")
-        room[0] -= 1
-        return write(handle, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    fill_the_disk(monkeypatch, after=1, keeps=600)
     with pytest.raises(DiskFullError):
         rollout(config(tmp_path, episodes=8))
     monkeypatch.undo()

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from vlamem.memory.seeding import integer_seed, stream
 from vlamem.memory.success.layout import EntryError, Layout
+from vlamem.memory.tensors import write_tensors
 
 FORMAT = 1
 KIND = "progress_critic"
@@ -109,11 +109,11 @@ class ProgressCritic:
         return np.asarray(_forward(self.weights, (x - self.mean) * self.scale).mean(axis=0))
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file."""
+        """Writes a safetensors file, whole or not at all. Raises OSError, e.g. on a full disk."""
         arrays = {f"w.{name}": np.ascontiguousarray(a, np.float32) for name, a in self.weights.items()}
         arrays |= {"mean": np.float32(self.mean), "scale": np.float32(self.scale)}  # type: ignore[dict-item]  # arrays
         plain = {n: getattr(self, n) for n in _NUMBERS}
-        save_file(arrays, path, {"kind": KIND, "format": str(FORMAT), "numbers": json.dumps(plain)})
+        write_tensors(path, arrays, {"kind": KIND, "format": str(FORMAT), "numbers": json.dumps(plain)})
 
     @classmethod
     def load(cls, path: Path) -> "ProgressCritic":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from vlamem.memory.seeding import stream
 from vlamem.memory.success import (
@@ -25,6 +25,7 @@ from vlamem.memory.success import (
     calibrate,
     train_critic,
 )
+from vlamem.memory.tensors import write_tensors
 from vlamem.policies.success import layout_of
 from vlamem.sim.bench.deployment_arms import MAIN, Condition
 from vlamem.sim.bench.deployment_env import DeployedEnv
@@ -97,10 +98,7 @@ def _record(
         arrays |= _arrays(i, trace, outcome.success, kit)
         if (i + 1) % 10 == 0:
             report(f"{task}: {i + 1} of {episodes} episodes recorded for calibration")
-    record.parent.mkdir(parents=True, exist_ok=True)
-    draft = record.with_suffix(".draft")
-    save_file(arrays, draft, {"episodes": json.dumps(heads)})
-    draft.rename(record)
+    write_tensors(record, arrays, {"episodes": json.dumps(heads)})
 
 
 def _arrays(i: int, trace: Trace, success: bool, kit: Kit) -> dict[str, np.ndarray]:
