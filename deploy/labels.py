@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vlamem.deploy.persistence import sync_folder
+from vlamem.deploy.sole import sole
 from vlamem.deploy.wire import WireError, WireLimits, pack, unpack
 from vlamem.memory.success.memory import SuccessMemory
 from vlamem.memory.success.recorder import EpisodeRecorder
@@ -84,9 +85,12 @@ class LabelDesk:
         runs: Callable[[Label], bool] = lambda label: False,
         judges: bool = False,
     ) -> None:
-        """`most`: names that are remembered; a label that comes again after as many others counts as a new one."""
+        """`most`: names that are remembered; a label that comes again after as many others counts as a new one.
+
+        Raises LabelError for a file that is damaged, InUseError for one that another process has.
+        """
         self._carry_out, self._report, self._most, self.judges = carry_out, report, most, judges
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = sole(path.with_name(f".{path.name}.lock"), str(path))
         self._known, undone, self.taken = _read(path, most)
         self._held = [label for label in undone if runs(label)]
         self._waiting = [label for label in undone if label not in self._held]
@@ -140,6 +144,7 @@ class LabelDesk:
             self._changed.notify_all()
         self._thread.join()
         os.close(self._file)
+        self._lock.release()
 
     def _append(self, line: dict[str, Any]) -> None:
         """One line, on the medium when this returns. Raises OSError when it is not: then nothing of it stays."""

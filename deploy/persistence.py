@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlamem.deploy.sole import sole
 from vlamem.memory.aura.journal import SLOT, StateJournal
 from vlamem.memory.tensors import write_tensors
 
@@ -120,12 +121,18 @@ class SessionStore:
         owner: whom new sessions belong to; sessions of another are refused when they are resumed.
         template: a state of the memory, for its layout; empty when there is none to keep.
         most: sessions kept; beyond it those that were not used for longest go.
+        writes: whether it is to change anything, which one process may do at a time; another may look.
 
-    Raises StateError for a memory whose state a journal cannot hold.
+    Raises StateError for a memory whose state a journal cannot hold, InUseError for a folder that another writes to.
     """
 
     def __init__(
-        self, folder: Path, owner: Owner, template: Mapping[str, np.ndarray[Any, Any]], most: int = 256
+        self,
+        folder: Path,
+        owner: Owner,
+        template: Mapping[str, np.ndarray[Any, Any]],
+        most: int = 256,
+        writes: bool = True,
     ) -> None:
         self.folder, self.owner, self._most = folder, owner, most
         self._template = {name: np.asarray(template[name]) for name in sorted(template)}
@@ -136,6 +143,7 @@ class SessionStore:
                 "bytes; serve without --state"
             )
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = sole(folder / ".lock", str(folder)) if writes else None
         self._journals: dict[str, StateJournal] = {}
 
     def begin(self, name: str, token: str, episode: int, ended: bool = False) -> StoredSession:
@@ -211,6 +219,8 @@ class SessionStore:
         """Closes every file."""
         for name in list(self._journals):
             self.release(name)
+        if self._lock is not None:
+            self._lock.release()
 
     def _journal(self, name: str) -> StateJournal:
         if name not in self._journals:

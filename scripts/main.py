@@ -31,6 +31,7 @@ _EXTRAS = {
     "msgpack": "robot",
     "websockets": "robot",
     "prometheus_client": "serve",
+    "filelock": "serve",
 }
 """Modules that the core does without, and the extra that brings each."""
 

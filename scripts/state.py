@@ -6,7 +6,7 @@ vlamem state import FOLDER FILE             the same into another folder, --name
 
 FOLDER is what 'vlamem serve --state FOLDER' was given. A session is taken in only where it belongs: the same policy,
 spec, normaliser, memory weights and version, as other sessions there say or as --policy and --aura say.
-Do not import into a folder while its server runs.
+While a server runs on a folder nothing is imported into it.
 
 Example: vlamem state show runs/serve
 
@@ -15,6 +15,7 @@ Exit status: 0 done, 1 a session is damaged, 2 not possible as asked.
 
 import argparse
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,10 @@ def _owner(folder: Path) -> "Owner | None":
     return None
 
 
-def _store(folder: Path, owner: "Owner") -> "SessionStore":
+def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore":
     from vlamem.deploy.persistence import SessionStore, template_of
 
-    return SessionStore(folder, owner, template_of(owner.layout))
+    return SessionStore(folder, owner, template_of(owner.layout), writes=writes)
 
 
 def _show(folder: Path) -> int:
@@ -107,6 +108,9 @@ def main(arguments: list[str]) -> int:
         from vlamem.policies.speak import SpeakOptions
 
         _, _, owner = load_memory_policy(args.policy, args.aura, None, 1, SpeakOptions())
-    session = import_session(_store(folder, owner), args.file, args.name)
+    if not args.file.is_file():
+        raise StateError(f"there is no file {args.file}: write one with 'vlamem state export'")
+    with closing(_store(folder, owner, writes=True)) as store:
+        session = import_session(store, args.file, args.name)
     print(f"{args.file} -> {folder / session.name}")
     return 0

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from vlamem.deploy.persistence import (
     read_record,
     template_of,
 )
+from vlamem.deploy.sole import InUseError, sole
 from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.policies.success import layout_of as success_layout
 from vlamem.scripts.main import main
@@ -87,7 +90,7 @@ def test_the_oldest_sessions_make_room(tmp_path: Path) -> None:
     for i in range(5):
         store.begin(f"s{i}", "t", 1)
         os.utime(tmp_path / f"s{i}" / "session.json", (i, i))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["s2", "s3", "s4"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["s2", "s3", "s4"]
 
 
 def test_a_memory_that_a_journal_cannot_hold_is_refused(tmp_path: Path) -> None:
@@ -343,3 +346,35 @@ def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> Non
         ["identity"], ["chunk", "instruction", "key", "proprioception", "step"], ["action", "step"],
     ]  # fmt: skip
     assert list(spool.read("arm", 2)) == []
+
+
+def test_a_folder_and_a_file_of_labels_have_one_writer_and_any_number_of_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlamem.deploy.sole.WAIT_S", 0.1)
+    store = filled(tmp_path / "sessions")
+    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
+    desk.take(label("a"))
+    with pytest.raises(InUseError, match=r"sessions is in use by another process.*--state"):
+        filled(tmp_path / "sessions")
+    with pytest.raises(InUseError, match=r"l\.jsonl is in use"):
+        LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
+    reader = SessionStore(tmp_path / "sessions", store.owner, FULL, writes=False)
+    np.testing.assert_array_equal(reader.recover("arm")[1]["sum"], FULL["sum"])
+    desk.settle(10)
+    desk.close()
+    store.close()
+    assert LabelDesk(tmp_path / "l.jsonl", lambda given: "done").taken == 1
+    filled(tmp_path / "sessions").close()
+
+
+def test_a_lock_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
+    holds = "import sys, time; from pathlib import Path; from vlamem.deploy.sole import sole\n"
+    holds += "lock = sole(Path(sys.argv[1]), 'x'); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InUseError):
+            sole(tmp_path / "lock", "x", 0.1)
+        process.kill()
+    sole(tmp_path / "lock", "x").release()

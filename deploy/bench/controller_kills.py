@@ -63,7 +63,7 @@ def stored(state: Path, session: str) -> Stored | None:
         record = read_record(state / "sessions" / session)
     except StateError:
         return None
-    store = SessionStore(state / "sessions", record.owner, template_of(record.owner.layout))
+    store = SessionStore(state / "sessions", record.owner, template_of(record.owner.layout), writes=False)
     try:
         record, arrays, step = store.recover(session)
     finally:
