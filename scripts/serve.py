@@ -11,7 +11,9 @@ Exit status: 0 ended by Ctrl-C, SIGTERM or a terminal that was closed, 2 not pos
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,16 +101,18 @@ async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child |
             loop.add_signal_handler(number, stop.set)
     async with server.running() as port:
         if child is not None:
-            loop.add_reader(child.lifeline, _end_alone, loop, child.lifeline, stop)
-            child.listening(port)
-        print(f"serving on {scheme}://{host}:{port}", flush=True)
+            child.listening(port, lambda: loop.call_soon_threadsafe(stop.set))
+        _say(f"serving on {scheme}://{host}:{port}")
         await stop.wait()
-    print("stopped", flush=True)
+    _say("stopped")
 
 
-def _end_alone(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
-    loop.remove_reader(lifeline)
-    stop.set()
+def _say(line: str) -> None:
+    """Robots are served also where no one reads this any more."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: list[str]) -> int:
@@ -120,6 +124,7 @@ def main(arguments: list[str]) -> int:
     from vlamem.deploy.sessions import SessionLimits
 
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    key = read_key(args.api_key_file)
     child = respawn(lambda: preload(args.policy)) if args.respawn else None
     if args.threads:
         import torch
@@ -128,7 +133,7 @@ def main(arguments: list[str]) -> int:
     options = ServeOptions(
         host=args.host,
         port=args.port if child is None or child.port is None else child.port,
-        api_key=read_key(args.api_key_file),
+        api_key=key,
         certificate=args.tls_cert,
         private_key=args.tls_key,
         sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s, bytes=args.session_mb << 20),
@@ -143,6 +148,6 @@ def main(arguments: list[str]) -> int:
         asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host, child))
     finally:
         if desk is not None:
-            desk.settle(10)
+            desk.settle(0 if child is not None and child.alone else 10)  # the next server is on its way
             desk.close()
     return 0

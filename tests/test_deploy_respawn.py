@@ -2,9 +2,9 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +23,16 @@ child = respawn(preload)
 {serve}
 """
 """A server of a few lines: what it preloads, and what it does in each life."""
+SLEEPS = "time.sleep(120)\n"
 LIVES = """
 life = len(open("lives").readlines()) if os.path.exists("lives") else 0
 with open("lives", "a") as file:
     print(child.port, os.getppid(), "loaded" in globals(), file=file)
 """
+
+
+GONE = "lambda: os._exit(3)"
+"""What a server of these lines does when its parent is gone."""
 
 
 def script(folder: Path, serve: str, preload: str = "def preload():\n    globals()['loaded'] = True\n") -> list[str]:
@@ -40,15 +45,28 @@ def lives(folder: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def ended(folder: Path, serve: str, **more: str) -> "subprocess.CompletedProcess[str]":
-    words = script(folder, serve, **more)
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+def ended(folder: Path, serve: str, quiet: bool = False, **more: str) -> "subprocess.CompletedProcess[str]":
+    words, to = script(folder, serve, **more), subprocess.DEVNULL if quiet else subprocess.PIPE
+    return subprocess.run(words, cwd=folder, stdout=to, stderr=to, text=True, timeout=60)
+
+
+def pids(folder: Path) -> list[int]:
+    """Processes that left their number there."""
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return " (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_server_that_was_killed_or_failed_starts_again_at_its_port_without_importing_anew(tmp_path: Path) -> None:
     found = ended(
         tmp_path,
-        "child.listening(4242)\n"
+        f"child.listening(4242, {GONE})\n"
         "if life == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
         "if life == 1: raise RuntimeError('a fault')\n"
         "if life == 2: sys.exit(2)\n",
@@ -68,38 +86,91 @@ def test_a_first_server_that_never_listens_is_not_started_again(tmp_path: Path) 
 
 
 def test_three_in_a_row_that_do_not_listen_are_the_last(tmp_path: Path) -> None:
-    found = ended(tmp_path, "if life in (0, 3): child.listening(1)\nif life != 3: sys.exit(5)\nsys.exit(6)\n")
+    found = ended(tmp_path, f"if life in (0, 3): child.listening(1, {GONE})\nsys.exit(6 if life == 3 else 5)\n")
     assert found.returncode == 5
     assert len(lives(tmp_path)) == 1 + 2 + 1 + 3
     assert "ended with status 5 before it listened" in found.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_the_parent_hands_on_that_it_was_told_to_end(number: signal.Signals, tmp_path: Path) -> None:
-    told = "def told(*_):\n    open('told', 'w').close(); sys.exit(0)\n"
-    serve = f"{told}signal.signal({number.value}, told)\nchild.listening(1)\nwhile True: time.sleep(1)\n"
-    with subprocess.Popen(script(tmp_path, serve), cwd=tmp_path) as process:
-        wait(lambda: bool(lives(tmp_path)))
-        time.sleep(0.2)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 4)])
+def test_the_parent_hands_on_that_it_was_told_to_end(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    told = "def told(*_):\n    open('told', 'w').close(); sys.exit(status)\n"
+    serve = f"{told}signal.signal({number.value}, told)\nchild.listening(1, {GONE})\nopen('ready', 'w').close()\n"
+    with subprocess.Popen(script(tmp_path, f"status = {status}\n{serve}{SLEEPS}"), cwd=tmp_path) as process:
+        wait(lambda: (tmp_path / "ready").exists())
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(60) == status
     assert (tmp_path / "told").exists()
     assert len(lives(tmp_path)) == 1
 
 
-def test_told_to_end_while_the_server_still_loads_both_are_gone(tmp_path: Path) -> None:
-    with subprocess.Popen(script(tmp_path, "time.sleep(60)\n"), cwd=tmp_path) as process:
-        wait(lambda: bool(lives(tmp_path)))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_server_whose_parent_was_killed_is_told_so_or_ends_at_once(listens: bool, tmp_path: Path) -> None:
+    serve = f"child.listening(1, {GONE})\n" if listens else ""
+    with subprocess.Popen(
+        script(tmp_path, f"{serve}open(str(os.getpid()), 'w').close()\n{SLEEPS}"), cwd=tmp_path
+    ) as process:
+        wait(lambda: bool(pids(tmp_path)))
+        process.kill()
+    wait(lambda: not running(*pids(tmp_path)), 60)
     assert len(lives(tmp_path)) == 1
+
+
+def test_a_process_that_the_server_forked_keeps_no_one_waiting(tmp_path: Path) -> None:
+    helper = f"if os.fork() == 0:\n    open(str(os.getpid()), 'w').close()\n    {SLEEPS}"
+    found = ended(
+        tmp_path,
+        f"if life == 1: sys.exit(0)\n{helper}while not any(p.isdigit() for p in os.listdir()): time.sleep(0.01)\n"
+        f"child.listening(1, {GONE})\nos.kill(os.getpid(), signal.SIGKILL)\n",
+        quiet=True,
+    )
+    for helper_pid in pids(tmp_path):
+        os.kill(helper_pid, signal.SIGKILL)
+    assert found.returncode == 0
+    assert len(lives(tmp_path)) == 2
+
+
+def test_told_to_end_when_the_server_has_just_died_and_while_it_waits_to_start_it_again(tmp_path: Path) -> None:
+    serve = f"child.listening(1, {GONE})\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    for lived in (1, 5):
+        with subprocess.Popen(script(tmp_path, serve), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+            wait(lambda lived=lived: len(lives(tmp_path)) >= lived, 60)
+            process.terminate()
+            assert process.wait(60) == 0
+        (tmp_path / "lives").unlink()
+
+
+@pytest.mark.parametrize("end", ["os._exit(255)", "os.kill(os.getpid(), 35)"])
+def test_a_server_may_end_in_any_way(end: str, tmp_path: Path) -> None:
+    found = ended(tmp_path, f"child.listening(1, {GONE})\nif life == 0: {end}\n")
+    assert found.returncode == 0
+    assert len(lives(tmp_path)) == 2
+    assert ("ended with status 255" if "255" in end else "was killed by signal 35") in found.stderr
+
+
+def test_told_to_end_while_the_server_still_loads_both_are_gone(tmp_path: Path) -> None:
+    with subprocess.Popen(script(tmp_path, f"open(str(os.getpid()), 'w').close()\n{SLEEPS}"), cwd=tmp_path) as process:
+        wait(lambda: bool(pids(tmp_path)))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert not running(*pids(tmp_path))
+    assert len(lives(tmp_path)) == 1
+
+
+def test_told_to_end_while_it_imports(tmp_path: Path) -> None:
+    preload = f"def preload():\n    open('imports', 'w').close()\n    {SLEEPS}"
+    with subprocess.Popen(script(tmp_path, "", preload=preload), cwd=tmp_path) as process:
+        wait(lambda: (tmp_path / "imports").exists())
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not lives(tmp_path)
 
 
 def test_what_starts_threads_before_a_fork_is_refused(tmp_path: Path) -> None:
     preload = "def preload():\n    threading.Thread(target=time.sleep, args=(1,), name='poller').start()\n"
     found = ended(tmp_path, "", preload=preload)
     assert found.returncode == 1
-    assert "starts threads (poller)" in found.stderr
+    assert "starts threads, which do not survive a fork" in found.stderr
     assert not lives(tmp_path)
 
 
@@ -175,11 +246,13 @@ def test_a_killed_server_is_there_again_with_its_session(serving: "subprocess.Po
 
 
 def test_a_server_whose_parent_was_killed_ends_and_frees_its_port(serving: "subprocess.Popen[str]") -> None:
-    port_of(serving)
+    port = port_of(serving)
     (child,) = children_of(serving.pid)
     serving.kill()
     serving.wait()
-    wait(lambda: not Path(f"/proc/{child}").exists() or "zombie" in Path(f"/proc/{child}/status").read_text())
+    wait(lambda: not running(child), 60)
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # nobody listens there any more
 
 
 def test_respawn_says_in_one_line_what_cannot_be_served(tmp_path: Path) -> None:

@@ -77,11 +77,11 @@ class ServerProcess:
         """kill -9 of all of it."""
         if self._process is None or self._process.poll() is not None:
             return
-        pids = self._pids(alive=False)
-        self._process.kill()
-        for pid in pids[1:]:
+        self._process.send_signal(signal.SIGSTOP)  # else it would start another, or that would see it go
+        for pid in self._pids(alive=False)[1:]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
 
     def stop(self) -> None:
@@ -103,9 +103,9 @@ class ServerProcess:
         return sum(int(f[11]) + int(f[12]) for f in fields) / _TICK
 
     def memory_mb(self) -> float:
-        """Resident memory of the process that serves and of its parent, what they share once [MB]."""
-        lines = [line for p in self._pids() for line in Path(f"/proc/{p}/smaps_rollup").read_text().splitlines()]
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+        """Resident memory of the process that serves, and what its parent has beside that for itself [MB]."""
+        parent, serving = self._pids()
+        return _kilobytes(serving, "Rss:") * 1024 / 1e6 + _kilobytes(parent, "Private_") * 1024 / 1e6
 
     def _pids(self, alive: bool = True) -> list[int]:
         """The parent and the process that serves. Raises BenchError when one of them is missing and has to be alive."""
@@ -116,6 +116,11 @@ class ServerProcess:
         if alive and len(children) != 1:
             raise BenchError(f"the server is not running: {self.output.read_text(errors='replace')[-2000:]}")
         return [pid, *map(int, children)]
+
+
+def _kilobytes(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 class RobotProcess:

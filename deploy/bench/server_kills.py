@@ -11,7 +11,7 @@ from vlamem.deploy.bench.processes import RobotProcess, ServerProcess
 
 _RESTORED_S = 60.0
 _COLD_EVERY = 4
-"""Of so many kills one takes the process along that would start the server again, as a loss of power does."""
+"""Of so many kills one takes the process along that would start the server again."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,10 @@ def figures(kills: Sequence[ServerKill]) -> dict[str, tuple[float, int | None]]:
             if times:
                 found[f"{kind}_p50_s"] = (statistics.median(times), len(times))
                 found[f"{kind}_max_s"] = (max(times), len(times))
-    in_time = [s <= LIMIT_S for cold, stalled, s in back if not cold and not stalled]
-    if in_time:
-        found["server_back_in_time"] = (sum(in_time), len(in_time))
+    warm = [k for k in kills if not k.cold]
+    if warm:
+        in_time = [k.back_s is not None and k.back_s - k.stalled_s <= LIMIT_S for k in warm]
+        found["server_back_in_time"] = (sum(in_time), len(warm))
     loading = [k.loading_s for k in kills if k.cold]
     if loading:
         found["server_loading_p50_s"] = (statistics.median(loading), len(loading))
