@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vlamem.deploy.labels import LabelDesk, Spool, commit_episode
+from vlamem.deploy.commit import commit_episode
+from vlamem.deploy.labels import LabelDesk
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
 from vlamem.deploy.server import PolicyServer, ServeOptions
+from vlamem.deploy.spool import Spool
 from vlamem.memory.proposal import Proposal
 from vlamem.memory.success import CriticVerifier, Layout, ProgressCritic
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy

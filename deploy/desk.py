@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from vlamem.deploy.batcher import Batcher, Decision, ServedPolicy
-from vlamem.deploy.labels import Label, LabelDesk, Spool
+from vlamem.deploy.labels import Label, LabelDesk
 from vlamem.deploy.metrics import Metrics
 from vlamem.deploy.observations import ObservationError, ObservationReader
 from vlamem.deploy.persistence import SessionStore
 from vlamem.deploy.sessions import Session, SessionError, SessionTable, check_token
+from vlamem.deploy.spool import Spool
 from vlamem.deploy.wire import WireLimits
 from vlamem.memory.seeding import stream
 from vlamem.policies.protocol import Observation

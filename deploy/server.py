@@ -23,11 +23,12 @@ from vlamem.deploy import vla_eval
 from vlamem.deploy.batcher import Batcher, ServedPolicy
 from vlamem.deploy.conversation import Conversation
 from vlamem.deploy.desk import Desk
-from vlamem.deploy.labels import LabelDesk, Spool
+from vlamem.deploy.labels import LabelDesk
 from vlamem.deploy.metrics import CONTENT_TYPE, Metrics
 from vlamem.deploy.observations import ObservationReader
 from vlamem.deploy.persistence import SessionStore
 from vlamem.deploy.sessions import Rate, SessionLimits, SessionTable
+from vlamem.deploy.spool import Spool
 from vlamem.deploy.wire import DEFAULT_LIMITS, WireLimits, pack
 
 log = logging.getLogger("vlamem.serve")

@@ -4,13 +4,15 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from deploy_cases import SPEC, store_in
 
-from vlamem.deploy.labels import Label, LabelDesk, LabelError, Spool, commit_episode
+from vlamem.deploy.commit import commit_episode
+from vlamem.deploy.labels import Label, LabelDesk, LabelError
 from vlamem.deploy.persistence import (
     SessionStore,
     StateError,
@@ -22,6 +24,7 @@ from vlamem.deploy.persistence import (
     template_of,
 )
 from vlamem.deploy.sole import InUseError, sole
+from vlamem.deploy.spool import Spool
 from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.policies.success import layout_of as success_layout
 from vlamem.scripts.main import main
@@ -249,8 +252,8 @@ def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_on
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
         assert "2 segments kept" in commit_episode(memory, spool, label("a"))
         assert len(memory) == 2
-        assert not spool.path("arm", 1).exists()
-        assert "nothing" in commit_episode(memory, spool, label("b"))
+        assert "0 segments kept" in commit_episode(memory, spool, label("b"))
+        assert "nothing" in commit_episode(memory, spool, replace(label("c"), episode=2))
         stored = memory.query(key[None], np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]), ["touch it"])
     assert stored.chunk is not None
     assert stored.confidence[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
@@ -264,9 +267,49 @@ def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_carri
             spool = episode_in(tmp_path / folder, at)
             trace = spool.path("arm", 1).read_bytes()
             assert "2 segments kept" in commit_episode(memory, spool, label("a"))
-            spool.path("arm", 1).write_bytes(trace)  # the process ended before the trace was removed
+            spool.path("arm", 1).unlink()  # the process ended before the trace was marked
+            spool.path("arm", 1).write_bytes(trace)
             assert "0 segments kept" in commit_episode(memory, spool, label("a"))
         assert len(memory) == 4
+
+
+def test_a_label_that_corrects_another_takes_back_what_that_stored(tmp_path: Path) -> None:
+    spool = episode_in(tmp_path / "episodes")
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
+        for outcome, elsewhere, gone in (
+            ("success", "failure", 0),
+            ("failure", "success", 2),
+            ("success", "failure", 2),
+        ):
+            said = commit_episode(memory, spool, label("a", outcome))
+            assert (f"{gone} of an earlier label taken back" in said) == bool(gone)
+            counts = memory.store.counts(memory.origin)
+            assert (counts[f"{outcome}_segments"], counts[f"{elsewhere}_segments"]) == (2, 0)
+            assert memory.verify() == 2
+        assert "was labelled" in commit_episode(memory, spool, label("c", "unsaid"))
+        spool.begin("arm", 2)
+        assert "0 segments kept" in commit_episode(memory, spool, label("d"))
+        spool.begin("arm", 3)
+        assert "nothing" in commit_episode(memory, spool, label("e", "failure"))
+        assert memory.store.counts(memory.origin)["success_segments"] == 2
+
+
+def test_of_labels_that_wait_the_newest_of_an_episode_is_carried_out(tmp_path: Path) -> None:
+    done: list[tuple[str, str]] = []
+
+    def carry_out(given: Label) -> str:
+        done.append((given.label, given.outcome))
+        return "done"
+
+    other = replace(label("b"), episode=2)
+    for _ in range(2):  # the second time nothing is left to do
+        desk = LabelDesk(tmp_path / "l.jsonl", carry_out)
+        for given in (label("a"), other, replace(label("c", "unsaid"), episode=2), label("d", "failure")):
+            desk.take(given, hold=True)
+        desk.release("arm", 2)
+        assert desk.settle(10)
+        desk.close()
+    assert done == [("b", "success"), ("c", "unsaid"), ("d", "failure")]
 
 
 def steps(spool: Spool, session: str, episode: int, count: int) -> None:

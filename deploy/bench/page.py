@@ -92,11 +92,12 @@ def markdown(bench: DeployBench, result: Result) -> str:
         "is survived* when the robot's session is restored, and in the same episode with the memory that lay on disk, "
         "or what became of it (*memories kept* counts those alone; in the others the robot had ended its episode "
         "before). It is *back* when the robot's session is restored, counted from the kill (*stalled*: the network was "
-        f"stalled meanwhile; *in time*: within {LIMIT_S:g} s, stalls not counted), and after a *cold* kill, which takes "
-        "the process along that would start the server again, from its new start (*loading*: to where it listens). A *kill of the "
-        "controller is survived* when the next one finds session, episode and the memory that the server has on disk "
-        f"for it, and commands from a fresh chunk within {LIMIT_S:g} s of its start (*resume*); its *memory is kept* "
-        "also where that takes longer. *Labels lost* are those acknowledged to the robot and not in the server's file. "
+        f"stalled meanwhile; *in time*: within {LIMIT_S:g} s, stalls not counted), and after a *cold* kill, which "
+        "takes the process along that would start the server again, from its new start (*loading*: to where it "
+        "listens). A *kill of the controller is survived* when the next one finds session, episode and the memory that "
+        f"the server has on disk for it, and commands from a fresh chunk within {LIMIT_S:g} s of its start (*resume*); "
+        "its *memory is kept* also where that takes longer. *Labels lost* are those acknowledged to the robot and not "
+        "in the server's file. "
         "*Jitter* is how late a round of the loop begins.",
         f"Clips: quiet {_counts(quiet['clips'])}; faults {_counts(faults['clips'])}. Events under faults: "
         f"{_counts(faults['events'])}.",

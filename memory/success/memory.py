@@ -13,7 +13,7 @@ from vlamem.memory.proposal import Proposal
 from vlamem.memory.success.calibration import Calibration
 from vlamem.memory.success.capacity import Eviction, victims
 from vlamem.memory.success.consistency import warped
-from vlamem.memory.success.episode import Episode, Segment
+from vlamem.memory.success.episode import Episode, Outcome, Segment
 from vlamem.memory.success.index import Engine
 from vlamem.memory.success.layout import EntryError, Layout, Origin, OriginError
 from vlamem.memory.success.metric import Metric
@@ -305,6 +305,21 @@ class SuccessMemory:
             with self._lock:
                 self.successes.remove(ids)
                 self.failures.remove(ids)
+
+    def outcome(self, identity: str) -> Outcome | None:
+        """How an episode is stored; None when it is not."""
+        return self.store.episode(self.origin, identity)[0]
+
+    def retract(self, identity: str) -> int:
+        """Deletes an episode, e.g. one whose label was wrong, and gives the number of segments that went.
+
+        What of it was merged into segments of others stays there, as a count. Raises as `commit`.
+        """
+        with self._writing:
+            outcome, ids = self.store.episode(self.origin, identity)
+            if outcome is not None:
+                self.prune(ids)
+        return len(ids)
 
     # Soundness ----------------------------------------------------------------------------------------------------
 

@@ -270,6 +270,12 @@ class SuccessStore:
         )
         return [EpisodeHead(*r) for r in rows]
 
+    def episode(self, origin: int, identity: str) -> tuple[Outcome | None, Int[np.ndarray, "N"]]:
+        """How an episode is stored (None: it is not), and the ids of its segments."""
+        sql = "SELECT e.outcome, s.id FROM episodes e LEFT JOIN segments s ON s.episode=e.id "
+        rows = self._read(f"{sql} WHERE origin=? AND identity=?", (origin, identity))
+        return rows[0][0] if rows else None, np.array([r[1] for r in rows if r[1] is not None], np.int64)
+
     def credit(self, ids: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts one use of each segment, in an episode that ended in success or not. Raises as `commit`."""
         with self._write() as db:
