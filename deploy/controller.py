@@ -66,11 +66,13 @@ class ControlOptions:
         execute: steps of a chunk after which the next one is asked for.
         blend: steps over which a chunk gives way to the next.
         ask_again_s: a plan that has not come after this is asked for again.
+        moves: whether the robot does what it is sent; in a dry run no action counts as executed.
     """
 
     execute: int = 4
     blend: int = 3
     ask_again_s: float = 0.5
+    moves: bool = True
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,8 @@ class Controller:
             self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.asked, sent=clip.sent)
         if command is not None:
             self.robot.send(command)
-            self._last = self._executed = command
+            self._last = command
+            self._executed = command if self.options.moves else None
         return command
 
     def _done(self, now: float, command: Command | None, planned: Planned | None, seen: Seen) -> Round:

@@ -40,6 +40,8 @@ class LinkOptions:
             network lost costs a robot that holds still as little as it can.
         backlog: frames that are kept while there is no server; beyond it the oldest are lost, and counted.
         window: frames that may be under way at once.
+
+    Raises ValueError for an address of another kind.
     """
 
     server: str
@@ -50,6 +52,11 @@ class LinkOptions:
     reply_s: float = 2.0
     backlog: int = 400
     window: int = 16
+
+    def __post_init__(self) -> None:
+        scheme, sign, rest = self.server.partition("://")
+        if scheme not in ("ws", "wss") or not sign or not rest:
+            raise ValueError(f"server '{self.server}': expected ws://HOST:PORT, or wss://HOST:PORT with TLS")
 
 
 @dataclass(frozen=True)
@@ -265,7 +272,8 @@ class Link:
         except InvalidHandshake as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status == 401 and self.joined is None:
-                raise LinkError("the server wants an API key: give --api-key-file") from error
+                known = "wants an API key" if options.api_key is None else "has another API key than the one given"
+                raise LinkError(f"the server {known}: give the file of its key, --api-key-file") from error
             raise
         try:
             restored = await self._greet(ws)
@@ -317,7 +325,10 @@ class Link:
         if self.joined is not None and metadata["fingerprint"] != self.joined.metadata["fingerprint"]:
             raise LinkError("the server has another policy now: stop, and start the robot again")
         answer = await self._ask(ws, self._outbox.hello())
-        if answer["type"] == "error" and answer["code"] in ("unknown", "state", "taken") and self._outbox.token:
+        if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
+            where = "another --session or --state begins a new one"
+            raise LinkError(f"{answer['message']} (error {answer['id']}); of the robot, {where}")
+        if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
             self._events.note("session_lost", why=answer["message"])
             answer = await self._ask(ws, self._outbox.hello(fresh=True))
         if answer["type"] == "error":

@@ -60,14 +60,24 @@ def _make_robot(args: argparse.Namespace, robot_file: Any) -> Any:
     if kind == "lerobot":
         from vlamem.deploy.lerobot_robot import make_lerobot
 
-        settings = json.loads(args.robot_config.read_text()) if args.robot_config else {}
-        return make_lerobot(rest, settings, robot_file)
+        return make_lerobot(rest, _settings(args.robot_config), robot_file)
     if not rest:
         raise ValueError(f"robot '{args.robot}': expected mujoco:TASK, lerobot:TYPE or module:FACTORY")
     try:
         return getattr(importlib.import_module(kind), rest)()
     except (ImportError, AttributeError) as error:
         raise ValueError(f"robot '{args.robot}' cannot be made ({error}): expected module:FACTORY") from error
+
+
+def _settings(path: Path | None) -> Any:
+    if path is None:
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no JSON ({error}): expected the settings of the arm, as lerobot names them"
+        ) from error
 
 
 def main(arguments: list[str]) -> int:
@@ -81,6 +91,22 @@ def main(arguments: list[str]) -> int:
     except (LinkError, RobotError) as error:
         print(f"vlamem control: {error}", file=sys.stderr)
         return 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("episodes", 1), ("execute", 1), ("blend", 0), ("realtime_priority", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
+    if args.seconds <= 0:
+        raise ValueError(f"--seconds {args.seconds:g}: expected more than 0")
+    if args.dry_run and args.label_by_task:
+        raise ValueError("--label-by-task labels what the robot did, and with --dry-run it does nothing: leave one out")
+
+
+def _where(joined: Any) -> str:
+    if joined.unfinished:
+        return f"episode {joined.episode} goes on after step {joined.step}"
+    return f"episode {joined.episode + 1} is next"
 
 
 def _control(args: argparse.Namespace) -> int:
@@ -100,24 +126,35 @@ def _control(args: argparse.Namespace) -> int:
         settle,
         status_of,
     )
+    from vlamem.scripts.keys import read_key
     from vlamem.scripts.signals import told_to_end
 
+    _check(args)
     robot_file = load_robot_file(args.robot_file)
     arm = _make_robot(args, robot_file)
     simulated = arm if isinstance(arm, MujocoRobot) else None
     if simulated is None and not args.instruction:
         raise ValueError("a robot has to be told what to do: give --instruction")
-    key = args.api_key_file.read_text().split("\n")[0].strip() if args.api_key_file else None
     events = EventLog(args.log)
-    link = Link(LinkOptions(args.server, args.session, args.state, key, args.tls_ca), events)
+    # a dry run moves nothing: the session and the labels of the robot's real episodes are none of its business
+    session, state = (f"{args.session}-dry-run", None) if args.dry_run else (args.session, args.state)
+    link = Link(LinkOptions(args.server, session, state, read_key(args.api_key_file), args.tls_ca), events)
     joined = join(link, robot_file)
+    print(f"connected to {args.server}: {_where(joined)}", flush=True)
     robot = DryRun(arm, print) if args.dry_run else arm
     quitting = threading.Event()
-    controller = Controller(robot, robot_file, link, ControlOptions(args.execute, args.blend), events)
+    options = ControlOptions(args.execute, args.blend, moves=not args.dry_run)
+    controller = Controller(robot, robot_file, link, options, events)
+
+    def label(outcome: Any) -> str:
+        if not controller.episode:
+            raise ValueError("no episode has begun: a label is for the one that runs or has just ended")
+        return link.label(controller.episode, outcome)
+
     panel = Panel(
         controller.stop,
         controller.go,
-        lambda outcome: link.label(max(1, controller.episode), outcome),  # type: ignore[arg-type]  # checked there
+        label,
         lambda: status_of(controller, link, events),
         quitting.set,
     )

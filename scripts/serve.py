@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from vlamem.policies.speak import SpeakOptions, Way
 from vlamem.scripts.config import load_config
+from vlamem.scripts.keys import read_key
 
 if TYPE_CHECKING:
     from vlamem.deploy.respawn import Child
@@ -76,22 +78,42 @@ class Args:
     """debug, info, warning or error."""
 
 
-def read_key(path: Path | None) -> str | None:
-    """The first line of a key file. Raises ValueError when it is empty."""
-    if path is None:
-        return None
-    key = path.read_text(encoding="utf-8").strip().partition("\n")[0].strip()
-    if not key:
-        raise ValueError(f"{path} holds no key: write one into its first line")
-    return key
-
-
 def _renames(words: tuple[str, ...]) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     for theirs, sign, ours in pairs:
         if not sign or not theirs or not ours:
             raise ValueError(f"rename '{theirs}{sign}{ours}': expected THEIRS=OURS, e.g. observation/image=agentview")
     return {theirs: ours for theirs, _, ours in pairs}
+
+
+def _check(args: Args) -> None:
+    """What is wrong is said now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
+    for name, least in (
+        ("sessions", 1),
+        ("session_mb", 1),
+        ("execute", 1),
+        ("wait_ms", 0),
+        ("idle_s", 0),
+        ("threads", 0),
+    ):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
+    if not 0 <= args.port < 1 << 16:
+        raise ValueError(f"--port {args.port}: expected 0 (a free one) to 65535")
+    for name in ("tls_cert", "tls_key"):
+        path = getattr(args, name)
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"--{name.replace('_', '-')} {path}: there is no such file")
+    if args.port:
+        family, kind, protocol, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                free.bind(address)
+            except OSError as error:
+                raise OSError(
+                    f"{args.host}:{args.port} cannot be had ({error.strerror}): give another --port"
+                ) from error
 
 
 async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child | None") -> None:
@@ -123,8 +145,10 @@ def main(arguments: list[str]) -> int:
     from vlamem.deploy.server import ServeOptions
     from vlamem.deploy.sessions import SessionLimits
 
+    _check(args)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     key = read_key(args.api_key_file)
+    print(f"vlamem serve: loading {args.policy}, gate {args.aura}", file=sys.stderr, flush=True)
     child = respawn(lambda: preload(args.policy)) if args.respawn else None
     if args.threads:
         import torch

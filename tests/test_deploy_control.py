@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,9 +19,11 @@ from deploy_cases import Hosted, frame
 
 from vlamem.deploy.events import EventLog
 from vlamem.deploy.link import Link, LinkOptions
+from vlamem.deploy.panel import Panel
 from vlamem.deploy.persistence import read_record
 from vlamem.deploy.robot_file import SHIPPED
 from vlamem.scripts.control import main
+from vlamem.scripts.main import main as vlamem
 
 
 def words(hosted: Hosted, folder: Path, *more: str) -> list[str]:
@@ -113,3 +116,100 @@ def test_a_run_whose_link_has_ended_ends_with_the_arm_at_rest_and_says_why(
     assert "the server has another policy now: stop, and start the robot again" in capsys.readouterr().err
     *_, command, last = [json.loads(line) for line in log.read_text().splitlines()]
     assert (command[:6], last) == ([0] * 6, "closed")
+
+
+def test_a_session_that_another_memory_wrote_ends_the_run_and_is_there_for_the_next(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
+    assert main(words(hosted, tmp_path)) == 0
+    kept = (tmp_path / "state" / "link.json").read_bytes()
+    hosted.end()
+    path = tmp_path / "server" / "sessions" / "arm" / "session.json"
+    path.write_text(path.read_text().replace('"sum1"', '"sum2"'))
+    hosted.start()
+    assert main(words(hosted, tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert "memory 'sum2', this server has 'sum1'" in said
+    assert "another --session or --state begins a new one" in said
+    assert (tmp_path / "state" / "link.json").read_bytes() == kept
+
+
+def test_a_dry_run_is_a_session_of_its_own_and_executes_nothing(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
+    told: list[Any] = []
+    monkeypatch.setattr(
+        Link, "send", lambda self, frame, send=Link.send: (told.append(frame.executed), send(self, frame))
+    )
+    assert main(words(hosted, tmp_path, "--dry-run")) == 0
+    assert re.search(r"^[+-]0\.\d{3} ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert set(told) == {None}
+    assert not (tmp_path / "state").exists()
+    assert [p.name for p in (tmp_path / "server" / "sessions").iterdir() if p.is_dir()] != ["arm"]
+    assert (tmp_path / "arm.jsonl").read_text().split() == ['"connected"', '"closed"']
+
+
+def test_a_label_before_the_first_episode_of_a_run_is_refused(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
+    assert main(words(hosted, tmp_path)) == 0
+    refused: list[str] = []
+
+    def listen(panel: Panel) -> None:
+        panel._report = refused.append
+        panel.press("s")
+
+    monkeypatch.setattr(Panel, "listen", listen)
+    assert main(words(hosted, tmp_path)) == 0
+    assert len(refused) == 1
+    assert "no episode has begun" in refused[0]
+    assert not noted(tmp_path, "label")
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--seconds", "-1"], "--seconds -1: expected more than 0"),
+        (["--execute", "0"], "--execute 0: expected 1 or more"),
+        (["--episodes", "0"], "--episodes 0: expected 1 or more"),
+        (["--server", "http://127.0.0.1:1"], "server 'http://127.0.0.1:1': expected ws://HOST:PORT"),
+        (["--server", "127.0.0.1:8000"], "server '127.0.0.1:8000': expected ws://HOST:PORT"),
+        (["--dry-run", "--label-by-task"], "leave one out"),
+        (["--api-key-file", os.devnull], f"{os.devnull} holds no key"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_a_server_is_looked_for(
+    more: list[str], complaint: str, hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
+    monkeypatch.setattr(Link, "start", lambda *_: pytest.fail("the server was looked for"))
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        main([*words(hosted, tmp_path), *more])
+
+
+def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
+    (tmp_path / "arm.json").write_text("{")
+    with pytest.raises(ValueError, match=r"arm\.json is no JSON .*settings of the arm"):
+        main(["--robot", "lerobot:so101_follower", "--robot-config", str(tmp_path / "arm.json"), "--instruction", "x"])
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--sessions", "0"], "--sessions 0: expected 1 or more"),
+        (["--port", "70000"], "--port 70000: expected 0 (a free one) to 65535"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "--tls-cert no.pem: there is no such file"),
+        (["--port", "TAKEN"], "cannot be had (Address already in use): give another --port"),
+    ],
+)
+def test_a_server_says_what_it_cannot_do_before_it_loads_anything(
+    more: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vlamem.deploy.assembly.build_server", lambda *_: pytest.fail("it was loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert vlamem(["serve", *(port if word == "TAKEN" else word for word in more)]) == 2
+    assert complaint in capsys.readouterr().err
