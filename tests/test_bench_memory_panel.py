@@ -19,11 +19,12 @@ from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.sim.bench import memory_panel_report as report
 from vlamem.sim.bench.memory_panel import check_page, chosen_arms, run
-from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
+from vlamem.sim.bench.memory_panel_arms import PANEL, PanelArm, axes, tasks_of
 from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
 from vlamem.sim.bench.memory_panel_notes import NOTED
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_report import Played, figures_of, panel_marks, write_page
+from vlamem.sim.recording import EpisodeLog, EpisodeRecord
 from vlamem.sim.results import ResultsError, write_result_page, write_results
 from vlamem.sim.statistics import paired_difference
 
@@ -167,14 +168,14 @@ def test_writes_are_compared_on_the_tasks_that_both_arms_played(monkeypatch: pyt
 def test_a_ratio_to_the_oracle_is_as_uncertain_as_both_arms_are() -> None:
     def ratio(n: int) -> tuple[float, float]:
         arms = {
-            "aura": played("aura", sequence=(90, 100, 5, 100)),
+            "aura": played("aura", sequence=(9 * n // 10, n, 5, 100)),
             "oracle": played("oracle", sequence=(n - 1, n, 0, 1)),
         }
         interval = figures_of(arms, ["sequence"], [], {"sequence": 0.2})["aura_over_oracle"].ci95
         assert interval is not None
         return interval
 
-    assert np.ptp(ratio(20)) > 1.2 * np.ptp(ratio(1000))
+    assert np.ptp(ratio(20)) > 5 * np.ptp(ratio(1000))
     arms = {"aura": played("aura", sequence=(9, 10, 5, 100)), "oracle": played("oracle", sequence=(0, 10, 0, 1))}
     assert "aura_over_oracle" not in figures_of(arms, ["sequence"], [], {"sequence": 0.2})
 
@@ -226,7 +227,7 @@ def test_an_axis_begins_with_the_panel_s_own_point_on_the_same_tasks(finished: C
         "| AURA-Mem, 4 of a chunk",
         "| AURA-Mem, 1 of a chunk",
     ]
-    assert all(line.endswith("90 (60 to 98) |  |") for line in page if "x delay" in line)  # patrol has none
+    assert all(line.endswith("90 (60 to 98) |  | 11.11 |") for line in page if "x delay" in line)  # patrol has none
 
 
 def test_notes_are_those_of_the_panel_that_they_speak_of(finished: Callable[..., str]) -> None:
@@ -270,3 +271,29 @@ def test_figures_go_to_a_page_of_the_same_policy_gate_and_seed_alone(copied: Pan
         check_page(replace(axes_of, seed=1))
     with pytest.raises(ResultsError, match="give this panel another --page"):
         check_page(replace(axes_of, page="memory_panel"))
+
+
+def logged(folder: Path, arm: PanelArm, right: list[bool]) -> Played:
+    """An arm with the log of its episodes of `sequence`."""
+    (folder / arm.name).mkdir()
+    log = EpisodeLog(folder / arm.name / "episodes.jsonl")
+    for i, success in enumerate(right):
+        outcome = "success" if success else "failure"
+        about = {"initial_state": f"test/{i}", "wall_clock": {"seconds": 2.0}}
+        log.append(EpisodeRecord(arm.name, "sequence", "test", i, 0, outcome, **about))
+    counts = {"successes": sum(right), "n": len(right), "writes": 1, "ticks": 9, "state_bytes": 8}
+    return Played(arm, folder / arm.name, {"sequence": counts})
+
+
+def test_arms_of_other_lengths_are_compared_on_the_episodes_that_both_have_and_axes_with_their_own_arm(
+    tmp_path: Path,
+) -> None:
+    arms = {a.name: a for a in (*PANEL, *axes(["gru"], 8))}
+    names = ("aura", "oracle", "gru", "gru-noise16")
+    right = ([True] * 8, [True, True, False, True] + [False] * 4, [True, False, True, True], [False] * 3 + [True])
+    panel = {name: logged(tmp_path, arms[name], r) for name, r in zip(names, right, strict=True)}
+    found = figures_of(panel, ["sequence"], [], {"sequence": 0.2})
+    assert found["aura_over_oracle"].value == pytest.approx(8 / 3)
+    assert (found["gru_over_oracle"].value, found["gru_over_oracle"].n) == (pytest.approx(1.0), 4)
+    assert (found["gru_noise16_drop_points"].value, found["gru_noise16_drop_points"].n) == (pytest.approx(50), 4)
+    assert found["core_hours"].value == pytest.approx((8 + 8 + 4 + 4) * 2 / 3600)

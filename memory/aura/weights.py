@@ -3,6 +3,7 @@
 Needs NumPy alone, so that a robot without JAX loads the same file.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -70,6 +71,16 @@ def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
             raise ValueError(f"parameter {name} is not finite: these weights are not worth saving, train again")
     meta = json.dumps({"format": FORMAT} | asdict(header), sort_keys=True)
     write_tensors(path, plain, {_KEY: meta})
+
+
+def digest(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and values of parameters, 16 hexadecimal digits; what a header says is not in
+    it."""
+    whole = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        whole.update(f"{name}:{array.dtype.str}:{array.shape}".encode() + array.tobytes())
+    return whole.hexdigest()[:16]
 
 
 def load_weights(

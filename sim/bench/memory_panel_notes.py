@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+GATE = "b352612bf7eadde6"
+"""Digest of the gate's parameters that all notes speak of; of another they would say what was not seen."""
 NOTES = """
 
 ## What the figures say

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.memory.aura.weights import load_weights
+from vlamem.memory.aura.weights import digest, load_weights
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.memory_panel_arms import STARTS, PanelArm
 from vlamem.sim.bench.memory_panel_controls import gate_file
-from vlamem.sim.bench.memory_panel_notes import NOTED
+from vlamem.sim.bench.memory_panel_notes import GATE, NOTED
 from vlamem.sim.bench.memory_panel_options import PanelOptions
 from vlamem.sim.bench.memory_panel_plots import bars, lines, strip
 from vlamem.sim.compare import Comparison, compare_runs
@@ -122,7 +122,8 @@ def panel_marks(options: PanelOptions) -> dict[str, Any]:
 
 def _notes(options: PanelOptions, played: Mapping[str, Played]) -> str:
     """What is noted of the panel that was played, "" of one that nothing was noted of."""
-    if (options.gate, options.policy, options.preset, options.seed) != ("shipped", "tiny", "full", 0):
+    _, arrays = load_weights(gate_file(options))
+    if (digest(arrays), options.policy, options.preset, options.seed) != (GATE, "tiny", "full", 0):
         return ""
     fits = [n for n in NOTED if n.tasks == options.tasks and options.episodes >= n.episodes]
     return next((n.text for n in fits if played.keys() >= n.arms), "")
@@ -178,13 +179,30 @@ def _points(d: PairedDifference, sign: float = 1.0) -> Figure:
 
 
 def _ratio(first: Played, second: Played, tasks: Sequence[str]) -> Figure:
-    """Mean rate of `first` over that of `second`, nan over 0; its interval is that of the pooled rates of both."""
+    """Success of `first` over that of `second` on the episodes that both have, nan over 0; its interval is that of the
+    pooled rates of both."""
     counts, over = first.counts(tasks), second.counts(tasks)
+    if counts[1] != over[1]:
+        a, b = _outcomes(first.folder), _outcomes(second.folder)
+        both = [p for p in a.keys() & b.keys() if p[0] in tasks]
+        counts, over = ((sum(o[p].outcome == "success" for p in both), len(both)) for o in (a, b))
     if not over[0]:
         return Figure(np.nan)
     low, high = ratio95(counts, over)
-    value = first.rate(tasks) / second.rate(tasks)
+    value = counts[0] / over[0]
     return Figure(value, counts[1], (min(low, value), max(high, value)))
+
+
+def _drop(played: Mapping[str, Played], point: Played, memory: Sequence[str]) -> Figure | None:
+    """Points that an arm loses at a point of an axis; None when it was not played where the panel itself is."""
+    base, tasks = played.get(point.arm.base), [t for t in memory if t in point.tasks]
+    return None if base is None else _points(difference(base, point, tasks))
+
+
+def _core_hours(played: Mapping[str, Played]) -> float:
+    """What all episodes took, each on one core."""
+    logs = (p.folder / "episodes.jsonl" for p in played.values())
+    return sum(r.wall_clock["seconds"] for log in logs if log.exists() for r in EpisodeLog(log).read()) / 3600
 
 
 def figures_of(
@@ -226,11 +244,13 @@ def figures_of(
         worst = min((difference(aura, played["alone"], [t]) for t in skills), key=lambda d: d.ci95[0])
         found["worst_skill_ci_low_points"] = Figure(100 * worst.ci95[0], worst.n)
         found["skills_difference_points"] = _points(difference(aura, played["alone"], skills))
-    for name, figure in (("aura-delay20", "delay20_drop_points"), ("aura-chunk16", "chunk16_drop_points")):
-        if name in played:
-            tasks = [t for t in memory if t in played[name].tasks]
-            found[figure] = _points(difference(aura, played[name], tasks))
+    for p in played.values():
+        if p.arm.axis and (drop := _drop(played, p, memory)) is not None:
+            where = f"{p.arm.axis}{p.arm.value:g}_drop_points"
+            found[where if p.arm.base == "aura" else f"{p.arm.base}_{where}"] = drop
     found["state_bytes"] = Figure(aura.state_bytes())
+    if hours := _core_hours(played):
+        found["core_hours"] = Figure(hours)
     return {name: f for name, f in found.items() if np.isfinite(f.value)}
 
 
@@ -281,8 +301,8 @@ def _axes(played: Mapping[str, Played], memory: Sequence[str], execute: int) -> 
     if not points:
         return []
     lines = [
-        "| axis | n | mean | " + " | ".join(memory) + " |",
-        "| --- | --- | --- | " + " | ".join("---" for _ in memory) + " |",
+        "| axis | n | mean | " + " | ".join(memory) + " | writes, % of ticks |",
+        "| --- | --- | --- | " + " | ".join("---" for _ in memory) + " | --- |",
     ]
     begun = set()
     for p in points:
@@ -296,5 +316,6 @@ def _axes(played: Mapping[str, Played], memory: Sequence[str], execute: int) -> 
 
 def _axis_row(p: Played, title: str, memory: Sequence[str], tasks: Sequence[str]) -> str:
     cells = [_cell(p.tasks[t] if t in tasks else None) for t in memory]
-    n = min(p.tasks[t]["n"] for t in tasks)
-    return f"| {title} | {n} | {100 * p.rate(tasks):.0f} | " + " | ".join(cells) + " |"
+    n, writes = min(p.tasks[t]["n"] for t in tasks), p.writes(tasks)
+    written = "" if writes is None else f"{100 * writes:.2f}"
+    return f"| {title} | {n} | {100 * p.rate(tasks):.0f} | " + " | ".join(cells) + f" | {written} |"

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vlamem.memory.aura.weights import digest, load_weights
+from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.registry import find_policy
+from vlamem.sim.bench.memory_panel_notes import GATE
 from vlamem.sim.bench.patrol import TITLES, Stream
 from vlamem.sim.bench.patrol_options import PatrolBench
 from vlamem.sim.results import Figure, write_result_page
@@ -102,9 +106,11 @@ squares after the first tenth.
 
 ![Recall and memory along the stream]({plot.name})
 """
-    if bench.gate == "shipped" and bench.steps >= NOTED_STEPS:
+    header, arrays = load_weights(SHIPPED_GATE if bench.gate == "shipped" else Path(bench.gate))
+    if digest(arrays) == GATE and bench.steps >= NOTED_STEPS:
         text += NOTES
-    return write_result_page("patrol", command, figures, text, bench.results)
+    marks = {"weights": find_policy(bench.policy).sha256, "gate": header.command, "seed": bench.seed}
+    return write_result_page("patrol", command, figures, text, bench.results, marks)
 
 
 def _plot(found: Mapping[str, Stream], bench: PatrolBench) -> Path:
