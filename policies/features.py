@@ -2,17 +2,18 @@
 
 A folder holds `meta.json`, `contexts.npy` (what the policy makes of every sentence), one raw file a column, to be
 memory-mapped, and `episodes.jsonl`: a line an episode, written after its columns are on disk. A recording that was
-killed is usable up to its last whole episode, and goes on there.
+killed, or whose columns were cut by a crash or a copy, is usable up to its last whole episode, and goes on there.
 """
 
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from vlamem.memory.aura.weights import TrainedFor
 
 FORMAT = 1
+_logger = logging.getLogger(__name__)
 
 
 class FeaturesError(ValueError):
@@ -59,6 +61,11 @@ class FeaturesMeta:
             "goal": (np.int16, (2,)),
             "asked": (np.uint8, ()),
         }
+
+    @property
+    def tick_bytes(self) -> dict[str, int]:
+        """Bytes of a tick's entry in each column."""
+        return {name: np.dtype(t).itemsize * int(np.prod(s, dtype=int)) for name, (t, s) in self.columns.items()}
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,10 @@ class FeatureWriter:
     """Appends episodes to a folder; continues a recording of the same meta."""
 
     def __init__(self, folder: Path, meta: FeaturesMeta, contexts: Float[np.ndarray, "G P C"]) -> None:
-        """Raises FeaturesError when the folder holds another recording, or another process records into it."""
+        """Episodes that reach beyond the shortest column are dropped, with a warning, to be recorded again.
+
+        Raises FeaturesError when the folder holds another recording, or another process records into it.
+        """
         self.folder, self.meta = folder, meta
         folder.mkdir(parents=True, exist_ok=True)
         self._index = (folder / "episodes.jsonl").open("ab")
@@ -124,12 +134,13 @@ class FeatureWriter:
             half = folder / "meta.tmp"
             half.write_text(json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n", encoding="utf-8")
             os.replace(half, path)
-        self.episodes, whole = _read_index(folder)
+        found = _read_index(folder, meta)
+        _warn(folder, found, "they are recorded again")
+        self.episodes = found.episodes
         self._ticks = sum(e.ticks for e in self.episodes)
         self._files = {name: (folder / name).open("ab") for name in meta.columns}
-        os.ftruncate(self._index.fileno(), whole)
-        for name, (kind, shape) in meta.columns.items():  # what a kill left behind the last whole episode
-            size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=int))
+        os.ftruncate(self._index.fileno(), found.size)
+        for name, size in meta.tick_bytes.items():  # what a kill left behind the last whole episode
             os.ftruncate(self._files[name].fileno(), size * self._ticks)
 
     def add(self, task: str, episode: int, actor: str, ticks: EpisodeTicks, success: bool) -> None:
@@ -176,21 +187,30 @@ class Features:
     """
 
     def __init__(self, folder: Path, used_with: TrainedFor | None = None) -> None:
-        """Raises FeaturesError for a folder that is no recording, or one of another policy than `used_with`."""
+        """Episodes that reach beyond the shortest column are left out, with a warning.
+
+        Raises FeaturesError for a folder that is no recording, one without a whole episode, or one of another policy
+        than `used_with`.
+        """
         self.meta = _read_meta(folder)
         if used_with is not None:
             check_policy(str(folder), self.meta.policy, used_with)
-        self.episodes, _ = _read_index(folder)
-        if not self.episodes:
+        found = _read_index(folder, self.meta)
+        if not found.episodes and found.left_out:
+            raise FeaturesError(
+                f"{folder / found.shortest} is shorter than the first of its {found.left_out} recorded episodes: "
+                "record again"
+            )
+        if not found.episodes:
             raise FeaturesError(f"{folder} has no whole episode: record with 'vlamem collect --features'")
+        _warn(folder, found, "they are left out")
+        self.episodes = found.episodes
         self.contexts: Float[np.ndarray, "G P C"] = _read_contexts(folder, self.meta)
         total = sum(e.ticks for e in self.episodes)
-        self._columns = {}
-        for name, (kind, shape) in self.meta.columns.items():
-            size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=int)) * total
-            if not (folder / name).exists() or (folder / name).stat().st_size < size:
-                raise FeaturesError(f"{folder / name} is shorter than its {total} recorded ticks: record again")
-            self._columns[name] = np.memmap(folder / name, kind, "r", shape=(total, *shape))
+        self._columns = {
+            name: np.memmap(folder / name, kind, "r", shape=(total, *shape))
+            for name, (kind, shape) in self.meta.columns.items()
+        }
 
     @property
     def digest(self) -> str:
@@ -206,7 +226,7 @@ class Features:
 
 
 def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) -> list[Features]:
-    """Every recording in `folders`, each a recording or a folder of recordings (one a worker).
+    """Every recording in `folders`, each a recording or a folder of recordings (one a worker; none that is empty).
 
     Raises FeaturesError when there is none, or when they are not of one policy and one set of goals.
     """
@@ -215,7 +235,12 @@ def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) 
         parts = parts_of(folder)
         if not parts:
             raise FeaturesError(f"{folder} holds no features: record them with 'vlamem collect --features'")
-        found += [(part, Features(part, used_with)) for part in parts if _read_index(part)[0]]
+        for part in parts:
+            index = _read_index(part, _read_meta(part))
+            if index.episodes or len(parts) == 1:
+                found.append((part, Features(part, used_with)))
+            else:
+                _warn(part, index, "they are left out")
     if not found:
         raise FeaturesError(
             f"{', '.join(map(str, folders))}: no whole episode, record with 'vlamem collect --features'"
@@ -238,7 +263,7 @@ def recorded_below(folder: Path, meta: FeaturesMeta) -> list[FeatureEpisode]:
     found = []
     for part in parts_of(folder):
         _check_same(part, _read_meta(part), meta)
-        found += _read_index(part)[0]
+        found += _read_index(part, meta).episodes
     return found
 
 
@@ -290,12 +315,46 @@ def _read_contexts(folder: Path, meta: FeaturesMeta) -> Float[np.ndarray, "G P C
     return contexts
 
 
-def _read_index(folder: Path) -> tuple[list[FeatureEpisode], int]:
-    """Whole lines of the index, and the bytes that they take."""
+class _Index(NamedTuple):
+    """The whole episodes of an index, and what is cut.
+
+    Attributes:
+        episodes: that lie in every column.
+        size: bytes of their lines.
+        left_out: episodes behind them, which reach beyond a column.
+        shortest: that column.
+    """
+
+    episodes: list[FeatureEpisode]
+    size: int
+    left_out: int
+    shortest: str
+
+
+def _read_index(folder: Path, meta: FeaturesMeta) -> _Index:
+    """The index as far as the columns reach; a line that is cut short counts as none."""
     path = folder / "episodes.jsonl"
     data = path.read_bytes() if path.exists() else b""
-    whole = data.rfind(b"\n") + 1
+    lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
     try:
-        return [FeatureEpisode(**json.loads(line)) for line in data[:whole].splitlines()], whole
+        episodes = [FeatureEpisode(**json.loads(line)) for line in lines]
     except (TypeError, ValueError) as error:
         raise FeaturesError(f"{path} is damaged ({error}): record again") from error
+    # after the index: what another process adds meanwhile is in the columns first
+    there = {name: (folder / name).stat().st_size if (folder / name).exists() else 0 for name in meta.columns}
+    ticks = {name: there[name] // size for name, size in meta.tick_bytes.items()}
+    shortest = min(ticks, key=lambda name: ticks[name])
+    ends = np.cumsum([e.ticks for e in episodes])
+    whole = int(np.searchsorted(ends, ticks[shortest], side="right"))
+    return _Index(episodes[:whole], sum(map(len, lines[:whole])), len(episodes) - whole, shortest)
+
+
+def _warn(folder: Path, found: _Index, then: str) -> None:
+    if found.left_out:
+        _logger.warning(
+            "%s is shorter than its index: %d of %d episodes are not whole, %s",
+            folder / found.shortest,
+            found.left_out,
+            found.left_out + len(found.episodes),
+            then,
+        )

@@ -31,7 +31,7 @@ class Args:
     tasks: tuple[str, ...]
     """Task names, or "skills", "memory", "all"."""
     episodes: int
-    """Demonstrations a task."""
+    """Demonstrations a task; with --features the --rollouts are played besides, 60 a task if nothing else is said."""
     share: tuple[str, ...]
     """Another number for single tasks, e.g. touch=2500 push=1600."""
     first: int
@@ -55,7 +55,7 @@ class Args:
     policy: str
     """Policy whose features are recorded."""
     rollouts: int
-    """Episodes a task that the policy plays itself, beside the demonstrations (features only)."""
+    """Episodes a task that the policy plays itself, beside those of --episodes; 0 for none (features only)."""
     memory: str
     """What it remembers with in them, as in `vlamem rollout --memory`; none: it is told the answer (features only)."""
     frames: tuple[Path, ...]
@@ -98,7 +98,9 @@ def main(arguments: list[str]) -> int:
 
     episodes = _episodes(args)
     command = shlex.join(["vlamem", "collect", *arguments])
-    with tqdm(total=sum(episodes.values()), unit="episode", desc="demonstrations") as bar:
+    played = args.features and not args.frames
+    total = sum(episodes.values()) + (len(episodes) * args.rollouts if played else 0)
+    with tqdm(total=total, unit="episode", desc="features" if args.features else "demonstrations") as bar:
         try:
             if args.features:
                 _features(args, episodes, bar, command)
@@ -147,8 +149,6 @@ def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: s
         encode_frames(what, _show(bar))
         return
     rollouts = dict.fromkeys(episodes, args.rollouts)
-    bar.reset(sum(episodes.values()) + sum(rollouts.values()))
-    bar.set_description("features")
     recording = FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command, args.memory)
     collect_features(recording, _show(bar))
 

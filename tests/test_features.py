@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +11,14 @@ import numpy as np
 import pytest
 import recorded_features as rec
 
-from vlamem.policies.features import EpisodeTicks, Features, FeaturesError, FeatureWriter, open_features
+from vlamem.policies.features import (
+    EpisodeTicks,
+    Features,
+    FeaturesError,
+    FeatureWriter,
+    open_features,
+    recorded_below,
+)
 
 
 def test_what_was_recorded_is_read_back(tmp_path: Path) -> None:
@@ -38,6 +47,70 @@ def test_a_recording_that_was_killed_is_usable_up_to_its_last_whole_episode_and_
     features = Features(tmp_path)
     assert [e.episode for e in features.episodes] == [0, 0, 1, 1, 7]
     np.testing.assert_allclose(features.ticks(features.episodes[-1]).z, rec.episode(7, "remember").z, atol=1e-2)
+
+
+NAMES = ("z", "chunk", "goal", "asked")
+
+
+def cut(folder: Path, name: str, ticks: float) -> None:
+    """Cuts a column of episodes of 20 ticks."""
+    os.truncate(folder / name, int(rec.meta().tick_bytes[name] * ticks))
+
+
+def added(folder: Path, numbers: range) -> FeatureWriter:
+    writer = FeatureWriter(folder, rec.meta(), rec.contexts())
+    for number in numbers:
+        writer.add("remember", number, "expert", rec.episode(number, "remember"), True)
+    return writer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recording_with_a_cut_column_is_usable_up_to_its_last_whole_episode(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    added(tmp_path, range(5)).close()
+    cut(tmp_path, name, 65.5)
+    before = {file: (tmp_path / file).read_bytes() for file in (*NAMES, "episodes.jsonl")}
+    features = Features(tmp_path)
+    assert [e.episode for e in features.episodes] == [0, 1, 2]
+    np.testing.assert_array_equal(features.ticks(features.episodes[2]).goal, rec.episode(2, "remember").goal)
+    np.testing.assert_allclose(features.ticks(features.episodes[2]).z, rec.episode(2, "remember").z, atol=1e-2)
+    assert f"{name} is shorter than its index: 2 of 5 episodes are not whole, they are left out" in caplog.text
+    assert [e.episode for e in recorded_below(tmp_path, rec.meta())] == [0, 1, 2]
+    assert {file: (tmp_path / file).read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_writer_drops_what_is_cut_and_goes_on_to_the_files_of_an_uncut_recording(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    added(tmp_path / "whole", range(5)).close()
+    added(tmp_path / "cut", range(5)).close()
+    cut(tmp_path / "cut", name, 65.5)
+    writer = added(tmp_path / "cut", range(0))
+    assert [e.episode for e in writer.episodes] == [0, 1, 2]
+    assert "2 of 5 episodes are not whole, they are recorded again" in caplog.text
+    sizes = {file: (tmp_path / "cut" / file).stat().st_size for file in NAMES}
+    assert sizes == {file: 60 * rec.meta().tick_bytes[file] for file in NAMES}
+    writer.close()
+    added(tmp_path / "cut", range(3, 5)).close()
+    for file in (*NAMES, "episodes.jsonl"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_recording_of_which_nothing_is_whole_is_refused_and_begun_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("worker-0", "worker-1"):
+        added(tmp_path / part, range(3)).close()
+    cut(tmp_path / "worker-0", "chunk", 19.5)
+    with pytest.raises(FeaturesError, match="chunk is shorter than the first of its 3 recorded episodes: record again"):
+        open_features([tmp_path / "worker-0"])
+    with caplog.at_level(logging.WARNING):
+        assert len(open_features([tmp_path])) == 1  # the other part's
+    assert "3 of 3 episodes are not whole, they are left out" in caplog.text
+    added(tmp_path / "worker-0", range(3)).close()
+    assert [len(features.episodes) for features in open_features([tmp_path])] == [3, 3]
 
 
 def test_a_folder_takes_one_writer_at_a_time(tmp_path: Path) -> None:

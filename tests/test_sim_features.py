@@ -1,5 +1,6 @@
 """sim/features.py and sim/features_frames.py: what is recorded at each tick."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from libero_cases import TASKS, frames, needs_libero
+from tqdm import tqdm
 
 from vlamem.policies.features import EpisodeTicks, Features, FeaturesError, parts_of
 from vlamem.policies.protocol import Encoding, Observation
@@ -149,6 +151,44 @@ def test_a_recording_goes_on_with_another_number_of_processes_and_episodes(
     features._work(replace(first, demonstrations={"touch": 5}, workers=1), 0, SimpleQueue())
     found = [(e.task, e.episode) for part in parts_of(tmp_path) for e in Features(part).episodes]
     assert sorted(found) == [("touch", number) for number in range(5)]
+
+
+def test_episodes_that_a_cut_left_half_are_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[int] = []
+
+    def short(env: Any, policy: Any, episode: int, actor: str, voice: Any) -> tuple[EpisodeTicks, bool]:
+        played.append(episode)
+        z = np.full((2, 16), 1.0 + episode)
+        return EpisodeTicks(z, np.zeros((2, 4, 7)), np.zeros((2, 2), int), np.zeros(2)), True
+
+    monkeypatch.setattr(features, "record_features", short)
+    what = FeatureCollection("test_sim_features:Eyes", {"touch": 4}, {}, tmp_path)
+    features._work(what, 0, SimpleQueue())
+    (part,) = parts_of(tmp_path)
+    whole = (part / "z").read_bytes()
+    os.truncate(part / "z", 5 * 16 * 2)  # two episodes and a half
+    features._work(what, 0, SimpleQueue())
+    assert played == [0, 1, 2, 3, 2, 3]
+    assert (part / "z").read_bytes() == whole
+
+
+def test_the_bar_counts_the_rollouts_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]  # cannot be subscribed when it runs
+        def __init__(self, **given: Any) -> None:
+            begun.append(given["total"])
+            super().__init__(**given, disable=True)
+
+        def reset(self, total: float | None = None) -> None:
+            raise AssertionError("the bar began with another total")
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr(features, "collect_features", lambda what, progress: None)
+    words = ["collect", "--features", "--tasks", "touch", "push", "--episodes", "2", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert main([*words, "--rollouts", "0"]) == 0
+    assert begun == [2 * 62, 2 * 2]
 
 
 def test_a_collection_of_nothing_or_of_less_is_refused(tmp_path: Path) -> None:
