@@ -94,6 +94,7 @@ class SpeakData:
         if missing:
             raise FeaturesError(f"no features of task {missing[0]!r}: recorded are {', '.join(sorted(found))}")
         self.tasks = tuple(t for t in sorted(found) if not tasks or t in tasks)
+        self.recorded = {t: found[t] for t in self.tasks}
         whole = {t: [e for e in found[t] if e[1].episode % HELD_OUT != HELD_OUT - 1] for t in self.tasks}
         self.training = {t: [part for e in whole[t] for part in _rounds(*e)] for t in self.tasks}
         self.held_out = {t: [e for e in found[t] if e[1].episode % HELD_OUT == HELD_OUT - 1] for t in self.tasks}
@@ -218,6 +219,21 @@ class SpeakData:
             return tasks[int(rng.integers(len(tasks)))]
         chances = np.array([self._weights[t] for t in tasks])
         return tasks[int(rng.choice(len(tasks), p=chances / chances.sum()))]
+
+    def once(self, ticks: int, rng: np.random.Generator) -> list[Row]:
+        """Recorded episodes as they are met in use: whole, each at most once, every task in turn, about `ticks` ticks.
+
+        All of them where they are fewer; held out or not, whatever their tasks' weights, and without noise.
+        """
+        left = {t: [episodes[i] for i in rng.permutation(len(episodes))] for t, episodes in self.recorded.items()}
+        rows: list[Row] = []
+        while ticks > 0 and any(left.values()):
+            for task in self.tasks:
+                if left[task] and ticks > 0:
+                    features, episode = left[task].pop()
+                    rows.append(self.row(features, episode, len(rows) % self._told))
+                    ticks -= len(rows[-1].weight)
+        return rows
 
     def whole(self, task: str, most: int, ticks: int) -> list[Row]:
         """Up to `most` held-out episodes of a task, each padded to `ticks` with weight 0; longer ones are cut."""

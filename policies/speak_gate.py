@@ -1,22 +1,20 @@
 """From recorded features to a gate's weights file: what `vlamem train-gate` does."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
 from vlamem.memory.aura.dispatch import params_of
 from vlamem.memory.aura.weights import Arrays, Header, TrainedFor, load_weights, save_weights
 from vlamem.memory.protocol import Params, flatten
-from vlamem.memory.seeding import stream
-from vlamem.memory.training import TrainConfig, hold_rate
+from vlamem.memory.training import TrainConfig
+from vlamem.policies.curves import write_curves
 from vlamem.policies.features import open_features
 from vlamem.policies.speak_batches import SpeakData, Wanted
+from vlamem.policies.speak_budget import with_budget
 from vlamem.policies.speak_training import (
     Progress,
     Score,
@@ -28,8 +26,6 @@ from vlamem.policies.speak_training import (
 )
 from vlamem.policies.speak_tuning import Tuned, TuneOptions, tune_gate
 
-BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""Writes per tick for which the file keeps how far the threshold moves."""
 METHODS = {"bptt": "learned", "counterfactual": "counterfactual"}
 """Gate of AuraConfig by method: straight-through back-propagation, or the counterfactual action error."""
 
@@ -165,7 +161,7 @@ def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, l
     assert isinstance(trained.memory, AuraMemory)
     memory = trained.memory
     if options.gate in METHODS.values():
-        params, shifts = with_budget(memory, params, data, options, trained.score.rate)
+        params, shifts = with_budget(memory, params, data, options.budget, options.seed)
         if params is not trained.params:  # the figures are of the gate that is saved
             held = held_out_score(memory, in_policy_units(memory, params, data, back=True), data, options.training())
             trained = replace(trained, params=params, score=held)
@@ -173,7 +169,7 @@ def train_gate(options: GateOptions, out: Path, progress: Progress = lambda i, l
     config, params = without_answers(memory.config, params)
     path = out / "gate.safetensors"
     save_weights(path, Header(config, data.meta.policy, options.command, metrics), named_arrays(params))
-    write_curves(out, trained)
+    write_curves(out, trained.history, ("error", "held_out_error"), ("right", "held_rate"), "action error")
     return path, trained
 
 
@@ -215,64 +211,45 @@ def named_arrays(params: Params) -> dict[str, np.ndarray]:
     return {name: np.asarray(x) for name, x in flatten(params).items()}
 
 
-def with_budget(
-    memory: AuraMemory, params: Params, data: SpeakData, options: GateOptions, rate: float
-) -> tuple[Params, dict[str, float]]:
-    """`params` held to the budget if they write more, and how far the threshold moves from there for other budgets.
-
-    A threshold that held-out episodes ask to rise is not lowered because a batch of training asks for it.
-    """
-    batch = jax.tree.map(jnp.asarray, data.batch(options.ticks, 32, stream(options.seed, "speak", "budget")))
-    held = jax.jit(lambda p, r: hold_rate(memory, p, batch, r))
-    if options.budget is not None and rate > options.budget:
-        less = held(params, options.budget)
-        params = less if float(less.gate["out_bias"]) < float(params.gate["out_bias"]) else params
-    bias = float(params.gate["out_bias"])
-    shifts = {f"threshold_shift@{b:g}": bias - float(held(params, b).gate["out_bias"]) for b in BUDGETS}
-    return params, {name: round(by, 4) for name, by in shifts.items()}
-
-
-def write_curves(out: Path, trained: Trained) -> None:
-    """out/curves.json, and out/curves.png where matplotlib is installed."""
-    (out / "curves.json").write_text(json.dumps(trained.history, indent=1) + "\n", encoding="utf-8")
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), constrained_layout=True)
-    at = [h["update"] for h in trained.history]
-    for name, axes in (("error", left), ("held_out_error", left), ("right", right), ("held_rate", right)):
-        axes.plot(at, [h[name] for h in trained.history], label=name.replace("_", " "))
-    left.set(xlabel="update", ylabel="action error", ylim=(0, None))
-    right.set(xlabel="update", ylim=(0, 1.02))
-    for axes in (left, right):
-        axes.legend()
-        axes.grid(alpha=0.3)
-    figure.savefig(out / "curves.png", dpi=100)
-    plt.close(figure)
-
-
 def tune_on_robot(
     options: GateOptions, start_from: Path, out: Path, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[Path, Tuned]:
-    """Tunes the gate of a weights file within 256 KiB of training state; writes out/gate.safetensors.
+    """Tunes the gate of a weights file within 256 KiB of training state; writes out/gate.safetensors and the curves.
 
-    Raises WeightsError for a file of another policy than the features', and what `tune_gate` raises.
+    Updates, learning rate, write cost, ticks, rows and seed are those of `options`. Raises WeightsError for a file of
+    another policy than the features', and what `tune_gate` raises.
     """
     header, arrays, data = opened(start_from, options)
     config = header.config
     memory = AuraMemory(config)
     params = in_policy_units(memory, params_of(config, arrays), data, back=True)
-    how = TuneOptions(options.updates, write_cost=options.write_cost, ticks=min(64, options.ticks), seed=options.seed)
+    how = TuneOptions(
+        options.updates, options.learning_rate, options.write_cost, options.ticks, options.rows, options.seed
+    )
     tuned = tune_gate(memory, params, data, how, progress)
     path = out / "gate.safetensors"
     made = in_policy_units(memory, tuned.params, data)
     metrics = {"tuning_state_bytes": float(tuned.state_bytes)}  # those of the gate before are not of this one
     save_weights(path, Header(config, header.trained_for, options.command, metrics), named_arrays(made))
+    noted = enumerate(zip(tuned.errors.tolist(), tuned.rates.tolist(), strict=True), 1)
+    history = [{"update": float(i), "error": error, "rate": rate} for i, (error, rate) in noted]
+    write_curves(out, history, ("error",), ("rate",), "action error")
     return path, tuned
+
+
+def recalibrate(start_from: Path, options: GateOptions, out: Path) -> tuple[Path, dict[str, float]]:
+    """Measures how far the threshold of a weights file moves for each budget, and writes out/gate.safetensors.
+
+    Nothing else of the file changes: its arrays are copied bit for bit, and so are its other figures. Raises ValueError
+    for a gate without a threshold, WeightsError for one of another policy than the features'.
+    """
+    header, arrays, data = opened(start_from, options)
+    if header.config.gate not in METHODS.values():
+        raise ValueError(f"gate {header.config.gate!r} of {start_from} learns no threshold that a budget could move")
+    _, shifts = with_budget(AuraMemory(header.config), params_of(header.config, arrays), data, None, options.seed)
+    path = out / "gate.safetensors"
+    save_weights(path, replace(header, metrics={**header.metrics, **shifts}), arrays)
+    return path, shifts
 
 
 def held_out_score_of(path: Path, options: GateOptions, keep: bool = False) -> Score:
@@ -286,7 +263,7 @@ def held_out_score_of(path: Path, options: GateOptions, keep: bool = False) -> S
     params = in_policy_units(memory, params_of(header.config, arrays), data, back=True)
     score = held_out_score(memory, params, data, options.training())
     if keep:
-        _, shifts = with_budget(memory, params, data, replace(options, budget=None), score.rate)
+        _, shifts = with_budget(memory, params, data, None, options.seed)
         save_weights(path, replace(header, metrics={**header.metrics, **score_metrics(score), **shifts}), arrays)
     return score
 

@@ -30,6 +30,8 @@ _BOUND_EPISODES = 30
 """Most held-out episodes of a task that are looked at for the bound of |W|."""
 _BOUND_EVERY = 8
 """Ticks between two looks at |W|, which a write hardly moves."""
+_CHECKPOINT_SECONDS = 60.0
+"""Longest time between two checkpoints: on a slow machine a hundred updates are minutes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SpeakTraining:
         validate_every: updates between two looks at held-out episodes.
         held_out: episodes a task for validation.
         patience: looks without a lower error, after the write cost has fully come, that end the training.
-        checkpoint_every: updates between two checkpoints.
+        checkpoint_every: updates between two checkpoints at most; a minute is not passed either.
         calibration: updates of the confidence.
     """
 
@@ -108,11 +110,12 @@ def train_to_speak(
     folder: Path,
     progress: Progress = lambda i, last: None,
     start: Params | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Trained:
     """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
 
-    `start` are parameters to begin with, in training's units; fresh ones when None. Raises ValueError when `folder`
-    holds a run of another configuration.
+    `start` are parameters to begin with, in training's units; fresh ones when None. `clock` [s] says when a checkpoint
+    is due, and nothing of what is learned. Raises ValueError when `folder` holds a run of another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config, key = how.train, jax.random.key(integer_seed(how.seed, "speak", "init"))
@@ -136,7 +139,7 @@ def train_to_speak(
     patience, last = Patience(config), {"error": np.nan, "rate": np.nan}
     for look in history:
         patience.see(look)
-    began = time.perf_counter()
+    began = saved = clock()
     while done < config.updates and patience.waited < how.patience:
         batch = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "batch", done))
         at = jax.random.key(integer_seed(how.seed, "speak", "update", done))
@@ -150,15 +153,17 @@ def train_to_speak(
             )
             last |= history[-1]
             patience.see(last)
-        if done % how.checkpoint_every == 0 or done == config.updates:
-            run.save(training, done, seconds + time.perf_counter() - began, history)
+        now = clock()
+        if done % how.checkpoint_every == 0 or done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
+            run.save(training, done, seconds + now - began, history)
+            saved = now
         progress(done, last)
     size = training_bytes(training)
     memory = bounded(memory, training.params, data, how)
     held = _HeldOut(memory, data, how)
     params = calibrated(memory, training.params, data, how)
     score = held.score(params)
-    seconds += time.perf_counter() - began
+    seconds += clock() - began
     return Trained(memory, in_policy_units(memory, params, data), history, score, done, seconds, size)
 
 
@@ -319,13 +324,15 @@ class _HeldOut:
     """Whole held-out episodes of every task, run by one compiled function."""
 
     def __init__(self, memory: Memory, data: SpeakData, how: SpeakTraining) -> None:
-        self._rows = {t: data.whole(t, how.held_out, 2 * how.ticks) for t in data.tasks if data.held_out[t]}
+        self._ticks = np.array([e.ticks for t in data.tasks for _, e in data.held_out[t][: how.held_out]])
+        length = int(self._ticks.max(initial=0))
+        if not isinstance(memory, AuraMemory):
+            length = min(length, 2 * how.ticks)  # a cache is made for so many
+        self._rows = {t: data.whole(t, how.held_out, length) for t in data.tasks if data.held_out[t]}
         self._all = [row for rows in self._rows.values() for row in rows]
         if not self._all:
             return
-        held = [episode for t in self._rows for _, episode in data.held_out[t][: how.held_out]]
-        self._ticks = np.array([episode.ticks for episode in held])
-        resets = np.zeros((2 * how.ticks, len(self._all)), bool)
+        resets = np.zeros((length, len(self._all)), bool)
         resets[0] = True
         self._batch = data.targets(self._all, resets)
         self._asked = np.stack([r.asked for r in self._all], axis=1)

@@ -32,7 +32,7 @@ class TuneOptions:
         updates: gradient updates.
         learning_rate: of plain momentum descent.
         write_cost: cost of writing at every tick, in units of the action error.
-        ticks: of the one row that an update sees.
+        ticks, rows: of the batch that an update sees; what it needs while it runs grows with both.
         seed: of batches and gate decisions.
     """
 
@@ -40,6 +40,7 @@ class TuneOptions:
     learning_rate: float = 0.02
     write_cost: float = 0.1
     ticks: int = 64
+    rows: int = 1
     seed: int = 0
 
 
@@ -68,7 +69,7 @@ def tune_gate(
     how: TuneOptions,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tuned:
-    """Gradient descent on the gate of `memory` alone, one row at a time.
+    """Gradient descent on the gate of `memory` alone, by default one row at a time.
 
     `params` propose in training's units, see speak_training.in_policy_units. Raises ValueError for a gate without
     parameters, or when the training state is beyond LIMIT.
@@ -87,16 +88,17 @@ def tune_gate(
         return optax.apply_updates(gate, moves), momentum, state, losses
 
     gate: Any = params.gate
-    momentum, state = optimizer.init(gate), memory.init(1)
+    momentum, state = optimizer.init(gate), memory.init(how.rows)
     held = 2 * _bytes(gate) + _bytes(momentum) + _bytes(state)
     if held > LIMIT:
         raise ValueError(
             f"tuning this gate keeps {held} bytes of training state, more than the {LIMIT} of --low-memory: its feature"
-            f" has {memory.feature_size} entries, train without --low-memory"
+            f" has {memory.feature_size} entries and a batch {how.rows} rows, give fewer rows or train without "
+            "--low-memory"
         )
     errors, rates, working, compiled = [], [], 0, None
     for i in range(how.updates):
-        batch = data.batch(how.ticks, 1, stream(how.seed, "tune", i))
+        batch = data.batch(how.ticks, how.rows, stream(how.seed, "tune", i))
         key = jax.random.key(integer_seed(how.seed, "tune", "gate", i))
         if compiled is None:
             compiled = jax.jit(one).lower(gate, momentum, state, params, batch, key).compile()

@@ -22,6 +22,7 @@ A killed run is continued by the same command.
 example: vlamem train-gate --features data/features --budget 0.05 --out runs/gate
          vlamem train-gate --features data/features --tasks recall_colour --targets context --out runs/gate-recall
          vlamem train-gate --features data/more --start-from runs/gate/gate.safetensors --out runs/gate-more
+         vlamem train-gate --features data/more --start-from runs/gate/gate.safetensors --updates 0 --out runs/budgets
 """
 
 
@@ -44,19 +45,20 @@ class Args:
     gate: Literal["learned", "always", "never", "random", "periodic"]
     """learned, or a control gate that is not trained."""
     budget: float | None
-    """Writes per tick at most, e.g. 0.02; what the write cost leaves when not given."""
+    """Writes per tick of recorded episodes at most, e.g. 0.02; what the write cost leaves when not given."""
     rate: float
     """Writes per tick of the random and periodic gates."""
-    updates: int
-    """Gradient updates at most."""
-    learning_rate: float
-    """At its peak."""
-    write_cost: float
-    """Cost of writing at every tick, in units of the action error."""
-    ticks: int
-    """Ticks of a training row, which should take the longest episode."""
-    rows: int
-    """Rows of a batch."""
+    updates: int | None
+    """Gradient updates at most, when not given 600, with --low-memory 200, with --method rl 10; 0 measures the budgets
+    of --start-from anew and leaves its weights as they are."""
+    learning_rate: float | None
+    """At its peak; when not given 0.01, with --low-memory 0.02, with --method rl 0.003."""
+    write_cost: float | None
+    """Cost of writing at every tick, in units of the action error, by default 0.1; of success with --method rl, 1.0."""
+    ticks: int | None
+    """Ticks of a training row, which should take the longest episode; when not given 256, with --low-memory 64."""
+    rows: int | None
+    """Rows of a batch; when not given 16, with --low-memory 1."""
     weight: tuple[str, ...]
     """How often single tasks are drawn beside the others, e.g. count_press=6 touch=0.3."""
     hidden: int
@@ -86,6 +88,12 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"gate {args.gate!r} is not trained: leave out --method counterfactual")
     if (args.low_memory or args.method == "rl") and (args.seeds > 1 or args.budget is not None):
         raise ValueError("a gate is tuned once and its threshold is learned: leave out --seeds and --budget")
+    if (args.low_memory or args.method == "rl") and args.gate != "learned":
+        raise ValueError(f"--gate {args.gate}: the gate of --start-from is tuned as it is, leave it out")
+    if args.updates == 0 and args.start_from is None:
+        raise ValueError("--updates 0 measures the budgets of a gate that is trained: name its file with --start-from")
+    if args.updates == 0 and (args.low_memory or args.method != "bptt" or args.seeds > 1 or args.budget is not None):
+        raise ValueError("--updates 0 trains nothing: leave out --low-memory, --method, --seeds and --budget")
     from tqdm import tqdm
 
     from vlamem.policies.speak_gate import best_of, folders_of, held_out_score_of, train_seeds
@@ -97,6 +105,9 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--out {args.out} would write over --start-from {args.start_from}: choose another folder")
 
     command = shlex.join(["vlamem", "train-gate", *arguments])
+    args = _with_defaults(args)
+    if args.updates == 0:
+        return _recalibrate(args, command)
     if args.method == "rl":
         return _reinforce(args, command)
     options = _options(args, command)
@@ -106,7 +117,7 @@ def main(arguments: list[str]) -> int:
         before = held_out_score_of(args.start_from, options)
         print(f"{args.start_from}: {_said(before)}")
         _print_tasks(before)
-    with tqdm(total=args.updates * args.seeds, unit="update", desc="gate", delay=0.5) as bar:
+    with tqdm(total=options.updates * args.seeds, unit="update", desc="gate", delay=0.5) as bar:
         done = 0
 
         def progress(update: int, last: dict[str, float]) -> None:
@@ -118,16 +129,41 @@ def main(arguments: list[str]) -> int:
         runs = train_seeds(options, args.seeds, args.out, progress)
     for path, trained in runs:
         print(
-            f"{path}: {_said(trained.score)}, {trained.updates} updates in {trained.seconds / 60:.1f} min, "
-            f"{trained.training_bytes / 1024:.0f} KiB of training state"
+            f"{path}: {_said(trained.score, args.budget)}, {trained.updates} updates in "
+            f"{trained.seconds / 60:.1f} min, {trained.training_bytes / 1024:.0f} KiB of training state"
         )
         _print_tasks(trained.score)
+        if args.budget is not None and trained.score.rate > args.budget:
+            print(
+                f"{path}: above its budget on held-out episodes ({100 * trained.score.rate:.2f} %, not "
+                f"{100 * args.budget:g} %), for it is held over all that are recorded: give a lower --budget"
+            )
     if len(runs) > 1:
         print(f"best: {best_of(runs)[0]}")
     return 0
 
 
+_OWN = ("updates", "learning_rate", "write_cost", "ticks", "rows")
+"""Options of which every method has a value of its own."""
+
+
+def _with_defaults(args: Args) -> Args:
+    """`args` with the method's own value of every option that was not given."""
+    from vlamem.policies.speak_gate import GateOptions
+    from vlamem.policies.speak_rl import RlOptions
+    from vlamem.policies.speak_tuning import TuneOptions
+
+    usual, tuning, rl = GateOptions(()), TuneOptions(), RlOptions()
+    own: dict[str, Any] = {name: getattr(usual, name) for name in _OWN}
+    if args.low_memory:
+        own = {name: getattr(tuning, name) for name in own}
+    elif args.method == "rl":
+        own |= {"updates": rl.updates, "learning_rate": rl.learning_rate, "write_cost": rl.write_price}
+    return replace(args, **{name: value for name, value in own.items() if getattr(args, name) is None})
+
+
 def _options(args: Args, command: str) -> "GateOptions":
+    """What is trained, of options that `_with_defaults` filled in."""
     from vlamem.policies.speak_gate import METHODS, GateOptions
 
     used_with = None
@@ -139,6 +175,11 @@ def _options(args: Args, command: str) -> "GateOptions":
         used_with = identity(load_policy(source), source.sha256)
     from vlamem.policies.lerobot.dataset import features_of
 
+    assert args.updates is not None
+    assert args.learning_rate is not None
+    assert args.write_cost is not None
+    assert args.ticks is not None
+    assert args.rows is not None
     return GateOptions(
         features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None, args.targets),
         tasks=args.tasks,
@@ -164,8 +205,9 @@ def _right(share: float) -> str:
     return "no context asked" if math.isnan(share) else f"{100 * share:5.1f} % right"
 
 
-def _said(score: "Score") -> str:
-    return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks"
+def _said(score: "Score", budget: float | None = None) -> str:
+    most = "" if budget is None else f" (budget {100 * budget:g} %)"
+    return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks{most}"
 
 
 def _print_tasks(score: "Score") -> None:
@@ -177,6 +219,19 @@ def _one(bar: "tqdm[Any]") -> None:
     bar.update(1)
 
 
+def _recalibrate(args: Args, command: str) -> int:
+    from vlamem.memory.aura.weights import load_weights
+    from vlamem.policies.speak_gate import recalibrate
+
+    assert args.start_from is not None
+    path, shifts = recalibrate(args.start_from, _options(replace(args, updates=1), command), args.out)
+    known = load_weights(args.start_from)[0].metrics
+    print(f"{path}: the weights of {args.start_from}, as they are")
+    for name, shift in shifts.items():
+        print(f"  {name:<22} {shift:+.3f}, was {f'{known[name]:+.3f}' if name in known else 'not known'}")
+    return 0
+
+
 def _tune(args: Args, options: "GateOptions") -> int:
     from tqdm import tqdm
 
@@ -184,9 +239,9 @@ def _tune(args: Args, options: "GateOptions") -> int:
 
     assert args.start_from is not None
     before = held_out_score_of(args.start_from, options)
-    with tqdm(total=args.updates, unit="update", desc="gate", delay=0.5) as bar:
+    with tqdm(total=options.updates, unit="update", desc="gate", delay=0.5) as bar:
         path, tuned = tune_on_robot(options, args.start_from, args.out, lambda done: _one(bar))
-    last = slice(-max(1, args.updates // 5), None)
+    last = slice(-max(1, options.updates // 5), None)
     print(
         f"{path}: {tuned.state_bytes / 1024:.0f} KiB of training state, {tuned.working_bytes / 1024:.0f} KiB while an "
         f"update runs; error {tuned.errors[last].mean():.3f}, writes on {100 * tuned.rates[last].mean():.2f} % of ticks"
@@ -211,6 +266,9 @@ def _reinforce(args: Args, command: str) -> int:
     from vlamem.sim.gate_rl import tune_in_suite
 
     assert args.start_from is not None
+    assert args.updates is not None
+    assert args.learning_rate is not None
+    assert args.write_cost is not None
     how = RlOptions(updates=args.updates, learning_rate=args.learning_rate, write_price=args.write_cost, seed=args.seed)
     recorded = None  # held-out episodes of everything that was recorded: a gate may get worse at other tasks
     if all(parts_of(folder) or is_dataset(folder) for folder in args.features):

@@ -14,6 +14,7 @@ from vlamem.memory.protocol import flatten
 from vlamem.memory.seeding import stream
 from vlamem.policies.checkpoint import Checkpoint
 from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.curves import write_curves
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
@@ -68,7 +69,7 @@ def tune_in_suite(
     suite: str = "tabletop",
     progress: Callable[[Step], None] = lambda step: None,
 ) -> tuple[Path, list[Step]]:
-    """Tunes the gate of a weights file on success in `tasks` of a suite and writes out/gate.safetensors.
+    """Tunes the gate of a weights file on success in `tasks` of a suite; writes out/gate.safetensors and the curves.
 
     A killed run goes on after its last update. Raises WeightsError for a gate of another policy, SuiteError for an
     unknown task, ValueError when `out` holds another training.
@@ -112,4 +113,6 @@ def tune_in_suite(
     path = out / "gate.safetensors"
     arrays_out = {name: np.asarray(x) for name, x in flatten(params).items()}
     save_weights(path, Header(header.config, header.trained_for, command, metrics), arrays_out)
+    history = [{"update": i, **step._asdict()} for i, step in enumerate(steps, 1)]
+    write_curves(out, history, ("success",), ("rate",), "share of episodes that succeeded")
     return path, steps

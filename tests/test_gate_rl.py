@@ -1,5 +1,6 @@
 """sim/gate_rl.py: a gate tuned on success in a small suite, with kills in between."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -66,6 +67,9 @@ def test_a_killed_tuning_goes_on_to_the_gate_that_an_undisturbed_one_gives(
     resumed = tune(gate, tmp_path / "killed", again)
     assert len(played) == 3 * 2 * 3
     assert again == whole
+    curves = json.loads((tmp_path / "killed" / "curves.json").read_text())
+    assert curves == [{"update": i, **step._asdict()} for i, step in enumerate(whole, 1)]
+    assert (tmp_path / "killed" / "curves.png").exists()
     header, arrays = load_weights(resumed)
     assert header.metrics == {"rl_success": whole[-1].success, "rl_writes_per_tick": whole[-1].rate}
     before, undisturbed = load_weights(gate)[1], load_weights(path)[1]

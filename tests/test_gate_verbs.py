@@ -1,16 +1,22 @@
 """scripts/train_gate.py, scripts/bench_memory_panel.py and the panel's arms, as far as no simulator is needed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import recorded_features as rec
+from test_speak_budget import untrained
 
 from vlamem.memory.aura.weights import load_weights, save_weights
+from vlamem.policies.speak_budget import BUDGETS
 from vlamem.policies.speak_rl import RlOptions, Step
+from vlamem.policies.speak_training import Score, Trained
+from vlamem.policies.speak_tuning import TuneOptions
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
+from vlamem.scripts.train_gate import Args, _with_defaults
 from vlamem.sim.bench.memory_panel import chosen_arms, config_of
 from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
 from vlamem.sim.bench.memory_panel_options import PanelOptions
@@ -42,6 +48,64 @@ def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytes
     assert "KiB of training state" in said[0]
     assert said[1].startswith(f"before: held out {trained} % right")
     assert [line.partition(" held out")[0] for line in said if "held out" in line] == ["before:", "after:"]
+    curves = json.loads((tmp_path / "tuned" / "curves.json").read_text())
+    assert [look["update"] for look in curves] == [1, 2, 3, 4]
+    assert curves[0].keys() == {"update", "error", "rate"}
+    assert (tmp_path / "tuned" / "curves.png").exists()
+
+
+def test_options_of_a_tuning_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, gate = rec.record(tmp_path / "features", 4), untrained(tmp_path)
+    seen: list[TuneOptions] = []
+
+    def tuned(memory: Any, params: Any, data: Any, how: TuneOptions, progress: Any) -> Any:
+        seen.append(how)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("vlamem.policies.speak_gate.tune_gate", tuned)
+    words = ["--features", str(features), "--start-from", str(gate), "--low-memory", "--out", str(tmp_path / "tuned")]
+    given = ["--updates", "7", "--learning-rate", "0.5", "--rows", "2", "--ticks", "128", "--write-cost", "0.3"]
+    assert main(["train-gate", *words, *given, "--seed", "3"]) == 2
+    assert main(["train-gate", *words]) == 2
+    assert seen == [TuneOptions(7, 0.5, 0.3, 128, 2, 3), TuneOptions()]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (0.01, 0.1, 256, 16)),
+        ({"method": "counterfactual", "rows": 4}, (0.01, 0.1, 256, 4)),
+        ({"low_memory": True}, (0.02, 0.1, 64, 1)),
+        ({"method": "rl"}, (0.003, 1.0, 256, 16)),
+        ({"method": "rl", "learning_rate": 0.01, "write_cost": 0.1}, (0.01, 0.1, 256, 16)),
+    ],
+)
+def test_an_option_that_is_not_given_is_the_methods_own(given: dict[str, Any], expected: tuple[float, ...]) -> None:
+    args = _with_defaults(replace(preset(Args, "train_gate"), **given))
+    assert (args.learning_rate, args.write_cost, args.ticks, args.rows) == expected
+
+
+@pytest.mark.parametrize(("rate", "above"), [(0.031, True), (0.02, False)])
+def test_the_held_out_rate_is_said_beside_the_budget(
+    rate: float, above: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Trained(None, None, [], Score(0.5, 0.9, rate, {}), 1, 1.0, 1)  # type: ignore[arg-type]  # not looked at
+    monkeypatch.setattr("vlamem.policies.speak_gate.train_seeds", lambda *given: [(tmp_path / "gate", made)])
+    assert main(["train-gate", "--features", str(tmp_path), "--budget", "0.02", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"writes on {100 * rate:.2f} % of ticks (budget 2 %)" in said[0]
+    assert len(said) == 1 + above
+    assert not above or "above its budget on held-out episodes (3.10 %, not 2 %)" in said[1]
+
+
+def test_budgets_are_measured_anew_without_an_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features, gate = rec.record(tmp_path / "features", 4), untrained(tmp_path)
+    words = ["--features", str(features), "--start-from", str(gate), "--updates", "0"]
+    assert main(["train-gate", *words, "--out", str(tmp_path / "anew")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{tmp_path / 'anew' / 'gate.safetensors'}: the weights of {gate}, as they are"
+    assert [line.split()[0] for line in said[1:]] == [f"threshold_shift@{b:g}" for b in BUDGETS]
+    assert "was -9.000" in said[4]
 
 
 @pytest.mark.parametrize("method", ["bptt", "counterfactual"])
@@ -73,7 +137,8 @@ def test_a_gate_tuned_on_success_is_compared_where_there_are_recordings(
     start = first / "gate.safetensors"
 
     def tuned(policy: str, gate: Path, tasks: Any, how: RlOptions, out: Path, command: str, progress: Any) -> Any:
-        assert (policy, gate, tasks, how.updates) == ("tiny", start, ("near",), 2)
+        assert (policy, gate, tasks) == ("tiny", start, ("near",))
+        assert how == RlOptions(updates=2)
         header, arrays = load_weights(gate)
         save_weights(out / "gate.safetensors", replace(header, command=command, metrics={"rl_success": 0.5}), arrays)
         steps = [Step(0.25, 0.1, 1), Step(0.5, 0.05, 1)]
@@ -113,6 +178,9 @@ def test_a_gate_tuned_on_success_is_compared_where_there_are_recordings(
             "leave out --method rl",
         ),
         (["--low-memory", "--start-from", "gate.safetensors", "--seeds", "2"], "leave out --seeds and --budget"),
+        (["--low-memory", "--start-from", "gate.safetensors", "--gate", "always"], "--gate always: the gate of"),
+        (["--updates", "0"], "name its file with --start-from"),
+        (["--updates", "0", "--start-from", "gate.safetensors", "--budget", "0.1"], "leave out --low-memory"),
         (["--start-from", "runs/gate/gate.safetensors", "--out", "runs/gate"], "would write over --start-from"),
         (
             ["--start-from", "runs/gate/seed-1/gate.safetensors", "--out", "runs/gate", "--seeds", "2"],

@@ -1,5 +1,6 @@
 """policies/speak_batches.py, speak_training.py and speak_gate.py, on recordings made without a simulator."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from vlamem.memory.aura import AuraConfig, AuraMemory
 from vlamem.memory.aura.weights import load_weights
 from vlamem.memory.seeding import stream
 from vlamem.memory.training import TrainConfig
+from vlamem.policies.checkpoint import Checkpoint
 from vlamem.policies.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
 from vlamem.policies.speak_batches import SpeakData, Wanted
 from vlamem.policies.speak_gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
-from vlamem.policies.speak_training import Patience, head_parts, masked
+from vlamem.policies.speak_training import Patience, SpeakTraining, head_parts, masked, train_to_speak
 from vlamem.policies.speak_tuning import TuneOptions, tune_gate
 from vlamem.policies.voices import AuraVoice
 
@@ -143,6 +145,27 @@ def test_a_killed_training_goes_on_to_the_same_weights(recording: Path, tmp_path
     first, second = load_weights(whole)[1], load_weights(resumed)[1]
     for name, array in first.items():
         np.testing.assert_allclose(array, second[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_checkpoint_is_written_when_a_minute_has_passed_and_changes_nothing(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = SpeakData(open_features([recording]), Wanted())
+    memory, how = AuraMemory(AuraConfig(data.feature_size, head_for(data, 8))), SpeakTraining(TrainConfig(7), 16, 2)
+    saved: list[int] = []
+    save = Checkpoint.save
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, tree, done, *more: (saved.append(done), save(self, tree, done, *more))
+    )
+    params = []
+    for name, pace in (("still", 0.0), ("slow", 25.0)):
+        clock = itertools.count(0.0, pace)
+        params.append(
+            train_to_speak(memory, data, replace(how, calibration=2), tmp_path / name, clock=clock.__next__).params
+        )
+    assert saved == [7, 3, 6, 7]
+    for still, slow in zip(*map(jax.tree.leaves, params), strict=True):
+        np.testing.assert_array_equal(still, slow)
 
 
 def test_patience_counts_looks_without_a_lower_error_once_the_cost_has_come() -> None:

@@ -202,7 +202,7 @@ def _drop(played: Mapping[str, Played], point: Played, memory: Sequence[str]) ->
 def _core_hours(played: Mapping[str, Played]) -> float:
     """What all episodes took, each on one core."""
     logs = (p.folder / "episodes.jsonl" for p in played.values())
-    return sum(r.wall_clock["seconds"] for log in logs if log.exists() for r in EpisodeLog(log).read()) / 3600
+    return sum(float(r.wall_clock["seconds"]) for log in logs if log.exists() for r in EpisodeLog(log).read()) / 3600
 
 
 def figures_of(
