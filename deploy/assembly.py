@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def preload(policy: str) -> None:
 
     Raises what `find_policy` and `preload_policy` raise.
     """
-    tqdm.monitor_interval = 0  # a download would leave a thread that redraws its bar, and a fork wants none
+    # a fork wants no threads: a download leaves one that redraws its bar, pyarrow one of its allocator
+    tqdm.monitor_interval = 0
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     preload_policy(find_policy(policy))
 
 

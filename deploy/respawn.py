@@ -5,6 +5,7 @@ only waits; each server is forked from it and shares their memory, the way web s
 it. The parent computes nothing: no thread and no device may be alive where a process forks.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 log = logging.getLogger("vlamem.serve")
@@ -87,6 +89,8 @@ def respawn(preload: Callable[[], None]) -> Child:
         raise ValueError(f"--respawn forks, which is safe on Linux alone, and this is {sys.platform}: leave it out")
     parent = _Parent()
     preload()
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to what it shares with the parent, and so copy it
     return parent.keep()
 
 
@@ -147,7 +151,10 @@ class _Parent:
         if found:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise ValueError("importing this policy starts threads, which do not survive a fork: leave --respawn out")
+            names = ", ".join(sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")))
+            raise ValueError(
+                f"importing this policy starts threads, which do not survive a fork: leave --respawn out ({names})"
+            )
         self._pid, self._held = pid, held
         signal.pthread_sigmask(signal.SIG_SETMASK, open_to)
         return hear

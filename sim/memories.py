@@ -51,7 +51,7 @@ class MemoryName:
         if colon and kind not in WITH_FILE:
             raise MemoryNameError(f"memory '{text}' takes no file: only {', '.join(WITH_FILE)} do")
         if kind == "baseline" and not file:
-            raise MemoryNameError("memory 'baseline' needs its weights: baseline:FILE, made by 'vlamem train-gate'")
+            raise MemoryNameError("memory 'baseline' needs its weights: baseline:FILE, of 'vlamem bench memory-panel'")
         path = (Path(file) if file else SHIPPED_GATE) if kind in WITH_FILE else None
         if path is not None and not path.is_file():
             raise MemoryNameError(f"memory '{text}' has no weights at {path}: train them with 'vlamem train-gate'")

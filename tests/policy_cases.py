@@ -4,11 +4,18 @@ import subprocess
 import sys
 
 _LATE = """
-import sys
-from vlamem.policies.registry import find_policy, load_policy, preload_policy
+import os, sys, warnings
+from vlamem.deploy.assembly import preload
+from vlamem.policies.registry import find_policy, load_policy
 
 source = find_policy(sys.argv[1])
-preload_policy(source)
+preload(sys.argv[1])
+with warnings.catch_warnings(record=True) as threads:
+    warnings.simplefilter("always")
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+assert not threads, [str(w.message) for w in threads]
 before = set(sys.modules)
 load_policy(source)
 print("late:", *sorted(set(sys.modules) - before))
@@ -16,7 +23,7 @@ print("late:", *sorted(set(sys.modules) - before))
 
 
 def imported_late(name: str) -> list[str]:
-    """Modules that `load_policy` imports after `preload_policy`, in a process of their own."""
+    """Modules that `load_policy` imports after a server's `preload`, which leaves no threads, in another process."""
     words = [sys.executable, "-c", _LATE, name]
     found = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)
     return found.stdout.rpartition("late:")[2].split()
