@@ -52,6 +52,8 @@ def commit_episode(
             recorder.begin(text, identity, None if meaning is None else meaning(text))
             begun = True
         recorder.observe(entry["key"], entry["proprioception"], entry["chunk"])
+    if identity is None and begun:
+        return f"nothing of {label.session}/{label.episode} could be kept: its record has no beginning"
     trace = recorder.trace()
     if label.outcome == "unsaid" and verifier is not None:
         verdict = verifier.verify(trace)
@@ -62,10 +64,8 @@ def commit_episode(
     if episode is None:
         said = f"nothing of {label.session}/{label.episode} could be kept: {len(trace.actions)} actions are known"
     else:
-        before = memory.outcome(episode.identity)
-        gone = memory.retract(episode.identity) if before not in (None, episode.outcome) else 0
         committed = memory.commit(episode)
         said = f"{len(committed.ids)} segments kept, {committed.merged} merged"
-        said += f", {gone} of an earlier label taken back" if gone else ""
+        said += f", {committed.taken_back} of an earlier label taken back" if committed.taken_back else ""
     spool.settle(label.session, label.episode)
     return said

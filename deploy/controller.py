@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlamem.deploy.events import EventLog
+from vlamem.deploy.frames import Frame, Reply
 from vlamem.deploy.handover import Planned, Timeline
 from vlamem.deploy.limits import Limits, readable
-from vlamem.deploy.outbox import Frame, Reply
 from vlamem.deploy.robot import Robot, RobotError, Seen
 from vlamem.deploy.robot_file import RobotFile
 

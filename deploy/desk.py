@@ -91,6 +91,8 @@ class Desk:
         self._make_room(now)
         session = Session(name, record.token, -1, True, record.episode, step, record.ended, record=record)
         self.table.adopt(session, connection, now)
+        if self.spool is not None and session.episode and not session.ended:
+            self.spool.resume(name, session.episode)
         with self._or_dropped(session):
             async with session.lock:
                 await self.batcher.run(lambda: self.policy.restore(session.row, state))
@@ -110,7 +112,7 @@ class Desk:
             )
         record, before = session.record, session.episode
         if self.spool is not None and session.lasting:
-            await asyncio.to_thread(self.spool.begin, session.name, episode)
+            await asyncio.to_thread(self.spool.begin, session.name, episode, self._wanted)
         if self.store is not None and session.lasting:
             record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
         await self._clear(session)
@@ -131,6 +133,10 @@ class Desk:
                 session.record = await asyncio.to_thread(self.store.begin, *mark)
             session.ended = True
             self.release(session)
+
+    @property
+    def _wanted(self) -> frozenset[tuple[str, int]]:
+        return frozenset() if self.labels is None else self.labels.undone
 
     def _judge(self, session: Session, episode: int) -> None:
         """Has an episode that is over judged; one that was labelled has been carried out before."""
@@ -200,7 +206,7 @@ class Desk:
         if self.store is not None:
             self.store.release(session.name)
         if self.spool is not None:
-            self.spool.release(session.name)
+            self.spool.release(session.name, self._wanted)
 
     async def close(self) -> None:
         """Ends the worker thread and the files."""

@@ -77,9 +77,14 @@ class LabelDesk:
         """
         self._carry_out, self._report, self._most, self.judges = carry_out, report, most, judges
         self._lock = sole(path.with_name(f".{path.name}.lock"), str(path))
-        self._known, undone, self.taken, self._newest = _read(path, most)
+        try:
+            self._known, undone, self.taken, self._newest = _read(path, most)
+        except BaseException:
+            self._lock.release()
+            raise
         self._held = [label for label in undone if runs(label)]
         self._waiting = [label for label in undone if label not in self._held]
+        self._failed: list[Label] = []
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = os.fstat(self._file).st_size
         sync_folder(path.parent)
@@ -113,6 +118,15 @@ class LabelDesk:
             self._held = [label for label in self._held if label not in over]
             self._waiting += over
             self._changed.notify_all()
+
+    @property
+    def undone(self) -> frozenset[tuple[str, int]]:
+        """Session and episode of every label that is not carried out: what they consisted of is still wanted."""
+        with self._changed:
+            return frozenset((label.session, label.episode) for label in self._undone())
+
+    def _undone(self) -> list[Label]:
+        return self._held + self._waiting + self._failed
 
     @property
     def held(self) -> frozenset[str]:
@@ -155,16 +169,24 @@ class LabelDesk:
                     return
                 label = self._waiting[0]
             try:
-                newest = self._newest.get((label.session, label.episode))
-                corrected = label.outcome != "unsaid" and newest not in (None, label.label)
-                said = "a later label corrects it" if corrected else self._carry_out(label)
+                said = "another label says what it was" if self._outdone(label) else self._carry_out(label)
                 with self._changed:
                     self._append({"done": label.label, "said": said, "at": time.time()})
+                self._failed = [f for f in self._failed if (f.session, f.episode) != (label.session, label.episode)]
             except Exception as error:  # whatever the store raises, the next label must have its turn
+                self._failed.append(label)
                 self._report(f"label '{label.label}' of {label.session}/{label.episode} stays undone: {error}")
             with self._changed:
                 self._waiting.pop(0)
                 self._changed.notify_all()
+
+    def _outdone(self, label: Label) -> bool:
+        """Whether someone has a later word of the episode; that nobody labelled it gives way to any word undone."""
+        if label.outcome == "unsaid":
+            with self._changed:
+                words = [o for o in self._undone() if o.outcome != "unsaid"]
+            return (label.session, label.episode) in {(o.session, o.episode) for o in words}
+        return self._newest.get((label.session, label.episode)) not in (None, label.label)
 
 
 def _note_newest(newest: dict[tuple[str, int], str], label: Label, most: int) -> None:

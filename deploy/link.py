@@ -18,7 +18,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
 
 from vlamem.deploy.events import EventLog
-from vlamem.deploy.outbox import Frame, LinkError, Outbox, Reply
+from vlamem.deploy.frames import Frame, Reply
+from vlamem.deploy.outbox import LinkError, Outbox
 from vlamem.deploy.wire import pack, unpack
 
 _SAVE_AGAIN_S = 5.0
@@ -326,8 +327,7 @@ class Link:
             raise LinkError("the server has another policy now: stop, and start the robot again")
         answer = await self._ask(ws, self._outbox.hello())
         if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
-            where = "another --session or --state begins a new one"
-            raise LinkError(f"{answer['message']} (error {answer['id']}); of the robot, {where}")
+            raise LinkError(f"{answer['message']}: another --state of the robot does so (error {answer['id']})")
         if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
             self._events.note("session_lost", why=answer["message"])
             answer = await self._ask(ws, self._outbox.hello(fresh=True))

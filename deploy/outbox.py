@@ -17,16 +17,13 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlamem.deploy.events import EventLog
-from vlamem.deploy.robot import Seen, Vector
-from vlamem.deploy.wire import pack
+from vlamem.deploy.frames import Frame, Reply, packed, said
 
 _LABELS = 8
 """Labels that may be under way or parked on one connection: a server counts what it has to refuse, and closes."""
@@ -36,40 +33,6 @@ _RETRY_S = 2.0
 
 class LinkError(RuntimeError):
     """A server or a session that cannot be used, whatever is tried; the message says why and the mend."""
-
-
-@dataclass
-class Frame:
-    """One control step on its way to memory."""
-
-    episode: int
-    step: int
-    seen: Seen
-    instruction: str
-    plan: bool
-    executed: Vector | None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server said of a frame.
-
-    Attributes:
-        kind: "chunk", "tick" (no chunk was asked for) or "refused".
-        episode, step: of the frame.
-        chunk: [H, A], or None.
-        detail: of a refusal.
-        arrived: [s on the monotonic clock].
-        wrote: whether memory was written.
-    """
-
-    kind: Literal["chunk", "tick", "refused"]
-    episode: int
-    step: int
-    chunk: NDArray[np.float32] | None
-    detail: str
-    arrived: float
-    wrote: bool = False
 
 
 class Outbox:
@@ -106,6 +69,9 @@ class Outbox:
         self._starting = self._end_said = self._end_known = self._barred = 0
         self._start_after, self._start_refused = -math.inf, ""
         self._saved = self._load()
+        known = str(self._saved.get("session", session))
+        if known != session and not known.startswith(f"{session}-"):
+            raise LinkError(f"{self._path} is of session '{known}', not '{session}': give that, or another --state")
         self._saved.setdefault("session", session if state is not None else _named(session))
         self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
         for body in self._labels.values():
@@ -142,16 +108,24 @@ class Outbox:
             self._frames.append(frame)
 
     def label(self, episode: int, outcome: Literal["success", "failure"], source: str) -> str:
-        """Labels an episode, on disk when this returns; the label's id. Raises OSError when it cannot be kept."""
+        """Labels an episode, on disk when this returns; the label's id. Raises OSError when it cannot be kept.
+
+        Earlier ones of the episode that the server has not acknowledged are forgotten: sent again they would count.
+        """
         name = uuid.uuid4().hex
         with self._lock:
-            body = {"label": name, "episode": episode, "outcome": outcome, "source": source}
-            self._labels[name] = body | {"session": self._saved["session"]}
+            which = {"session": self._saved["session"], "episode": episode}
+            earlier = {n: body for n, body in self._labels.items() if which.items() <= body.items()}
+            for old in earlier:
+                del self._labels[old]
+                self._parked.pop(old, None)
+            self._labels[name] = which | {"label": name, "outcome": outcome, "source": source}
         try:
             self.save()
         except OSError:
             with self._lock:
                 self._labels.pop(name, None)
+                self._labels |= earlier
             raise
         self._events.note("label", label=name, outcome=outcome, episode=episode)
         return name
@@ -251,23 +225,23 @@ class Outbox:
             if self._sent == 0:
                 self._asked = self._clock()
             self._sent += 1
-        return _packed(frame)
+        return packed(frame)
 
     def _between(self, episode: int) -> bytes | None:
         """The server has every frame of its episode: that it has ended, then labels, then the start of `episode`."""
         if self.ended >= self._begun > self._end_said:
             self._end_said = self._begun
-            return _said("episode_end", f"end {self._begun}", episode=self._begun)
+            return said("episode_end", f"end {self._begun}", episode=self._begun)
         under_way = sum(name in self._labels_sent for name in self._labels)
         for name in sorted(self._labels, key=self._parked.__contains__) if under_way < _LABELS else ():
             if name not in self._labels_sent and self._labels[name]["episode"] <= self._begun:
                 self._labels_sent.add(name)
                 body = {key: value for key, value in self._labels[name].items() if key != "session"}
-                return _said("label", f"label {name}", **body)
+                return said("label", f"label {name}", **body)
         if episode in (0, self._begun, self._barred) or self._clock() < self._start_after:
             return None
         self._starting, self._asked = episode, self._clock()
-        return _said("episode_start", f"start {episode}", episode=episode)
+        return said("episode_start", f"start {episode}", episode=episode)
 
     def overdue(self, reply_s: float) -> bool:
         """Whether the oldest frame or start under way has had no answer for longer than `reply_s`."""
@@ -383,16 +357,3 @@ class Outbox:
 def _named(session: str) -> str:
     """A session that nobody has."""
     return f"{session}-{uuid.uuid4().hex[:8]}"
-
-
-def _said(kind: str, seq: str, **what: Any) -> bytes:
-    return pack({"vlamem": {"type": kind, "seq": seq} | what})
-
-
-def _packed(frame: Frame) -> bytes:
-    head: dict[str, Any] = {"type": "observe", "episode": frame.episode, "step": frame.step, "plan": frame.plan}
-    head["seq"] = frame.episode << 32 | frame.step
-    if frame.executed is not None:
-        head["executed"] = [float(x) for x in frame.executed]
-    body = {"images": dict(frame.seen.images), "proprioception": np.asarray(frame.seen.proprioception, np.float32)}
-    return pack({"vlamem": head, "instruction": frame.instruction} | body)

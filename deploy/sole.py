@@ -21,7 +21,7 @@ def sole(path: Path, what: str, wait_s: float | None = None) -> FileLock:
     than `wait_s`, WAIT_S when not given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock = FileLock(path, thread_local=False)  # whoever closes what it stands for lets go of it
     patience = WAIT_S if wait_s is None else wait_s
     try:
         lock.acquire(timeout=0)

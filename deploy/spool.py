@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Spool:
     ) -> None:
         self._folder, self._half, self._total, self._most = folder, session_bytes // 2, total_bytes, most
         self._running: dict[str, int] = {}
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, session: str, episode: int) -> Path:
@@ -54,16 +56,25 @@ class Spool:
         labelled = trace.with_suffix(_LABELLED)
         return labelled if labelled.exists() else trace
 
-    def begin(self, session: str, episode: int) -> None:
+    def begin(self, session: str, episode: int, wanted: frozenset[tuple[str, int]] = frozenset()) -> None:
         """Makes room for an episode, which runs from now on; the one before of this session has ended.
 
-        It gets a name that no other episode has or had, whatever their sessions are called.
+        Those that are `wanted`, since a label of theirs is not carried out, stay.
         """
+        with self._lock:
+            self._begin(session, episode, wanted)
+
+    def resume(self, session: str, episode: int) -> None:
+        """An episode goes on after a restart: it makes no room for others."""
+        self._running[session] = episode
+
+    def _begin(self, session: str, episode: int, wanted: frozenset[tuple[str, int]]) -> None:
         self._running[session] = episode
         for suffix in (_TRACE, _LABELLED):
             self.path(session, episode).with_suffix(suffix).unlink(missing_ok=True)
         running = {self.path(*each) for each in list(self._running.items())}
-        ended = [trace for trace in _traces(self._folder) if trace.path not in running]
+        kept = running | {self.path(*each) for each in wanted}
+        ended = [trace for trace in _traces(self._folder) if trace.path not in kept]
         count, own, all_ = 0, 0, 0
         for trace in sorted(ended, key=lambda trace: (not trace.labelled, trace.changed), reverse=True):
             if trace.labelled and trace.session == session and trace.episode != episode - 1:
@@ -74,11 +85,14 @@ class Spool:
                 count, own = count + 1, own + trace.bytes
             if all_ > self._total or (trace.session == session and (count > self._most or own > self._half)):
                 trace.path.unlink(missing_ok=True)
-        self._append(session, episode, {"identity": f"{session}/{episode}/{secrets.token_hex(8)}"})
 
-    def release(self, session: str) -> None:
-        """The session has ended: its last episode may make room for others."""
-        self._running.pop(session, None)
+    def release(self, session: str, wanted: frozenset[tuple[str, int]] = frozenset()) -> None:
+        """The session has ended: its last episode may make room for others, and no label corrects another any more."""
+        with self._lock:
+            self._running.pop(session, None)
+            for trace in _traces(self._folder):
+                if trace.labelled and trace.session == session and (session, trace.episode) not in wanted:
+                    trace.path.unlink(missing_ok=True)
 
     def cut_short(self, session: str, episode: int) -> bool:
         """Whether an episode reached its share of the session's bytes, so that nothing was written after it."""
@@ -115,9 +129,10 @@ class Spool:
 
     def settle(self, session: str, episode: int) -> None:
         """Its label was carried out: it stays for a correction, and is the first to make room."""
-        path = self.path(session, episode)
-        if path.exists():
-            path.replace(path.with_suffix(_LABELLED))
+        with self._lock:
+            path = self.path(session, episode)
+            if path.exists():
+                path.replace(path.with_suffix(_LABELLED))
 
     def settled(self, session: str, episode: int) -> bool:
         """Whether a label of it was carried out."""
@@ -128,17 +143,23 @@ class Spool:
         self.path(session, episode).unlink(missing_ok=True)
 
     def _append(self, session: str, episode: int, body: dict[str, Any]) -> None:
-        data = pack(body)
-        data = _LENGTH.pack(len(data)) + data
-        self._running[session] = episode  # also of a session that goes on after a restart
-        with self.path(session, episode).open("ab", buffering=0) as file:
+        """Adds an entry; the first gives the episode a name that no other has or had, whatever their sessions are."""
+        data = _entry(body)
+        with self._lock, self.path(session, episode).open("ab", buffering=0) as file:
             at = file.tell()
             if at >= self._half:
                 return
+            if at == 0:
+                data = _entry({"identity": f"{session}/{episode}/{secrets.token_hex(8)}"}) + data
             written = file.write(data)
             if written != len(data):
                 file.truncate(at)
                 raise OSError(f"{written} of {len(data)} bytes of an episode were written: the disk is full")
+
+
+def _entry(body: dict[str, Any]) -> bytes:
+    data = pack(body)
+    return _LENGTH.pack(len(data)) + data
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ Exit status: 0 done, 1 the robot or the server failed, 2 not possible as asked.
 import argparse
 import importlib
 import json
+import math
 import sys
 import threading
 import time
@@ -97,8 +98,13 @@ def _check(args: argparse.Namespace) -> None:
     for name, least in (("episodes", 1), ("execute", 1), ("blend", 0), ("realtime_priority", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
-    if args.seconds <= 0:
-        raise ValueError(f"--seconds {args.seconds:g}: expected more than 0")
+    if not 0 < args.seconds < math.inf:
+        raise ValueError(f"--seconds {args.seconds:g}: expected a number above 0")
+    for name, most in (("panel_port", 65535), ("realtime_priority", 99)):
+        if getattr(args, name) > most:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at most {most}")
+    if args.label_by_task and not args.robot.startswith("mujoco:"):
+        raise ValueError("--label-by-task is the verdict of a simulated task (--robot mujoco:TASK): leave it out")
     if args.dry_run and args.label_by_task:
         raise ValueError("--label-by-task labels what the robot did, and with --dry-run it does nothing: leave one out")
 
@@ -146,9 +152,12 @@ def _control(args: argparse.Namespace) -> int:
     options = ControlOptions(args.execute, args.blend, moves=not args.dry_run)
     controller = Controller(robot, robot_file, link, options, events)
 
+    labelled: set[int] = set()
+
     def label(outcome: Any) -> str:
         if not controller.episode:
             raise ValueError("no episode has begun: a label is for the one that runs or has just ended")
+        labelled.add(controller.episode)
         return link.label(controller.episode, outcome)
 
     panel = Panel(
@@ -187,7 +196,7 @@ def _control(args: argparse.Namespace) -> int:
             success = simulated is not None and simulated.status.success
             if simulated is not None:
                 print(f"episode {episode}: {told}: {'success' if success else 'no success'}", flush=True)
-                if args.label_by_task:
+                if args.label_by_task and episode not in labelled:  # the operator knows better
                     link.label(episode, "success" if success else "failure", "task")
             if quitting.is_set():
                 break
@@ -198,7 +207,7 @@ def _control(args: argparse.Namespace) -> int:
             f"{controller.timing.misses} rounds missed; clips {dict(controller.limits.counts) or 'none'}"
         ) if late else None
         if link.unacknowledged:
-            kept = "are kept in --state" if args.state else "are lost with this process: give --state"
+            kept = "are kept in --state" if state else "are lost with this process: give --state"
             print(f"{link.unacknowledged} labels wait for the server and {kept}", file=sys.stderr)
         if lost := events.counts["label_lost"]:
             print(f"{lost} labels are lost: the server has lost the session that they were for", file=sys.stderr)

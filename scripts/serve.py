@@ -10,18 +10,20 @@ Exit status: 0 ended by Ctrl-C, SIGTERM or a terminal that was closed, 2 not pos
 """
 
 import asyncio
+import errno
 import logging
 import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlamem.policies.speak import SpeakOptions, Way
 from vlamem.scripts.config import load_config
 from vlamem.scripts.keys import read_key
+from vlamem.scripts.signals import ENDINGS
 
 if TYPE_CHECKING:
     from vlamem.deploy.respawn import Child
@@ -63,7 +65,7 @@ class Args:
     idle_s: float
     """A robot that was lost keeps its place for this long; a silent one, until another wants it."""
     session_mb: int
-    """Disk that the episodes of a robot may take until they are labelled [MB]."""
+    """Disk that the newest episodes of a robot may take, for labels that come later [MB]."""
     wait_ms: float
     """Longest wait of a frame for frames of other robots."""
     execute: int
@@ -96,7 +98,7 @@ def _check(args: Args) -> None:
         ("idle_s", 0),
         ("threads", 0),
     ):
-        if getattr(args, name) < least:
+        if not getattr(args, name) >= least:  # nan too
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
     if not 0 <= args.port < 1 << 16:
         raise ValueError(f"--port {args.port}: expected 0 (a free one) to 65535")
@@ -104,21 +106,23 @@ def _check(args: Args) -> None:
         path = getattr(args, name)
         if path is not None and not path.is_file():
             raise FileNotFoundError(f"--{name.replace('_', '-')} {path}: there is no such file")
-    if args.port:
-        family, kind, protocol, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as free:
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+    try:
+        places = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise OSError(f"--host {args.host}: {error.strerror}") from error
+    for family, kind, protocol, _, address in places if args.port else ():
+        try:
+            with socket.socket(family, kind, protocol) as free:
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 free.bind(address)
-            except OSError as error:
-                raise OSError(
-                    f"{args.host}:{args.port} cannot be had ({error.strerror}): give another --port"
-                ) from error
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(f"{args.host}:{args.port} is in use by another program: give another --port") from error
 
 
 async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child | None") -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             loop.add_signal_handler(number, stop.set)
     async with server.running() as port:
@@ -141,23 +145,15 @@ def main(arguments: list[str]) -> int:
     """`vlamem serve`."""
     args = load_config(Args, "serve", arguments, __doc__ or "")
     from vlamem.deploy.assembly import build_server, preload
-    from vlamem.deploy.respawn import respawn
     from vlamem.deploy.server import ServeOptions
     from vlamem.deploy.sessions import SessionLimits
 
     _check(args)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    key = read_key(args.api_key_file)
-    print(f"vlamem serve: loading {args.policy}, gate {args.aura}", file=sys.stderr, flush=True)
-    child = respawn(lambda: preload(args.policy)) if args.respawn else None
-    if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
     options = ServeOptions(
         host=args.host,
-        port=args.port if child is None or child.port is None else child.port,
-        api_key=key,
+        port=args.port,
+        api_key=read_key(args.api_key_file),
         certificate=args.tls_cert,
         private_key=args.tls_key,
         sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s, bytes=args.session_mb << 20),
@@ -166,6 +162,17 @@ def main(arguments: list[str]) -> int:
         rename=_renames(args.rename),
         seed=args.seed,
     )
+    print(f"vlamem serve: loading {args.policy}, gate {args.aura}", file=sys.stderr, flush=True)
+    child = None
+    if args.respawn:
+        from vlamem.deploy.respawn import respawn
+
+        child = respawn(lambda: preload(args.policy))
+        options = replace(options, port=args.port if child.port is None else child.port)
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
     speak = SpeakOptions(args.speak, args.abstain_below)
     server, desk = build_server(args.policy, args.aura, args.success, args.state, options, speak, args.critic)
     try:

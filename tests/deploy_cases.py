@@ -12,9 +12,9 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from vlamem.deploy.frames import Frame
 from vlamem.deploy.labels import LabelDesk
 from vlamem.deploy.link import Link
-from vlamem.deploy.outbox import Frame
 from vlamem.deploy.persistence import Owner, SessionStore, layout_of
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.server import PolicyServer, ServeOptions

@@ -165,18 +165,20 @@ def test_writes_are_compared_on_the_tasks_that_both_arms_played(monkeypatch: pyt
     assert found["always_write_ratio"].value == pytest.approx(20.0)
 
 
-def test_a_ratio_to_the_oracle_is_as_uncertain_as_both_arms_are() -> None:
+def test_a_ratio_to_the_oracle_is_as_uncertain_as_both_arms_are(tmp_path: Path) -> None:
+    aura, _, oracle = PANEL[1], *PANEL[1:3]
+
     def ratio(n: int) -> tuple[float, float]:
         arms = {
-            "aura": played("aura", sequence=(9 * n // 10, n, 5, 100)),
-            "oracle": played("oracle", sequence=(n - 1, n, 0, 1)),
+            "aura": logged(tmp_path / str(n), aura, [i % 10 > 0 for i in range(n)]),
+            "oracle": logged(tmp_path / str(n), oracle, [i > 0 for i in range(n)]),
         }
         interval = figures_of(arms, ["sequence"], [], {"sequence": 0.2})["aura_over_oracle"].ci95
         assert interval is not None
         return interval
 
-    assert np.ptp(ratio(20)) > 5 * np.ptp(ratio(1000))
-    arms = {"aura": played("aura", sequence=(9, 10, 5, 100)), "oracle": played("oracle", sequence=(0, 10, 0, 1))}
+    assert np.ptp(ratio(20)) > 2 * np.ptp(ratio(200))
+    arms = {name: logged(tmp_path, arm, [name == "aura"]) for name, arm in (("aura", aura), ("oracle", oracle))}
     assert "aura_over_oracle" not in figures_of(arms, ["sequence"], [], {"sequence": 0.2})
 
 
@@ -275,7 +277,7 @@ def test_figures_go_to_a_page_of_the_same_policy_gate_and_seed_alone(copied: Pan
 
 def logged(folder: Path, arm: PanelArm, right: list[bool]) -> Played:
     """An arm with the log of its episodes of `sequence`."""
-    (folder / arm.name).mkdir()
+    (folder / arm.name).mkdir(parents=True)
     log = EpisodeLog(folder / arm.name / "episodes.jsonl")
     for i, success in enumerate(right):
         outcome = "success" if success else "failure"

@@ -131,7 +131,7 @@ def test_a_session_that_another_memory_wrote_ends_the_run_and_is_there_for_the_n
     assert main(words(hosted, tmp_path)) == 1
     said = capsys.readouterr().err
     assert "memory 'sum2', this server has 'sum1'" in said
-    assert "another --session or --state begins a new one" in said
+    assert "or begin a new session: another --state of the robot does so" in said
     assert (tmp_path / "state" / "link.json").read_bytes() == kept
 
 
@@ -172,12 +172,16 @@ def test_a_label_before_the_first_episode_of_a_run_is_refused(
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        (["--seconds", "-1"], "--seconds -1: expected more than 0"),
+        (["--seconds", "-1"], "--seconds -1: expected a number above 0"),
+        (["--seconds", "nan"], "--seconds nan: expected a number above 0"),
+        (["--panel-port", "70000"], "--panel-port 70000: expected at most 65535"),
+        (["--realtime-priority", "200"], "--realtime-priority 200: expected at most 99"),
+        (["--label-by-task"], "--label-by-task is the verdict of a simulated task"),
         (["--execute", "0"], "--execute 0: expected 1 or more"),
         (["--episodes", "0"], "--episodes 0: expected 1 or more"),
         (["--server", "http://127.0.0.1:1"], "server 'http://127.0.0.1:1': expected ws://HOST:PORT"),
         (["--server", "127.0.0.1:8000"], "server '127.0.0.1:8000': expected ws://HOST:PORT"),
-        (["--dry-run", "--label-by-task"], "leave one out"),
+        (["--robot", "mujoco:touch", "--dry-run", "--label-by-task"], "leave one out"),
         (["--api-key-file", os.devnull], f"{os.devnull} holds no key"),
     ],
 )
@@ -202,7 +206,10 @@ def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
         (["--sessions", "0"], "--sessions 0: expected 1 or more"),
         (["--port", "70000"], "--port 70000: expected 0 (a free one) to 65535"),
         (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "--tls-cert no.pem: there is no such file"),
-        (["--port", "TAKEN"], "cannot be had (Address already in use): give another --port"),
+        (["--port", "TAKEN"], "is in use by another program: give another --port"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
+        (["--wait-ms", "nan"], "--wait-ms nan: expected 0 or more"),
+        (["--host", "0.0.0.0"], "host 0.0.0.0 is reachable from elsewhere"),
     ],
 )
 def test_a_server_says_what_it_cannot_do_before_it_loads_anything(

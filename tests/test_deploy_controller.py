@@ -9,9 +9,9 @@ import pytest
 
 from vlamem.deploy.bench.audit import audit
 from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round
+from vlamem.deploy.frames import Frame, Reply
 from vlamem.deploy.handover import Timeline
 from vlamem.deploy.limits import Limits
-from vlamem.deploy.outbox import Frame, Reply
 from vlamem.deploy.robot import DryRun, RobotError, Seen
 from vlamem.deploy.robot_file import Part, RobotFile, load_robot_file
 

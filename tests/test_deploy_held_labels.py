@@ -74,6 +74,7 @@ def test_a_label_of_an_episode_that_is_over_waits_for_nothing(tmp_path: Path) ->
             await c.ask("episode_start", episode=1)
             await c.ask("episode_end", episode=1)
             await c.ask("label", label="a1", episode=1, outcome="success")
+            assert desk.settle(10)
             await c.ask("episode_start", episode=2)
             await c.ask("label", label="a2", episode=1, outcome="failure")
             await c.ask("label", label="b1", episode=2, outcome="failure")

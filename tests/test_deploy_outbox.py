@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_a_refused_frame_is_not_sent_again_and_an_answer_of_another_episode_is_n
 def test_a_refused_label_is_parked_and_tried_again_on_the_next_connection_behind_the_others() -> None:
     box = outbox()
     begin(box, 1)
-    first = box.label(1, "success", "operator")
+    first = box.label(0, "success", "operator")
     (head,) = sent(box)
     box.refuse(head["seq"], "label", "no labels here")
     assert sent(box) == []
@@ -173,9 +174,9 @@ def test_a_refused_label_is_parked_and_tried_again_on_the_next_connection_behind
 
 def test_a_server_that_refuses_labels_hears_only_a_few_of_them() -> None:
     box = outbox()
-    begin(box, 1)
-    for _ in range(60):
-        box.label(1, "success", "operator")
+    begin(box, 60)
+    for episode in range(1, 61):
+        box.label(episode, "success", "operator")
     for _ in range(60):
         heads = sent(box)
         assert len(heads) <= 8
@@ -245,7 +246,7 @@ def test_a_label_kept_before_labels_knew_their_session_belongs_to_the_one_beside
 
 def test_labels_and_the_session_are_found_again_by_the_next_process(tmp_path: Path) -> None:
     name = outbox(tmp_path).label(0, "success", "operator")
-    again = Outbox("other", tmp_path, 9, 3, EventLog(), lambda: 0.0)
+    again = Outbox("arm", tmp_path, 9, 3, EventLog(), lambda: 0.0)
     assert again.hello() == {"type": "hello", "session": "arm", "token": "secret"}
     again.joined({"session": "arm", "episode": 0}, first=True)
     assert [head["label"] for head in sent(again)] == [name]
@@ -306,3 +307,22 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "link.json").write_text("{")
     with pytest.raises(LinkError, match=r"link\.json is damaged .*: remove it to begin a new session"):
         Outbox("arm", tmp_path, 9, 3, EventLog(), lambda: 0.0)
+
+
+def test_a_label_that_corrects_one_that_was_refused_is_the_only_one_that_is_sent_again(tmp_path: Path) -> None:
+    box = Outbox("arm", tmp_path, 400, 16, EventLog(), time.monotonic)
+    box.joined({"session": "arm", "token": "t", "episode": 1, "step": -1}, first=True)
+    box.end(1)
+    old = box.label(1, "success", "operator")
+    other = box.label(2, "success", "operator")
+    box.refuse(f"label {old}", "state", "the disk is full")
+    new = box.label(1, "failure", "operator")
+    assert (box.unacknowledged, box.trouble) == (2, None)
+    again = Outbox("arm", tmp_path, 400, 16, EventLog(), time.monotonic)
+    assert set(again._labels) == {other, new}
+
+
+def test_the_folder_of_one_session_is_not_taken_for_another(tmp_path: Path) -> None:
+    Outbox("arm", tmp_path, 400, 16, EventLog(), time.monotonic).save()
+    with pytest.raises(LinkError, match=r"link\.json is of session 'arm', not 'leg': .* another --state"):
+        Outbox("leg", tmp_path, 400, 16, EventLog(), time.monotonic)

@@ -2,10 +2,12 @@
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -310,6 +312,81 @@ def test_of_labels_that_wait_the_newest_of_an_episode_is_carried_out(tmp_path: P
         assert desk.settle(10)
         desk.close()
     assert done == [("b", "success"), ("c", "unsaid"), ("d", "failure")]
+
+
+def test_what_others_were_merged_into_stays_when_its_own_episode_is_corrected(tmp_path: Path) -> None:
+    spools = [episode_in(tmp_path / name) for name in ("first", "second")]
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
+        assert "2 segments kept, 0 merged" in commit_episode(memory, spools[0], label("a"))
+        assert "0 segments kept, 2 merged" in commit_episode(memory, spools[1], label("b"))
+        assert "2 segments kept" in commit_episode(memory, spools[0], label("c", "failure"))
+        counts = memory.store.counts(memory.origin)
+        assert (counts["success_segments"], counts["failure_segments"]) == (2, 2)
+        assert memory.verify() == 4
+        assert "0 segments kept" in commit_episode(memory, spools[1], label("b"))
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
+        assert memory.verify() == 4
+
+
+def test_a_disk_that_is_full_leaves_what_a_correction_would_have_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = episode_in(tmp_path / "episodes")
+    with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
+        commit_episode(memory, spool, label("a"))
+
+        def fails(*given: Any) -> int:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(memory.store, "_instruction", fails)
+            with pytest.raises(sqlite3.OperationalError):
+                commit_episode(memory, spool, label("b", "failure"))
+        assert memory.store.counts(memory.origin)["success_segments"] == 2
+        assert memory.verify() == 2
+        assert "2 of an earlier label taken back" in commit_episode(memory, spool, label("b", "failure"))
+
+
+def test_an_episode_whose_label_is_undone_makes_no_room_and_no_critic_speaks_first(tmp_path: Path) -> None:
+    spool, broken, done = episode_in(tmp_path / "episodes"), [True], []
+
+    def carry_out(given: Label) -> str:
+        if broken[0] and given.outcome != "unsaid":
+            raise OSError("disk full")
+        done.append(given.label)
+        spool.settle(given.session, given.episode)
+        return "done"
+
+    desk = LabelDesk(tmp_path / "l.jsonl", carry_out)
+    for given in (label("a"), label("b", "unsaid")):
+        desk.take(given)
+    assert desk.settle(10)
+    assert done == []
+    for episode in (2, 3, 4):
+        spool.begin("arm", episode, desk.undone)
+    spool.release("arm", desk.undone)
+    assert spool.path("arm", 1).exists()
+    desk.close()
+    broken[0] = False
+    desk = LabelDesk(tmp_path / "l.jsonl", carry_out)
+    assert desk.settle(10)
+    assert (done, desk.undone) == (["a"], frozenset())
+    spool.begin("arm", 5, desk.undone)
+    assert not spool.path("arm", 1).exists()
+    desk.close()
+
+
+def test_an_episode_that_goes_on_after_a_restart_has_a_name_and_makes_no_room(tmp_path: Path) -> None:
+    first = Spool(tmp_path, most=1)
+    first.begin("arm", 1)
+    steps(first, "arm", 1, 1)
+    second = Spool(tmp_path, most=1)
+    second.resume("arm", 1)
+    for episode in (1, 2, 3):
+        second.begin("leg", episode)
+        steps(second, "leg", episode, 1)
+    steps(second, "arm", 1, 1)
+    assert [sorted(e) for e in second.read("arm", 1)] == [["identity"], ["action", "step"], ["action", "step"]]
 
 
 def steps(spool: Spool, session: str, episode: int, count: int) -> None:

@@ -13,7 +13,7 @@ from vlamem.memory.proposal import Proposal
 from vlamem.memory.success.calibration import Calibration
 from vlamem.memory.success.capacity import Eviction, victims
 from vlamem.memory.success.consistency import warped
-from vlamem.memory.success.episode import Episode, Outcome, Segment
+from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.index import Engine
 from vlamem.memory.success.layout import EntryError, Layout, Origin, OriginError
 from vlamem.memory.success.metric import Metric
@@ -66,12 +66,14 @@ class MemoryOptions:
 
 @dataclass(frozen=True)
 class Committed:
-    """What a commit did: ids of new segments, how many were merged into others, ids that had to go, and its time."""
+    """What a commit did: ids of new segments, how many were merged into others, ids that had to go, its time, and how
+    many segments of the same episode under another outcome were taken back."""
 
     ids: tuple[int, ...]
     merged: int
     evicted: tuple[int, ...]
     milliseconds: float
+    taken_back: int = 0
 
 
 class SuccessMemory:
@@ -241,8 +243,10 @@ class SuccessMemory:
     def commit(self, episode: Episode) -> Committed:
         """Stores a verified episode in one transaction: durable when this returns.
 
-        Near-duplicates are merged, and what has to go for it goes in the same transaction. Raises EntryError for what
-        may not be stored, StoreBusyError and StoreFullError when nothing was stored and it may be tried again.
+        Near-duplicates are merged, and what has to go for it goes in the same transaction; so does what the same
+        episode was stored as under another outcome, which this one corrects, but for what others were merged into.
+        Raises EntryError for what may not be stored, StoreBusyError and StoreFullError when nothing was stored and it
+        may be tried again.
         """
         began = time.perf_counter()
         episode.check(self.layout)
@@ -263,16 +267,19 @@ class SuccessMemory:
             spared = np.array([m.onto for m in merges], np.int64)
             gone = victims(shelf, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
             gone = gone[~np.isin(gone, spared)]
-            ids = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
+            wrong: list[int] = []
+            ids = self.store.commit(self.origin, episode, nearest, merges, gone.tolist(), wrong)
             if ids is None:
                 return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
             stored = list(self.store.segments(self.origin, self._seen))
             with self._lock:
                 shelf.remove(gone)
+                (self.failures if shelf is self.successes else self.successes).remove(np.array(wrong, np.int64))
                 for place in shelf.places(spared):
                     shelf.column("merged")[place] += 1
                 self._take(stored)
-        return Committed(tuple(ids), len(merges), tuple(gone.tolist()), 1e3 * (time.perf_counter() - began))
+        took = 1e3 * (time.perf_counter() - began)
+        return Committed(tuple(ids), len(merges), tuple(gone.tolist()), took, len(wrong))
 
     def _room(self) -> int | None:
         bounds = []
@@ -305,21 +312,6 @@ class SuccessMemory:
             with self._lock:
                 self.successes.remove(ids)
                 self.failures.remove(ids)
-
-    def outcome(self, identity: str) -> Outcome | None:
-        """How an episode is stored; None when it is not."""
-        return self.store.episode(self.origin, identity)[0]
-
-    def retract(self, identity: str) -> int:
-        """Deletes an episode, e.g. one whose label was wrong, and gives the number of segments that went.
-
-        What of it was merged into segments of others stays there, as a count. Raises as `commit`.
-        """
-        with self._writing:
-            outcome, ids = self.store.episode(self.origin, identity)
-            if outcome is not None:
-                self.prune(ids)
-        return len(ids)
 
     # Soundness ----------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlamem.memory.success.correction import take_back
 from vlamem.memory.success.episode import Episode, Outcome, Segment
 from vlamem.memory.success.layout import Layout, Origin
 from vlamem.memory.success.schema import APPLICATION_ID, VERSION, migrate, version_of
@@ -193,18 +194,19 @@ class SuccessStore:
         nearest: Sequence[float] = (),
         merges: Sequence[Merge] = (),
         evict: Sequence[int] = (),
+        taken_back: list[int] | None = None,
     ) -> list[int] | None:
         """Stores a checked episode in one transaction and gives the ids of its new segments, or None if it was there.
 
         `nearest` says for each segment its highest similarity to a stored one; segments in `merges` are counted on
-        another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done.
+        another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done,
+        but for one under another outcome: that is corrected, and `taken_back` gets the segments that went for it.
         On the medium when this returns. Raises StoreBusyError or StoreFullError; nothing was stored then.
         """
         onto = {m.segment: m.onto for m in merges}
         with self._write() as db:
-            if db.execute(
-                "SELECT 1 FROM episodes WHERE origin=? AND identity=?", (origin, episode.identity)
-            ).fetchone():
+            gone = take_back(db, origin, episode.identity, episode.outcome)
+            if gone is None:
                 return None
             at = db.execute(
                 "INSERT INTO episodes(origin, identity, instruction, outcome, verifier, confidence, made) "
@@ -233,6 +235,8 @@ class SuccessStore:
                     "INSERT INTO usage(segment, nearest) VALUES (?,?)", (row, float(nearest[i]) if nearest else -1e30)
                 )
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in evict])
+        if taken_back is not None:
+            taken_back += gone
         return ids
 
     def _instruction(self, db: sqlite3.Connection, episode: Episode) -> int:
@@ -269,12 +273,6 @@ class SuccessStore:
             (origin,),
         )
         return [EpisodeHead(*r) for r in rows]
-
-    def episode(self, origin: int, identity: str) -> tuple[Outcome | None, Int[np.ndarray, "N"]]:
-        """How an episode is stored (None: it is not), and the ids of its segments."""
-        sql = "SELECT e.outcome, s.id FROM episodes e LEFT JOIN segments s ON s.episode=e.id "
-        rows = self._read(f"{sql} WHERE origin=? AND identity=?", (origin, identity))
-        return rows[0][0] if rows else None, np.array([r[1] for r in rows if r[1] is not None], np.int64)
 
     def credit(self, ids: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts one use of each segment, in an episode that ended in success or not. Raises as `commit`."""

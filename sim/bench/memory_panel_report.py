@@ -181,11 +181,9 @@ def _points(d: PairedDifference, sign: float = 1.0) -> Figure:
 def _ratio(first: Played, second: Played, tasks: Sequence[str]) -> Figure:
     """Success of `first` over that of `second` on the episodes that both have, nan over 0; its interval is that of the
     pooled rates of both."""
-    counts, over = first.counts(tasks), second.counts(tasks)
-    if counts[1] != over[1]:
-        a, b = _outcomes(first.folder), _outcomes(second.folder)
-        both = [p for p in a.keys() & b.keys() if p[0] in tasks]
-        counts, over = ((sum(o[p].outcome == "success" for p in both), len(both)) for o in (a, b))
+    a, b = _outcomes(first.folder), _outcomes(second.folder)
+    both = [p for p in a.keys() & b.keys() if p[0] in tasks]
+    counts, over = ((sum(o[p].outcome == "success" for p in both), len(both)) for o in (a, b))
     if not over[0]:
         return Figure(np.nan)
     low, high = ratio95(counts, over)
@@ -196,7 +194,10 @@ def _ratio(first: Played, second: Played, tasks: Sequence[str]) -> Figure:
 def _drop(played: Mapping[str, Played], point: Played, memory: Sequence[str]) -> Figure | None:
     """Points that an arm loses at a point of an axis; None when it was not played where the panel itself is."""
     base, tasks = played.get(point.arm.base), [t for t in memory if t in point.tasks]
-    return None if base is None else _points(difference(base, point, tasks))
+    shared = base is not None and any(
+        p[0] in tasks for p in _outcomes(base.folder).keys() & _outcomes(point.folder).keys()
+    )
+    return _points(difference(base, point, tasks)) if base is not None and shared else None
 
 
 def _core_hours(played: Mapping[str, Played]) -> float:

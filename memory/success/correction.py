@@ -1,0 +1,35 @@
+"""A stored episode whose outcome was said wrong: what of it goes, and what stays because others lean on it."""
+
+import sqlite3
+
+import numpy as np
+
+from vlamem.memory.success.episode import Outcome, Segment
+
+
+def take_back(db: sqlite3.Connection, origin: int, identity: str, outcome: Outcome) -> list[int] | None:
+    """Makes room, in the transaction at hand, for an episode that is stored under another outcome than `outcome`.
+
+    Its segments are deleted and their ids given; those into which others were merged stay, as an episode of their own
+    name, since what they hold was right there. None for an episode that is stored under this outcome already.
+    """
+    row = db.execute("SELECT id, outcome FROM episodes WHERE origin=? AND identity=?", (origin, identity)).fetchone()
+    if row is None:
+        return []
+    episode, stored = row
+    if stored == outcome:
+        return None
+    mine = "SELECT s.id FROM segments s JOIN usage u ON u.segment = s.id WHERE s.episode = ? AND u.merged = 0"
+    gone = [int(r[0]) for r in db.execute(mine, (episode,))]
+    db.executemany("DELETE FROM segments WHERE id = ?", [(i,) for i in gone])
+    arrays = "SELECT id, tick, progress, key, proprioception, chunk FROM segments WHERE episode = ?"
+    left = db.execute(arrays, (episode,)).fetchall()
+    if not left:
+        db.execute("DELETE FROM episodes WHERE id = ?", (episode,))
+        return gone
+    name = f"{identity}/merged/{episode}"
+    db.execute("UPDATE episodes SET identity = ? WHERE id = ?", (name, episode))
+    for at, tick, progress, *blobs in left:
+        segment = Segment(int(tick), float(progress), *(np.frombuffer(b, np.float32) for b in blobs))
+        db.execute("UPDATE segments SET checksum = ? WHERE id = ?", (segment.checksum(name), at))
+    return gone
