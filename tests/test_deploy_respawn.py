@@ -19,6 +19,7 @@ SCRIPT = """
 import os, signal, sys, threading, time
 from vlamem.deploy.respawn import respawn
 {preload}
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be told to go on when its terminal is closed
 child = respawn(preload)
 {serve}
 """
