@@ -102,8 +102,7 @@ class LabelDesk:
             if label.label in self._known:
                 return False
             self._append({"label": asdict(label)})
-            _remember(self._known, label.label, self._most)
-            _note_newest(self._newest, label, self._most)
+            _remember(self._known, self._newest, label, self._most)
             self.taken += 1
             (self._held if hold else self._waiting).append(label)
             self._changed.notify_all()
@@ -115,15 +114,17 @@ class LabelDesk:
         if not over:
             return  # without the lock, which is held while a label is written
         with self._changed:
+            self._waiting += over  # before they are held no more: at no moment is a label in no list
             self._held = [label for label in self._held if label not in over]
-            self._waiting += over
             self._changed.notify_all()
 
     @property
     def undone(self) -> frozenset[tuple[str, int]]:
-        """Session and episode of every label that is not carried out: what they consisted of is still wanted."""
-        with self._changed:
-            return frozenset((label.session, label.episode) for label in self._undone())
+        """Session and episode of every label that is not carried out: what they consisted of is still wanted.
+
+        Read without the lock, which is held while a label is written: who asks has robots to serve.
+        """
+        return frozenset((label.session, label.episode) for label in self._undone())
 
     def _undone(self) -> list[Label]:
         return self._held + self._waiting + self._failed
@@ -183,25 +184,24 @@ class LabelDesk:
     def _outdone(self, label: Label) -> bool:
         """Whether someone has a later word of the episode; that nobody labelled it gives way to any word undone."""
         if label.outcome == "unsaid":
-            with self._changed:
-                words = [o for o in self._undone() if o.outcome != "unsaid"]
-            return (label.session, label.episode) in {(o.session, o.episode) for o in words}
+            words = ((o.session, o.episode) for o in self._undone() if o.outcome != "unsaid")
+            return (label.session, label.episode) in words
         return self._newest.get((label.session, label.episode)) not in (None, label.label)
 
 
-def _note_newest(newest: dict[tuple[str, int], str], label: Label, most: int) -> None:
-    """Someone's word of an episode counts until another comes; that nobody labelled it is no word."""
+def _remember(known: dict[str, None], newest: dict[tuple[str, int], str], label: Label, most: int) -> None:
+    """Its name, and that it is the newest word of its episode; that nobody labelled that is no word.
+
+    Both forget what is older than `most` others.
+    """
+    known[label.label] = None
     if label.outcome != "unsaid":
         newest.pop((label.session, label.episode), None)
         newest[label.session, label.episode] = label.label
-        if len(newest) > most:
-            del newest[next(iter(newest))]
-
-
-def _remember(names: dict[str, None], name: str, most: int) -> None:
-    names[name] = None
-    if len(names) > most:
-        del names[next(iter(names))]
+    if len(known) > most:
+        del known[next(iter(known))]
+    if len(newest) > most:
+        del newest[next(iter(newest))]
 
 
 def _read(path: Path, most: int) -> tuple[dict[str, None], list[Label], int, dict[tuple[str, int], str]]:
@@ -226,8 +226,7 @@ def _read(path: Path, most: int) -> tuple[dict[str, None], list[Label], int, dic
                 if "label" in body:
                     label = Label(**body["label"])
                     undone[label.label] = label
-                    _remember(known, label.label, most)
-                    _note_newest(newest, label, most)
+                    _remember(known, newest, label, most)
                     taken += 1
                 else:
                     undone.pop(body["done"], None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 from vlamem.scripts.signals import told_to_end
 
@@ -72,8 +73,7 @@ def main(arguments: list[str]) -> int:
 
     quiet_s, faults_s, kills, stalls, malformed, clients, steps, controllers = _PRESETS[args.preset]
     controllers = controllers if args.controller_kills is None else args.controller_kills
-    if controllers < 1:
-        raise ValueError(f"--controller-kills {controllers}: expected 1 or more")
+    within("--controller-kills", controllers, 1)
     known = load_suite(args.suite).tasks
     for task in (*args.tasks, *args.memory_tasks):  # now, not when their turn comes after twenty minutes
         if task not in known:

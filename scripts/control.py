@@ -24,6 +24,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from vlamem.scripts.checks import within
+
 
 def _parser() -> argparse.ArgumentParser:
     about = (__doc__ or "").strip()
@@ -95,14 +97,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (("episodes", 1), ("execute", 1), ("blend", 0), ("realtime_priority", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
+    within("--episodes", args.episodes, 1)
+    within("--execute", args.execute, 1)
+    within("--blend", args.blend, 0)
+    within("--panel-port", args.panel_port, -1, 65535)
+    within("--realtime-priority", args.realtime_priority, 0, 99)
     if not 0 < args.seconds < math.inf:
         raise ValueError(f"--seconds {args.seconds:g}: expected a number above 0")
-    for name, most in (("panel_port", 65535), ("realtime_priority", 99)):
-        if getattr(args, name) > most:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at most {most}")
     if args.label_by_task and not args.robot.startswith("mujoco:"):
         raise ValueError("--label-by-task is the verdict of a simulated task (--robot mujoco:TASK): leave it out")
     if args.dry_run and args.label_by_task:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlamem.policies.speak import SpeakOptions, Way
+from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 from vlamem.scripts.keys import read_key
 from vlamem.scripts.signals import ENDINGS
@@ -90,18 +91,11 @@ def _renames(words: tuple[str, ...]) -> dict[str, str]:
 
 def _check(args: Args) -> None:
     """What is wrong is said now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
-    for name, least in (
-        ("sessions", 1),
-        ("session_mb", 1),
-        ("execute", 1),
-        ("wait_ms", 0),
-        ("idle_s", 0),
-        ("threads", 0),
-    ):
-        if not getattr(args, name) >= least:  # nan too
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
-    if not 0 <= args.port < 1 << 16:
-        raise ValueError(f"--port {args.port}: expected 0 (a free one) to 65535")
+    for name in ("sessions", "session_mb", "execute"):
+        within(f"--{name.replace('_', '-')}", getattr(args, name), 1)
+    for name in ("wait_ms", "idle_s", "threads"):
+        within(f"--{name.replace('_', '-')}", getattr(args, name), 0)
+    within("--port", args.port, 0, 65535)
     for name in ("tls_cert", "tls_key"):
         path = getattr(args, name)
         if path is not None and not path.is_file():

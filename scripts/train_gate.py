@@ -4,9 +4,10 @@ import math
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vlamem.policies.factors import factors
+from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class Args:
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the weights are written."""
     args = load_config(Args, "train-gate", arguments, _HELP)
-    if args.seeds < 1:
-        raise ValueError(f"--seeds {args.seeds}: expected 1 or more")
+    within("--seeds", args.seeds, 1)
     if args.low_memory and args.start_from is None:
         raise ValueError("--low-memory tunes a gate that is trained already: name its file with --start-from")
     if args.method == "rl" and (args.start_from is None or not args.tasks):
@@ -105,7 +105,6 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--out {args.out} would write over --start-from {args.start_from}: choose another folder")
 
     command = shlex.join(["vlamem", "train-gate", *arguments])
-    args = _with_defaults(args)
     if args.updates == 0:
         return _recalibrate(args, command)
     if args.method == "rl":
@@ -143,27 +142,33 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-_OWN = ("updates", "learning_rate", "write_cost", "ticks", "rows")
-"""Options of which every method has a value of its own."""
+class _Own(NamedTuple):
+    """Options of which every method has a value of its own."""
+
+    updates: int
+    learning_rate: float
+    write_cost: float
+    ticks: int
+    rows: int
 
 
-def _with_defaults(args: Args) -> Args:
-    """`args` with the method's own value of every option that was not given."""
+def _own(args: Args) -> _Own:
+    """The options as they were given, else the method's own."""
     from vlamem.policies.speak_gate import GateOptions
     from vlamem.policies.speak_rl import RlOptions
     from vlamem.policies.speak_tuning import TuneOptions
 
-    usual, tuning, rl = GateOptions(()), TuneOptions(), RlOptions()
-    own: dict[str, Any] = {name: getattr(usual, name) for name in _OWN}
-    if args.low_memory:
-        own = {name: getattr(tuning, name) for name in own}
-    elif args.method == "rl":
-        own |= {"updates": rl.updates, "learning_rate": rl.learning_rate, "write_cost": rl.write_price}
-    return replace(args, **{name: value for name, value in own.items() if getattr(args, name) is None})
+    method = TuneOptions() if args.low_memory else GateOptions(())
+    usual = {name: getattr(method, name) for name in _Own._fields}
+    if args.method == "rl":
+        rl = RlOptions()
+        usual |= {"updates": rl.updates, "learning_rate": rl.learning_rate, "write_cost": rl.write_price}
+    given = {name: value for name in usual if (value := getattr(args, name)) is not None}
+    return _Own(**(usual | given))
 
 
 def _options(args: Args, command: str) -> "GateOptions":
-    """What is trained, of options that `_with_defaults` filled in."""
+    """What is trained."""
     from vlamem.policies.speak_gate import METHODS, GateOptions
 
     used_with = None
@@ -175,11 +180,7 @@ def _options(args: Args, command: str) -> "GateOptions":
         used_with = identity(load_policy(source), source.sha256)
     from vlamem.policies.lerobot.dataset import features_of
 
-    assert args.updates is not None
-    assert args.learning_rate is not None
-    assert args.write_cost is not None
-    assert args.ticks is not None
-    assert args.rows is not None
+    own = _own(args)
     return GateOptions(
         features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None, args.targets),
         tasks=args.tasks,
@@ -187,11 +188,11 @@ def _options(args: Args, command: str) -> "GateOptions":
         gate=METHODS.get(args.method, "learned") if args.gate == "learned" else args.gate,
         budget=args.budget,
         rate=args.rate,
-        updates=args.updates,
-        learning_rate=args.learning_rate,
-        write_cost=args.write_cost,
-        ticks=args.ticks,
-        rows=args.rows,
+        updates=max(1, own.updates),  # none where budgets alone are measured
+        learning_rate=own.learning_rate,
+        write_cost=own.write_cost,
+        ticks=own.ticks,
+        rows=own.rows,
         weights=tuple(factors("--weight", args.weight).items()),
         hidden=args.hidden,
         seed=args.seed,
@@ -224,7 +225,7 @@ def _recalibrate(args: Args, command: str) -> int:
     from vlamem.policies.speak_gate import recalibrate
 
     assert args.start_from is not None
-    path, shifts = recalibrate(args.start_from, _options(replace(args, updates=1), command), args.out)
+    path, shifts = recalibrate(args.start_from, _options(args, command), args.out)
     known = load_weights(args.start_from)[0].metrics
     print(f"{path}: the weights of {args.start_from}, as they are")
     for name, shift in shifts.items():
@@ -266,17 +267,15 @@ def _reinforce(args: Args, command: str) -> int:
     from vlamem.sim.gate_rl import tune_in_suite
 
     assert args.start_from is not None
-    assert args.updates is not None
-    assert args.learning_rate is not None
-    assert args.write_cost is not None
-    how = RlOptions(updates=args.updates, learning_rate=args.learning_rate, write_price=args.write_cost, seed=args.seed)
+    own = _own(args)
+    how = RlOptions(updates=own.updates, learning_rate=own.learning_rate, write_price=own.write_cost, seed=args.seed)
     recorded = None  # held-out episodes of everything that was recorded: a gate may get worse at other tasks
     if all(parts_of(folder) or is_dataset(folder) for folder in args.features):
         recorded = replace(_options(args, command), tasks=())
         before = held_out_score_of(args.start_from, recorded)
     else:
         print(f"not compared on held-out episodes: no recordings at {' '.join(map(str, args.features))}")
-    with tqdm(total=args.updates, unit="update", desc="gate", delay=0.5) as bar:
+    with tqdm(total=own.updates, unit="update", desc="gate", delay=0.5) as bar:
 
         def progress(step: Step) -> None:
             bar.update(1)

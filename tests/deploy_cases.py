@@ -13,9 +13,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from vlamem.deploy.frames import Frame
-from vlamem.deploy.labels import LabelDesk
+from vlamem.deploy.labels import Label, LabelDesk
 from vlamem.deploy.link import Link
-from vlamem.deploy.persistence import Owner, SessionStore, layout_of
+from vlamem.deploy.persistence import Owner, SessionStore, hash_token, layout_of
 from vlamem.deploy.robot import Seen
 from vlamem.deploy.server import PolicyServer, ServeOptions
 from vlamem.deploy.sessions import SessionLimits
@@ -83,6 +83,20 @@ def store_in(folder: Path, **owner: str) -> SessionStore:
     template = Summing().state(0)
     fields = {"policy": "summing", "fingerprint": SPEC.fingerprint, "normaliser": "abc", "memory": "sum1"} | owner
     return SessionStore(folder, Owner(**fields, layout=layout_of(template)), template)
+
+
+FULL = {"sum": np.float32([3.0, 1.0])}
+
+
+def filled(folder: Path) -> SessionStore:
+    """A store with session "arm", whose episode 2 wrote FULL at step 7."""
+    store = store_in(folder)
+    store.persist(store.begin("arm", hash_token("t"), 2), 7, FULL)
+    return store
+
+
+def label(name: str, outcome: str = "success") -> Label:
+    return Label(name, "arm", 1, outcome, "operator", 1.0)  # type: ignore[arg-type]  # a bad one is tested too
 
 
 def options(**changed: Any) -> ServeOptions:

@@ -204,7 +204,7 @@ def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
     ("more", "complaint"),
     [
         (["--sessions", "0"], "--sessions 0: expected 1 or more"),
-        (["--port", "70000"], "--port 70000: expected 0 (a free one) to 65535"),
+        (["--port", "70000"], "--port 70000: expected at most 65535"),
         (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "--tls-cert no.pem: there is no such file"),
         (["--port", "TAKEN"], "is in use by another program: give another --port"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),

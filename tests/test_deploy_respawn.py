@@ -253,8 +253,8 @@ def test_a_server_whose_parent_was_killed_ends_and_frees_its_port(serving: "subp
     serving.kill()
     serving.wait()
     wait(lambda: not running(child), 60)
-    with socket.create_server(("127.0.0.1", port)):
-        pass  # nobody listens there any more
+    with socket.create_server(("127.0.0.1", port)) as free:  # nobody listens there any more
+        assert free.getsockname()[1] == port
 
 
 def test_respawn_says_in_one_line_what_cannot_be_served(tmp_path: Path) -> None:

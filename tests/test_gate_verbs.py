@@ -16,7 +16,7 @@ from vlamem.policies.speak_training import Score, Trained
 from vlamem.policies.speak_tuning import TuneOptions
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.scripts.train_gate import Args, _with_defaults
+from vlamem.scripts.train_gate import Args, _own
 from vlamem.sim.bench.memory_panel import chosen_arms, config_of
 from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
 from vlamem.sim.bench.memory_panel_options import PanelOptions
@@ -73,16 +73,15 @@ def test_options_of_a_tuning_are_passed_on(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, (0.01, 0.1, 256, 16)),
-        ({"method": "counterfactual", "rows": 4}, (0.01, 0.1, 256, 4)),
-        ({"low_memory": True}, (0.02, 0.1, 64, 1)),
-        ({"method": "rl"}, (0.003, 1.0, 256, 16)),
-        ({"method": "rl", "learning_rate": 0.01, "write_cost": 0.1}, (0.01, 0.1, 256, 16)),
+        ({}, (600, 0.01, 0.1, 256, 16)),
+        ({"method": "counterfactual", "rows": 4}, (600, 0.01, 0.1, 256, 4)),
+        ({"low_memory": True}, (200, 0.02, 0.1, 64, 1)),
+        ({"method": "rl"}, (10, 0.003, 1.0, 256, 16)),
+        ({"method": "rl", "learning_rate": 0.01, "write_cost": 0.1}, (10, 0.01, 0.1, 256, 16)),
     ],
 )
 def test_an_option_that_is_not_given_is_the_methods_own(given: dict[str, Any], expected: tuple[float, ...]) -> None:
-    args = _with_defaults(replace(preset(Args, "train_gate"), **given))
-    assert (args.learning_rate, args.write_cost, args.ticks, args.rows) == expected
+    assert _own(replace(preset(Args, "train_gate"), **given)) == expected
 
 
 @pytest.mark.parametrize(("rate", "above"), [(0.031, True), (0.02, False)])

@@ -58,7 +58,7 @@ def test_an_identity_is_stored_once(path):
 
 def test_merged_segments_are_counted_and_not_stored(path):
     store, origin = filled(path, 1)
-    assert len(store.commit(origin, episode(7), merges=[Merge(0, 2)]) or []) == 2
+    assert len(store.commit(origin, episode(7), merges=[Merge(0, 2)]).ids) == 2
     assert [s.merged for s in store.segments(origin)] == [0, 1, 0, 0, 0]
     store.close()
 

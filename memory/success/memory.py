@@ -267,19 +267,19 @@ class SuccessMemory:
             spared = np.array([m.onto for m in merges], np.int64)
             gone = victims(shelf, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
             gone = gone[~np.isin(gone, spared)]
-            wrong: list[int] = []
-            ids = self.store.commit(self.origin, episode, nearest, merges, gone.tolist(), wrong)
-            if ids is None:
+            done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
+            if done is None:
                 return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
             stored = list(self.store.segments(self.origin, self._seen))
             with self._lock:
                 shelf.remove(gone)
-                (self.failures if shelf is self.successes else self.successes).remove(np.array(wrong, np.int64))
+                other = self.failures if shelf is self.successes else self.successes
+                other.remove(np.array(done.taken_back, np.int64))
                 for place in shelf.places(spared):
                     shelf.column("merged")[place] += 1
                 self._take(stored)
         took = 1e3 * (time.perf_counter() - began)
-        return Committed(tuple(ids), len(merges), tuple(gone.tolist()), took, len(wrong))
+        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), took, len(done.taken_back))
 
     def _room(self) -> int | None:
         bounds = []

@@ -78,7 +78,8 @@ def _copy(
             head.identity, head.instruction, head.outcome, head.verifier, head.confidence, head.made,
             tuple(segments), head.meaning,
         )  # fmt: skip
-        kept += len(store.commit(origin_id, episode) or [])
+        done = store.commit(origin_id, episode)
+        kept += 0 if done is None else len(done.ids)
     return Salvaged(len(groups), kept, tuple(lost))
 
 

@@ -111,7 +111,7 @@ def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = Non
     if known and not admit and all(o != theirs for _, o, _ in known):
         known[0][1].check(theirs, str(store.path), str(path))
     number = store.add_origin(theirs, layout)
-    count = sum(len(store.commit(number, episode) or []) for episode in episodes)
+    count = sum(len(done.ids) for episode in episodes if (done := store.commit(number, episode)) is not None)
     if calibration is not None and store.calibration(number) is None:
         store.add_calibration(number, max(e.made for e in episodes), calibration)
     return count

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.memory.success.correction import take_back
-from vlamem.memory.success.episode import Episode, Outcome, Segment
+from vlamem.memory.success.episode import Episode, Outcome, Segment, Stored
 from vlamem.memory.success.layout import Layout, Origin
 from vlamem.memory.success.schema import APPLICATION_ID, VERSION, migrate, version_of
 
@@ -194,13 +194,12 @@ class SuccessStore:
         nearest: Sequence[float] = (),
         merges: Sequence[Merge] = (),
         evict: Sequence[int] = (),
-        taken_back: list[int] | None = None,
-    ) -> list[int] | None:
-        """Stores a checked episode in one transaction and gives the ids of its new segments, or None if it was there.
+    ) -> Stored | None:
+        """Stores a checked episode in one transaction; None if it was there.
 
         `nearest` says for each segment its highest similarity to a stored one; segments in `merges` are counted on
         another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done,
-        but for one under another outcome: that is corrected, and `taken_back` gets the segments that went for it.
+        but for one under another outcome: that is corrected.
         On the medium when this returns. Raises StoreBusyError or StoreFullError; nothing was stored then.
         """
         onto = {m.segment: m.onto for m in merges}
@@ -235,9 +234,7 @@ class SuccessStore:
                     "INSERT INTO usage(segment, nearest) VALUES (?,?)", (row, float(nearest[i]) if nearest else -1e30)
                 )
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in evict])
-        if taken_back is not None:
-            taken_back += gone
-        return ids
+        return Stored(ids, gone)
 
     def _instruction(self, db: sqlite3.Connection, episode: Episode) -> int:
         meaning = None if episode.meaning is None else _blob(episode.meaning)

@@ -194,10 +194,7 @@ def _ratio(first: Played, second: Played, tasks: Sequence[str]) -> Figure:
 def _drop(played: Mapping[str, Played], point: Played, memory: Sequence[str]) -> Figure | None:
     """Points that an arm loses at a point of an axis; None when it was not played where the panel itself is."""
     base, tasks = played.get(point.arm.base), [t for t in memory if t in point.tasks]
-    shared = base is not None and any(
-        p[0] in tasks for p in _outcomes(base.folder).keys() & _outcomes(point.folder).keys()
-    )
-    return _points(difference(base, point, tasks)) if base is not None and shared else None
+    return None if base is None else _points(difference(base, point, tasks))
 
 
 def _core_hours(played: Mapping[str, Played]) -> float:
