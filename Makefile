@@ -29,12 +29,8 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-# mypy reads the folders under their installed names through links
 typing: setup
-	@rm -rf build/typing && mkdir -p build/typing/vlamem
-	@for folder in memory policies sim deploy scripts configs; do if [ -d $$folder ]; then ln -s ../../../$$folder build/typing/vlamem/; fi; done
-	@for file in vlamem/*; do ln -s ../../../$$file build/typing/vlamem/; done
-	MYPYPATH=build/typing $(PY) -m mypy -p vlamem
+	$(PY) -m mypy -p vlamem
 
 # versions move here and nowhere else
 requirements: setup

@@ -8,13 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlamem.deploy.controller import Controller, ControlOptions
-    from vlamem.deploy.limits import Limits
-    from vlamem.deploy.link import Link, LinkOptions
-    from vlamem.deploy.outbox import LinkError
-    from vlamem.deploy.robot import DryRun, Robot, RobotError, Seen
-    from vlamem.deploy.robot_file import RobotFile, RobotFileError, load_robot_file
-    from vlamem.deploy.server import PolicyServer, ServeOptions
+    from vlamem.deploy.robot.controller import Controller, ControlOptions
+    from vlamem.deploy.robot.limits import Limits
+    from vlamem.deploy.robot.link import Link, LinkOptions
+    from vlamem.deploy.robot.outbox import LinkError
+    from vlamem.deploy.robot.protocol import DryRun, Robot, RobotError, Seen
+    from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError, load_robot_file
+    from vlamem.deploy.server.server import PolicyServer, ServeOptions
 
 _HOMES = {
     "Controller": "controller",

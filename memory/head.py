@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.aura.config import HeadConfig as HeadConfig
+from vlamem.memory.designs.aura.config import HeadConfig as HeadConfig
 
 
 class HeadParams(NamedTuple):

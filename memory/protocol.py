@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.aura.config import FEATURE_LIMIT
+from vlamem.memory.designs.aura.config import FEATURE_LIMIT
 
 State = Any
 """A pytree of arrays whose leading axis is the row."""

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from vlamem.memory.proposal import Proposal
-from vlamem.memory.seeding import stream
+from vlamem.core.proposal import Proposal
+from vlamem.core.seeding import stream
 from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
 
 TOLERANCE = 1e-4

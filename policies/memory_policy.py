@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vlamem.memory.proposal import Proposal
+from vlamem.core.proposal import Proposal
+from vlamem.memory.runner import AuraVoice, Said, Voice, check_fits, identity
+from vlamem.policies.fuse import SpeakOptions, SuccessVoice, fuse
 from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.speak import Said, SpeakOptions, SuccessVoice, fuse
 from vlamem.policies.steering import LOWEST
-from vlamem.policies.voices import AuraVoice, Voice, check_fits, identity
 
 SHIPPED_GATE = Path(__file__).parent / "tiny" / "gate.safetensors"
 
@@ -84,7 +84,7 @@ class MemoryPolicy:
         self._with_context = False
         self._memories = []
         if aura is not None:
-            check_fits(aura, policy)
+            check_fits(aura, policy.spec)
             _check_speaks(aura, self.options)
             self._with_context = aura.feature_size != policy.spec.feature_size
             self._memories = [aura.row() for _ in range(rows)]
@@ -235,7 +235,7 @@ def wrap(
         policy, sha256 = load_policy(source), source.sha256
     if isinstance(aura, str | Path):
         path = SHIPPED_GATE if aura == "shipped" else Path(aura)
-        aura = AuraVoice.load(path, identity(policy, sha256))
+        aura = AuraVoice.load(path, identity(policy.spec, sha256))
     if isinstance(success, str | Path):
         from vlamem.policies.success import open_success
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vlamem.memory.proposal import Proposal
-from vlamem.policies.spec import PolicySpec
+from vlamem.core.proposal import Proposal
+from vlamem.core.spec import PolicySpec
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.proposal import Proposal
+from vlamem.core.proposal import Proposal
 
 LOWEST = 0.2
 """Flow time below which a proposal is taken as it is."""

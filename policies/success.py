@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.memory.proposal import Proposal
+from vlamem.core.proposal import Proposal
+from vlamem.core.spec import ActionComponent, PolicySpec
 from vlamem.memory.success.layout import ActionPart, EntryError, Layout, Origin, PartKind
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.spec import ActionComponent, PolicySpec
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""

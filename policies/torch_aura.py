@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlamem.memory.aura.config import FEATURE_LIMIT, AuraConfig
+from vlamem.memory.designs.aura.config import FEATURE_LIMIT, AuraConfig
 
 
 class TorchOut(NamedTuple):
@@ -33,7 +33,7 @@ class TorchAura(nn.Module):
 
     Args:
         config: sizes; the gate must be a learned one.
-        arrays: parameters by dotted name, as `vlamem.memory.aura.load_weights` gives them.
+        arrays: parameters by dotted name, as `vlamem.memory.designs.aura.load_weights` gives them.
 
     Raises ValueError for a control gate.
     """
@@ -54,7 +54,7 @@ class TorchAura(nn.Module):
 
     @torch.no_grad()
     def forward(self, W: Tensor, b: Tensor, z: Tensor, reset: Tensor) -> tuple[Tensor, Tensor, TorchOut]:
-        """One control tick of B rows: (W, b, out). The equations are those of `vlamem.memory.aura.step`.
+        """One control tick of B rows: (W, b, out). The equations are those of `vlamem.memory.designs.aura.step`.
 
         Raises ValueError for a feature of another size.
         """

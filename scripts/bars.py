@@ -10,7 +10,7 @@ from vlamem.scripts.config import complain
 
 if TYPE_CHECKING:
     from vlamem.sim.bench.play import Begin, Progress
-    from vlamem.sim.recording import EpisodeRecord
+    from vlamem.sim.results.episodes import EpisodeRecord
 
 
 def play_with_bar(verb: str, play: "Callable[[Begin, Progress], tuple[Path, Path]]") -> int:

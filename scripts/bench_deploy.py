@@ -68,8 +68,8 @@ def main(arguments: list[str]) -> int:
     from vlamem.deploy.bench.options import DeployBench
     from vlamem.deploy.bench.page import figures, markdown
     from vlamem.deploy.bench.run import run
-    from vlamem.sim.results import Figure, write_result_page
-    from vlamem.sim.suite import SuiteError, load_suite
+    from vlamem.sim.results.pages import Figure, write_result_page
+    from vlamem.sim.suites.registry import SuiteError, load_suite
 
     quiet_s, faults_s, kills, stalls, malformed, clients, steps, controllers = _PRESETS[args.preset]
     controllers = controllers if args.controller_kills is None else args.controller_kills

@@ -8,7 +8,7 @@ A stopped bench goes on with the same command. The default is about 8 core-hours
 import shlex
 
 from vlamem.scripts.config import load_config, preset
-from vlamem.sim.bench.deployment_options import DeploymentBench
+from vlamem.sim.bench.deployment.options import DeploymentBench
 
 SIZES = ("conditions", "trials", "orders", "long_trials", "ablation_trials", "states", "prepare_episodes", "kills")
 
@@ -37,7 +37,7 @@ def _plain(value: object) -> str:
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     bench = load_config(DeploymentBench, "bench deployment", arguments, __doc__ or "").sized()
-    from vlamem.sim.bench.deployment import run
+    from vlamem.sim.bench.deployment.run import run
 
     command = shlex.join(["vlamem", "bench", "deployment", *arguments])
     page, twin = run(bench, command, _notes(bench), lambda line: print(line, flush=True))

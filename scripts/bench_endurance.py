@@ -28,7 +28,7 @@ class Args:
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     args = load_config(Args, "bench endurance", arguments, __doc__ or "")
-    from vlamem.sim.bench.endurance import EnduranceBench, run, shipped_weights
+    from vlamem.sim.bench.endurance.run import EnduranceBench, run, shipped_weights
 
     ticks, kills = {"smoke": (100, 1), "quick": (1_000, 3), "full": (100_000, 50)}[args.preset]
     results = args.results if args.preset == "full" else args.folder / args.preset

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("XLA_FLAGS", _ONE_THREAD)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from vlamem.sim.bench.kernels import KernelBench, run
+    from vlamem.sim.bench.kernels.run import KernelBench, run
 
     batches, seconds, ticks, rows = {
         "smoke": ((1,), 0.02, 16, (2,)),

@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from vlamem.scripts.bars import play_with_bar
 from vlamem.scripts.config import load_config
-from vlamem.sim.bench.libero_options import LiberoBench
+from vlamem.sim.bench.libero.options import LiberoBench
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
     bench = load_config(LiberoBench, "bench libero", arguments, __doc__ or "").sized()
-    from vlamem.sim.bench.libero import run
+    from vlamem.sim.bench.libero.run import run
 
     command = shlex.join(["vlamem", "bench", "libero", *arguments])
     return play_with_bar("bench libero", lambda begin, progress: run(bench, command, begin, progress, tqdm.write))

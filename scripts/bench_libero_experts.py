@@ -31,8 +31,8 @@ class Args:
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
     args = load_config(Args, "bench libero-experts", arguments, __doc__ or "")
-    from vlamem.sim.bench.libero_experts import run
-    from vlamem.sim.plan import RolloutConfig
+    from vlamem.sim.bench.libero_experts.run import run
+    from vlamem.sim.rollout.config import RolloutConfig
 
     command = shlex.join(["vlamem", "bench", "libero-experts", *arguments])
     configs = []

@@ -13,13 +13,13 @@ import shlex
 
 from vlamem.scripts.bars import play_with_bar
 from vlamem.scripts.config import load_config
-from vlamem.sim.bench.memory_panel_options import PanelOptions
+from vlamem.sim.bench.memory_panel.options import PanelOptions
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when stopped."""
     options = load_config(PanelOptions, "bench memory-panel", arguments, __doc__ or "").sized()
-    from vlamem.sim.bench.memory_panel import run
+    from vlamem.sim.bench.memory_panel.run import run
 
     command = shlex.join(["vlamem", "bench", "memory-panel", *arguments])
     return play_with_bar("bench memory-panel", lambda begin, progress: run(options, command, begin, progress))

@@ -9,14 +9,14 @@ The default takes about 25 minutes on two cores.
 import shlex
 
 from vlamem.scripts.config import complain, load_config
-from vlamem.sim.bench.patrol_options import PatrolBench
+from vlamem.sim.bench.patrol.options import PatrolBench
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written, 1 when a stream broke."""
     bench = load_config(PatrolBench, "bench patrol", arguments, __doc__ or "")
-    from vlamem.sim.bench.patrol import PatrolError, run
-    from vlamem.sim.bench.patrol_report import write_page
+    from vlamem.sim.bench.patrol.report import write_page
+    from vlamem.sim.bench.patrol.run import PatrolError, run
 
     try:
         found = run(bench, lambda line: print(line, flush=True))

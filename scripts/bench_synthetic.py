@@ -30,10 +30,10 @@ def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     args = load_config(Args, "bench synthetic", arguments, __doc__ or "")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from vlamem.sim.bench.synthetic import PRESETS, finished, run
-    from vlamem.sim.bench.synthetic_notes import NOTES
-    from vlamem.sim.bench.synthetic_plots import accuracy_against_writes, gate_over_time
-    from vlamem.sim.bench.synthetic_report import write_page
+    from vlamem.sim.bench.synthetic.notes import NOTES
+    from vlamem.sim.bench.synthetic.plots import accuracy_against_writes, gate_over_time
+    from vlamem.sim.bench.synthetic.report import write_page
+    from vlamem.sim.bench.synthetic.run import PRESETS, finished, run
 
     command = shlex.join(["vlamem", "bench", "synthetic", *arguments])
     folder = args.out / args.preset

@@ -8,13 +8,13 @@ Example: PYTHONPATH=tests vlamem bench taps --policies tiny lerobot_cases:act le
 import shlex
 
 from vlamem.scripts.config import load_config
-from vlamem.sim.bench.taps_options import TapsBench
+from vlamem.sim.bench.taps.options import TapsBench
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     bench = load_config(TapsBench, "bench taps", arguments, __doc__ or "").sized()
-    from vlamem.sim.bench.taps import run
+    from vlamem.sim.bench.taps.run import run
 
     command = shlex.join(["vlamem", "bench", "taps", *arguments])
     page, twin = run(bench, command, lambda text: print(text, flush=True))

@@ -11,13 +11,13 @@ Example: vlamem bench throughput --preset smoke --results runs/throughput-smoke
 import shlex
 
 from vlamem.scripts.config import load_config
-from vlamem.sim.bench.throughput_options import ThroughputBench
+from vlamem.sim.bench.throughput.options import ThroughputBench
 
 
 def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the page is written."""
     bench = load_config(ThroughputBench, "bench throughput", arguments, __doc__ or "").sized()
-    from vlamem.sim.bench.throughput import run
+    from vlamem.sim.bench.throughput.run import run
 
     command = shlex.join(["vlamem", "bench", "throughput", *arguments])
     page, twin = run(bench, command, lambda text: print(text, flush=True))

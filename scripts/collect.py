@@ -76,7 +76,7 @@ class Args:
 
 
 def _episodes(args: Args) -> dict[str, int]:
-    from vlamem.sim.suite import load_suite, select_tasks
+    from vlamem.sim.suites.registry import load_suite, select_tasks
 
     suite = load_suite(args.suite)
     names = [n for n in select_tasks(suite, args.tasks) if suite.tasks[n].kind != "oracle"]
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     from tqdm import tqdm
 
     args = load_config(Args, "collect", arguments, _HELP)
-    from vlamem.sim.recorders import RecordingError
+    from vlamem.sim.record.processes import RecordingError
 
     episodes = _episodes(args)
     command = shlex.join(["vlamem", "collect", *arguments])
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
             if args.features:
                 _features(args, episodes, bar, command)
             elif args.format == "lerobot":
-                from vlamem.sim.tabletop.lerobot_dataset import write_lerobot
+                from vlamem.sim.suites.tabletop.lerobot_dataset import write_lerobot
 
                 write_lerobot(episodes, args.out, args.size, _show(bar))
             else:
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _frames(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:
-    from vlamem.sim.tabletop.collect import Collection, collect
+    from vlamem.sim.record.collect import Collection, collect
 
     what = Collection(
         episodes=episodes,
@@ -133,16 +133,16 @@ def _frames(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str
     if args.suite == "tabletop":
         collect(what, _show(bar))
         return
-    from vlamem.sim.libero.demonstrations import work
+    from vlamem.sim.suites.libero.demonstrations import work
 
     collect(what, _show(bar), partial(work, suite=args.suite), tuple(episodes))
 
 
 def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:
-    from vlamem.sim.features import FeatureCollection, collect_features
+    from vlamem.sim.record.features import FeatureCollection, collect_features
 
     if args.frames:
-        from vlamem.sim.features_frames import FrameCollection, encode_frames
+        from vlamem.sim.record.frames import FrameCollection, encode_frames
 
         bar.set_description("features of frames")
         what = FrameCollection(args.policy, args.frames, episodes, args.out, command, args.suite)

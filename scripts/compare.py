@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vlamem.scripts.config import parse
-from vlamem.sim.compare import Pair, compare_runs, verdict
-from vlamem.sim.summary import TOTAL
+from vlamem.sim.results.compare import Pair, compare_runs, verdict
+from vlamem.sim.results.summary import TOTAL
 
 _NAMED = 10
 _WIDTH = 110

@@ -1,8 +1,8 @@
 """Drives a robot by a served policy: fixed-rate loop, safety limits, operator's stop, labels.
 
 ROBOT is mujoco:TASK (a simulated arm in real time, e.g. mujoco:touch), lerobot:TYPE (an arm of LeRobot; its settings
-come with --robot-config), or module:FACTORY (your own, with the four methods of vlamem.deploy.robot.Robot). Its limits
-come from --robot-file: a .toml file, or the name of one that ships with vlamem.
+come with --robot-config), or module:FACTORY (your own, with the four methods of vlamem.deploy.robot.protocol.Robot).
+Its limits come from --robot-file: a .toml file, or the name of one that ships with vlamem.
 
 Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port. SIGTERM and SIGHUP (a terminal
 that is closed; not under nohup) end it as q does, with the robot at rest and closed.
@@ -57,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
 def _make_robot(args: argparse.Namespace, robot_file: Any) -> Any:
     kind, _, rest = args.robot.partition(":")
     if kind == "mujoco":
-        from vlamem.deploy.mujoco_robot import MujocoRobot
+        from vlamem.deploy.robot.mujoco_robot import MujocoRobot
 
         return MujocoRobot(rest)
     if kind == "lerobot":
-        from vlamem.deploy.lerobot_robot import make_lerobot
+        from vlamem.deploy.robot.lerobot_robot import make_lerobot
 
         return make_lerobot(rest, _settings(args.robot_config), robot_file)
     if not rest:
@@ -85,8 +85,8 @@ def _settings(path: Path | None) -> Any:
 
 def main(arguments: list[str]) -> int:
     """`vlamem control`."""
-    from vlamem.deploy.outbox import LinkError
-    from vlamem.deploy.robot import RobotError
+    from vlamem.deploy.robot.outbox import LinkError
+    from vlamem.deploy.robot.protocol import RobotError
 
     args = _parser().parse_args(arguments)
     try:
@@ -117,15 +117,15 @@ def _where(joined: Any) -> str:
 
 
 def _control(args: argparse.Namespace) -> int:
-    from vlamem.deploy.controller import Controller, ControlOptions, percentiles
-    from vlamem.deploy.events import EventLog
-    from vlamem.deploy.link import Link, LinkOptions
-    from vlamem.deploy.mujoco_robot import MujocoRobot
-    from vlamem.deploy.outbox import LinkError
-    from vlamem.deploy.panel import KEYS, Panel
-    from vlamem.deploy.robot import DryRun
-    from vlamem.deploy.robot_file import load_robot_file
-    from vlamem.deploy.session_loop import (
+    from vlamem.deploy.robot.controller import Controller, ControlOptions, percentiles
+    from vlamem.deploy.robot.events import EventLog
+    from vlamem.deploy.robot.link import Link, LinkOptions
+    from vlamem.deploy.robot.mujoco_robot import MujocoRobot
+    from vlamem.deploy.robot.outbox import LinkError
+    from vlamem.deploy.robot.panel import KEYS, Panel
+    from vlamem.deploy.robot.protocol import DryRun
+    from vlamem.deploy.robot.robot_file import load_robot_file
+    from vlamem.deploy.robot.session import (
         join,
         prepare_process,
         restore_process,

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from vlamem.scripts.config import parse
 from vlamem.sim.doctor import examine
-from vlamem.sim.results import fingerprint
+from vlamem.sim.results.pages import fingerprint
 
 
 @dataclass(frozen=True)

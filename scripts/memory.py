@@ -174,7 +174,7 @@ def _info(arguments: list[str]) -> int:
 
 def _verify(arguments: list[str]) -> int:
     from vlamem.memory.success import StoreDamagedError
-    from vlamem.memory.success.salvage import salvage
+    from vlamem.memory.success.store.salvage import salvage
 
     given = parse(Verify, "memory verify", arguments, COMMANDS["verify"])
     try:
@@ -197,7 +197,7 @@ def _verify(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    from vlamem.memory.success.snapshot import export
+    from vlamem.memory.success.store.snapshot import export
 
     given = parse(Export, "memory export", arguments, COMMANDS["export"])
     with _opened(given) as memory:
@@ -225,7 +225,7 @@ def _import_dataset(given: Import) -> int:
 
 def _import(arguments: list[str]) -> int:
     from vlamem.memory.success import SuccessStore
-    from vlamem.memory.success.snapshot import import_snapshot, read_snapshot
+    from vlamem.memory.success.store.snapshot import import_snapshot, read_snapshot
 
     given = parse(Import, "memory import", arguments, COMMANDS["import"])
     if given.source.suffix != ".safetensors" and not given.source.is_file():
@@ -243,7 +243,7 @@ def _import(arguments: list[str]) -> int:
 def _prune(arguments: list[str]) -> int:
     import numpy as np
 
-    from vlamem.memory.success.capacity import victims
+    from vlamem.memory.success.lifecycle.capacity import victims
 
     given = parse(Prune, "memory prune", arguments, COMMANDS["prune"])
     with _opened(given) as memory:

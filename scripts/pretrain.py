@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlamem.policies.factors import factors
+from vlamem.core.factors import factors
 from vlamem.scripts.config import load_config
 
 _HELP = """Trains TinyVLA on frames of 'vlamem collect'; a stopped training goes on with --resume.

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
     from vlamem.policies.probe import probe
     from vlamem.policies.registry import find_policy, is_lerobots, load_policy
-    from vlamem.sim.probe import record
+    from vlamem.sim.record.probe import record
 
     if args.taps and not is_lerobots(args.policy):
         raise ValueError(f"policy '{args.policy}' has no taps to choose from, only checkpoints of lerobot have")

@@ -12,10 +12,10 @@ from rich.console import Console
 from tqdm import tqdm
 
 from vlamem.scripts.config import complain, load_config
-from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.recording import DiskFullError, EpisodeRecord
-from vlamem.sim.rollout import rollout
-from vlamem.sim.summary import table
+from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
+from vlamem.sim.results.summary import table
+from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.rollout.run import rollout
 
 _WIDTH = 100
 """Columns that the table needs."""

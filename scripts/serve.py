@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlamem.policies.speak import SpeakOptions, Way
+from vlamem.policies.fuse import SpeakOptions, Way
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 from vlamem.scripts.keys import read_key
 from vlamem.scripts.signals import ENDINGS
 
 if TYPE_CHECKING:
-    from vlamem.deploy.respawn import Child
-    from vlamem.deploy.server import PolicyServer
+    from vlamem.deploy.server.respawn import Child
+    from vlamem.deploy.server.server import PolicyServer
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def _say(line: str) -> None:
 def main(arguments: list[str]) -> int:
     """`vlamem serve`."""
     args = load_config(Args, "serve", arguments, __doc__ or "")
-    from vlamem.deploy.assembly import build_server, preload
-    from vlamem.deploy.server import ServeOptions
-    from vlamem.deploy.sessions import SessionLimits
+    from vlamem.deploy.server.assembly import build_server, preload
+    from vlamem.deploy.server.server import ServeOptions
+    from vlamem.deploy.server.sessions import SessionLimits
 
     _check(args)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -159,7 +159,7 @@ def main(arguments: list[str]) -> int:
     print(f"vlamem serve: loading {args.policy}, gate {args.aura}", file=sys.stderr, flush=True)
     child = None
     if args.respawn:
-        from vlamem.deploy.respawn import respawn
+        from vlamem.deploy.server.respawn import respawn
 
         child = respawn(lambda: preload(args.policy))
         options = replace(options, port=args.port if child.port is None else child.port)

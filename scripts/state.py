@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from vlamem.scripts.config import complain
 
 if TYPE_CHECKING:
-    from vlamem.deploy.persistence import Owner, SessionStore
+    from vlamem.deploy.server.persistence import Owner, SessionStore
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _owner(folder: Path) -> "Owner | None":
     """Of the first session that can be read."""
-    from vlamem.deploy.persistence import StateError, read_record
+    from vlamem.deploy.server.persistence import StateError, read_record
 
     for place in sorted(p for p in folder.glob("*") if p.is_dir()):
         try:
@@ -56,7 +56,7 @@ def _owner(folder: Path) -> "Owner | None":
 
 
 def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore":
-    from vlamem.deploy.persistence import SessionStore, template_of
+    from vlamem.deploy.server.persistence import SessionStore, template_of
 
     return SessionStore(folder, owner, template_of(owner.layout), writes=writes)
 
@@ -64,7 +64,7 @@ def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore"
 def _show(folder: Path) -> int:
     import numpy as np
 
-    from vlamem.deploy.persistence import StateError, read_record
+    from vlamem.deploy.server.persistence import StateError, read_record
 
     broken = 0
     print(f"{'session':<24} {'episode':>7} {'step':>6} {'bytes':>6} {'norm':>9}  {'changed':<19}  policy, memory")
@@ -87,7 +87,7 @@ def _show(folder: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """`vlamem state`."""
-    from vlamem.deploy.persistence import StateError, export_session, import_session
+    from vlamem.deploy.server.persistence import StateError, export_session, import_session
 
     args = _parser().parse_args(arguments)
     folder = args.folder / "sessions"
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
     if args.command == "show":
         return _show(folder)
     if args.command == "export":
-        from vlamem.deploy.persistence import read_record
+        from vlamem.deploy.server.persistence import read_record
 
         record = read_record(folder / args.session)
         export_session(_store(folder, record.owner), args.session, args.file)
@@ -104,8 +104,8 @@ def main(arguments: list[str]) -> int:
         return 0
     owner = _owner(folder)
     if owner is None:
-        from vlamem.deploy.assembly import load_memory_policy
-        from vlamem.policies.speak import SpeakOptions
+        from vlamem.deploy.server.assembly import load_memory_policy
+        from vlamem.policies.fuse import SpeakOptions
 
         _, _, owner = load_memory_policy(args.policy, args.aura, None, 1, SpeakOptions())
     if not args.file.is_file():

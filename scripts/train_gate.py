@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vlamem.policies.factors import factors
+from vlamem.core.factors import factors
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from vlamem.policies.speak_gate import GateOptions
-    from vlamem.policies.speak_training import Score
+    from vlamem.memory.train.fit import Score
+    from vlamem.memory.train.gate import GateOptions
 
 _HELP = """Trains a gate on features recorded with 'vlamem collect --features': JAX only, but for --method rl.
 
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--updates 0 trains nothing: leave out --low-memory, --method, --seeds and --budget")
     from tqdm import tqdm
 
-    from vlamem.policies.speak_gate import best_of, folders_of, held_out_score_of, train_seeds
+    from vlamem.memory.train.gate import best_of, folders_of, held_out_score_of, train_seeds
 
     written = [
         (folder / "gate.safetensors").resolve() for folder in folders_of(args.seed, args.seeds, args.out).values()
@@ -154,9 +154,9 @@ class _Own(NamedTuple):
 
 def _own(args: Args) -> _Own:
     """The options as they were given, else the method's own."""
-    from vlamem.policies.speak_gate import GateOptions
-    from vlamem.policies.speak_rl import RlOptions
-    from vlamem.policies.speak_tuning import TuneOptions
+    from vlamem.memory.train.gate import GateOptions
+    from vlamem.memory.train.on_device import TuneOptions
+    from vlamem.memory.train.policy_gradient import RlOptions
 
     method = TuneOptions() if args.low_memory else GateOptions(())
     usual = {name: getattr(method, name) for name in _Own._fields}
@@ -169,15 +169,15 @@ def _own(args: Args) -> _Own:
 
 def _options(args: Args, command: str) -> "GateOptions":
     """What is trained."""
-    from vlamem.policies.speak_gate import METHODS, GateOptions
+    from vlamem.memory.train.gate import METHODS, GateOptions
 
     used_with = None
     if args.policy:
+        from vlamem.memory.runner import identity
         from vlamem.policies.registry import find_policy, load_policy
-        from vlamem.policies.voices import identity
 
         source = find_policy(args.policy)
-        used_with = identity(load_policy(source), source.sha256)
+        used_with = identity(load_policy(source).spec, source.sha256)
     from vlamem.policies.lerobot.dataset import features_of
 
     own = _own(args)
@@ -221,8 +221,8 @@ def _one(bar: "tqdm[Any]") -> None:
 
 
 def _recalibrate(args: Args, command: str) -> int:
-    from vlamem.memory.aura.weights import load_weights
-    from vlamem.policies.speak_gate import recalibrate
+    from vlamem.memory.train.gate import recalibrate
+    from vlamem.memory.weights import load_weights
 
     assert args.start_from is not None
     path, shifts = recalibrate(args.start_from, _options(args, command), args.out)
@@ -236,7 +236,7 @@ def _recalibrate(args: Args, command: str) -> int:
 def _tune(args: Args, options: "GateOptions") -> int:
     from tqdm import tqdm
 
-    from vlamem.policies.speak_gate import held_out_score_of, tune_on_robot
+    from vlamem.memory.train.gate import held_out_score_of, tune_on_robot
 
     assert args.start_from is not None
     before = held_out_score_of(args.start_from, options)
@@ -260,11 +260,11 @@ def _compare(before: "Score", after: "Score") -> None:
 def _reinforce(args: Args, command: str) -> int:
     from tqdm import tqdm
 
-    from vlamem.policies.features import parts_of
+    from vlamem.memory.train.features import parts_of
+    from vlamem.memory.train.gate import held_out_score_of
+    from vlamem.memory.train.policy_gradient import RlOptions, Step
     from vlamem.policies.lerobot.dataset import is_dataset
-    from vlamem.policies.speak_gate import held_out_score_of
-    from vlamem.policies.speak_rl import RlOptions, Step
-    from vlamem.sim.gate_rl import tune_in_suite
+    from vlamem.sim.record.gate_rl import tune_in_suite
 
     assert args.start_from is not None
     own = _own(args)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlamem.memory.aura import AuraConfig, AuraMemory, AuraParams, HeadConfig
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraParams, HeadConfig
 from vlamem.memory.protocol import flatten
 
 HEAD = HeadConfig(chunk=(3, 2), context=5, answer=8, hidden=16)

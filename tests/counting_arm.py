@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.deploy.robot import Seen
+from vlamem.deploy.robot.protocol import Seen
 
 
 class CountingArm:

@@ -12,17 +12,17 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from vlamem.deploy.frames import Frame
-from vlamem.deploy.labels import Label, LabelDesk
-from vlamem.deploy.link import Link
-from vlamem.deploy.persistence import Owner, SessionStore, hash_token, layout_of
-from vlamem.deploy.robot import Seen
-from vlamem.deploy.server import PolicyServer, ServeOptions
-from vlamem.deploy.sessions import SessionLimits
+from vlamem.core.spec import OSC_POSE, PolicySpec
+from vlamem.deploy.robot.frames import Frame
+from vlamem.deploy.robot.link import Link
+from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.server.labels import Label, LabelDesk
+from vlamem.deploy.server.persistence import Owner, SessionStore, hash_token, layout_of
+from vlamem.deploy.server.server import PolicyServer, ServeOptions
+from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 from vlamem.policies.memory_policy import Tick
 from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.spec import OSC_POSE, PolicySpec
 
 SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc")
 FOUR = SessionLimits(count=4)

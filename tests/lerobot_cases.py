@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.policies.protocol import Observation
 
 ACTIONS, STATE, SIZE = 7, 8, 64

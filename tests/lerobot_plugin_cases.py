@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from lerobot_cases import ACTIONS, observation, raw_batch
 
+from vlamem.memory.runner import Said
 from vlamem.policies.protocol import Observation
-from vlamem.policies.speak import Said
 
 
 def wrapped(folder: Path, **options: Any) -> Any:
@@ -60,7 +60,7 @@ class Counting:
 
 def remembering(folder: Path, confidence: float, **options: Any) -> tuple[Any, Counting]:
     """A wrapped policy whose memory is a Counting voice."""
-    from vlamem.policies.speak import SpeakOptions
+    from vlamem.policies.fuse import SpeakOptions
 
     policy = wrapped(folder, **options)
     voice = Counting(confidence, policy.frozen.spec.feature_size, policy.frozen.spec.horizon)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.policies.tiny.frames import FramesMeta, FramesWriter, Goal
-from vlamem.sim.libero.assets import LiberoMissingError, find_paths
-from vlamem.sim.libero.catalogue import sentence
+from vlamem.sim.suites.libero.assets import LiberoMissingError, find_paths
+from vlamem.sim.suites.libero.catalogue import sentence
 
 TASKS = ("pick_up_the_milk_and_place_it_in_the_basket", "pick_up_the_butter_and_place_it_in_the_basket")
 """Two of libero_object."""

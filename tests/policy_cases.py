@@ -5,7 +5,7 @@ import sys
 
 _LATE = """
 import os, sys, warnings
-from vlamem.deploy.assembly import preload
+from vlamem.deploy.server.assembly import preload
 from vlamem.policies.registry import find_policy, load_policy
 
 source = find_policy(sys.argv[1])

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.policies.spec import OSC_POSE
+from vlamem.core.spec import OSC_POSE
 
 
 class PulsingArm:

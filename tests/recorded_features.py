@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.memory.aura import TrainedFor
-from vlamem.memory.seeding import stream
-from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter
+from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura import TrainedFor
+from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter
 
 POLICY = TrainedFor("points", "abc-0123", "none")
 D, C, CHUNK, ANSWERS = 20, 4, (4, 7), 3

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.memory.success import ActionPart, Episode, Layout, Origin, Segment
 
 LAYOUT = Layout(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.policies.tiny.frames import FramesMeta, FramesWriter, Goal
 
 COLOURS = {

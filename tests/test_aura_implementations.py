@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from aura_cases import HEAD, SIZE, arrays, features, learned
 
-from vlamem.memory.aura import AuraConfig, AuraTick, pallas
-from vlamem.memory.aura.dispatch import AuraRunner, implementation, params_of
-from vlamem.memory.aura.export import export_step, load_step
+from vlamem.memory.designs.aura import AuraConfig, AuraTick, pallas
+from vlamem.memory.designs.aura.dispatch import AuraRunner, implementation, params_of
+from vlamem.memory.designs.aura.export import export_step, load_step
 
 FIELDS = ("confidence", "chunk", "context", "answer", "gate", "surprise")
 TICKS, BOUND = 1000, 10.0

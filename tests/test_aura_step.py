@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
-from vlamem.memory.aura import GATE_KINDS, AuraConfig, AuraMemory, AuraParams, AuraState
-from vlamem.memory.aura.gate import straight_through
-from vlamem.memory.aura.step import look_ahead
+from vlamem.memory.designs.aura import GATE_KINDS, AuraConfig, AuraMemory, AuraParams, AuraState
+from vlamem.memory.designs.aura.gate import straight_through
+from vlamem.memory.designs.aura.step import look_ahead
 from vlamem.memory.protocol import scan, state_bytes, step_by_step
 
 

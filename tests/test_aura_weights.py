@@ -5,7 +5,7 @@ import pytest
 from aura_cases import arrays, learned
 from safetensors.numpy import save_file
 
-from vlamem.memory.aura.weights import Header, TrainedFor, WeightsError, load_weights, save_weights
+from vlamem.memory.weights import Header, TrainedFor, WeightsError, load_weights, save_weights
 
 POLICY = TrainedFor("smolvla_base", "f00d", "beef")
 

@@ -12,22 +12,22 @@ from point_mass import SPEC, PointMass, PointPolicy
 
 from vlamem.memory.success import RetrieveOptions
 from vlamem.memory.success import memory as success_memory
-from vlamem.memory.success.capacity import victims
+from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.registry import PolicySource
 from vlamem.policies.success import layout_of, origin_of
 from vlamem.scripts.bench_deployment import _notes
 from vlamem.scripts.config import preset
-from vlamem.sim.bench import deployment
-from vlamem.sim.bench.deployment import DeploymentError, Found, checked_conditions, plan, run
-from vlamem.sim.bench.deployment_arms import CHANGING, MAIN, Condition, ablations
-from vlamem.sim.bench.deployment_measure import DecisionTimes, Search, measure_commits, measure_search
-from vlamem.sim.bench.deployment_options import DeploymentBench
-from vlamem.sim.bench.deployment_play import Kit, Series, Trial, play_series, read_trials
-from vlamem.sim.bench.deployment_prepare import prepare
-from vlamem.sim.bench.deployment_report import late_difference, recovery, write_page
-from vlamem.sim.tabletop.shift import Shift
+from vlamem.sim.bench.deployment import run as deployment
+from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Condition, ablations
+from vlamem.sim.bench.deployment.measure import DecisionTimes, Search, measure_commits, measure_search
+from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.play import Kit, Series, Trial, play_series, read_trials
+from vlamem.sim.bench.deployment.prepare import prepare
+from vlamem.sim.bench.deployment.report import late_difference, recovery, write_page
+from vlamem.sim.bench.deployment.run import DeploymentError, Found, checked_conditions, plan, run
+from vlamem.sim.suites.tabletop.shift import Shift
 
 CONDITION = Condition("near", Shift("actuator", 0.3))
 COMMAND = "vlamem bench deployment"

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from vlamem.memory.aura.weights import WeightsError
+from vlamem.memory.weights import WeightsError
 from vlamem.scripts.bench_endurance import main
-from vlamem.sim.bench.endurance import EnduranceBench, features, run, written_bytes
+from vlamem.sim.bench.endurance.run import EnduranceBench, features, run, written_bytes
 
 
 def test_the_smoke_setting_writes_the_page_its_twin_and_its_plot(tmp_path):

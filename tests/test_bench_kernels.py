@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vlamem.scripts.bench_kernels import main
-from vlamem.sim.bench.kernels import FEATURES as SIZE
-from vlamem.sim.bench.kernels import Timing, aura, delta_rule_row, naive_scan
+from vlamem.sim.bench.kernels.run import FEATURES as SIZE
+from vlamem.sim.bench.kernels.run import Timing, aura, delta_rule_row, naive_scan
 
 FIGURES = (
     "tick_p50_us",

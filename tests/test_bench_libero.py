@@ -10,16 +10,19 @@ from libero_cases import TASKS, needs_libero
 from point_mass import PointMass
 from test_bench_deployment import ShiftedPoint, kit, same
 
+from vlamem.memory.train.gate import GateOptions
 from vlamem.policies.memory_policy import SHIPPED_GATE
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.speak_gate import GateOptions
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench import deployment, libero
-from vlamem.sim.bench.deployment_arms import MAIN, Condition
-from vlamem.sim.bench.deployment_env import UnshiftedEnv
-from vlamem.sim.bench.deployment_play import Series, Trial, play_series, read_trials
-from vlamem.sim.bench.libero import (
+from vlamem.sim.bench.deployment import run as deployment
+from vlamem.sim.bench.deployment.arms import MAIN, Condition
+from vlamem.sim.bench.deployment.env import UnshiftedEnv
+from vlamem.sim.bench.deployment.play import Series, Trial, play_series, read_trials
+from vlamem.sim.bench.libero import run as libero
+from vlamem.sim.bench.libero.options import LiberoBench
+from vlamem.sim.bench.libero.report import difference, write_page, write_ratio
+from vlamem.sim.bench.libero.run import (
     Found,
     LiberoBenchError,
     SuccessPlayed,
@@ -28,10 +31,8 @@ from vlamem.sim.bench.libero import (
     skill_tasks,
     split_task,
 )
-from vlamem.sim.bench.libero_options import LiberoBench
-from vlamem.sim.bench.libero_report import difference, write_page, write_ratio
-from vlamem.sim.recording import EpisodeRecord
-from vlamem.sim.tabletop.shift import Shift
+from vlamem.sim.results.episodes import EpisodeRecord
+from vlamem.sim.suites.tabletop.shift import Shift
 
 JOBS = tuple(f"libero_object/{t}" for t in TASKS)
 

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import recorded_features as rec
 
-from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
-from vlamem.memory.aura.weights import Header, save_weights
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
 from vlamem.memory.protocol import flatten
+from vlamem.memory.weights import Header, save_weights
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench import memory_panel_report as report
-from vlamem.sim.bench.memory_panel import check_page, chosen_arms, run
-from vlamem.sim.bench.memory_panel_arms import PANEL, PanelArm, axes, tasks_of
-from vlamem.sim.bench.memory_panel_controls import ControlError, train_controls
-from vlamem.sim.bench.memory_panel_notes import NOTED
-from vlamem.sim.bench.memory_panel_options import PanelOptions
-from vlamem.sim.bench.memory_panel_report import Played, figures_of, panel_marks, write_page
-from vlamem.sim.recording import EpisodeLog, EpisodeRecord
-from vlamem.sim.results import ResultsError, write_result_page, write_results
-from vlamem.sim.statistics import paired_difference
+from vlamem.sim.bench.memory_panel import report
+from vlamem.sim.bench.memory_panel.arms import PANEL, PanelArm, axes, tasks_of
+from vlamem.sim.bench.memory_panel.controls import ControlError, train_controls
+from vlamem.sim.bench.memory_panel.notes import NOTED
+from vlamem.sim.bench.memory_panel.options import PanelOptions
+from vlamem.sim.bench.memory_panel.report import Played, figures_of, panel_marks, write_page
+from vlamem.sim.bench.memory_panel.run import check_page, chosen_arms, run
+from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
+from vlamem.sim.results.pages import ResultsError, write_result_page, write_results
+from vlamem.sim.results.statistics import paired_difference
 
 
 def write_gate(path: Path, writes_per_tick: float) -> Path:
@@ -154,7 +154,7 @@ def played(name: str, **tasks: tuple[int, int, int, int]) -> Played:
 
 def test_writes_are_compared_on_the_tasks_that_both_arms_played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "vlamem.sim.bench.memory_panel_report.difference", lambda a, b, tasks: paired_difference([True], [True])
+        "vlamem.sim.bench.memory_panel.report.difference", lambda a, b, tasks: paired_difference([True], [True])
     )
     arms = {
         "aura": played("aura", sequence=(9, 10, 50, 1000), touch=(10, 10, 0, 4000)),

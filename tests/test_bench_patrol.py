@@ -8,10 +8,10 @@ import pytest
 
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench.patrol import PatrolError, Stream, read, run
-from vlamem.sim.bench.patrol_options import PatrolBench
-from vlamem.sim.bench.patrol_report import growth, thirds
-from vlamem.sim.tabletop import SUITE
+from vlamem.sim.bench.patrol.options import PatrolBench
+from vlamem.sim.bench.patrol.report import growth, thirds
+from vlamem.sim.bench.patrol.run import PatrolError, Stream, read, run
+from vlamem.sim.suites.tabletop import SUITE
 
 
 def test_a_short_stream_is_played_with_and_without_memory_and_kept(tmp_path: Path) -> None:

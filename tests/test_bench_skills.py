@@ -7,9 +7,9 @@ import pytest
 
 from vlamem.scripts.main import main
 from vlamem.sim.bench import play
-from vlamem.sim.bench.skills import run
-from vlamem.sim.bench.skills_options import SkillsBench
-from vlamem.sim.rollout import RolloutEnd
+from vlamem.sim.bench.skills.options import SkillsBench
+from vlamem.sim.bench.skills.run import run
+from vlamem.sim.rollout.run import RolloutEnd
 
 
 def test_the_page_and_its_twin_come_from_one_run(tmp_path: Path) -> None:

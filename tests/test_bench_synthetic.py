@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vlamem.scripts.bench_synthetic import main
-from vlamem.sim.bench.synthetic import PRESETS, finished
-from vlamem.sim.bench.synthetic_arms import FAMILY, FamilyTraining
-from vlamem.sim.bench.synthetic_report import accuracy, best_fixed, figures
+from vlamem.sim.bench.synthetic.arms import FAMILY, FamilyTraining
+from vlamem.sim.bench.synthetic.report import accuracy, best_fixed, figures
+from vlamem.sim.bench.synthetic.run import PRESETS, finished
 
 FIGURES = ("accuracy_hard", "hard_gap_to_best_points", "oracle_write_ratio", "always_write_ratio_10pct")
 

@@ -14,8 +14,8 @@ from lerobot_cases import build, loaded, observation
 from vlamem.policies.lerobot.source import CheckpointError
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench.taps import taps_of
-from vlamem.sim.bench.taps_options import TapsBench
+from vlamem.sim.bench.taps.options import TapsBench
+from vlamem.sim.bench.taps.run import taps_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 

@@ -11,18 +11,19 @@ import point_mass
 import pytest
 from libero_cases import TASKS, needs_libero
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import PolicyError
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.bench import throughput, throughput_runs
-from vlamem.sim.bench.throughput import Run, ThroughputError, parts_of, run
-from vlamem.sim.bench.throughput_options import ThroughputBench
-from vlamem.sim.bench.throughput_parts import SECONDS, TimedEnv, TimedPolicy
-from vlamem.sim.bench.throughput_runs import Arena
+from vlamem.sim.bench.throughput import run as throughput
+from vlamem.sim.bench.throughput import runs as throughput_runs
+from vlamem.sim.bench.throughput.options import ThroughputBench
+from vlamem.sim.bench.throughput.parts import SECONDS, TimedEnv, TimedPolicy
+from vlamem.sim.bench.throughput.run import Run, ThroughputError, parts_of, run
+from vlamem.sim.bench.throughput.runs import Arena
 from vlamem.sim.gl import Backend
-from vlamem.sim.libero.assets import LiberoMissingError
+from vlamem.sim.suites.libero.assets import LiberoMissingError
 
 
 def bench(tmp_path: Path, **changes: Any) -> ThroughputBench:
@@ -163,7 +164,7 @@ def test_lerobot_eval_plays_the_same_tasks_of_libero_at_the_same_size(
 def test_tick_and_plan_of_a_policy_are_figures_and_a_line_of_the_page() -> None:
     pytest.importorskip("lerobot")
     pytest.importorskip("transformers")
-    from vlamem.sim.bench.throughput_families import cost_of, figures_of, section
+    from vlamem.sim.bench.throughput.families import cost_of, figures_of, section
 
     cost = cost_of("lerobot_cases:act", 3)
     assert (cost.name, cost.tick.n, cost.plan.n) == ("act", 3, 3)

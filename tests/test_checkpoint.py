@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.policies.checkpoint import Checkpoint
+from vlamem.memory.train.checkpoint import Checkpoint
 
 MARKS = {"updates": 4, "start": "abc"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import point_mass
 import pytest
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.protocol import Observation
 

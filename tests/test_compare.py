@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vlamem.scripts.main import main
-from vlamem.sim.compare import CompareError, compare_runs, verdict
-from vlamem.sim.recording import EpisodeLog, EpisodeRecord, Outcome
+from vlamem.sim.results.compare import CompareError, compare_runs, verdict
+from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord, Outcome
 
 
 def write(folder: Path, outcomes: str, task: str = "touch", seed: int = 0, arm: str = "none") -> Path:

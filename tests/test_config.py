@@ -13,7 +13,7 @@ import yaml
 from vlamem.scripts.bench import BENCHES
 from vlamem.scripts.config import ConfigError, load_config, preset, read_yaml
 from vlamem.scripts.main import VERBS, main
-from vlamem.sim.plan import RolloutConfig
+from vlamem.sim.rollout.config import RolloutConfig
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlamem.memory.seeding import stream
-from vlamem.policies.spec import OSC_POSE
-from vlamem.sim.recording import EpisodeRecord
-from vlamem.sim.results import SCHEMA, SCHEMA_VERSION, WALL_CLOCK
-from vlamem.sim.suite import load_suite
-from vlamem.sim.summary import summarise
+from vlamem.core.seeding import stream
+from vlamem.core.spec import OSC_POSE
+from vlamem.sim.results.episodes import EpisodeRecord
+from vlamem.sim.results.pages import SCHEMA, SCHEMA_VERSION, WALL_CLOCK
+from vlamem.sim.results.summary import summarise
+from vlamem.sim.suites.registry import load_suite
 
 TABLE = (Path(__file__).resolve().parent.parent / "docs" / "conventions.md").read_text()
 

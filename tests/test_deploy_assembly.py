@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from deploy_cases import client, options, run
 
-from vlamem.deploy.assembly import build_server
+from vlamem.deploy.server.assembly import build_server
 from vlamem.memory.success import ProgressCritic
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.success import open_success

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from deploy_cases import wait
 
+from vlamem.core.seeding import stream
 from vlamem.deploy.bench.abuse import Leaks, malformed
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
 from vlamem.deploy.bench.controller_kills import ControllerKill
@@ -21,11 +22,10 @@ from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.page import figures, markdown
 from vlamem.deploy.bench.run import Quiet, Result
 from vlamem.deploy.bench.server_kills import ServerKill, is_cold, overlap_s
-from vlamem.deploy.controller import Mode, Round
-from vlamem.deploy.handover import Planned
-from vlamem.deploy.robot_file import load_robot_file
+from vlamem.deploy.robot.controller import Mode, Round
+from vlamem.deploy.robot.robot_file import load_robot_file
+from vlamem.deploy.robot.timeline import Planned
 from vlamem.deploy.wire import WireError, pack, unpack
-from vlamem.memory.seeding import stream
 from vlamem.scripts.main import main
 
 ARM = load_robot_file("tabletop")

@@ -18,11 +18,11 @@ from PIL import Image, ImageFile
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from vlamem.deploy.metrics import Metrics
-from vlamem.deploy.server import ServeOptions
-from vlamem.deploy.sessions import Rate, SessionLimits, SessionTable
+from vlamem.core.proposal import Proposal
+from vlamem.deploy.server.metrics import Metrics
+from vlamem.deploy.server.server import ServeOptions
+from vlamem.deploy.server.sessions import Rate, SessionLimits, SessionTable
 from vlamem.deploy.wire import WireLimits, pack, unpack
-from vlamem.memory.proposal import Proposal
 
 
 def get(port: int, path: str, key: str | None = None) -> tuple[int, str]:

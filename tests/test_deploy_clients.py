@@ -99,9 +99,9 @@ import sys
 import time
 import numpy as np
 import vlamem.deploy as deploy
-from vlamem.deploy.session_loop import join, prepare_process
-from vlamem.deploy.link import LinkOptions
-from vlamem.deploy.events import EventLog
+from vlamem.deploy.robot.session import join, prepare_process
+from vlamem.deploy.robot.link import LinkOptions
+from vlamem.deploy.robot.events import EventLog
 from dataclasses import replace
 
 class Arm:

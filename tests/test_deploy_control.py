@@ -17,11 +17,11 @@ import deploy_cases
 import pytest
 from deploy_cases import Hosted, frame
 
-from vlamem.deploy.events import EventLog
-from vlamem.deploy.link import Link, LinkOptions
-from vlamem.deploy.panel import Panel
-from vlamem.deploy.persistence import read_record
-from vlamem.deploy.robot_file import SHIPPED
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.link import Link, LinkOptions
+from vlamem.deploy.robot.panel import Panel
+from vlamem.deploy.robot.robot_file import SHIPPED
+from vlamem.deploy.server.persistence import read_record
 from vlamem.scripts.control import main
 from vlamem.scripts.main import main as vlamem
 
@@ -215,7 +215,7 @@ def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
 def test_a_server_says_what_it_cannot_do_before_it_loads_anything(
     more: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vlamem.deploy.assembly.build_server", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr("vlamem.deploy.server.assembly.build_server", lambda *_: pytest.fail("it was loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert vlamem(["serve", *(port if word == "TAKEN" else word for word in more)]) == 2

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from vlamem.deploy.bench.audit import audit
-from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round
-from vlamem.deploy.frames import Frame, Reply
-from vlamem.deploy.handover import Timeline
-from vlamem.deploy.limits import Limits
-from vlamem.deploy.robot import DryRun, RobotError, Seen
-from vlamem.deploy.robot_file import Part, RobotFile, load_robot_file
+from vlamem.deploy.robot.controller import Controller, ControlOptions, Mode, Round
+from vlamem.deploy.robot.frames import Frame, Reply
+from vlamem.deploy.robot.limits import Limits
+from vlamem.deploy.robot.protocol import DryRun, RobotError, Seen
+from vlamem.deploy.robot.robot_file import Part, RobotFile, load_robot_file
+from vlamem.deploy.robot.timeline import Timeline
 
 ARM = replace(load_robot_file("tabletop"), hold_s=0.1, stop_s=0.1, stale_s=0.8)
 

@@ -15,10 +15,10 @@ from deploy_cases import Hosted, store_in
 
 from vlamem.deploy.bench.controller_kills import LIMIT_S, ControllerKill, Stored, kill_controllers, stored
 from vlamem.deploy.bench.robot_process import RobotRun
-from vlamem.deploy.mujoco_robot import MujocoRobot
-from vlamem.deploy.persistence import hash_token
-from vlamem.deploy.robot import RobotError
-from vlamem.deploy.robot_file import SHIPPED, load_robot_file
+from vlamem.deploy.robot.mujoco_robot import MujocoRobot
+from vlamem.deploy.robot.protocol import RobotError
+from vlamem.deploy.robot.robot_file import SHIPPED, load_robot_file
+from vlamem.deploy.server.persistence import hash_token
 
 
 def robot_file(folder: Path) -> Path:
@@ -73,7 +73,7 @@ def test_after_a_kill_the_next_controller_goes_on_with_episode_and_memory(
 
 _STARTER = """
 import subprocess, sys
-words = ["vlamem.deploy.mujoco_arm", sys.argv[1], "pulsing_arm:SUITE", "8", "-"]
+words = ["vlamem.deploy.robot.mujoco_arm", sys.argv[1], "pulsing_arm:SUITE", "8", "-"]
 subprocess.Popen([sys.executable, "-m", *words])
 sys.stdin.read()
 """

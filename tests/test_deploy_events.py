@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlamem.deploy import events
-from vlamem.deploy.events import EventLog
+from vlamem.deploy.robot import events
+from vlamem.deploy.robot.events import EventLog
 
 
 def test_events_are_counted_and_written(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from deploy_cases import client, options, run, serving, store_in
 
-from vlamem.deploy.labels import LabelDesk
-from vlamem.deploy.persistence import read_record
-from vlamem.deploy.sessions import SessionLimits
+from vlamem.deploy.server.labels import LabelDesk
+from vlamem.deploy.server.persistence import read_record
+from vlamem.deploy.server.sessions import SessionLimits
 
 
 async def next_episode(c: Any) -> None:

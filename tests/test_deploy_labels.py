@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from deploy_cases import SPEC, filled, label
 
-from vlamem.deploy.commit import commit_episode
-from vlamem.deploy.labels import Label, LabelDesk, LabelError
-from vlamem.deploy.spool import Spool
+from vlamem.deploy.server.commit import commit_episode
+from vlamem.deploy.server.labels import Label, LabelDesk, LabelError
+from vlamem.deploy.server.traces import Spool
 from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.policies.success import layout_of as success_layout
 
@@ -64,7 +64,7 @@ def test_a_label_that_the_disk_took_in_part_is_refused_and_the_next_one_stays_wh
 
     for name, broken in (("os.write", lambda file, data: whole(file, data[:20])), ("os.fdatasync", fails)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"vlamem.deploy.labels.{name}", broken)
+            patch.setattr(f"vlamem.deploy.server.labels.{name}", broken)
             with pytest.raises(OSError, match="the disk is"):
                 desk.take(label("a"))
         assert (tmp_path / "l.jsonl").read_bytes() == b""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlamem.deploy.lerobot_robot import LeRobotRobot, known_arms, lerobot_config, make_lerobot
-from vlamem.deploy.robot import RobotError
-from vlamem.deploy.robot_file import Part, RobotFile, RobotFileError
+from vlamem.deploy.robot.lerobot_robot import LeRobotRobot, known_arms, lerobot_config, make_lerobot
+from vlamem.deploy.robot.protocol import RobotError
+from vlamem.deploy.robot.robot_file import Part, RobotFile, RobotFileError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

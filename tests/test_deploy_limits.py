@@ -10,9 +10,9 @@ from deploy_cases import SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlamem.deploy.limits import Limits
-from vlamem.deploy.robot import Seen
-from vlamem.deploy.robot_file import Part, RobotFile, RobotFileError, load_robot_file
+from vlamem.deploy.robot.limits import Limits
+from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.robot_file import Part, RobotFile, RobotFileError, load_robot_file
 
 TABLETOP = load_robot_file("tabletop")
 TIGHT = replace(
@@ -246,7 +246,7 @@ def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not(
     ],
 )
 def test_a_wrong_robot_file_is_refused_by_name(tmp_path: Path, old: str, new: str, said: str) -> None:
-    text = (Path(__file__).parent.parent / "deploy" / "robot_files" / "tabletop.toml").read_text()
+    text = (Path(__file__).parent.parent / "deploy" / "files" / "tabletop.toml").read_text()
     assert old in text
     (tmp_path / "arm.toml").write_text(text.replace(old, new, 1))
     with pytest.raises(RobotFileError, match=said):

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from deploy_cases import SPEC, Hosted, collect, frame, wait
 
-from vlamem.deploy.controller import Controller
-from vlamem.deploy.events import EventLog
-from vlamem.deploy.link import Link, LinkOptions
-from vlamem.deploy.outbox import LinkError, Outbox
-from vlamem.deploy.persistence import read_record
-from vlamem.deploy.robot import Seen
-from vlamem.deploy.robot_file import RobotFileError, load_robot_file
-from vlamem.deploy.session_loop import join, settle
+from vlamem.deploy.robot.controller import Controller
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.link import Link, LinkOptions
+from vlamem.deploy.robot.outbox import LinkError, Outbox
+from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.robot_file import RobotFileError, load_robot_file
+from vlamem.deploy.robot.session import join, settle
+from vlamem.deploy.server.persistence import read_record
 
 
 @contextlib.contextmanager

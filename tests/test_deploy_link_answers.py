@@ -10,8 +10,8 @@ import pytest
 from deploy_cases import SPEC, collect, frame, wait
 from websockets.sync.server import ServerConnection, serve
 
-from vlamem.deploy.events import EventLog
-from vlamem.deploy.link import Link, LinkOptions
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.link import Link, LinkOptions
 from vlamem.deploy.wire import pack, unpack
 
 

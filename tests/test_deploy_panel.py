@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from deploy_cases import FOUR, Hosted, frame, serving
 
-from vlamem.deploy.events import EventLog
-from vlamem.deploy.link import Link, LinkOptions
-from vlamem.deploy.panel import Panel
-from vlamem.deploy.robot_file import SHIPPED
-from vlamem.deploy.server import ServeOptions
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.link import Link, LinkOptions
+from vlamem.deploy.robot.panel import Panel
+from vlamem.deploy.robot.robot_file import SHIPPED
+from vlamem.deploy.server.server import ServeOptions
 
 
 class Said(list[str]):

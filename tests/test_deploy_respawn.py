@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from deploy_cases import client, run, wait
 
-from vlamem.deploy.respawn import respawn
+from vlamem.deploy.server.respawn import respawn
 from vlamem.scripts.main import main
 
 SCRIPT = """
 import os, signal, sys, threading, time
-from vlamem.deploy.respawn import respawn
+from vlamem.deploy.server.respawn import respawn
 {preload}
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be told to go on when its terminal is closed
 child = respawn(preload)
@@ -178,7 +178,7 @@ def test_what_starts_threads_before_a_fork_is_refused(tmp_path: Path) -> None:
 
 def test_a_bar_of_progress_under_way_leaves_nothing_that_stands_in_the_way_of_a_fork(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from tqdm import tqdm\nlist(tqdm(range(2)))\nfrom point_mass import policy\n")
-    words = "import threading\nfrom vlamem.deploy.assembly import preload\npreload('mine:policy')\n"
+    words = "import threading\nfrom vlamem.deploy.server.assembly import preload\npreload('mine:policy')\n"
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent}"}
     found = subprocess.run(
         [sys.executable, "-c", f"{words}print(threading.active_count())"],

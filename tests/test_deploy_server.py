@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from deploy_cases import FOUR, Summing, client, ended, observation, options, run, serving, store_in
 
-from vlamem.deploy.labels import LabelDesk
-from vlamem.deploy.server import ServeOptions
-from vlamem.deploy.sessions import SessionLimits
+from vlamem.deploy.server.labels import LabelDesk
+from vlamem.deploy.server.server import ServeOptions
+from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 
 
@@ -226,7 +226,7 @@ def test_sessions_that_cannot_be_stored_take_no_rows_and_leave_no_names(
     async def scenario() -> None:
         async with serving(store=store_in(tmp_path)) as server:
             with monkeypatch.context() as patch:
-                patch.setattr("vlamem.deploy.persistence.os.fsync", disk_full)
+                patch.setattr("vlamem.deploy.server.persistence.os.fsync", disk_full)
                 for name in ("a", "b", "c", "d"):
                     async with client(server.port) as c:
                         assert (await c.ask("hello", session=name))["vlamem"]["code"] == "internal"
@@ -261,7 +261,7 @@ def test_an_episode_that_cannot_be_stored_does_not_begin_and_the_one_before_goes
             await c.ask("episode_start", episode=1)
             await c.observe(1, 0, write=True, value=5.0)
             with monkeypatch.context() as patch:
-                patch.setattr("vlamem.deploy.persistence.os.fsync", disk_full)
+                patch.setattr("vlamem.deploy.server.persistence.os.fsync", disk_full)
                 assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "internal"
             assert await c.memory(1, 1) == 5
             assert (await c.ask("episode_start", episode=2))["vlamem"]["fresh"] is True

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from deploy_cases import FULL, filled, label, store_in
 
-from vlamem.deploy.labels import LabelDesk
-from vlamem.deploy.persistence import (
+from vlamem.core.locks import InUseError, sole
+from vlamem.deploy.server.labels import LabelDesk
+from vlamem.deploy.server.persistence import (
     SessionStore,
     StateError,
     export_session,
@@ -20,7 +21,6 @@ from vlamem.deploy.persistence import (
     read_record,
     template_of,
 )
-from vlamem.deploy.sole import InUseError, sole
 from vlamem.scripts.main import main
 
 
@@ -125,7 +125,7 @@ def test_the_command_shows_exports_and_imports(tmp_path: Path, capsys: pytest.Ca
 def test_a_folder_and_a_file_of_labels_have_one_writer_and_any_number_of_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlamem.deploy.sole.WAIT_S", 0.1)
+    monkeypatch.setattr("vlamem.core.locks.WAIT_S", 0.1)
     store = filled(tmp_path / "sessions")
     desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
     desk.take(label("a"))
@@ -143,7 +143,7 @@ def test_a_folder_and_a_file_of_labels_have_one_writer_and_any_number_of_readers
 
 
 def test_a_lock_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
-    holds = "import sys, time; from pathlib import Path; from vlamem.deploy.sole import sole\n"
+    holds = "import sys, time; from pathlib import Path; from vlamem.core.locks import sole\n"
     holds += "lock = sole(Path(sys.argv[1]), 'x'); print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import recorded_features as rec
 
-from vlamem.policies.features import (
+from vlamem.memory.train.features import (
     EpisodeTicks,
     Features,
     FeaturesError,

@@ -9,14 +9,14 @@ import point_mass
 import pytest
 from test_rollout_memory import HEAD, Wide
 
-from vlamem.memory.aura import AuraConfig, save_weights
-from vlamem.memory.aura.step import AuraMemory
-from vlamem.memory.aura.weights import Header, TrainedFor, WeightsError, load_weights
+from vlamem.memory.designs.aura import AuraConfig, save_weights
+from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import flatten
-from vlamem.policies.speak_rl import RlOptions, Step
-from vlamem.policies.voices import identity
-from vlamem.sim.gate_rl import tune_in_suite
-from vlamem.sim.suite import SuiteError
+from vlamem.memory.runner import identity
+from vlamem.memory.train.policy_gradient import RlOptions, Step
+from vlamem.memory.weights import Header, TrainedFor, WeightsError, load_weights
+from vlamem.sim.record.gate_rl import tune_in_suite
+from vlamem.sim.suites.registry import SuiteError
 
 HOW = RlOptions(updates=3, groups=2, group=3, learning_rate=0.05, write_price=1.0, temperature=1.0)
 
@@ -29,7 +29,7 @@ def gate_in(folder: Path, seed: int = 0, trained_for: TrainedFor | None = None) 
     """An untrained gate of the wide point-mass policy, which its file says has figures."""
     config = AuraConfig(16, HEAD)
     arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(seed))).items()}
-    header = Header(config, trained_for or identity(Wide(), None), "test", {"held_out_right": 0.9})
+    header = Header(config, trained_for or identity(Wide().spec, None), "test", {"held_out_right": 0.9})
     save_weights(folder / f"{seed}.safetensors", header, arrays)
     return folder / f"{seed}.safetensors"
 

@@ -9,17 +9,17 @@ import pytest
 import recorded_features as rec
 from test_speak_budget import untrained
 
-from vlamem.memory.aura.weights import load_weights, save_weights
-from vlamem.policies.speak_budget import BUDGETS
-from vlamem.policies.speak_rl import RlOptions, Step
-from vlamem.policies.speak_training import Score, Trained
-from vlamem.policies.speak_tuning import TuneOptions
+from vlamem.memory.train.budget import BUDGETS
+from vlamem.memory.train.fit import Score, Trained
+from vlamem.memory.train.on_device import TuneOptions
+from vlamem.memory.train.policy_gradient import RlOptions, Step
+from vlamem.memory.weights import load_weights, save_weights
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.scripts.train_gate import Args, _own
-from vlamem.sim.bench.memory_panel import chosen_arms, config_of
-from vlamem.sim.bench.memory_panel_arms import PANEL, axes, tasks_of
-from vlamem.sim.bench.memory_panel_options import PanelOptions
+from vlamem.sim.bench.memory_panel.arms import PANEL, axes, tasks_of
+from vlamem.sim.bench.memory_panel.options import PanelOptions
+from vlamem.sim.bench.memory_panel.run import chosen_arms, config_of
 
 
 def test_train_gate_writes_weights_curves_and_says_what_it_reached(
@@ -62,7 +62,7 @@ def test_options_of_a_tuning_are_passed_on(tmp_path: Path, monkeypatch: pytest.M
         seen.append(how)
         raise ValueError("enough")
 
-    monkeypatch.setattr("vlamem.policies.speak_gate.tune_gate", tuned)
+    monkeypatch.setattr("vlamem.memory.train.gate.tune_gate", tuned)
     words = ["--features", str(features), "--start-from", str(gate), "--low-memory", "--out", str(tmp_path / "tuned")]
     given = ["--updates", "7", "--learning-rate", "0.5", "--rows", "2", "--ticks", "128", "--write-cost", "0.3"]
     assert main(["train-gate", *words, *given, "--seed", "3"]) == 2
@@ -89,7 +89,7 @@ def test_the_held_out_rate_is_said_beside_the_budget(
     rate: float, above: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Trained(None, None, [], Score(0.5, 0.9, rate, {}), 1, 1.0, 1)  # type: ignore[arg-type]  # not looked at
-    monkeypatch.setattr("vlamem.policies.speak_gate.train_seeds", lambda *given: [(tmp_path / "gate", made)])
+    monkeypatch.setattr("vlamem.memory.train.gate.train_seeds", lambda *given: [(tmp_path / "gate", made)])
     assert main(["train-gate", "--features", str(tmp_path), "--budget", "0.02", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert f"writes on {100 * rate:.2f} % of ticks (budget 2 %)" in said[0]
@@ -145,7 +145,7 @@ def test_a_gate_tuned_on_success_is_compared_where_there_are_recordings(
             progress(step)
         return out / "gate.safetensors", steps
 
-    monkeypatch.setattr("vlamem.sim.gate_rl.tune_in_suite", tuned)
+    monkeypatch.setattr("vlamem.sim.record.gate_rl.tune_in_suite", tuned)
     words += ["--method", "rl", "--start-from", str(start), "--tasks", "near", "--out", str(out)]
     capsys.readouterr()
     assert main(["train-gate", *words, "--features", str(features)]) == 0

@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 from lerobot_cases import loaded
 from policy_cases import imported_late
 
+from vlamem.core.spec import OSC_POSE, SpecMismatchError
 from vlamem.policies.lerobot import CheckpointError, load
 from vlamem.policies.registry import find_policy
-from vlamem.policies.spec import OSC_POSE, SpecMismatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 
@@ -154,7 +154,7 @@ def test_a_part_of_a_checkpoint_in_the_cache_is_completed_from_the_hub(
 
 
 def test_actions_of_another_size_than_asked_for_are_refused(folders: dict[str, Path]) -> None:
-    from vlamem.policies.spec import ActionComponent, ActionSpec
+    from vlamem.core.spec import ActionComponent, ActionSpec
 
     six = ActionSpec((ActionComponent("joints", 6, "joint", "absolute", "none", "rad"),))
     with pytest.raises(CheckpointError, match=r"gives 7 action entries, these actions have 6 \(joints 6\)"):

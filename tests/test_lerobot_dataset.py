@@ -59,7 +59,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset, record_dataset
-from vlamem.policies.features import open_features
+from vlamem.memory.train.features import open_features
 from vlamem.policies.success import open_success
 from dataset_policy import Brightness
 

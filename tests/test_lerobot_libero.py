@@ -15,9 +15,9 @@ from lerobot_cases import SIZE, build, installed_plugins, observation, raw_batch
 from libero_cases import needs_libero
 
 from vlamem.policies.protocol import Observation
-from vlamem.sim.libero import from_lerobot
-from vlamem.sim.libero.from_lerobot import LeRobotViewError, observation_from_lerobot, origins, proprioception
-from vlamem.sim.suite import load_suite
+from vlamem.sim.suites.libero import from_lerobot
+from vlamem.sim.suites.libero.from_lerobot import LeRobotViewError, observation_from_lerobot, origins, proprioception
+from vlamem.sim.suites.registry import load_suite
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 
@@ -122,7 +122,7 @@ def test_every_task_has_an_origin_by_its_sentence() -> None:
 
 @needs_libero
 def test_lerobots_environment_read_so_shows_what_the_suite_shows() -> None:
-    from vlamem.sim.libero.assets import import_libero
+    from vlamem.sim.suites.libero.assets import import_libero
 
     import_libero()
     from lerobot.envs.libero import LiberoEnv, _get_suite

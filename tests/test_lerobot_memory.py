@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their ow
 
 def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[str, Path]) -> None:
     import vlamem
-    from vlamem.memory.aura.weights import WeightsError
+    from vlamem.memory.weights import WeightsError
 
     library = vlamem.wrap("tiny", aura="shipped")
     draw, size = np.random.default_rng(0), library.spec.image_size

@@ -14,16 +14,16 @@ from libero_cases import TASKS, needs_libero
 from vlamem.policies.tiny.frames import FramesMeta, Goal
 from vlamem.scripts.collect import Args
 from vlamem.scripts.config import preset
-from vlamem.sim.libero import SUITES, assets, demonstrations
-from vlamem.sim.libero.assets import MESH_PACKAGES, LiberoMissingError, find_paths, find_root
-from vlamem.sim.libero.catalogue import MAX_STEPS, sentence
-from vlamem.sim.libero.experts import NoExpertError
-from vlamem.sim.libero.geometry import fill_box, highest_near
-from vlamem.sim.libero.grasp import plan_grasps
-from vlamem.sim.libero.render import coarse_faces
-from vlamem.sim.recorders import END
-from vlamem.sim.suite import SuiteError, load_suite, select_tasks
-from vlamem.sim.tabletop.collect import Collection
+from vlamem.sim.record.collect import Collection
+from vlamem.sim.record.processes import END
+from vlamem.sim.suites.libero import SUITES, assets, demonstrations
+from vlamem.sim.suites.libero.assets import MESH_PACKAGES, LiberoMissingError, find_paths, find_root
+from vlamem.sim.suites.libero.catalogue import MAX_STEPS, sentence
+from vlamem.sim.suites.libero.experts import NoExpertError
+from vlamem.sim.suites.libero.geometry import fill_box, highest_near
+from vlamem.sim.suites.libero.grasp import plan_grasps
+from vlamem.sim.suites.libero.render import coarse_faces
+from vlamem.sim.suites.registry import SuiteError, load_suite, select_tasks
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.memory.aura import AuraConfig, AuraMemory
-from vlamem.memory.aura.losses import (
+from vlamem.memory.designs import fifo
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory
+from vlamem.memory.head import HeadConfig
+from vlamem.memory.protocol import scan
+from vlamem.memory.train.losses import (
     Batch,
     Targets,
     action_error,
@@ -17,9 +20,6 @@ from vlamem.memory.aura.losses import (
     straight_through_loss,
     weighted_mean,
 )
-from vlamem.memory.head import HeadConfig
-from vlamem.memory.protocol import scan
-from vlamem.sim.baselines import fifo
 
 T, B, D = 12, 3, 16
 HEAD = HeadConfig(chunk=(2, 3), context=4, answer=5)

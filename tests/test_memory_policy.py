@@ -11,18 +11,18 @@ import point_mass
 import pytest
 
 import vlamem
-from vlamem.memory.aura import AuraConfig, HeadConfig, TrainedFor, save_weights
-from vlamem.memory.aura.step import AuraMemory
-from vlamem.memory.aura.weights import Header, WeightsError
-from vlamem.memory.proposal import Proposal
+from vlamem.core.proposal import Proposal
+from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura import AuraConfig, HeadConfig, TrainedFor, save_weights
+from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import flatten
-from vlamem.memory.seeding import stream
+from vlamem.memory.runner import AuraVoice, identity
+from vlamem.memory.weights import Header, WeightsError
 from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.fuse import WAYS, SpeakOptions, fuse
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy, Observation
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.speak import WAYS, SpeakOptions, fuse
-from vlamem.policies.voices import AuraVoice, identity
 
 
 class Wide(point_mass.PointPolicy):
@@ -222,12 +222,12 @@ def test_a_gate_of_another_policy_is_refused_and_both_are_named(tmp_path: Path) 
     policy = Wide()
     voice = voice_for(policy)
     path = tmp_path / "gate.safetensors"
-    mine = identity(policy, "a" * 64)
+    mine = identity(policy.spec, "a" * 64)
     arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(voice.config).init_params(jax.random.key(0))).items()}
     save_weights(path, Header(voice.config, mine, "vlamem train-gate", {}), arrays)
     AuraVoice.load(path, mine)
     assert vlamem.wrap(policy, path).ticks
-    for other in (identity(policy, "b" * 64), TrainedFor("other", mine.fingerprint, "another normaliser")):
+    for other in (identity(policy.spec, "b" * 64), TrainedFor("other", mine.fingerprint, "another normaliser")):
         with pytest.raises(WeightsError, match="was trained for policy 'points'"):
             AuraVoice.load(path, other)
     with pytest.raises(WeightsError, match="features of size 19"):

@@ -3,14 +3,15 @@
 import ast
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP = ("memory", "policies", "sim", "deploy", "scripts", "configs")
 HIGHER = {
+    "vlamem/core": ("memory", "policies", "sim", "deploy", "scripts"),
     "memory": ("policies", "sim", "deploy", "scripts"),
     "policies": ("sim", "deploy", "scripts"),
     "sim": ("deploy", "scripts"),
@@ -18,9 +19,11 @@ HIGHER = {
 }
 
 
-def test_every_package_folder_is_listed_and_every_listed_one_exists() -> None:
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {"vlamem"}
+def test_every_top_folder_is_a_package_of_vlamem() -> None:
+    for top in TOP:
+        assert (ROOT / "vlamem" / top).resolve() == ROOT / top
+    listed = set(find_packages(str(ROOT), include=["vlamem*"]))
+    found = {"vlamem", "vlamem.core"}
     for top in TOP:
         found |= {"vlamem." + ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / top).rglob("__init__.py")}
     assert listed == found
@@ -54,10 +57,11 @@ def test_the_core_imports_without_torch_simulator_or_lerobot() -> None:
 import sys
 for name in ("torch", "mujoco", "robosuite", "gymnasium", "lerobot", "av", "matplotlib"):
     sys.modules[name] = None
-import vlamem, vlamem.memory, vlamem.memory.aura, vlamem.policies, vlamem.policies.chunk_runner
-import vlamem.sim, vlamem.sim.suite, vlamem.sim.rollout, vlamem.sim.compare, vlamem.sim.doctor, vlamem.sim.results
+import vlamem, vlamem.memory, vlamem.memory.designs.aura, vlamem.policies, vlamem.policies.chunk_runner
+import vlamem.sim, vlamem.sim.suites.registry, vlamem.sim.rollout.run, vlamem.sim.doctor
+import vlamem.sim.results.compare, vlamem.sim.results.pages
 import vlamem.scripts.main, vlamem.scripts.rollout, vlamem.scripts.compare, vlamem.scripts.doctor
-from vlamem.sim.suite import load_suite
+from vlamem.sim.suites.registry import load_suite
 load_suite("tabletop")
 print("imported")
 """

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
+from vlamem.core.spec import OSC_POSE, PolicySpec
 from vlamem.policies.probe import ProbeError, Recording, probe
 from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.spec import OSC_POSE, PolicySpec
-from vlamem.sim import probe as sim_probe
+from vlamem.sim.record import probe as sim_probe
 
 
 class Shows:

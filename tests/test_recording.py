@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from vlamem.sim.recording import DiskFullError, EpisodeLog, EpisodeRecord, RecordError, side_by_side, write_video
+from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord, RecordError, side_by_side, write_video
 
 
 def record(episode: int) -> EpisodeRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlamem.sim.results import (
+from vlamem.sim.results.pages import (
     Figure,
     ResultsError,
     add_figures,

@@ -17,12 +17,12 @@ from disk_cases import fill_the_disk
 from vlamem.policies.registry import PolicyError
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.dispatch import RunRefusedError
-from vlamem.sim.plan import PlanError, RolloutConfig
-from vlamem.sim.recording import DiskFullError, EpisodeLog, EpisodeRecord
-from vlamem.sim.results import load_results, without_wall_clock
-from vlamem.sim.rollout import rollout
-from vlamem.sim.suite import SuiteError
+from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord
+from vlamem.sim.results.pages import load_results, without_wall_clock
+from vlamem.sim.rollout.config import PlanError, RolloutConfig
+from vlamem.sim.rollout.engines.processes import RunRefusedError
+from vlamem.sim.rollout.run import rollout
+from vlamem.sim.suites.registry import SuiteError
 
 
 def config(out: Path, **given: Any) -> RolloutConfig:

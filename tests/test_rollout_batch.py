@@ -13,12 +13,12 @@ from libero_cases import TASKS, needs_libero
 
 from vlamem.policies.protocol import Encoding, Observation
 from vlamem.scripts.config import preset
-from vlamem.sim.episode import Player
-from vlamem.sim.plan import PlanError, RolloutConfig
-from vlamem.sim.recording import DiskFullError, EpisodeLog, EpisodeRecord
-from vlamem.sim.results import load_results, without_wall_clock
-from vlamem.sim.rollout import rollout
-from vlamem.sim.suite import load_suite
+from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord
+from vlamem.sim.results.pages import load_results, without_wall_clock
+from vlamem.sim.rollout.config import PlanError, RolloutConfig
+from vlamem.sim.rollout.episode import Player
+from vlamem.sim.rollout.run import rollout
+from vlamem.sim.suites.registry import load_suite
 
 needs_tabletop = pytest.mark.skipif(
     any(importlib.util.find_spec(needed) is None for needed in ("robosuite", "torch")),

@@ -9,21 +9,21 @@ import numpy as np
 import point_mass
 import pytest
 
-from vlamem.memory.aura import AuraConfig, HeadConfig, save_weights
-from vlamem.memory.aura.step import AuraMemory
-from vlamem.memory.aura.weights import Header, WeightsError
+from vlamem.memory.baseline_files import baseline, load_baseline, save_baseline
+from vlamem.memory.designs.aura import AuraConfig, HeadConfig, save_weights
+from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import flatten
+from vlamem.memory.runner import AuraVoice, identity
+from vlamem.memory.weights import Header, WeightsError
+from vlamem.policies.fuse import SpeakOptions
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.speak import SpeakOptions
-from vlamem.policies.voices import AuraVoice, identity
 from vlamem.scripts.config import preset
-from vlamem.sim.episode import Player
-from vlamem.sim.memories import MemoryControl, MemoryName, MemoryNameError, voice_of
-from vlamem.sim.memory_files import baseline, load_baseline, save_baseline
-from vlamem.sim.plan import PlanError, RolloutConfig
-from vlamem.sim.recording import with_gate
-from vlamem.sim.rollout import rollout
+from vlamem.sim.results.episodes import with_gate
+from vlamem.sim.rollout.config import PlanError, RolloutConfig
+from vlamem.sim.rollout.episode import Player
+from vlamem.sim.rollout.memories import MemoryControl, MemoryName, MemoryNameError, voice_of
+from vlamem.sim.rollout.run import rollout
 
 
 class Wide(point_mass.PointPolicy):
@@ -55,7 +55,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = AuraConfig(16, HEAD)
     arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
     metrics = {"threshold_shift@0.01": 4.0, "threshold_shift@0.1": 1.0}
-    save_weights(path, Header(config, identity(Wide(), None), "test", metrics), arrays)
+    save_weights(path, Header(config, identity(Wide().spec, None), "test", metrics), arrays)
     return path
 
 
@@ -155,7 +155,7 @@ def test_a_suite_that_hides_nothing_is_refused_at_once(gate: Path, tmp_path: Pat
 
 def test_a_budget_moves_the_threshold_between_what_was_measured(gate: Path) -> None:
     policy = Wide()
-    name, mine = MemoryName.parse(f"aura:{gate}"), identity(policy, None)
+    name, mine = MemoryName.parse(f"aura:{gate}"), identity(policy.spec, None)
     plain = voice_of(name, policy, mine, None)
     held = voice_of(name, policy, mine, 0.1)
     assert isinstance(plain, AuraVoice)
@@ -203,7 +203,7 @@ def test_controls_take_the_memory_apart_from_the_end_of_the_cue_on(gate: Path, k
 
 @pytest.mark.parametrize("kind", ["gru", "kv_window", "kv_growing"])
 def test_a_baseline_is_read_back_and_refused_for_another_policy(tmp_path: Path, kind: str) -> None:
-    memory, mine = baseline(kind, 16, HEAD, 12), identity(Wide(), "a" * 64)
+    memory, mine = baseline(kind, 16, HEAD, 12), identity(Wide().spec, "a" * 64)
     path = tmp_path / "baseline.safetensors"
     save_baseline(path, kind, 12, memory, memory.init_params(jax.random.key(0)), mine, "test")
     row = load_baseline(path, mine).row()
@@ -214,7 +214,7 @@ def test_a_baseline_is_read_back_and_refused_for_another_policy(tmp_path: Path, 
     row.restore(kept)
     np.testing.assert_array_equal(row.tick(np.ones(16, np.float32)).context, after.context)
     with pytest.raises(WeightsError, match="train it again"):
-        load_baseline(path, identity(Wide(), "b" * 64))
+        load_baseline(path, identity(Wide().spec, "b" * 64))
 
 
 def test_an_unknown_memory_or_baseline_is_named() -> None:

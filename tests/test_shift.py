@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vlamem.sim.tabletop import SUITE
-from vlamem.sim.tabletop.shift import BIAS_WAY, Shift, ShiftedEnv
+from vlamem.sim.suites.tabletop import SUITE
+from vlamem.sim.suites.tabletop.shift import BIAS_WAY, Shift, ShiftedEnv
 
 STILL = np.array([0, 0, 0, 0, 0, 0, 1.0])
 STRENGTH = {"camera": 0.1, "actuator": 0.3, "table": 0.04, "friction": 4.0, "lighting": 0.5}

@@ -11,13 +11,13 @@ import pytest
 from libero_cases import TASKS, frames, needs_libero
 from tqdm import tqdm
 
-from vlamem.policies.features import EpisodeTicks, Features, FeaturesError, parts_of
+from vlamem.core.spec import OSC_POSE, PolicySpec
+from vlamem.memory.runner import Said
+from vlamem.memory.train.features import EpisodeTicks, Features, FeaturesError, parts_of
 from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.speak import Said
-from vlamem.policies.spec import OSC_POSE, PolicySpec
 from vlamem.scripts.main import main
-from vlamem.sim import features
-from vlamem.sim.features import (
+from vlamem.sim.record import features
+from vlamem.sim.record.features import (
     ACTORS,
     FeatureCollection,
     collect_features,
@@ -26,8 +26,8 @@ from vlamem.sim.features import (
     jobs,
     record_features,
 )
-from vlamem.sim.features_frames import UNTOLD, FrameCollection, encode_frames, held_episode, known
-from vlamem.sim.tabletop import SUITE
+from vlamem.sim.record.frames import UNTOLD, FrameCollection, encode_frames, held_episode, known
+from vlamem.sim.suites.tabletop import SUITE
 
 SPEC = PolicySpec("eyes", 4, 16, 4, 3, 20.0, ("agentview", "wrist"), 16, 8, OSC_POSE, "none")
 

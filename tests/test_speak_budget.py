@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import recorded_features as rec
 
-from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig, save_weights
-from vlamem.memory.aura.weights import Header, load_weights
+from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig, save_weights
 from vlamem.memory.protocol import flatten
-from vlamem.memory.seeding import stream
-from vlamem.policies.features import FeatureWriter, open_features
-from vlamem.policies.speak_batches import SpeakData, Wanted
-from vlamem.policies.speak_budget import BUDGETS, shift_for
-from vlamem.policies.speak_gate import GateOptions, recalibrate, train_gate
-from vlamem.policies.voices import AuraVoice
+from vlamem.memory.runner import AuraVoice
+from vlamem.memory.train.batches import SpeakData, Wanted
+from vlamem.memory.train.budget import BUDGETS, shift_for
+from vlamem.memory.train.features import FeatureWriter, open_features
+from vlamem.memory.train.gate import GateOptions, recalibrate, train_gate
+from vlamem.memory.weights import Header, load_weights
 
 TICKS = 20
 EPISODES = 20

@@ -10,11 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.memory.aura import AuraConfig, AuraMemory, HeadConfig
-from vlamem.memory.seeding import stream
-from vlamem.policies.checkpoint import Checkpoint
-from vlamem.policies.speak import RowMemory
-from vlamem.policies.speak_rl import DrawingRow, RlOptions, Rollout, Step, advantages, log_probability, tune_on_success
+from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
+from vlamem.memory.runner import RowMemory
+from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.policy_gradient import (
+    DrawingRow,
+    RlOptions,
+    Rollout,
+    Step,
+    advantages,
+    log_probability,
+    tune_on_success,
+)
 
 MEMORY = AuraMemory(AuraConfig(16, HeadConfig(context=3, hidden=8)))
 

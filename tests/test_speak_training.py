@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import recorded_features as rec
 
-from vlamem.memory.aura import AuraConfig, AuraMemory
-from vlamem.memory.aura.weights import load_weights
-from vlamem.memory.seeding import stream
-from vlamem.memory.training import TrainConfig
-from vlamem.policies.checkpoint import Checkpoint
-from vlamem.policies.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
-from vlamem.policies.speak_batches import SpeakData, Wanted
-from vlamem.policies.speak_gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
-from vlamem.policies.speak_training import Patience, SpeakTraining, head_parts, masked, train_to_speak
-from vlamem.policies.speak_tuning import TuneOptions, tune_gate
-from vlamem.policies.voices import AuraVoice
+from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory
+from vlamem.memory.runner import AuraVoice
+from vlamem.memory.train.batches import SpeakData, Wanted
+from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
+from vlamem.memory.train.fit import Patience, SpeakTraining, head_parts, masked, train_to_speak
+from vlamem.memory.train.gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
+from vlamem.memory.train.loop import TrainConfig
+from vlamem.memory.train.on_device import TuneOptions, tune_gate
+from vlamem.memory.weights import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(recording: Path, tmp_path
             raise KilledError
 
     whole, _ = train_gate(short, tmp_path / "whole")
-    from vlamem.policies import speak_gate
+    from vlamem.memory.train import gate as speak_gate
 
     how = replace(short.training(), checkpoint_every=8)
     object.__setattr__(short, "training", lambda: how)

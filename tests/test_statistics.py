@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlamem.sim.statistics import mcnemar_exact, mean95, paired_difference, percentiles, ratio95, wilson95
+from vlamem.sim.results.statistics import mcnemar_exact, mean95, paired_difference, percentiles, ratio95, wilson95
 
 
 def test_wilson_interval_is_the_textbook_one() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vlamem.memory.proposal import Proposal
-from vlamem.memory.seeding import stream
+from vlamem.core.proposal import Proposal
+from vlamem.core.seeding import stream
 from vlamem.policies.steering import blend, start_time, steer_denoising, steer_flow, step_counts
 
 SHAPE = (3, 4, 2)

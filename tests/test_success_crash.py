@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from vlamem.memory.success.crash import LAYOUT, OPTIONS, ORIGIN, check, crash_episode, run
 from vlamem.memory.success.memory import SuccessMemory
+from vlamem.sim.bench.deployment.crash import LAYOUT, OPTIONS, ORIGIN, check, crash_episode, run
 
 KILLS = int(os.environ.get("VLAMEM_TEST_KILLS", "20"))
 

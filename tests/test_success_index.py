@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlamem.memory.seeding import stream
-from vlamem.memory.success.index import ExactIndex, smallest
+from vlamem.core.seeding import stream
+from vlamem.memory.success.retrieve.index import ExactIndex, smallest
 
 ENGINES = ["numpy", *(["faiss"] if importlib.util.find_spec("faiss") else [])]
 

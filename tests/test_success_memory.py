@@ -20,10 +20,10 @@ from vlamem.memory.success import (
     SuccessStore,
     calibrate,
 )
-from vlamem.memory.success.capacity import EVICTIONS, victims
+from vlamem.memory.success.lifecycle.capacity import EVICTIONS, victims
 from vlamem.memory.success.memory import segment_bytes
-from vlamem.memory.success.salvage import salvage
-from vlamem.memory.success.snapshot import export, import_snapshot
+from vlamem.memory.success.store.salvage import salvage
+from vlamem.memory.success.store.snapshot import export, import_snapshot
 
 OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.5), engine="numpy", merge_similarity=0.9999)
 

@@ -8,11 +8,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 from success_cases import LAYOUT
 
-from vlamem.memory.seeding import stream
-from vlamem.memory.success.aggregate import aggregate, rotation_mean
-from vlamem.memory.success.consistency import consistent, warped, warped_distances
+from vlamem.core.seeding import stream
 from vlamem.memory.success.layout import ActionPart
-from vlamem.memory.success.retrieve import Candidates, RetrieveOptions, elite_prior
+from vlamem.memory.success.retrieve.aggregate import aggregate, rotation_mean
+from vlamem.memory.success.retrieve.consistency import consistent, warped, warped_distances
+from vlamem.memory.success.retrieve.prior import Candidates, RetrieveOptions, elite_prior
 
 EMPTY = Candidates(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4, 7), np.float32), np.zeros(0))
 

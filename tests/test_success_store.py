@@ -10,8 +10,8 @@ import pytest
 from success_cases import LAYOUT, ORIGIN, episode
 
 from vlamem.memory.success import StoreBusyError, StoreDamagedError, StoreError, StoreFullError, SuccessStore
-from vlamem.memory.success.schema import VERSION, migrate
-from vlamem.memory.success.store import Merge
+from vlamem.memory.success.store.schema import VERSION, migrate
+from vlamem.memory.success.store.sqlite import Merge
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_tiny_policy import noise, observation, small_policy
 
+from vlamem.core.spec import ActionComponent, ActionSpec
 from vlamem.memory.success import EntryError, Episode, OriginError, RetrieveOptions, Segment
 from vlamem.memory.success.memory import MemoryOptions
 from vlamem.policies.memory_policy import wrap
-from vlamem.policies.spec import ActionComponent, ActionSpec
 from vlamem.policies.success import SuccessVoice, layout_of, open_success, origin_of
 
 OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8), engine="numpy")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from success_cases import LAYOUT, ORIGIN, episode, state
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.memory.success import (
     BackgroundWriter,
     CriticOptions,
@@ -23,8 +23,8 @@ from vlamem.memory.success import (
     Told,
     train_critic,
 )
-from vlamem.memory.success.critic import _folds, calibrate_threshold
-from vlamem.memory.success.verify import TrustAll, Verdict, time_to_success
+from vlamem.memory.success.lifecycle.critic import _folds, calibrate_threshold
+from vlamem.memory.success.lifecycle.verify import TrustAll, Verdict, time_to_success
 
 
 def recorded(steps: int = 10, every: int = 2, plans: bool = True) -> EpisodeRecorder:

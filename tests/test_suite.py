@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlamem.sim.suite import SuiteError, images_of, load_suite, select_tasks
+from vlamem.sim.suites.registry import SuiteError, images_of, load_suite, select_tasks
 
 SUITE = "point_mass:SUITE"
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.sim.synthetic import (
+from vlamem.sim.suites.synthetic import (
     EventConfig,
     Kind,
     RecallConfig,

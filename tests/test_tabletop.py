@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from vlamem.memory.seeding import stream
-from vlamem.sim.suite import SuiteError, load_suite
-from vlamem.sim.tabletop import SUITE, register_gymnasium
-from vlamem.sim.tabletop.env import TabletopEnv
-from vlamem.sim.tabletop.language import TEMPLATES, all_goals
-from vlamem.sim.tabletop.task import held_out
-from vlamem.sim.tabletop.tasks import MEMORY, SKILLS, TASKS
+from vlamem.core.seeding import stream
+from vlamem.sim.suites.registry import SuiteError, load_suite
+from vlamem.sim.suites.tabletop import SUITE, register_gymnasium
+from vlamem.sim.suites.tabletop.env import TabletopEnv
+from vlamem.sim.suites.tabletop.language import TEMPLATES, all_goals
+from vlamem.sim.suites.tabletop.task import held_out
+from vlamem.sim.suites.tabletop.tasks import MEMORY, SKILLS, TASKS
 
 EXPERT_EPISODES = {"patrol": 1, "put_back": 1}
 

@@ -8,11 +8,11 @@ import pytest
 
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.tiny.frames import Frames, complete_shards
-from vlamem.sim.tabletop import SUITE
-from vlamem.sim.tabletop.collect import VISITS, Collection, collect
-from vlamem.sim.tabletop.demonstrations import HORIZON, Disturbance, Visitor, frames_meta, plan, record
-from vlamem.sim.tabletop.language import all_goals
-from vlamem.sim.tabletop.leak import feature_of, probe
+from vlamem.sim.record.collect import VISITS, Collection, collect
+from vlamem.sim.suites.tabletop import SUITE
+from vlamem.sim.suites.tabletop.demonstrations import HORIZON, Disturbance, Visitor, frames_meta, plan, record
+from vlamem.sim.suites.tabletop.language import all_goals
+from vlamem.sim.suites.tabletop.leak import feature_of, probe
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_the_expert_goes_on_from_where_a_visiting_policy_led(env):
 READ_BACK = """
 import sys
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from vlamem.sim.tabletop.lerobot_dataset import REPO_ID
+from vlamem.sim.suites.tabletop.lerobot_dataset import REPO_ID
 dataset = LeRobotDataset(REPO_ID, root=sys.argv[1])
 last = dataset[len(dataset) - 1]
 print(dataset.num_episodes, bool(last["next.success"]), tuple(last["observation.images.wrist"].shape))

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import pytest
 from aura_cases import HEAD, learned
 
-from vlamem.memory.aura import GATE_KINDS, AuraConfig, AuraMemory
+from vlamem.memory.designs.aura import GATE_KINDS, AuraConfig, AuraMemory
 from vlamem.testing import ConformanceError, check_memory
 
 

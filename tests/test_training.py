@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlamem.memory.aura import AuraConfig, AuraMemory
-from vlamem.memory.aura.losses import Batch, Targets
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import Memory, Params, scan
-from vlamem.memory.training import OPTIMIZERS, TrainConfig, hold_rate, pace, standardised, train
-from vlamem.sim.synthetic import EventConfig, event_streams, key_of, vocabulary
+from vlamem.memory.train.loop import OPTIMIZERS, TrainConfig, hold_rate, pace, standardised, train
+from vlamem.memory.train.losses import Batch, Targets
+from vlamem.sim.suites.synthetic import EventConfig, event_streams, key_of, vocabulary
 
 WORDS = vocabulary(0, keys=4, values=4, size=24)
 CONFIG = EventConfig(ticks=32, rates=(0.15,), noise=0.03)

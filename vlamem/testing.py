@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array
 from safetensors.numpy import load_file, save_file
 
+from vlamem.core.seeding import stream
 from vlamem.memory.protocol import Memory, MemoryOut, Params, State, flatten, scan, state_bytes, step_by_step
-from vlamem.memory.seeding import stream
 from vlamem.policies.conformance import check_policy
 
 __all__ = ["ConformanceError", "check_memory", "check_policy"]

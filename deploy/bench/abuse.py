@@ -10,8 +10,8 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from vlamem.core.seeding import stream
 from vlamem.deploy.wire import WireError, pack, unpack
-from vlamem.memory.seeding import stream
 
 TOLERANCE = 2e-3
 """Largest difference between a gate's figure in a batch with others and alone: kernels differ by batch size."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlamem.deploy.controller import Mode, Round
-from vlamem.deploy.limits import Limits
-from vlamem.deploy.robot import Seen
-from vlamem.deploy.robot_file import RobotFile
+from vlamem.deploy.robot.controller import Mode, Round
+from vlamem.deploy.robot.limits import Limits
+from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.robot_file import RobotFile
 
 
 @dataclass(frozen=True)

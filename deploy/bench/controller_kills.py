@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.seeding import stream
 from vlamem.deploy.bench.processes import BenchError, RobotProcess
 from vlamem.deploy.bench.robot_process import RobotRun
-from vlamem.deploy.persistence import SessionStore, StateError, StoredSession, read_record, template_of
-from vlamem.memory.seeding import stream
+from vlamem.deploy.server.persistence import SessionStore, StateError, StoredSession, read_record, template_of
 
 LIMIT_S = 2.0
 """From the start of the next controller to its first fresh command in the episode; later is not survived."""
@@ -108,7 +108,7 @@ def kill_controllers(
 
 def _arm(plan: RobotRun, at: Path, folder: Path) -> "subprocess.Popen[bytes]":
     folder.mkdir(parents=True)
-    words = ["vlamem.deploy.mujoco_arm", str(at), plan.suite, str(plan.size), str(folder / "arm.jsonl")]
+    words = ["vlamem.deploy.robot.mujoco_arm", str(at), plan.suite, str(plan.size), str(folder / "arm.jsonl")]
     with (folder / "arm.log").open("wb") as log:
         return subprocess.Popen([sys.executable, "-m", *words], stdout=log, stderr=log)
 

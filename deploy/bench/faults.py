@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.seeding import stream
 from vlamem.deploy.bench.abuse import Leaks, frames, look_for_leaks, never_read, send_malformed
 from vlamem.deploy.bench.controller_kills import wait_for_write
 from vlamem.deploy.bench.options import DeployBench
@@ -18,7 +19,6 @@ from vlamem.deploy.bench.proxy import Proxy
 from vlamem.deploy.bench.robot_process import RobotRun
 from vlamem.deploy.bench.server_kills import ServerKill, kill_server, words
 from vlamem.deploy.wire import pack, unpack
-from vlamem.memory.seeding import stream
 
 _DEAF_S = 60.0
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vlamem.memory.aura.config import AuraConfig, HeadConfig
-from vlamem.memory.aura.step import AuraMemory
-from vlamem.memory.aura.weights import Header, save_weights
+from vlamem.core.seeding import integer_seed
+from vlamem.memory.designs.aura.config import AuraConfig, HeadConfig
+from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import flatten
-from vlamem.memory.seeding import integer_seed
+from vlamem.memory.runner import identity
+from vlamem.memory.weights import Header, save_weights
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.voices import identity
 
 
 def untrained_gate(policy: str, path: Path, seed: int) -> Path:
@@ -21,6 +21,6 @@ def untrained_gate(policy: str, path: Path, seed: int) -> Path:
     config = AuraConfig(frozen.spec.feature_size, HeadConfig(context=frozen.spec.context_size))
     params = AuraMemory(config).init_params(jax.random.key(integer_seed(seed, "untrained gate")))
     arrays = {name: np.asarray(array) for name, array in flatten(params).items()}
-    header = Header(config, identity(frozen, source.sha256), "drawn, not trained", {})
+    header = Header(config, identity(frozen.spec, source.sha256), "drawn, not trained", {})
     save_weights(path, header, {n: a.reshape(1) if a.ndim == 0 else a for n, a in arrays.items()})
     return path

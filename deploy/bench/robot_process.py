@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
-from vlamem.deploy.controller import Controller, ControlOptions, Mode, Round, percentiles
-from vlamem.deploy.events import EventLog
-from vlamem.deploy.link import Link, LinkOptions
-from vlamem.deploy.mujoco_robot import MujocoRobot
-from vlamem.deploy.robot_file import load_robot_file
-from vlamem.deploy.session_loop import join, prepare_process, restore_process, settle
+from vlamem.deploy.robot.controller import Controller, ControlOptions, Mode, Round, percentiles
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.link import Link, LinkOptions
+from vlamem.deploy.robot.mujoco_robot import MujocoRobot
+from vlamem.deploy.robot.robot_file import load_robot_file
+from vlamem.deploy.robot.session import join, prepare_process, restore_process, settle
 
 _WARM_UP_ROUNDS = 100
 

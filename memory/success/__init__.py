@@ -1,21 +1,27 @@
 """Success memory: verified successes on disk, retrieved as elite action priors for a frozen policy."""
 
-from vlamem.memory.success.calibration import Calibration, calibrate
-from vlamem.memory.success.critic import CriticOptions, ProgressCritic, Told, train_critic
 from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import ActionPart, EntryError, Layout, Origin, OriginError
+from vlamem.memory.success.lifecycle.critic import CriticOptions, ProgressCritic, Told, train_critic
+from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder, Trace
+from vlamem.memory.success.lifecycle.verify import (
+    CriticVerifier,
+    OperatorVerifier,
+    PredicateVerifier,
+    Verdict,
+    Verifier,
+)
+from vlamem.memory.success.lifecycle.writer import BackgroundWriter
 from vlamem.memory.success.memory import Committed, MemoryOptions, SuccessMemory
-from vlamem.memory.success.recorder import EpisodeRecorder, Trace
-from vlamem.memory.success.retrieve import Prior, RetrieveOptions
-from vlamem.memory.success.store import (
+from vlamem.memory.success.retrieve.calibration import Calibration, calibrate
+from vlamem.memory.success.retrieve.prior import Prior, RetrieveOptions
+from vlamem.memory.success.store.sqlite import (
     StoreBusyError,
     StoreDamagedError,
     StoreError,
     StoreFullError,
     SuccessStore,
 )
-from vlamem.memory.success.verify import CriticVerifier, OperatorVerifier, PredicateVerifier, Verdict, Verifier
-from vlamem.memory.success.writer import BackgroundWriter
 
 __all__ = [
     "ActionPart", "BackgroundWriter", "Calibration", "Committed", "CriticOptions", "CriticVerifier", "EntryError",

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.proposal import Proposal
-from vlamem.memory.success.calibration import Calibration
-from vlamem.memory.success.capacity import Eviction, victims
-from vlamem.memory.success.consistency import warped
+from vlamem.core.proposal import Proposal
 from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.index import Engine
 from vlamem.memory.success.layout import EntryError, Layout, Origin, OriginError
-from vlamem.memory.success.metric import Metric
-from vlamem.memory.success.retrieve import Candidates, Prior, RetrieveOptions, elite_prior
-from vlamem.memory.success.shelf import Shelf
-from vlamem.memory.success.store import (
+from vlamem.memory.success.lifecycle.capacity import Eviction, victims
+from vlamem.memory.success.retrieve.calibration import Calibration
+from vlamem.memory.success.retrieve.consistency import warped
+from vlamem.memory.success.retrieve.index import Engine
+from vlamem.memory.success.retrieve.metric import Metric
+from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
+from vlamem.memory.success.retrieve.segments import Shelf
+from vlamem.memory.success.store.sqlite import (
     Instruction,
     Merge,
     StoreDamagedError,

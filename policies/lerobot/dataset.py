@@ -176,14 +176,14 @@ def record_dataset(
     (`--targets chunk`). Episodes of unknown outcome are taken as demonstrations, failures are not. A recording that was
     stopped is continued. Raises DatasetError when policy and dataset do not fit, or nothing is successful.
     """
-    from vlamem.policies.features import EpisodeTicks, FeaturesMeta, FeatureWriter
-    from vlamem.policies.voices import identity
+    from vlamem.memory.runner import identity
+    from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter
 
     reader.check(policy)
     spec = policy.spec
     tasks = [str(t) for t in reader._dataset.meta.tasks.index]
     meta = FeaturesMeta(
-        identity(policy, sha256), spec.feature_size, spec.context_size, (spec.horizon, spec.action.size),
+        identity(policy.spec, sha256), spec.feature_size, spec.context_size, (spec.horizon, spec.action.size),
         tuple((task,) for task in tasks), f"dataset:{reader.name}", command,
     )  # fmt: skip
     writer = FeatureWriter(out, meta, np.stack([policy.context_of([task]) for task in tasks]))
@@ -251,8 +251,8 @@ def commit_dataset(
     The policy is asked at every `stride`-th control step, as it would be at a re-plan. Episodes of unknown outcome are
     left out: nothing enters without a verdict. Raises DatasetError when policy and dataset do not fit.
     """
-    from vlamem.memory.success.recorder import EpisodeRecorder
-    from vlamem.memory.success.verify import PredicateVerifier
+    from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder
+    from vlamem.memory.success.lifecycle.verify import PredicateVerifier
 
     if stride < 1:
         raise DatasetError(f"stride is {stride}: expected 1 or more control steps")

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.spec import OSC_POSE, ActionComponent, ActionSpec
 from vlamem.policies.lerobot.source import (
     POSTPROCESSOR,
     PREPROCESSOR,
@@ -13,7 +14,6 @@ from vlamem.policies.lerobot.source import (
     find_checkpoint,
     read_json,
 )
-from vlamem.policies.spec import OSC_POSE, ActionComponent, ActionSpec
 from vlamem.policies.steering import LOWEST
 
 ACTIONS = {"osc_pose": OSC_POSE}

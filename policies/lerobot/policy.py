@@ -11,15 +11,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vlamem.memory.proposal import Proposal
-from vlamem.memory.seeding import stream
+from vlamem.core.proposal import Proposal
+from vlamem.core.seeding import stream
+from vlamem.core.spec import ActionSpec, PolicySpec
 from vlamem.policies.lerobot.bridge import STATE, Bridge
 from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
 from vlamem.policies.lerobot.source import CheckpointError
 from vlamem.policies.lerobot.steering import Steer, row_generators, widen
 from vlamem.policies.lerobot.taps import Tap, listening, parse_tap, pool, read
 from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.spec import ActionSpec, PolicySpec
 from vlamem.policies.steering import LOWEST, start_time
 
 KEY_SIZE = 256

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlamem.memory.seeding import integer_seed, stream
+from vlamem.core.seeding import integer_seed, stream
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlamem.memory.seeding import stream
+from vlamem.core.seeding import stream
 from vlamem.policies.tiny.frames import Frames, FramesError
 from vlamem.policies.tiny.language import PAD, UNKNOWN, Tokeniser
 from vlamem.policies.tiny.model import patches

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlamem.memory.proposal import Proposal
+from vlamem.core.proposal import Proposal
+from vlamem.core.spec import OSC_POSE, PolicySpec, SpecMismatchError
 from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.spec import OSC_POSE, PolicySpec, SpecMismatchError
 from vlamem.policies.steering import start_time, step_counts
 from vlamem.policies.tiny.language import Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, patches

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vlamem.memory.seeding import integer_seed
+from vlamem.core.seeding import integer_seed
 from vlamem.policies.tiny.batches import Batches, BatchOptions, sentences_of
 from vlamem.policies.tiny.evaluate import fit_retrieval_key, held_out_metrics, linear_probe
 from vlamem.policies.tiny.frames import Frames, FramesError

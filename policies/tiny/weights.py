@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from vlamem.memory.tensors import write_tensors
+from vlamem.core.tensors import write_tensors
 
 FORMAT_VERSION = 1
 _HEADER = "vlamem"

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from vlamem.sim.plan import RolloutConfig
-from vlamem.sim.recording import EpisodeRecord
-from vlamem.sim.rollout import rollout
+from vlamem.sim.results.episodes import EpisodeRecord
+from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.rollout.run import rollout
 
 Begin = Callable[[str, int, int], None]
 """Told the title of what begins, how many of its episodes are done already, and how many are planned."""

@@ -9,8 +9,8 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs import EnvConfig
 
 from lerobot_env_vlamem.environment import TabletopForLeRobot
-from vlamem.sim.suite import select_tasks
-from vlamem.sim.tabletop import SUITE
+from vlamem.sim.suites.registry import select_tasks
+from vlamem.sim.suites.tabletop import SUITE
 
 CAMERAS = ("agentview", "wrist")
 

@@ -7,7 +7,7 @@ import numpy as np
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 from numpy.typing import NDArray
 
-from vlamem.sim.tabletop import SUITE
+from vlamem.sim.suites.tabletop import SUITE
 
 
 class TabletopForLeRobot(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):

@@ -15,12 +15,12 @@ def prepare_libero() -> bool:
     """Whether the benchmark is here and ready. Warns, and leaves everything as it is, where its meshes are missing."""
     if importlib.util.find_spec("libero") is None:
         return False
-    from vlamem.sim.libero.assets import LiberoMissingError, prepare
+    from vlamem.sim.suites.libero.assets import LiberoMissingError, prepare
 
     try:
         prepare(home=True)
     except LiberoMissingError as error:
         logging.getLogger(__name__).warning("%s; until then --env.type=libero asks and downloads by itself", error)
         return False
-    multiprocessing.set_forkserver_preload(["__main__", "vlamem.sim.libero.prepared"])
+    multiprocessing.set_forkserver_preload(["__main__", "vlamem.sim.suites.libero.prepared"])
     return True

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
 from lerobot_policy_vlamem.processor_vlamem import make_vlamem_pre_post_processors
+from vlamem.memory.runner import AuraVoice, Voice, identity
+from vlamem.policies.fuse import SpeakOptions
 from vlamem.policies.lerobot import LeRobotPolicy
 from vlamem.policies.lerobot.source import camera_of, on_device
 from vlamem.policies.lerobot.watch import WATCH, Watched
 from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy, Tick
 from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import absolute, find_policy, is_lerobots, load_policy
-from vlamem.policies.speak import SpeakOptions
-from vlamem.policies.voices import AuraVoice, Voice, identity
 
 _STATE, _IMAGE = "observation.state", "observation.image"
 _AURA = "aura.safetensors"
@@ -50,7 +50,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         self._voice: Voice | None = None
         if config.aura is not None:
             path = SHIPPED_GATE if config.aura == "shipped" else Path(config.aura)
-            self._voice = AuraVoice.load(path, identity(self.frozen, source.sha256))
+            self._voice = AuraVoice.load(path, identity(self.frozen.spec, source.sha256))
         self._success = None
         if config.success is not None:
             from vlamem.policies.success import open_success
@@ -306,7 +306,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         """
         spec = self.frozen.spec
         if self.config.observation == "libero":
-            from vlamem.sim.libero.from_lerobot import observation_from_lerobot
+            from vlamem.sim.suites.libero.from_lerobot import observation_from_lerobot
 
             given = observation_from_lerobot(given.images, given.proprioception, given.instruction, spec.image_size)
         missing = [camera for camera in spec.cameras if camera not in given.images]

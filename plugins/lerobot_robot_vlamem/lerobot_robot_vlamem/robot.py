@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lerobot_robot_vlamem.configuration import VlamemPandaConfig
 from vlamem.policies.lerobot.watch import WATCH, Watched
-from vlamem.sim.tabletop import SUITE
+from vlamem.sim.suites.tabletop import SUITE
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,377 @@
+"""The control loop at the robot: commands at a fixed rate, whatever the server and the network do.
+
+Each round: look at the robot, hand a frame to the link when a policy step has begun, take what has come back, find the
+command of this moment, put it through the limits, send it. Nothing in a round waits for anything but the robot.
+
+    WAIT    no chunk of this episode yet: at rest
+    RUN     the command comes from a chunk
+    HOLD    no fresh action: the last command is repeated, for `hold_s` at most
+    STOP    at rest, until a fresh chunk arrives; at once while the proprioception is not finite
+    HALT    the operator said stop: at rest, until the operator says go
+"""
+
+import enum
+import math
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.frames import Frame, Reply
+from vlamem.deploy.robot.limits import Limits, readable
+from vlamem.deploy.robot.protocol import Robot, RobotError, Seen
+from vlamem.deploy.robot.robot_file import RobotFile
+from vlamem.deploy.robot.timeline import Planned, Timeline
+
+Command = NDArray[np.float64]
+
+
+class Mode(enum.Enum):
+    """What the controller does; see the module."""
+
+    WAIT = "wait"
+    RUN = "run"
+    HOLD = "hold"
+    STOP = "stop"
+    HALT = "halt"
+
+
+class Line(Protocol):
+    """What the controller needs of a link."""
+
+    def begin(self, episode: int) -> None:
+        """A new episode."""
+        ...
+
+    def send(self, frame: Frame) -> None:
+        """A frame, without waiting."""
+        ...
+
+    def poll(self) -> list[Reply]:
+        """What has come back, without waiting."""
+        ...
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """How chunks are used.
+
+    Attributes:
+        execute: steps of a chunk after which the next one is asked for.
+        blend: steps over which a chunk gives way to the next.
+        ask_again_s: a plan that has not come after this is asked for again.
+        moves: whether the robot does what it is sent; in a dry run no action counts as executed.
+    """
+
+    execute: int = 4
+    blend: int = 3
+    ask_again_s: float = 0.5
+    moves: bool = True
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did, for logs and audits.
+
+    Attributes:
+        t: when it began [s on the monotonic clock].
+        episode: that runs.
+        mode: of the controller.
+        command: [A] that was sent, or None.
+        planned: where it came from, or None for one that came from no chunk.
+        proprioception: [P], that the limits were applied to.
+        gripper_force: likewise [N], or None.
+        stamp: of the observation [s].
+    """
+
+    t: float
+    episode: int
+    mode: Mode
+    command: Command | None
+    planned: Planned | None
+    proprioception: NDArray[Any]
+    gripper_force: float | None
+    stamp: float
+
+
+@dataclass
+class Timing:
+    """How well the loop kept time: lateness of each round [s], plans [s], and rounds that were missed."""
+
+    late: "array[float]" = field(default_factory=lambda: array("d"))
+    decisions: "array[float]" = field(default_factory=lambda: array("d"))
+    misses: int = 0
+
+
+class Controller:
+    """Drives one robot. `run` is the loop; `stop`, `go` may be called from any thread.
+
+    Args:
+        robot: connected.
+        robot_file: its limits and rates.
+        link: to the server.
+        options: how chunks are used.
+        events: told of every clip and of every change of mode.
+        record: told of every round.
+        clock, sleep: of the loop.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        robot_file: RobotFile,
+        link: Line,
+        options: ControlOptions | None = None,
+        events: EventLog | None = None,
+        record: Callable[[Round], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.robot, self.file, self.link = robot, robot_file, link
+        self.options, self.events = options or ControlOptions(), events or EventLog()
+        self.limits = Limits(robot_file)
+        self.timing = Timing()
+        self.mode = Mode.WAIT
+        self.episode = 0
+        self._record, self._clock, self._sleep = record, clock, sleep
+        self._timeline = Timeline(self.limits.blended(), self.limits.moving(), self.options.blend)
+        self._moving = self.limits.moving()
+        self._halt = threading.Event()
+        self._instruction = ""
+        self._began = 0.0
+        self._step = -1
+        self._asked: dict[int, float] = {}
+        self._taken: dict[int, float] = {}
+        self._stamp: float | None = None
+        self._new = -math.inf
+        self._frozen = False
+        self._last: Command | None = None
+        self._executed: Command | None = None
+        self._held_since: float | None = None
+        self._stopping_from: tuple[float, Command] | None = None
+
+    def begin(self, instruction: str, episode: int, step: int = -1, now: float | None = None) -> None:
+        """An episode begins (or goes on after `step`, when this process is new and the session is not).
+
+        Nothing of the episode before is left: no action, no last command, no reply on its way.
+        """
+        now = self._clock() if now is None else now
+        self.episode, self._instruction = episode, instruction
+        self._began = now - (step + 1) / self.file.policy_hz
+        self._step = step
+        self._asked.clear()
+        self._taken.clear()
+        self._last = self._executed = None
+        self._held_since = self._stopping_from = None
+        self._timeline.clear(episode)
+        self.link.begin(episode)
+        self._enter(Mode.HALT if self._halt.is_set() else Mode.WAIT)
+        self.events.note("episode", episode=episode, step=step)
+
+    def stop(self) -> None:
+        """The operator's stop: at rest from the next round on, until `go`."""
+        self._halt.set()
+
+    def go(self) -> None:
+        """Takes the operator's stop back; motion goes on with the next fresh chunk."""
+        self._halt.clear()
+
+    def run(self, until: Callable[[float], bool]) -> None:
+        """The loop, until `until(now)` says so. Raises what the robot raises, and RobotError for one that does not
+        report a force that its file limits, after an attempt to bring it to rest."""
+        period = 1.0 / self.file.control_hz
+        due = self._clock()
+        try:
+            while True:
+                wait = due - self._clock()
+                if wait > 0:
+                    self._sleep(wait)
+                now = self._clock()
+                if until(now):
+                    return
+                self.timing.late.append(now - due)
+                self.round(now)
+                due += period
+                if (behind := self._clock() - due) > 0:
+                    missed = 1 + int(behind / period)
+                    self.timing.misses += missed
+                    self.events.note("deadline_missed", rounds=missed)
+                    due += missed * period  # no burst of commands to catch up
+        except BaseException:
+            self.rest()
+            raise
+
+    def rest(self) -> None:
+        """Commands rest, once and within the limits, and records it as a round; what the robot raises is noted, since
+        this is done when something else has failed. A robot that cannot be seen is sent rest all the same."""
+        try:
+            seen = self.robot.observe()
+        except Exception as error:
+            self.events.note("rest_unseen", why=f"{type(error).__name__}: {error}")
+            seen = Seen({}, np.full(self.file.proprioception, np.nan), self._clock())
+        try:
+            command = self._send(self.limits.rest(self._last, seen), seen)
+            if command is not None:
+                self._done(self._clock(), command, None, seen)
+        except Exception as error:
+            self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
+
+    def round(self, now: float) -> Round:
+        """One round of the loop."""
+        seen = self._look(now)
+        for reply in self.link.poll():
+            self._hear(reply, now)
+        at = self._at(now)
+        step = math.floor(at)
+        if step > self._step:
+            self._show(seen, step, now)
+        planned = self._fresh(now, at) if readable(seen) and not self._halt.is_set() else None
+        command = self._send(self._wish(planned, now, seen), seen)
+        return self._done(now, command, planned if command is not None else None, seen)
+
+    def _look(self, now: float) -> Seen:
+        """What the robot sees; since when it has shown that is noted, for a robot that shows one frame for ever.
+
+        Raises RobotError for a robot that does not report the force that its file limits.
+        """
+        seen = self.robot.observe()
+        if self.file.gripper_force is not None and seen.gripper_force is None:
+            raise RobotError(
+                f"robot file '{self.file.name}' limits gripper_force to {self.file.gripper_force:g} N and the robot "
+                "reports none: fill Seen.gripper_force (nan for a reading that failed), or take the limit out"
+            )
+        if seen.stamp != self._stamp:
+            self._stamp, self._new = seen.stamp, now
+        frozen = now - self._new > self.file.stale_s
+        if frozen and not self._frozen:
+            self.events.note("observation_frozen", stamp=seen.stamp)
+        self._frozen = frozen
+        return seen
+
+    def _send(self, wish: Command | None, seen: Seen) -> Command | None:
+        """Sends what the limits leave of a wish; gives that, or None when it is nothing."""
+        if wish is None:
+            return None
+        command, clips = self.limits.apply(wish, self._last, seen)
+        for clip in clips:
+            self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.asked, sent=clip.sent)
+        if command is not None:
+            self.robot.send(command)
+            self._last = command
+            self._executed = command if self.options.moves else None
+        return command
+
+    def _done(self, now: float, command: Command | None, planned: Planned | None, seen: Seen) -> Round:
+        """What was done, for whoever records it."""
+        done = Round(
+            now, self.episode, self.mode, command, planned, seen.proprioception, seen.gripper_force, seen.stamp
+        )
+        if self._record is not None:
+            self._record(done)
+        return done
+
+    def _at(self, now: float) -> float:
+        """The moment in policy steps; a clock's last digit does not put it into the step before."""
+        return (now - self._began) * self.file.policy_hz + 1e-9
+
+    def _hear(self, reply: Reply, now: float) -> None:
+        if reply.episode != self.episode:
+            self.events.note("stale_reply", episode=reply.episode)
+            return
+        asked = self._asked.pop(reply.step, None)
+        if reply.kind == "refused":
+            self._timeline.clear(self.episode)
+            self.events.note("observation_refused", step=reply.step, why=reply.detail)
+            return
+        if reply.chunk is None:
+            return
+        chunk = np.asarray(reply.chunk, np.float64)
+        if chunk.ndim != 2 or chunk.shape[1] != self.file.size or not np.isfinite(chunk).all():
+            self.limits.counts["nan"] += 1
+            self.events.note("chunk_refused", shape=list(chunk.shape), step=reply.step)
+            return
+        if asked is not None:
+            self.timing.decisions.append(reply.arrived - asked)
+        if not self._timeline.take(chunk, reply.episode, reply.step, self._at(now)):
+            self.events.note("chunk_too_late", step=reply.step)
+
+    def _show(self, seen: Seen, step: int, now: float) -> None:
+        """Every policy step's frame goes to memory; some ask for a plan."""
+        if step > self._step + 1:
+            self.events.note("steps_skipped", count=step - self._step - 1)
+        pending = [at for s, at in self._asked.items() if now - at <= self.options.ask_again_s]
+        used = step - self._timeline.newest
+        plan = not pending and (self._timeline.newest < 0 or used >= self.options.execute)
+        if plan:
+            self._asked.clear()
+            self._asked[step] = now
+            oldest = step - self.file.stale_s * self.file.policy_hz
+            self._taken = {s: t for s, t in self._taken.items() if s >= oldest} | {step: self._new}
+        self.link.send(Frame(self.episode, step, seen, self._instruction, plan, self._executed))
+        self._step = step
+
+    def _fresh(self, now: float, at: float) -> Planned | None:
+        """The planned command of this moment, unless what it was planned from is too old: by its step, or because the
+        robot had been showing the same for a while by then."""
+        planned = self._timeline.at(at)
+        if planned is None or planned.episode != self.episode:
+            return None
+        due = self._began + planned.step / self.file.policy_hz
+        if now - min(due, self._taken.get(planned.step, due)) > self.file.stale_s:
+            self.events.note("stale_command", step=planned.step)
+            return None
+        return planned
+
+    def _wish(self, planned: Planned | None, now: float, seen: Seen) -> Command | None:
+        if self._halt.is_set():
+            self._enter(Mode.HALT)
+            return self._towards_rest(now, seen)
+        if planned is not None:
+            self._enter(Mode.RUN)
+            self._held_since = self._stopping_from = None
+            return planned.command
+        if self._last is None:
+            self._enter(Mode.WAIT)
+            return self.limits.rest(None, seen)
+        if self._held_since is None:
+            self._held_since = now
+        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(seen)
+        if holding and now - self._held_since <= self.file.hold_s:
+            self._enter(Mode.HOLD)
+            return self._last
+        self._enter(Mode.STOP)
+        return self._towards_rest(now, seen)
+
+    def _towards_rest(self, now: float, seen: Seen) -> Command | None:
+        """Moving entries go to rest within `stop_s`, the others stay where they were commanded last."""
+        rest = self.limits.rest(self._last, seen)
+        if rest is None or self._last is None:
+            return rest
+        if self._stopping_from is None:
+            self._stopping_from = (now, self._last)
+        since, from_ = self._stopping_from
+        left = max(0.0, 1 - (now - since) / self.file.stop_s)
+        return np.where(self._moving, rest + left * (from_ - rest), rest)
+
+    def _enter(self, mode: Mode) -> None:
+        if mode is not self.mode:
+            self.events.note("mode", was=self.mode.value, now=mode.value)
+            self.mode = mode
+
+
+def percentiles(values: "array[float]", scale: float = 1e3) -> dict[str, float]:
+    """p50, p99 and max of seconds, in milliseconds; empty without values."""
+    if not values:
+        return {}
+    sorted_: NDArray[Any] = np.sort(np.asarray(values)) * scale
+    return {
+        "p50": float(np.percentile(sorted_, 50)),
+        "p99": float(np.percentile(sorted_, 99)),
+        "max": float(sorted_[-1]),
+    }

@@ -1,0 +1,359 @@
+"""What a robot has to tell its server, kept until the server has it, and what came back.
+
+Frames go out in order and are kept until they are confirmed; after a lost connection they go out again, and the server
+leaves out those that it knows. Only when it has every frame of an episode is it told the rest: that the episode has
+ended, what labels there are, and which episode begins; frames of that one follow when it has begun. Labels are kept
+with the session's name and token, on disk, until the server has them on disk there. The control thread and the link's
+thread share all this: only `label` and `save` wait for anything but the other's turn, and no one waits for those two.
+
+What the server refuses does not cost the connection: a frame is dropped; a label is parked, and tried again on the next
+connection; the start of an episode is tried again, unless that episode is over at the server, whose frames are dropped.
+"""
+
+import json
+import math
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vlamem.deploy.robot.events import EventLog
+from vlamem.deploy.robot.frames import Frame, Reply, packed, said
+
+_LABELS = 8
+"""Labels that may be under way or parked on one connection: a server counts what it has to refuse, and closes."""
+_RETRY_S = 2.0
+"""After it an episode whose start the server could not write down is started again."""
+
+
+class LinkError(RuntimeError):
+    """A server or a session that cannot be used, whatever is tried; the message says why and the mend."""
+
+
+class Outbox:
+    """See the module.
+
+    Args:
+        session: its name; without `state` something is drawn behind it, since no one can resume it.
+        state: folder for the session's token and for labels; None keeps nothing over a restart.
+        backlog: frames that are kept; beyond it the oldest are lost, and counted.
+        window: frames that may be under way at once.
+        events: told of lost frames and of labels.
+        clock: monotonic [s].
+
+    Raises LinkError when what was kept in `state` is damaged.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        state: Path | None,
+        backlog: int,
+        window: int,
+        events: EventLog,
+        clock: Callable[[], float],
+    ) -> None:
+        self._session, self._path = session, None if state is None else state / "link.json"
+        self._backlog, self._window, self._events, self._clock = backlog, window, events, clock
+        self._lock, self._disk = threading.Lock(), threading.Lock()
+        self._frames: deque[Frame] = deque()
+        self._sent = 0
+        self._asked = 0.0
+        self._replies: deque[Reply] = deque()
+        self._episode = self._begun = 0  # at the robot, at the server
+        self._starting = self._end_said = self._end_known = self._barred = 0
+        self._start_after, self._start_refused = -math.inf, ""
+        self._saved = self._load()
+        known = str(self._saved.get("session", session))
+        if known != session and not known.startswith(f"{session}-"):
+            raise LinkError(f"{self._path} is of session '{known}', not '{session}': give that, or another --state")
+        self._saved.setdefault("session", session if state is not None else _named(session))
+        self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
+        for body in self._labels.values():
+            body.setdefault("session", self._saved["session"])
+        self._labels_sent: set[str] = set()
+        self._parked: dict[str, str] = {}
+        self.acknowledged: list[str] = []
+        self.unsaved = False
+
+    # The control thread -----------------------------------------------------------------------------------------------
+
+    def begin(self, episode: int) -> None:
+        """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
+        with self._lock:
+            self._episode, self._barred = episode, 0
+            self._start_after, self._start_refused = -math.inf, ""
+            self._replies.clear()
+
+    def end(self, episode: int) -> None:
+        """An episode has ended: no later process goes on with it, once it is saved."""
+        with self._lock:
+            self._saved["ended"] = max(self.ended, episode)
+            self.unsaved = True
+
+    def add(self, frame: Frame) -> None:
+        """One control step's frame, behind the others."""
+        with self._lock:
+            if frame.episode == self._barred:
+                return
+            if len(self._frames) >= self._backlog:
+                self._frames.popleft()
+                self._sent = max(0, self._sent - 1)
+                self._events.note("frame_lost", step=frame.step)
+            self._frames.append(frame)
+
+    def label(self, episode: int, outcome: Literal["success", "failure"], source: str) -> str:
+        """Labels an episode, on disk when this returns; the label's id. Raises OSError when it cannot be kept.
+
+        Earlier ones of the episode that the server has not acknowledged are forgotten: sent again they would count.
+        """
+        name = uuid.uuid4().hex
+        with self._lock:
+            which = {"session": self._saved["session"], "episode": episode}
+            earlier = {n: body for n, body in self._labels.items() if which.items() <= body.items()}
+            for old in earlier:
+                del self._labels[old]
+                self._parked.pop(old, None)
+            self._labels[name] = which | {"label": name, "outcome": outcome, "source": source}
+        try:
+            self.save()
+        except OSError:
+            with self._lock:
+                self._labels.pop(name, None)
+                self._labels |= earlier
+            raise
+        self._events.note("label", label=name, outcome=outcome, episode=episode)
+        return name
+
+    def poll(self) -> list[Reply]:
+        """What has come back since the last call."""
+        with self._lock:
+            found = list(self._replies)
+            self._replies.clear()
+        return found
+
+    @property
+    def unacknowledged(self) -> int:
+        """Labels that the server has not confirmed."""
+        return len(self._labels)
+
+    @property
+    def waiting(self) -> int:
+        """Frames that the server has not confirmed."""
+        return len(self._frames)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the server has confirmed every frame and end, and confirmed or refused every label."""
+        with self._lock:
+            told = self.ended <= max(self._end_known, self._begun - 1) or self.ended == self._barred
+            return not self._frames and not (self._labels.keys() - self._parked) and told
+
+    @property
+    def trouble(self) -> str | None:
+        """What the server refused and still waits here, in a line; None when there is nothing."""
+        with self._lock:
+            if self._start_refused:
+                return f"episode {self._episode} does not begin: {self._start_refused}"
+            if self._parked:
+                return f"{len(self._parked)} labels were refused: {next(reversed(self._parked.values()))}"
+            return None
+
+    # The link's thread ------------------------------------------------------------------------------------------------
+
+    @property
+    def token(self) -> str | None:
+        """What the server gave to resume the session with; None before there is one."""
+        token: str | None = self._saved.get("token")
+        return token
+
+    @property
+    def ended(self) -> int:
+        """The last episode of the session that has ended; 0 before there is one."""
+        return int(self._saved.get("ended", 0))
+
+    def hello(self, fresh: bool = False) -> dict[str, Any]:
+        """What is said to join the session that was kept, or with `fresh` one that nobody has."""
+        if fresh:
+            return {"type": "hello", "session": _named(self._session)}
+        hello = {"type": "hello", "session": self._saved["session"]}
+        return hello | ({"token": self.token} if self.token else {})
+
+    def joined(self, answer: dict[str, Any], first: bool) -> None:
+        """The server has answered a hello: session and token are kept, and nothing counts as sent any more.
+
+        Labels of another session are lost: its episodes had the same numbers and were others.
+        `first` takes over the episode at which the server is; later it is the robot that knows.
+        """
+        with self._lock:
+            self._saved["session"] = answer["session"]
+            for name in [n for n, body in self._labels.items() if body["session"] != answer["session"]]:
+                self._parked.pop(name, None)
+                self._events.note("label_lost", **self._labels.pop(name))
+            if "token" in answer:
+                self._saved |= {"token": answer["token"], "ended": 0}
+            self._end_said = self._end_known = answer["episode"] if answer.get("ended") else 0
+            self._saved["ended"] = max(self.ended, self._end_said)
+            self.unsaved = True
+            if first:
+                self._episode = answer["episode"]
+            self._begun, self._starting, self._sent = answer["episode"], 0, 0
+            self._labels_sent.clear()
+            least = self._episode if "token" in answer else self._begun  # what is before it has no place there
+            self._frames = deque(frame for frame in self._frames if frame.episode >= least)
+            for frame in list(self._frames)[:-1]:
+                frame.plan = False  # a chunk of that moment would come too late
+
+    def next(self) -> bytes | None:
+        """The message that is to be sent now; None when all is under way, or waits for what is."""
+        with self._lock:
+            if self._starting:
+                return None
+            oldest = self._frames[0].episode if self._frames else self._episode
+            if not self._frames or oldest != self._begun:
+                return self._between(oldest)
+            if self._sent >= min(len(self._frames), self._window):
+                return None
+            frame = self._frames[self._sent]
+            if frame.episode != self._begun:
+                return None
+            if self._sent == 0:
+                self._asked = self._clock()
+            self._sent += 1
+        return packed(frame)
+
+    def _between(self, episode: int) -> bytes | None:
+        """The server has every frame of its episode: that it has ended, then labels, then the start of `episode`."""
+        if self.ended >= self._begun > self._end_said:
+            self._end_said = self._begun
+            return said("episode_end", f"end {self._begun}", episode=self._begun)
+        under_way = sum(name in self._labels_sent for name in self._labels)
+        for name in sorted(self._labels, key=self._parked.__contains__) if under_way < _LABELS else ():
+            if name not in self._labels_sent and self._labels[name]["episode"] <= self._begun:
+                self._labels_sent.add(name)
+                body = {key: value for key, value in self._labels[name].items() if key != "session"}
+                return said("label", f"label {name}", **body)
+        if episode in (0, self._begun, self._barred) or self._clock() < self._start_after:
+            return None
+        self._starting, self._asked = episode, self._clock()
+        return said("episode_start", f"start {episode}", episode=episode)
+
+    def overdue(self, reply_s: float) -> bool:
+        """Whether the oldest frame or start under way has had no answer for longer than `reply_s`."""
+        return (self._sent > 0 or self._starting > 0) and self._clock() - self._asked > reply_s
+
+    def started(self, episode: int) -> None:
+        """The server has begun this episode: its frames may follow."""
+        with self._lock:
+            if episode == self._starting:
+                self._begun, self._starting, self._start_refused = episode, 0, ""
+
+    def confirm(self, head: dict[str, Any], chunk: Any) -> None:
+        """The server has seen a frame, and those before it; what it says is for `poll`."""
+        now = self._clock()
+        with self._lock:
+            self._forget_until(head["episode"], head["step"], now)
+            if head["episode"] != self._episode:
+                return  # of an episode that is over
+            actions = None if chunk is None else np.asarray(chunk, np.float32)
+            kind: Literal["chunk", "tick"] = "tick" if actions is None else "chunk"
+            self._replies.append(Reply(kind, head["episode"], head["step"], actions, "", now, bool(head.get("wrote"))))
+
+    def refuse(self, seq: int | str, code: str, why: str) -> None:
+        """The server does not take the frame, label or start of this number. Raises ValueError for one that is none."""
+        if isinstance(seq, int):
+            return self._refuse_frame(seq, why)
+        kind, _, which = seq.partition(" ")
+        if kind == "label":
+            self._events.note("label_refused", label=which, code=code, why=why)
+            with self._lock:
+                if which in self._labels:
+                    self._parked[which] = why
+        elif kind == "start":
+            self._refuse_start(int(which), code, why)
+        elif kind != "end":
+            raise ValueError(f"an error about {seq[:40]!r}, which was not sent")
+
+    def _refuse_start(self, episode: int, code: str, why: str) -> None:
+        self._events.note("episode_refused", episode=episode, code=code, why=why)
+        with self._lock:
+            if episode != self._starting:
+                return
+            self._starting, self._start_refused = 0, why
+            if code != "order":
+                self._start_after = self._clock() + _RETRY_S
+                return
+            self._barred = episode
+            last = self._frames[-1].step if self._frames else -1
+            self._frames = deque(frame for frame in self._frames if frame.episode != episode)
+            if episode == self._episode:
+                self._replies.append(Reply("refused", episode, last, None, why, self._clock()))
+
+    def _refuse_frame(self, seq: int, why: str) -> None:
+        step, now = seq & 0xFFFFFFFF, self._clock()
+        with self._lock:
+            self._forget_until(seq >> 32, step, now)
+            if seq >> 32 == self._episode:
+                self._replies.append(Reply("refused", self._episode, step, None, why, now))
+
+    def confirm_end(self, episode: int) -> None:
+        """The server knows that this episode has ended."""
+        with self._lock:
+            self._end_known = max(self._end_known, episode)
+
+    def acknowledge(self, label: str) -> None:
+        """The server has this label on disk."""
+        with self._lock:
+            if self._labels.pop(label, None) is not None:
+                self.acknowledged.append(label)
+                self._parked.pop(label, None)
+                self.unsaved = True
+        self._events.note("label_acknowledged", label=label)
+
+    def _forget_until(self, episode: int, step: int, now: float) -> None:
+        while self._sent and (self._frames[0].episode, self._frames[0].step) <= (episode, step):
+            self._frames.popleft()
+            self._sent -= 1
+        self._asked = now
+
+    # What outlives the process ----------------------------------------------------------------------------------------
+
+    def _load(self) -> dict[str, Any]:
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            saved = json.loads(self._path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise LinkError(f"{self._path} is damaged ({error}): remove it to begin a new session") from error
+        return saved if isinstance(saved, dict) else {}
+
+    def save(self) -> None:
+        """Puts session, end and labels on disk, without the lock that the control loop takes. Raises OSError.
+
+        What changes them without saving sets `unsaved`: a session, an end, an acknowledged label; a frame does not.
+        """
+        with self._disk:
+            with self._lock:
+                text, self.unsaved = json.dumps(self._saved), self._path is not None
+            if self._path is None:
+                return
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".new")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds a token
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+            with self._lock:
+                self.unsaved = text != json.dumps(self._saved)
+
+
+def _named(session: str) -> str:
+    """A session that nobody has."""
+    return f"{session}-{uuid.uuid4().hex[:8]}"

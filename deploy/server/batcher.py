@@ -1,0 +1,228 @@
+"""Rows of several sessions in one forward pass, with a maximal wait, so that no session pays for another's mistake."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vlamem.core.spec import PolicySpec
+from vlamem.policies.memory_policy import Tick
+from vlamem.policies.protocol import Encoding, Observation
+
+Array = np.ndarray[Any, Any]
+
+
+class ServedPolicy(Protocol):
+    """What the server needs of a policy with memory; `vlamem.wrap` makes one."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Of the frozen policy."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many sessions it can hold."""
+        ...
+
+    def reset(self, mask: Bool[np.ndarray, "B"] | None = None) -> None:
+        """Clears the memory of the masked rows."""
+        ...
+
+    def observe(self, obs: Observation, rows: Int[np.ndarray, "R"] | None = None) -> Tick:
+        """One control step of these rows."""
+        ...
+
+    def plan(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Float[np.ndarray, "R H A"]:
+        """A chunk for each of the tick's rows."""
+        ...
+
+    def state(self, row: int) -> dict[str, np.ndarray]:
+        """A copy of a row's memory."""
+        ...
+
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Makes `state` the memory of a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one frame led to.
+
+    Attributes:
+        chunk: [H, A] in normalised action space, or None when none was asked for.
+        state: the row's memory after a write, or None when nothing was written.
+        key: [K] for retrieval, where the frame was encoded.
+        wrote, gate, surprise: of the recurrent memory.
+        waited_s: from the request to the beginning of its forward pass.
+        took_s: of the forward pass.
+        rows: in that pass.
+    """
+
+    chunk: Float[np.ndarray, "H A"] | None
+    state: dict[str, np.ndarray] | None
+    key: Float[np.ndarray, "K"] | None
+    wrote: bool
+    gate: float
+    surprise: float
+    waited_s: float
+    took_s: float
+    rows: int
+
+
+@dataclass
+class _Request:
+    row: int
+    obs: Observation
+    noise: Array | None
+    at: float
+    answer: "asyncio.Future[Decision]"
+
+
+class Batcher:
+    """Collects frames for at most `wait_s`, then runs them in one thread: those with a plan together, then the rest.
+
+    A frame that makes a pass fail is found by running its rows alone, from the memory they had before; the others get
+    what they would have got without it. A row is in a pass at most once, so its frames stay in order.
+
+    Args:
+        policy: used by this batcher's thread alone from now on.
+        wait_s: longest wait for other sessions' frames.
+        most_rows: in one pass.
+        active: how many sessions may send a frame now; a batch that holds them all is not kept waiting.
+        encode: the frozen policy's, where the key of every planned frame is wanted though no memory needs it.
+    """
+
+    def __init__(
+        self,
+        policy: ServedPolicy,
+        wait_s: float = 0.002,
+        most_rows: int = 16,
+        active: Callable[[], int] = lambda: 1,
+        encode: Callable[[Observation], Encoding] | None = None,
+    ) -> None:
+        self._encode = encode
+        self._policy, self._wait_s, self._most, self._active = policy, wait_s, most_rows, active
+        self._pending: list[_Request] = []
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "policy")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to work, in the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def close(self) -> None:
+        """Ends the thread; frames that wait are cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for request in self._pending:
+            request.answer.cancel()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def oldest_s(self) -> float:
+        """Age of the oldest frame that waits [s]."""
+        return time.perf_counter() - min(r.at for r in self._pending) if self._pending else 0.0
+
+    async def run[T](self, work: Callable[[], T]) -> T:
+        """Runs `work`, which may touch the policy, between two passes."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def observe(self, row: int, obs: Observation, noise: Float[np.ndarray, "H A"] | None) -> Decision:
+        """One control step of a row, with a plan from `noise` unless that is None. Raises what the policy raises."""
+        answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Request(row, obs, noise, time.perf_counter(), answer))
+        self._arrived.set()
+        return await answer
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            until = self._pending[0].at + self._wait_s
+            while len(self._pending) < min(self._active(), self._most) and (left := until - time.perf_counter()) > 0:
+                self._arrived.clear()
+                try:
+                    await asyncio.wait_for(self._arrived.wait(), left)
+                except TimeoutError:
+                    break
+            batch = self._take()
+            for wants_plan in (True, False):
+                group = [r for r in batch if (r.noise is not None) == wants_plan]
+                if group:
+                    results = await loop.run_in_executor(self._thread, self._pass, group)
+                    for request, result in zip(group, results, strict=True):
+                        if request.answer.done():
+                            continue
+                        if isinstance(result, BaseException):
+                            request.answer.set_exception(result)
+                        else:
+                            request.answer.set_result(result)
+            if not self._pending:
+                self._arrived.clear()
+
+    def _take(self) -> list[_Request]:
+        """The oldest frames, one a row; those whose session has gone are dropped."""
+        taken: dict[int, _Request] = {}
+        kept = []
+        for request in self._pending:
+            if request.answer.done():
+                continue
+            if request.row in taken or len(taken) >= self._most:
+                kept.append(request)
+            else:
+                taken[request.row] = request
+        self._pending = kept
+        return list(taken.values())
+
+    def _pass(self, group: Sequence[_Request]) -> "list[Decision | Exception]":
+        began = time.perf_counter()
+        before = {r.row: self._policy.state(r.row) for r in group}
+        try:
+            return list(self._forward(group, began))
+        except Exception as error:
+            for row, state in before.items():
+                self._policy.restore(row, state)
+            if len(group) == 1:
+                return [error]
+        return [answer for request in group for answer in self._pass([request])]
+
+    def _forward(self, group: Sequence[_Request], began: float) -> list[Decision]:
+        rows = np.array([r.row for r in group], np.int64)
+        tick = self._policy.observe(_stack([r.obs for r in group]), rows)
+        if tick.encoding is None and self._encode is not None:
+            tick = replace(tick, encoding=self._encode(tick.observation))
+        planned = [r.noise for r in group if r.noise is not None]
+        chunks = self._policy.plan(tick, np.stack(planned)) if planned else None
+        took = time.perf_counter() - began
+        keys = tick.encoding.key if tick.encoding is not None else None
+        return [
+            Decision(
+                None if chunks is None else np.array(chunks[i], np.float32),
+                self._policy.state(request.row) if bool(tick.wrote[i]) else None,
+                None if keys is None else np.array(keys[i], np.float32),
+                bool(tick.wrote[i]),
+                float(tick.gate[i]),
+                float(tick.surprise[i]),
+                began - request.at,
+                took,
+                len(group),
+            )
+            for i, request in enumerate(group)
+        ]
+
+
+def _stack(rows: Sequence[Observation]) -> Observation:
+    return Observation(
+        {name: np.concatenate([r.images[name] for r in rows]) for name in rows[0].images},
+        np.concatenate([r.proprioception for r in rows]),
+        tuple(r.instruction[0] for r in rows),
+    )

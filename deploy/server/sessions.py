@@ -1,0 +1,193 @@
+"""Sessions of a server: a row for each, bounded in number and idle time, resumed by whoever has the token."""
+
+import asyncio
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlamem.deploy.server.persistence import StoredSession, check_name, hash_token
+
+
+class SessionError(ValueError):
+    """A session that cannot be had, or a message out of its order.
+
+    Attributes:
+        code: "full", "taken", "unknown", "episode" or "order".
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """Bounds of the sessions.
+
+    Attributes:
+        count: sessions at a time, each with a row of the policy.
+        idle_s: a session without a connection is given up after it, one whose connection is silent when another wants
+            its row; what is on disk stays.
+        bytes: that the episodes of one session may take on disk until they are labelled.
+        rate_hz: messages a second of one connection; beyond it the reader waits.
+        burst: messages that may come at once.
+        send_s: a client that does not read for this long is disconnected.
+        errors: messages of one connection that may be wrong before it is closed.
+    """
+
+    count: int = 16
+    idle_s: float = 300.0
+    bytes: int = 128 << 20
+    rate_hz: float = 200.0
+    burst: int = 600
+    send_s: float = 5.0
+    errors: int = 50
+
+
+@dataclass
+class Session:
+    """One robot's place at the server.
+
+    Attributes:
+        name: of the session.
+        token: SHA-256 of what resumes it.
+        row: of the policy; the session alone uses it.
+        lasting: whether it outlives its connection.
+        episode: number of its episode, 1 for the first; 0 before it.
+        step: last step of the episode that the memory saw; -1 before the first.
+        ended: whether the episode is over; its labels are carried out then.
+        reply: answer to that step, given again when the step comes again.
+        connection: who holds it now.
+        used: when it was last used [s on the table's clock].
+        record: what is on disk, or None when nothing is.
+        lock: held while a message of it is worked on.
+    """
+
+    name: str
+    token: str
+    row: int
+    lasting: bool
+    episode: int = 0
+    step: int = -1
+    ended: bool = False
+    reply: dict[str, Any] | None = None
+    connection: Any = None
+    used: float = 0.0
+    record: StoredSession | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def check_step(self, episode: int, step: int) -> bool:
+        """Whether the step is new; False for one that the memory has seen.
+
+        Raises SessionError for another episode than the one that runs.
+        """
+        if episode != self.episode:
+            raise SessionError(
+                "episode",
+                f"episode {episode} does not run in session '{self.name}' but {self.episode or 'none'}: start it first",
+            )
+        return step > self.step
+
+
+class SessionTable:
+    """The sessions of a server. Not for several threads."""
+
+    def __init__(self, limits: SessionLimits, rows: int) -> None:
+        """Raises ValueError when there are more sessions than rows."""
+        if limits.count > rows:
+            raise ValueError(f"{limits.count} sessions need as many rows, the policy has {rows}")
+        self.limits = limits
+        self._free = list(range(limits.count))[::-1]
+        self._sessions: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def full(self) -> bool:
+        """Whether no row is free."""
+        return not self._free
+
+    @property
+    def connected(self) -> int:
+        """Sessions that someone holds now."""
+        return sum(s.connection is not None for s in self._sessions.values())
+
+    def get(self, name: str) -> Session | None:
+        """The session of this name, or None."""
+        return self._sessions.get(name)
+
+    def create(self, name: str | None, connection: Any, now: float) -> tuple[Session, str]:
+        """A new session, with the token that resumes it; without a name it ends with its connection.
+
+        Raises StateError for a name that may not be one, SessionError when the name is taken or the table is full.
+        """
+        lasting = name is not None
+        name = check_name(name) if name is not None else f"anonymous-{secrets.token_hex(8)}"
+        if name in self._sessions:
+            raise SessionError("taken", f"session '{name}' is in use: resume it with its token, or choose another name")
+        token = secrets.token_urlsafe(24)
+        return self.adopt(Session(name, hash_token(token), -1, lasting), connection, now), token
+
+    def adopt(self, session: Session, connection: Any, now: float) -> Session:
+        """Gives a session that was stored a row and a connection. Raises SessionError when the table is full."""
+        if not self._free:
+            raise SessionError("full", f"all {self.limits.count} sessions are in use: try again later")
+        session.row = self._free.pop()
+        session.connection, session.used = connection, now
+        self._sessions[session.name] = session
+        return session
+
+    def resume(self, name: str, token: str, connection: Any, now: float) -> Session | None:
+        """Hands a session over to whoever has its token; None when there is none of this name.
+
+        Raises SessionError when the token is another; it says no more than that.
+        """
+        session = self._sessions.get(name)
+        if session is None:
+            return None
+        check_token(session.token, token, name)
+        session.connection, session.used = connection, now
+        return session
+
+    def leave(self, session: Session, connection: Any, now: float) -> bool:
+        """A connection ends. True when the session ends with it, and its row is free again."""
+        if session.connection is not connection:
+            return False  # someone else has resumed it
+        session.connection, session.used = None, now
+        if not session.lasting:
+            self.drop(session)
+            return True
+        return False
+
+    def idle(self, now: float) -> list[Session]:
+        """Sessions that have said nothing for `idle_s`, the first to go first: those without a connection, by age."""
+        silent = [s for s in self._sessions.values() if now - s.used > self.limits.idle_s and not s.lock.locked()]
+        return sorted(silent, key=lambda s: (s.connection is not None, s.used))
+
+    def drop(self, session: Session) -> None:
+        """Ends a session; its row is free again."""
+        if self._sessions.get(session.name) is session:
+            del self._sessions[session.name]
+            self._free.append(session.row)
+
+
+def check_token(stored: str, given: str, name: str) -> None:
+    """Raises SessionError unless `given` is the token whose hash is `stored`; takes the same time whatever it is."""
+    if not hmac.compare_digest(stored, hash_token(given)):
+        raise SessionError("taken", f"session '{name}' is not resumed by this token: begin one of another name")
+
+
+class Rate:
+    """A token bucket: how long the reader of one connection has to wait before its next message."""
+
+    def __init__(self, per_s: float, burst: int, now: float) -> None:
+        self._per_s, self._burst = per_s, float(burst)
+        self._left, self._at = float(burst), now
+
+    def take(self, now: float) -> float:
+        """Takes one message; gives the seconds to wait, 0 while the rate is kept."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
+        self._at = now
+        return max(0.0, -self._left / self._per_s)

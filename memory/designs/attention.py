@@ -1,0 +1,131 @@
+"""Attention over the last ticks: FIFO and KV window of 4,224 bytes, and the KV cache that grows with the horizon.
+
+Shapes: B rows, T ticks, D feature size, M entries kept.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from jaxtyping import Array, Bool, Float
+
+from vlamem.memory.designs.recurrent import says
+from vlamem.memory.head import HeadConfig, HeadParams, init_head
+from vlamem.memory.protocol import Feature, Features, MemoryOut, Rows, Ticks, check_feature_size, standardise
+
+
+class AttentionParams(NamedTuple):
+    """Projections; `v` is [D, 0] where key and value are one vector. `slope` makes older entries count less."""
+
+    mean: Float[Array, "D"]
+    scale: Float[Array, "D"]
+    k: Float[Array, "D d"]
+    q: Float[Array, "D d"]
+    v: Float[Array, "D d_v"]
+    slope: Float[Array, ""]
+    head: HeadParams
+
+
+class AttentionState(NamedTuple):
+    """The last M ticks, newest last: kept [B, M, d + d_v], and what of it is filled, [B, M] as 0 or 1 in a byte."""
+
+    kept: Float[Array, "B M d_sum"]
+    filled: Bool[Array, "B M"]
+
+
+@dataclass(frozen=True)
+class AttentionMemory:
+    """Causal attention over the last `entries` ticks, this one included; made by fifo, kv_window and kv_growing.
+
+    Attributes:
+        size: D.
+        head: what is proposed from the read-out.
+        entries: M; the oldest of M + 1 is forgotten.
+        width: size d of keys, queries and values.
+        shared: keep one vector a tick that is key and value at once.
+    """
+
+    size: int
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(chunk=(8, 7)))
+    entries: int = 16
+    width: int = 32
+    shared: bool = False
+
+    @property
+    def feature_size(self) -> int:
+        """D of the feature."""
+        return self.size
+
+    def init_params(self, key: Array) -> AttentionParams:
+        """Fresh parameters."""
+        keys = jax.random.split(key, 4)
+        init = initializers.lecun_normal()
+        k = init(keys[0], (self.size, self.width), jnp.float32)
+        return AttentionParams(
+            mean=jnp.zeros(self.size),
+            scale=jnp.ones(self.size),
+            k=k,
+            q=k + 0.1 * init(keys[1], (self.size, self.width), jnp.float32),
+            v=init(keys[2], (self.size, 0 if self.shared else self.width), jnp.float32),
+            slope=jnp.full((), -3.0),
+            head=init_head(keys[3], self.head, self.size, self.width),
+        )
+
+    def init(self, batch: int) -> AttentionState:
+        """No entry filled."""
+        wide = self.width if self.shared else 2 * self.width
+        return AttentionState(jnp.zeros((batch, self.entries, wide)), jnp.zeros((batch, self.entries), bool))
+
+    def step(
+        self, params: AttentionParams, state: AttentionState, z: Feature, reset: Rows, event: Rows | None = None
+    ) -> tuple[AttentionState, MemoryOut]:
+        """One control tick. Raises ValueError for a feature of another size."""
+        state, out = self.scan(params, state, z[None], reset[None])
+        return state, jax.tree.map(lambda x: x[0], out)
+
+    def scan(
+        self, params: AttentionParams, state: AttentionState, zs: Features, resets: Ticks, events: Ticks | None = None
+    ) -> tuple[AttentionState, MemoryOut]:
+        """T ticks at once: each attends to the M latest trusted ticks since its row's reset."""
+        check_feature_size(zs.shape[-1], self.size)
+        (T, B), M = resets.shape, self.entries
+        zn, trusted = standardise(zs, params.mean, params.scale)
+        fresh = jnp.swapaxes(jnp.concatenate([zn @ params.k, zn @ params.v], axis=-1), 0, 1)
+        every = jnp.concatenate([state.kept, fresh], axis=1)
+        filled = jnp.concatenate([state.filled, trusted.T], axis=1)
+        # a refused tick takes no place: entries are counted, not ticks
+        place = jnp.cumsum(filled, axis=1)
+        life = jnp.concatenate([jnp.zeros((B, M), jnp.int32), jnp.cumsum(resets, axis=0).T], axis=1)
+        age = place[:, M:, None] - place[:, None, :]
+        seen = filled[:, None, :] & (life[:, M:, None] == life[:, None, :]) & (age < M)
+        seen &= jnp.arange(M + T) <= jnp.arange(M, M + T)[:, None]
+
+        queries = jnp.swapaxes(zn @ params.q, 0, 1)
+        score = jnp.einsum("btd,bsd->bts", queries, every[..., : self.width]) * self.width**-0.5
+        score = jnp.where(seen, score - jax.nn.softplus(params.slope) * age, -1e9)
+        weight = jax.nn.softmax(score, axis=-1) * seen
+        r = jnp.einsum("bts,bsd->tbd", weight, every[..., -self.width :])
+
+        # stable sort: filled entries of this life last, in their order
+        alive = filled & (life == life[:, -1:])
+        order = jnp.argsort(alive.astype(jnp.int32), axis=1, stable=True)[:, -M:]
+        alive = jnp.take_along_axis(alive, order, axis=1)
+        kept = jnp.take_along_axis(every, order[..., None], axis=1) * alive[..., None]
+        return AttentionState(kept, alive), says(params.head, self.head, zn, r, trusted)
+
+
+def fifo(size: int, head: HeadConfig, width: int = 32) -> AttentionMemory:
+    """The latest 32 ticks, one vector of 32 floats each: 4,128 bytes, the most whole entries that 4,224 hold."""
+    return AttentionMemory(size, head, entries=32, width=width, shared=True)
+
+
+def kv_window(size: int, head: HeadConfig, width: int = 32) -> AttentionMemory:
+    """The latest 16 ticks, key and value of 32 floats each: 4,112 bytes, the most whole entries that 4,224 hold."""
+    return AttentionMemory(size, head, entries=16, width=width)
+
+
+def kv_growing(size: int, head: HeadConfig, horizon: int, width: int = 32) -> AttentionMemory:
+    """A key-value cache with room for `horizon` ticks, 257 bytes each; not of constant size over horizons."""
+    return AttentionMemory(size, head, entries=horizon, width=width)

@@ -1,0 +1,112 @@
+"""Running AURA-Mem over a batch: rows and device decide which implementation does it, the caller names none."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vlamem.memory.designs.aura import pallas
+from vlamem.memory.designs.aura.config import AuraConfig
+from vlamem.memory.designs.aura.reference import AuraTick, TickOut
+from vlamem.memory.designs.aura.step import AuraMemory, AuraParams, AuraState
+from vlamem.memory.protocol import MemoryOut, check_feature_size, flatten
+
+Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+_TICK_ROWS = 4  # up to here, one NumPy tick a row is quicker than a jitted call
+
+
+def params_of(config: AuraConfig, arrays: Arrays) -> AuraParams:
+    """The parameters whose dotted names and arrays a weights file holds. Raises ValueError when they do not fit."""
+    like = jax.eval_shape(AuraMemory(config).init_params, jax.random.key(0))
+    wanted = flatten(like)
+    if wanted.keys() != arrays.keys():
+        raise ValueError(f"parameters {sorted(wanted.keys() ^ arrays.keys())} do not fit a {config.gate!r} gate")
+    for name, leaf in wanted.items():
+        if leaf.shape != arrays[name].shape:
+            raise ValueError(f"parameter {name} has shape {arrays[name].shape}, its configuration says {leaf.shape}")
+    made: AuraParams = jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted])
+    return made
+
+
+def implementation(config: AuraConfig, batch: int, device: str) -> str:
+    """'reference', 'pallas' or 'xla', for `batch` rows on `device` ('cpu' or 'gpu')."""
+    if device == "gpu" and pallas.supports(config):
+        return "pallas"
+    ticks = config.gate in ("learned", "counterfactual", "always", "never")
+    return "reference" if device == "cpu" and ticks and batch <= _TICK_ROWS else "xla"
+
+
+class AuraRunner:
+    """A memory of `batch` rows that keeps its own state between ticks.
+
+    Args:
+        config: sizes and gate.
+        arrays: parameters by dotted name, as `weights.load_weights` gives them.
+        batch: rows.
+        device: 'cpu', 'gpu', or None for where JAX computes.
+    """
+
+    def __init__(self, config: AuraConfig, arrays: Arrays, batch: int, device: str | None = None) -> None:
+        self.config, self.batch = config, batch
+        self.implementation = implementation(config, batch, device or jax.default_backend())
+        if self.implementation == "reference":
+            self._ticks = [AuraTick(config, arrays) for _ in range(batch)]
+            return
+        memory, params = AuraMemory(config), params_of(config, arrays)
+        self._state = memory.init(batch)
+        step = memory.step if self.implementation == "xla" else functools.partial(pallas.step, config=config)
+        self._step = functools.partial(jax.jit(step, donate_argnums=1), params)
+
+    def step(self, z: Float[np.ndarray[Any, Any], "B D"], reset: Bool[np.ndarray[Any, Any], "B"]) -> MemoryOut:
+        """One control tick of all rows, as NumPy arrays; rows under `reset` start empty within it.
+
+        Raises ValueError for a feature of another size or another number of rows.
+        """
+        check_feature_size(z.shape[-1], self.config.feature_size)
+        if z.shape != (self.batch, self.config.feature_size) or reset.shape != (self.batch,):
+            raise ValueError(
+                f"features {z.shape} and reset {reset.shape} are not of the {self.batch} rows of this memory"
+            )
+        if self.implementation != "reference":
+            self._state, out = self._step(self._state, jnp.asarray(z), jnp.asarray(reset))
+            on_host: MemoryOut = jax.tree.map(np.asarray, out)
+            return on_host
+        said = []
+        for tick, row, again in zip(self._ticks, z, reset, strict=True):
+            if again:
+                tick.reset()
+            said.append(tick.tick(row))
+        return _together(said)
+
+    @property
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """A copy of the state by name: W [B, d_v, d_k], b [B, d_v] and a control gate's carry [B, E]."""
+        if self.implementation == "reference":
+            W, b = np.stack([t.W for t in self._ticks]), np.stack([t.b for t in self._ticks])
+            return {"W": W, "b": b, "carry": np.zeros((self.batch, 0), np.float32)}
+        return {name: np.array(x) for name, x in self._state._asdict().items()}
+
+    @state.setter
+    def state(self, saved: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        shapes = {name: x.shape for name, x in self.state.items()}
+        if {name: x.shape for name, x in saved.items()} != shapes:
+            raise ValueError(f"a state of { ({n: x.shape for n, x in saved.items()}) } does not fit one of {shapes}")
+        if self.implementation == "reference":
+            for i, tick in enumerate(self._ticks):
+                tick.W[:], tick.b[:] = saved["W"][i], saved["b"][i]
+        else:
+            self._state = AuraState(**{name: jnp.asarray(x) for name, x in saved.items()})
+
+
+def _together(rows: list[TickOut]) -> MemoryOut:
+    """The rows as one answer of arrays that later ticks leave alone."""
+    out: dict[str, Any] = {}
+    for name, values in zip(TickOut._fields, zip(*rows, strict=True), strict=True):
+        kind = np.float32 if name in ("confidence", "gate", "surprise") else None
+        out[name] = None if values[0] is None else np.array(values, kind)
+    out["gate_loss"] = np.zeros(len(rows), np.float32)
+    return MemoryOut(**out)

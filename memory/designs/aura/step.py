@@ -1,0 +1,238 @@
+"""AURA-Mem's step: the equations under their names.
+
+State per row: W [d_v, d_k] and b [d_v], float32; (32*32 + 32) * 4 = 4,224 bytes, at any horizon.
+
+    z~ = standardised feature            k = unit(Wk z~)   q = unit(Wq z~)   v = Wv [z~, r_prev]
+    e  = v - (W k + b)                   inner prediction error
+    s  = log(1 + |e|^2)                  surprise
+    p  = sigmoid(gate_mlp([z~, s, r_prev]))    g = [p > 1/2], straight-through in training
+    W <- W + g * beta * e k^T            b <- b + g * gamma * e
+    r  = W q + b                         read-out
+    proposal = head([z~, r])
+
+r_prev is the state as the last write left it, asked with the present query: r_prev = W q + b before the write. It is
+recomputed at every tick, so it costs no byte, and a tick without a write leaves the state as it was, to the bit. A
+second identical event meets another r_prev than the first, so v and e differ and it can be counted. The read-out
+after the write then needs no second pass over W: r = r_prev + g * (beta * (k . q) + gamma) * e.
+With config.bound, a write that takes |W| beyond it shrinks W, b and r. Without, a stream without an end makes W the
+regression of v on k: it grows along keys that hardly vary, what comes again surprises no more, and the gate closes.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from jaxtyping import Array, Bool, Float
+
+from vlamem.memory.designs.aura.config import AuraConfig
+from vlamem.memory.designs.aura.gate import GATES, GateInput, GateParams, straight_through
+from vlamem.memory.head import HeadParams, init_head, propose
+from vlamem.memory.protocol import Feature, Features, MemoryOut, Rows, Ticks, check_feature_size, standardise
+
+
+class AuraState(NamedTuple):
+    """W, b, and what the gate carries: nothing (E = 0) but for the periodic and novelty controls."""
+
+    W: Float[Array, "B d_v d_k"]
+    b: Float[Array, "B d_v"]
+    carry: Float[Array, "B E"]
+
+
+class AuraParams(NamedTuple):
+    """Parameters of an AURA memory; `mean` and `scale` standardise the feature and are measured, not learned."""
+
+    mean: Float[Array, "D"]
+    scale: Float[Array, "D"]
+    Wk: Float[Array, "D d_k"]
+    Wq: Float[Array, "D d_k"]
+    Wv: Float[Array, "D d_v"]
+    Wvr: Float[Array, "d_v d_v"]
+    beta_logit: Float[Array, ""]
+    gamma_logit: Float[Array, ""]
+    gate: GateParams
+    head: HeadParams
+
+
+class Ahead(NamedTuple):
+    """What a tick makes of its feature without the state; made for all ticks at once where they are known.
+
+    Leading axes are [B] or [T, B].
+    """
+
+    trusted: Bool[Array, "..."]
+    k: Float[Array, "... d_k"]
+    q: Float[Array, "... d_k"]
+    v: Float[Array, "... d_v"]
+    gate: Float[Array, "... width"]
+
+
+class Written(NamedTuple):
+    """What a tick's recurrence gives: read-out, surprise, gate figure, write mask and the gate's own loss."""
+
+    r: Float[Array, "B d_v"]
+    s: Float[Array, "B"]
+    p: Float[Array, "B"]
+    wrote: Bool[Array, "B"]
+    gate_loss: Float[Array, "B"]
+
+
+class Decision(NamedTuple):
+    """What a tick decides from its two reads: the error, the gate g in {0, 1}, its carry after it, and what is read."""
+
+    e: Float[Array, "B d_v"]
+    g: Float[Array, "B"]
+    carry: Float[Array, "B E"]
+    written: Written
+
+
+def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
+    """x / |x|, and 0 for 0."""
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+
+
+def look_ahead(
+    params: AuraParams, config: AuraConfig, z: Float[Array, "... D"]
+) -> tuple[Ahead, Float[Array, "... hidden"]]:
+    """Everything of the step that depends on the feature alone: for the recurrence, and for the head."""
+    zn, trusted = standardise(z, params.mean, params.scale)
+    sizes = (config.key_size, 2 * config.key_size)
+    k, q, v = jnp.split(zn @ jnp.concatenate([params.Wk, params.Wq, params.Wv], axis=1), sizes, axis=-1)
+    ahead = Ahead(trusted, unit(k), unit(q), v, GATES[config.gate].ahead(params.gate, config, z, zn))
+    return ahead, zn @ params.head.z
+
+
+def rates(params: AuraParams) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """beta and gamma, learned, in (0, 1]."""
+    return jax.nn.sigmoid(params.beta_logit), jax.nn.sigmoid(params.gamma_logit)
+
+
+def decide(
+    params: AuraParams,
+    config: AuraConfig,
+    x: Ahead,
+    reads: tuple[Float[Array, "B d_v"], Float[Array, "B d_v"]],
+    carry: Float[Array, "B E"],
+    event: Rows | None = None,
+    force: Float[Array, "B"] | None = None,
+) -> Decision:
+    """Error, surprise, gate and the read after the write, given the reads (W k + b, W q + b) before it.
+
+    `force` is added to the gate's logit, for training: logistic noise makes it a draw from p, a large number of
+    either sign decides it.
+    """
+    gate, (prediction, r_prev) = GATES[config.gate], reads
+    e = x.v + r_prev @ params.Wvr - prediction
+    s = jnp.log1p(jnp.sum(e * e, axis=-1))
+    seen = GateInput(x.gate, s, r_prev, prediction, carry, event)
+    logit = gate.logit(params.gate, config, seen)
+    if force is not None:
+        logit = logit + force
+    g = straight_through(logit) if gate.straight_through else jax.lax.stop_gradient((logit > 0).astype(s.dtype))
+    wrote = (logit > 0) & x.trusted
+    carry = jnp.where(x.trusted[:, None], gate.carry(seen, wrote), carry)
+    p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
+    g, (beta, gamma) = g * x.trusted, rates(params)
+    r = r_prev + (g * (beta * jnp.sum(x.k * x.q, axis=-1) + gamma))[:, None] * e
+    return Decision(e, g, carry, Written(r, s, p, wrote, gate.loss(params.gate, seen)))
+
+
+def recur(
+    params: AuraParams,
+    config: AuraConfig,
+    state: AuraState,
+    x: Ahead,
+    reset: Rows,
+    event: Rows | None = None,
+    force: Float[Array, "B"] | None = None,
+) -> tuple[AuraState, Written]:
+    """Error, gate, conditional write and read of one tick."""
+    keep = (1.0 - reset.astype(jnp.float32))[:, None]
+    b, carry, (beta, gamma) = state.b * keep, state.carry * keep, rates(params)
+    # W is read once for both, and not stored emptied before it is written
+    reads = jnp.einsum("bij,bnj->bni", state.W, jnp.stack([x.k, x.q], axis=1)) * keep[..., None] + b[:, None]
+    e, g, carry, written = decide(params, config, x, (reads[:, 0], reads[:, 1]), carry, event, force)
+    W = state.W * keep[..., None] + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
+    b = b + (g * gamma)[:, None] * e
+    if config.bound is not None:
+        fits = jnp.minimum(1.0, config.bound * jax.lax.rsqrt(jnp.sum(W * W, axis=(1, 2)) + 1e-12))[:, None]
+        fits = jnp.where(written.wrote[:, None], fits, 1.0)
+        W, b, written = W * fits[..., None], b * fits, written._replace(r=written.r * fits)
+    return AuraState(W, b, carry), written
+
+
+def answer(
+    params: AuraParams,
+    config: AuraConfig,
+    for_head: Float[Array, "... hidden"],
+    trusted: Bool[Array, "..."],
+    written: Written,
+) -> MemoryOut:
+    """The proposal head([z~, r]), `for_head` being what z~ adds to its hidden layer; leading axes [B] or [T, B]."""
+    said = propose(params.head, config.head, for_head, written.r, trusted)
+    return MemoryOut(*said, written.wrote, written.p, written.s, ~trusted, written.gate_loss)
+
+
+@dataclass(frozen=True)
+class AuraMemory:
+    """AURA-Mem of one configuration; a `vlamem.memory.protocol.Memory`."""
+
+    config: AuraConfig
+
+    @property
+    def feature_size(self) -> int:
+        """D of the feature."""
+        return self.config.feature_size
+
+    def init_params(self, key: Array) -> AuraParams:
+        """Fresh parameters; the feature is taken as standardised until `mean` and `scale` are replaced."""
+        keys, config, init = jax.random.split(key, 6), self.config, initializers.lecun_normal()
+        D, d_k, d_v = config.feature_size, config.key_size, config.value_size
+        Wk = init(keys[0], (D, d_k), jnp.float32)
+        return AuraParams(
+            mean=jnp.zeros(D),
+            scale=jnp.ones(D),
+            Wk=Wk,
+            Wq=Wk + 0.1 * init(keys[1], (D, d_k), jnp.float32),  # near Wk: what was written can be asked for at once
+            Wv=init(keys[2], (D, d_v), jnp.float32),
+            Wvr=0.1 * init(keys[3], (d_v, d_v), jnp.float32),
+            beta_logit=jnp.full((), 3.0),
+            gamma_logit=jnp.full((), -3.0),
+            gate=GATES[config.gate].init(keys[4], config),
+            head=init_head(keys[5], config.head, D, d_v),
+        )
+
+    def init(self, batch: int) -> AuraState:
+        """The empty state of `batch` rows: zeros."""
+        d_v, carried = self.config.value_size, GATES[self.config.gate].carry_size(self.config)
+        return AuraState(*(jnp.zeros((batch, *s)) for s in ((d_v, self.config.key_size), (d_v,), (carried,))))
+
+    def step(
+        self, params: AuraParams, state: AuraState, z: Feature, reset: Rows, event: Rows | None = None
+    ) -> tuple[AuraState, MemoryOut]:
+        """One control tick. Raises ValueError for a feature of another size."""
+        check_feature_size(z.shape[-1], self.config.feature_size)
+        x, for_head = look_ahead(params, self.config, z)
+        state, written = recur(params, self.config, state, x, reset, event)
+        return state, answer(params, self.config, for_head, x.trusted, written)
+
+    def scan(
+        self,
+        params: AuraParams,
+        state: AuraState,
+        zs: Features,
+        resets: Ticks,
+        events: Ticks | None = None,
+        force: Float[Array, "T B"] | None = None,
+    ) -> tuple[AuraState, MemoryOut]:
+        """T ticks: what needs no state is made for all at once, the recurrence in chunks.
+
+        `force`, where not 0, opens (1) or closes (-1) the gate: for counterfactual training.
+        """
+        check_feature_size(zs.shape[-1], self.config.feature_size)
+        from vlamem.memory.designs.aura.scan import scan_chunks  # it is built from this module's parts
+
+        ahead, for_head = look_ahead(params, self.config, zs)
+        state, written = scan_chunks(params, self.config, state, (ahead, resets, events, force))
+        return state, answer(params, self.config, for_head, ahead.trusted, written)

@@ -1,0 +1,114 @@
+"""Stores episodes off the control thread, and keeps what could not be stored until it can."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from vlamem.memory.success.episode import Episode
+from vlamem.memory.success.layout import EntryError
+from vlamem.memory.success.memory import Committed, SuccessMemory
+from vlamem.memory.success.store.sqlite import StoreError
+
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    episode: Episode | None
+    used: Int[np.ndarray, "U"]
+    success: bool | None
+
+
+class BackgroundWriter:
+    """Commits to a success memory from a thread of its own; control never waits.
+
+    A full disk or another process's long write loses nothing: the episode is kept and tried again, in order. An episode
+    that may not be stored, or a damaged file, is told to `report` and dropped.
+
+    Args:
+        memory: to write to.
+        report: told of every problem, from the writer's thread.
+        retry_s: pause before a commit is tried again.
+        most_kept: episodes that are kept at most while the disk is full; the oldest goes first, and is reported.
+    """
+
+    def __init__(
+        self,
+        memory: SuccessMemory,
+        report: Callable[[str], None] = lambda line: None,
+        retry_s: float = RETRY_S,
+        most_kept: int = 1000,
+    ) -> None:
+        self._memory, self._report, self._retry_s, self._most = memory, report, retry_s, most_kept
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self.committed: list[Committed] = []
+        self._thread = threading.Thread(target=self._run, name="success-memory-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Episodes and credits that are not on disk yet."""
+        with self._changed:
+            return len(self._jobs)
+
+    def submit(
+        self, episode: Episode | None, used: Int[np.ndarray, "U"] | None = None, success: bool | None = None
+    ) -> None:
+        """Hands over an episode, and how the episode ended in which segments `used` were used; returns at once."""
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("this writer is closed: make another")
+            if len(self._jobs) >= self._most:
+                self._jobs.popleft()
+                self._report(f"more than {self._most} episodes wait to be stored: the oldest was given up")
+            self._jobs.append(_Job(episode, np.zeros(0, np.int64) if used is None else used, success))
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Waits until everything is on disk; False when it took longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs, timeout_s)
+
+    def close(self, timeout_s: float = 30.0) -> tuple[Episode, ...]:
+        """Stores what waits and ends the thread; gives the episodes that could not be stored."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        with self._changed:
+            return tuple(j.episode for j in self._jobs if j.episode is not None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closing)
+                if not self._jobs:
+                    return
+                job = self._jobs[0]
+            try:
+                self._do(job)
+            except OSError as error:  # a full disk or another writer: later it may be different
+                self._report(f"kept for later: {error}")
+                with self._changed:
+                    if self._closing:
+                        return
+                    self._changed.wait_for(lambda: self._closing, self._retry_s)
+                continue
+            except (EntryError, StoreError) as error:
+                self._report(f"not stored: {error}")
+            with self._changed:
+                if self._jobs and self._jobs[0] is job:
+                    self._jobs.popleft()
+                self._changed.notify_all()
+
+    def _do(self, job: _Job) -> None:
+        if job.episode is not None:
+            self.committed.append(self._memory.commit(job.episode))
+        if job.success is not None and len(job.used):
+            self._memory.credit(job.used, job.success)

@@ -1,0 +1,156 @@
+"""From which similarity on two states call for the same actions: measured on recorded segments, per policy.
+
+A pair of segments of different episodes and one instruction is alike when their chunks agree (warped distance within
+reach), unlike otherwise. The threshold is the lowest similarity above which at least a wanted share of pairs is alike.
+Published neighbourhood: 0.9992 for one encoder; it depends on the encoder, hence the measurement.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vlamem.core.seeding import stream
+from vlamem.memory.success.layout import EntryError, Layout
+from vlamem.memory.success.retrieve.consistency import warped
+from vlamem.memory.success.retrieve.metric import Metric, similarity
+
+_BINS = 60
+_FEWEST = 50
+_FEWEST_ABOVE = 20
+_WEIGHTS = (0.0, 0.25, 1.0, 4.0)
+_PAIRS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured.
+
+    Attributes:
+        threshold: similarity from which on states are taken for alike.
+        proprioception_weight, centre: of the metric.
+        precision: share of pairs above the threshold that are alike.
+        coverage: share of alike pairs that are above it.
+        pairs, alike: numbers of pairs behind it.
+        edges: [bins + 1] of the two histograms, similarity; the lowest bin holds all below it.
+        alike_counts, unlike_counts: [bins].
+    """
+
+    threshold: float
+    proprioception_weight: float
+    centre: tuple[float, ...] | None
+    precision: float
+    coverage: float
+    pairs: int
+    alike: int
+    edges: tuple[float, ...]
+    alike_counts: tuple[int, ...]
+    unlike_counts: tuple[int, ...]
+
+    def to_json(self) -> str:
+        """As stored."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """What `to_json` gave."""
+        raw = json.loads(text)
+        for name in ("centre", "edges", "alike_counts", "unlike_counts"):
+            raw[name] = None if raw[name] is None else tuple(raw[name])
+        return cls(**raw)
+
+
+def calibrate(
+    layout: Layout,
+    keys: Float[np.ndarray, "N K"],
+    proprioception: Float[np.ndarray, "N P"],
+    chunks: Float[np.ndarray, "N H A"],
+    episodes: Sequence[int],
+    instructions: Sequence[int],
+    reach: float,
+    precision: float = 0.9,
+    most_pairs: int = 60_000,
+    seed: int = 0,
+) -> Calibration:
+    """The metric and the threshold under which most alike pairs are found at the wanted precision.
+
+    Tries keys as they are and centred, and several weights of the proprioception. Raises EntryError when too few pairs
+    are alike or unlike to tell.
+    """
+    i, j = _pairs(np.asarray(episodes), np.asarray(instructions), most_pairs, seed)
+    alike = np.concatenate(
+        [
+            warped(chunks[i[at : at + _PAIRS_AT_ONCE]], chunks[j[at : at + _PAIRS_AT_ONCE]]) <= reach
+            for at in range(0, len(i), _PAIRS_AT_ONCE)
+        ]
+        or [np.zeros(0, bool)]
+    )
+    if min(alike.sum(), (~alike).sum()) < _FEWEST:
+        raise EntryError(
+            f"{int(alike.sum())} pairs of segments are alike and {int((~alike).sum())} unlike: expected {_FEWEST} of "
+            "each; store more episodes of the job first, or change the reach"
+        )
+    best: tuple[float, Calibration] | None = None
+    mean = np.asarray(keys, np.float64).mean(axis=0)
+    for centre in (None, mean):
+        for weight in _WEIGHTS:
+            x = Metric(layout, weight, centre).embed(keys, proprioception).astype(np.float64)
+            s = similarity(((x[i] - x[j]) ** 2).sum(axis=1))
+            threshold, got, coverage = _threshold(s, alike, precision)
+            edges = np.linspace(np.quantile(s, 0.02), 1.0, _BINS + 1)
+            clipped = np.clip(s, edges[0], edges[-1])
+            found = Calibration(
+                threshold,
+                weight,
+                None if centre is None else tuple(float(c) for c in centre),
+                got,
+                coverage,
+                len(i),
+                int(alike.sum()),
+                tuple(float(e) for e in edges),
+                tuple(int(n) for n in np.histogram(clipped[alike], edges)[0]),
+                tuple(int(n) for n in np.histogram(clipped[~alike], edges)[0]),
+            )
+            score = coverage + (int((s >= threshold).sum()) >= _FEWEST_ABOVE)
+            if best is None or score > best[0]:
+                best = score, found
+    assert best is not None
+    return best[1]
+
+
+def _pairs(
+    episodes: Int[np.ndarray, "N"], instructions: Int[np.ndarray, "N"], most: int, seed: int
+) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
+    """Pairs of segments of different episodes and one instruction, at most `most`, drawn from `seed`."""
+    n = len(episodes)
+    if n * (n - 1) // 2 <= 4 * most:
+        i, j = np.triu_indices(n, 1)
+    else:
+        draw = stream(seed, "pairs")
+        i, j = draw.integers(n, size=4 * most), draw.integers(n, size=4 * most)
+    other = (episodes[i] != episodes[j]) & (instructions[i] == instructions[j])
+    i, j = i[other], j[other]
+    if len(i) > most:
+        kept = stream(seed, "kept").choice(len(i), most, replace=False)
+        i, j = i[kept], j[kept]
+    return i, j
+
+
+def _threshold(s: Float[np.ndarray, "M"], alike: Bool[np.ndarray, "M"], precision: float) -> tuple[float, float, float]:
+    """The lowest threshold with at least `precision` of the pairs above it alike, that precision, and the coverage.
+
+    Where none reaches it: the highest similarity of any unlike pair, above which nothing unlike was seen.
+    """
+    order = np.argsort(-s, kind="stable")
+    above = np.cumsum(alike[order])
+    share = above / np.arange(1, len(s) + 1)
+    enough = np.arange(len(s)) >= min(_FEWEST_ABOVE, len(s)) - 1
+    good = np.flatnonzero((share >= precision) & enough)
+    if len(good):
+        at = int(good[-1])
+        return float(min(s[order[at]], 1.0)), float(share[at]), float(above[at] / alike.sum())
+    strict = float(s[~alike].max())
+    beyond = int((s[alike] > strict).sum())
+    return min(float(np.nextafter(strict, np.inf)), 1.0), float(beyond > 0), float(beyond / alike.sum())

@@ -1,0 +1,109 @@
+"""Saves what can still be read of a damaged success memory into a new file."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlamem.memory.success.episode import Episode, Segment
+from vlamem.memory.success.layout import EntryError, Layout, Origin
+from vlamem.memory.success.store.sqlite import StoreDamagedError, StoreError, SuccessStore, read_segment
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """What came out whole, and what was lost: ids of segments that are not readable or not what was written."""
+
+    episodes: int
+    segments: int
+    lost: tuple[int, ...]
+
+
+_EMPTY_RUN = 10_000
+"""Ids without a readable row after which the end is taken to be reached, when the file does not know its last id."""
+
+
+def salvage(damaged: Path, into: Path) -> Salvaged:
+    """Copies every segment whose row can be read and whose checksum holds, row by row, into a new database.
+
+    The damaged file is opened for reading only. Raises StoreError when `into` exists, StoreDamagedError when not even
+    the origins can be read.
+    """
+    if into.exists():
+        raise StoreError(f"{into} exists: name a new file to salvage into")
+    db = sqlite3.connect(f"file:{damaged.absolute().as_posix()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        origins = _origins(db, damaged)
+        store = SuccessStore(into)
+        try:
+            return _copy(db, damaged, store, origins)
+        finally:
+            store.close()
+    finally:
+        db.close()
+
+
+def _origins(db: sqlite3.Connection, damaged: Path) -> dict[int, tuple[Origin, Layout]]:
+    try:
+        rows = db.execute("SELECT id, policy, weights, normaliser, robot, layout FROM origins").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise StoreDamagedError(f"{damaged} does not even say whose memory it is ({error}): nothing to save") from error
+    return {int(r[0]): (Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows}
+
+
+def _copy(
+    db: sqlite3.Connection, damaged: Path, store: SuccessStore, origins: dict[int, tuple[Origin, Layout]]
+) -> Salvaged:
+    lost: list[int] = []
+    groups: dict[int, tuple[int, Episode, list[Segment]]] = {}
+    for number in _ids(db):
+        try:
+            row = db.execute(_ROW, (number,)).fetchone()
+            if row is None:
+                continue
+            origin, layout = origins[int(row[16])]
+            segment = read_segment(row, layout, damaged).segment
+            if int(row[1]) not in groups:
+                meaning = None if row[18] is None else np.frombuffer(row[18], np.float32)
+                head = Episode(row[14], row[17], row[3], row[19], row[20], row[13], (), meaning)
+                groups[int(row[1])] = store.add_origin(origin, layout), head, []
+            groups[int(row[1])][2].append(segment)
+        except (sqlite3.DatabaseError, StoreDamagedError, EntryError, KeyError):
+            lost.append(number)
+    kept = 0
+    for origin_id, head, segments in groups.values():
+        episode = Episode(
+            head.identity, head.instruction, head.outcome, head.verifier, head.confidence, head.made,
+            tuple(segments), head.meaning,
+        )  # fmt: skip
+        done = store.commit(origin_id, episode)
+        kept += 0 if done is None else len(done.ids)
+    return Salvaged(len(groups), kept, tuple(lost))
+
+
+_ROW = (
+    "SELECT s.id, s.episode, e.instruction, e.outcome, s.tick, s.progress, s.key, s.proprioception, s.chunk, "
+    "0, 0, 0, -1e30, e.made, e.identity, s.checksum, e.origin, i.text, i.meaning, e.verifier, e.confidence "
+    "FROM segments s JOIN episodes e ON e.id = s.episode JOIN instructions i ON i.id = e.instruction WHERE s.id = ?"
+)
+
+
+def _ids(db: sqlite3.Connection) -> Iterator[int]:
+    """Every id that may be in the file: up to the last one given out, or until long nothing is found."""
+    try:
+        known = db.execute("SELECT seq FROM sqlite_sequence WHERE name='segments'").fetchone()
+        yield from range(1, (int(known[0]) if known else 0) + 1)
+        return
+    except sqlite3.DatabaseError:
+        last = _EMPTY_RUN
+    number = 0
+    while number < last:
+        number += 1
+        try:
+            if db.execute("SELECT 1 FROM segments WHERE id = ?", (number,)).fetchone():
+                last = number + _EMPTY_RUN
+        except sqlite3.DatabaseError:
+            last = max(last, number + _EMPTY_RUN // 10)
+        yield number

@@ -1,0 +1,395 @@
+"""The truth of a success memory: an SQLite database, durable when a call returns, whole whenever a process is killed.
+
+Write-ahead log, synchronous=FULL: a commit is on the medium when it is acknowledged. Many processes may read while one
+writes; a second writer waits. Every segment carries a checksum of its own.
+"""
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vlamem.memory.success.episode import Episode, Outcome, Segment, Stored
+from vlamem.memory.success.layout import Layout, Origin
+from vlamem.memory.success.store.retraction import take_back
+from vlamem.memory.success.store.schema import APPLICATION_ID, VERSION, migrate, version_of
+
+SALVAGE = "save what can be read with 'vlamem memory verify --salvage NEW_FILE'"
+
+
+class StoreError(ValueError):
+    """A database that cannot be used as a success memory; the message names the file and the mend."""
+
+
+class StoreDamagedError(StoreError):
+    """A database of which a part cannot be read, or is not what was written."""
+
+
+class StoreBusyError(OSError):
+    """Another process has been writing for longer than this one was told to wait. Nothing was stored."""
+
+
+class StoreFullError(OSError):
+    """The disk is full. Nothing was stored, and what was there before is whole."""
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """A segment with what the store knows of it.
+
+    Attributes:
+        id: in the store; later segments have higher ones, and none is used twice.
+        episode: id of its episode.
+        instruction: id of its instruction.
+        outcome: of its episode.
+        segment: itself.
+        uses, successes: how often it was retrieved for a decision, and in how many of these the episode succeeded.
+        merged: near-duplicates that it stands for.
+        nearest: highest similarity to another segment when it was stored.
+        made: time of its episode [s since 1970].
+    """
+
+    id: int
+    episode: int
+    instruction: int
+    outcome: Outcome
+    segment: Segment
+    uses: int
+    successes: int
+    merged: int
+    nearest: float
+    made: float
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A sentence that episodes were told."""
+
+    id: int
+    text: str
+    meaning: Float[np.ndarray, "C"] | None
+
+
+@dataclass(frozen=True)
+class EpisodeHead:
+    """An episode without its segments."""
+
+    id: int
+    identity: str
+    instruction: int
+    outcome: Outcome
+    verifier: str
+    confidence: float
+    made: float
+
+    def described(self) -> dict[str, object]:
+        """What of it is worth writing down, as JSON values."""
+        names = ("identity", "outcome", "verifier", "confidence", "made")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Near-duplicate: `segment` of the new episode, by index, is counted on the stored segment `onto`."""
+
+    segment: int
+    onto: int
+
+
+class SuccessStore:
+    """A success memory's file.
+
+    Args:
+        path: of the database; made when missing unless `read_only`.
+        wait_s: how long to wait for another writer.
+        read_only: nothing is written, not even a migration.
+
+    Raises StoreError for a file that is no success memory or comes from a newer version, StoreDamagedError when it
+    cannot be read, StoreBusyError and StoreFullError as their names say.
+    """
+
+    def __init__(self, path: Path, wait_s: float = 10.0, read_only: bool = False) -> None:
+        if read_only and not path.exists():
+            raise StoreError(f"{path} is missing: expected the file of a success memory")
+        self.path, self.wait_s = path, wait_s
+        fresh = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        with self._named():
+            uri = f"file:{path.absolute().as_posix()}?mode={'ro' if read_only else 'rwc'}"
+            self._db = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
+        try:
+            with self._named():
+                self._prepare(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+        if fresh:
+            _sync_folder(path.parent)
+
+    def _prepare(self, read_only: bool) -> None:
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        mark = self._db.execute("PRAGMA application_id").fetchone()[0]
+        version = version_of(self._db)
+        if mark != APPLICATION_ID and (tables or version):
+            raise StoreError(f"{self.path} is a database, but no success memory: choose another file")
+        if version > VERSION:
+            raise StoreError(
+                f"{self.path} has schema version {version}, this vlamem knows up to {VERSION}: update vlamem, or "
+                "export it there with 'vlamem memory export' and import it here"
+            )
+        if read_only:
+            if version < VERSION:
+                raise StoreError(f"{self.path} has schema version {version}: open it once for writing to bring it on")
+        else:
+            if str(self._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]).lower() != "wal":
+                raise StoreError(f"{self.path} cannot have a write-ahead log: put it on a local file system")
+            self._db.execute("PRAGMA synchronous=FULL")
+            migrate(self._db)
+        self._db.execute("PRAGMA foreign_keys=ON")
+        self._db.execute("PRAGMA cell_size_check=ON")
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._db.close()
+
+    def limit_bytes(self, most: int) -> None:
+        """Lets the file grow to at most `most` bytes; beyond, a commit raises StoreFullError."""
+        page = int(self._db.execute("PRAGMA page_size").fetchone()[0])
+        self._db.execute(f"PRAGMA max_page_count={max(1, most // page)}")
+
+    # Origins ------------------------------------------------------------------------------------------------------
+
+    def origins(self) -> list[tuple[int, Origin, Layout]]:
+        """Every origin in the file, oldest first."""
+        rows = self._read("SELECT id, policy, weights, normaliser, robot, layout FROM origins ORDER BY id")
+        return [(int(r[0]), Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows]
+
+    def add_origin(self, origin: Origin, layout: Layout) -> int:
+        """Stores an origin and gives its id."""
+        values = (origin.policy, origin.weights, origin.normaliser, origin.robot, layout.to_json())
+        with self._write() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO origins(policy, weights, normaliser, robot, layout) VALUES (?,?,?,?,?)", values
+            )
+            row = db.execute(
+                "SELECT id FROM origins WHERE policy=? AND weights=? AND normaliser=? AND robot=?", values[:4]
+            ).fetchone()
+        return int(row[0])
+
+    # Episodes -----------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        origin: int,
+        episode: Episode,
+        nearest: Sequence[float] = (),
+        merges: Sequence[Merge] = (),
+        evict: Sequence[int] = (),
+    ) -> Stored | None:
+        """Stores a checked episode in one transaction; None if it was there.
+
+        `nearest` says for each segment its highest similarity to a stored one; segments in `merges` are counted on
+        another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done,
+        but for one under another outcome: that is corrected.
+        On the medium when this returns. Raises StoreBusyError or StoreFullError; nothing was stored then.
+        """
+        onto = {m.segment: m.onto for m in merges}
+        with self._write() as db:
+            gone = take_back(db, origin, episode.identity, episode.outcome)
+            if gone is None:
+                return None
+            at = db.execute(
+                "INSERT INTO episodes(origin, identity, instruction, outcome, verifier, confidence, made) "
+                "VALUES (?,?,?,?,?,?,?)",
+                (
+                    origin, episode.identity, self._instruction(db, episode), episode.outcome, episode.verifier,
+                    episode.confidence, episode.made,
+                ),
+            ).lastrowid  # fmt: skip
+            ids = []
+            for i, s in enumerate(episode.segments):
+                if i in onto:
+                    db.execute("UPDATE usage SET merged = merged + 1 WHERE segment = ?", (onto[i],))
+                    continue
+                row = db.execute(
+                    "INSERT INTO segments(episode, tick, progress, key, proprioception, chunk, checksum) "
+                    "VALUES (?,?,?,?,?,?,?)",
+                    (
+                        at, s.tick, s.progress, _blob(s.key), _blob(s.proprioception), _blob(s.chunk),
+                        s.checksum(episode.identity),
+                    ),
+                ).lastrowid  # fmt: skip
+                assert row is not None
+                ids.append(row)
+                db.execute(
+                    "INSERT INTO usage(segment, nearest) VALUES (?,?)", (row, float(nearest[i]) if nearest else -1e30)
+                )
+            db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in evict])
+        return Stored(ids, gone)
+
+    def _instruction(self, db: sqlite3.Connection, episode: Episode) -> int:
+        meaning = None if episode.meaning is None else _blob(episode.meaning)
+        db.execute("INSERT OR IGNORE INTO instructions(text, meaning) VALUES (?,?)", (episode.instruction, meaning))
+        return int(db.execute("SELECT id FROM instructions WHERE text=?", (episode.instruction,)).fetchone()[0])
+
+    def instructions(self) -> list[Instruction]:
+        """Every sentence in the file."""
+        rows = self._read("SELECT id, text, meaning FROM instructions ORDER BY id")
+        return [Instruction(int(i), t, None if m is None else np.frombuffer(m, np.float32)) for i, t, m in rows]
+
+    def segments(self, origin: int, after: int = 0) -> Iterator[StoredSegment]:
+        """Segments of an origin with an id above `after`, in order of id, each checked against its checksum.
+
+        Raises StoreDamagedError naming the first one that is not what was written.
+        """
+        rows = self._read(
+            "SELECT s.id, s.episode, e.instruction, e.outcome, s.tick, s.progress, s.key, s.proprioception, s.chunk, "
+            "u.uses, u.successes, u.merged, u.nearest, e.made, e.identity, s.checksum "
+            "FROM segments s JOIN episodes e ON e.id = s.episode JOIN usage u ON u.segment = s.id "
+            "WHERE e.origin = ? AND s.id > ? ORDER BY s.id",
+            (origin, after),
+        )
+        (layout,) = (lay for i, _, lay in self.origins() if i == origin)
+        for r in rows:
+            yield read_segment(r, layout, self.path)
+
+    def episode_heads(self, origin: int) -> list[EpisodeHead]:
+        """Every episode of an origin, oldest first."""
+        rows = self._read(
+            "SELECT id, identity, instruction, outcome, verifier, confidence, made FROM episodes "
+            "WHERE origin=? ORDER BY id",
+            (origin,),
+        )
+        return [EpisodeHead(*r) for r in rows]
+
+    def credit(self, ids: Int[np.ndarray, "N"], success: bool) -> None:
+        """Counts one use of each segment, in an episode that ended in success or not. Raises as `commit`."""
+        with self._write() as db:
+            db.executemany(
+                "UPDATE usage SET uses = uses + 1, successes = successes + ? WHERE segment = ?",
+                [(int(success), int(i)) for i in ids],
+            )
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Deletes segments, and episodes that have none left. Raises as `commit`."""
+        with self._write() as db:
+            db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in ids])
+            db.execute("DELETE FROM episodes WHERE id NOT IN (SELECT DISTINCT episode FROM segments)")
+
+    def counts(self, origin: int) -> dict[str, int]:
+        """Episodes and segments of an origin, by outcome."""
+        found = {f"{o}_{what}": 0 for o in ("success", "failure") for what in ("episodes", "segments")}
+        for outcome, episodes, segments in self._read(
+            "SELECT e.outcome, count(DISTINCT e.id), count(s.id) FROM episodes e "
+            "LEFT JOIN segments s ON s.episode = e.id WHERE e.origin = ? GROUP BY e.outcome",
+            (origin,),
+        ):
+            found |= {f"{outcome}_episodes": int(episodes), f"{outcome}_segments": int(segments)}
+        return found
+
+    def data_version(self) -> int:
+        """Changes when another connection has committed."""
+        return int(self._read("PRAGMA data_version")[0][0])
+
+    # Calibrations -------------------------------------------------------------------------------------------------
+
+    def add_calibration(self, origin: int, made: float, body: str) -> None:
+        """Stores a calibration (JSON) of an origin; the newest counts."""
+        with self._write() as db:
+            db.execute("INSERT INTO calibrations(origin, made, body) VALUES (?,?,?)", (origin, made, body))
+
+    def calibration(self, origin: int) -> str | None:
+        """The newest calibration of an origin, or None."""
+        rows = self._read("SELECT body FROM calibrations WHERE origin=? ORDER BY id DESC LIMIT 1", (origin,))
+        return str(rows[0][0]) if rows else None
+
+    # Soundness ----------------------------------------------------------------------------------------------------
+
+    def check_pages(self) -> None:
+        """Reads every page. Raises StoreDamagedError with what the database says of itself."""
+        said = [str(r[0]) for r in self._read("PRAGMA quick_check(5)")]
+        if said != ["ok"]:
+            raise StoreDamagedError(f"{self.path} is damaged ({'; '.join(said)}): {SALVAGE}")
+        broken = self._read("PRAGMA foreign_key_check")
+        if broken:
+            raise StoreDamagedError(f"{self.path}: {broken[0][0]} row {broken[0][1]} refers to nothing: {SALVAGE}")
+
+    def bytes(self) -> int:
+        """Size of the database and its log on disk."""
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(f.stat().st_size for f in files if f.exists())
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple]:
+        with self._lock, self._named():
+            return self._db.execute(query, tuple(values)).fetchall()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._named():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turns what SQLite raises into errors that name the file and the mend."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            said, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_BUSY:
+                raise StoreBusyError(
+                    errno.EBUSY,
+                    f"another process has been writing for more than {self.wait_s:g} s; nothing was stored, try again",
+                    str(self.path),
+                ) from error
+            if code == sqlite3.SQLITE_FULL:
+                raise StoreFullError(
+                    errno.ENOSPC, "the disk is full; nothing was stored, make room and store again", str(self.path)
+                ) from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreDamagedError(f"{self.path} is damaged ({said}): {SALVAGE}") from error
+            if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise OSError(errno.EIO, f"{said}; nothing was stored", str(self.path)) from error
+            raise
+
+
+def read_segment(row: tuple, layout: Layout, path: Path) -> StoredSegment:
+    """A row of `SuccessStore.segments` with its arrays; raises StoreDamagedError when the checksum says otherwise."""
+    sizes = (layout.key_size, layout.proprioception_size, layout.horizon * layout.action_size)
+    if tuple(len(b) for b in row[6:9]) != tuple(4 * n for n in sizes):
+        raise StoreDamagedError(f"{path}: segment {row[0]} has arrays of other sizes than its layout: {SALVAGE}")
+    key, proprioception, chunk = (np.frombuffer(b, np.float32) for b in row[6:9])
+    shaped = chunk.reshape(layout.horizon, layout.action_size)
+    segment = Segment(int(row[4]), float(row[5]), key, proprioception, shaped)
+    if segment.checksum(row[14]) != row[15]:
+        raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written (checksum): {SALVAGE}")
+    return StoredSegment(int(row[0]), int(row[1]), int(row[2]), row[3], segment, *row[9:14])
+
+
+def _blob(array: Float[np.ndarray, "..."]) -> bytes:
+    return np.ascontiguousarray(array, np.float32).tobytes()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # else the file itself may be gone after power loss
+    finally:
+        os.close(handle)

@@ -1,0 +1,374 @@
+"""Trains a memory to speak to a frozen policy from recorded features; JAX only, resumable, at the end one weights file.
+
+Two stages: the memory learns what to propose and when to write (vlamem.memory.train.loop); then its confidence is
+fitted to how often the proposal is right, on ticks of all kinds, so that it abstains where it knows nothing.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from vlamem.core.seeding import integer_seed, stream
+from vlamem.memory.designs.aura import AuraMemory
+from vlamem.memory.protocol import Memory, MemoryOut, Params, scan
+from vlamem.memory.train.batches import SpeakData
+from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.loop import TrainConfig, Training, begin, pace, update
+from vlamem.memory.train.losses import Batch, action_error, weighted_mean
+
+_BOUND_EPISODES = 30
+"""Most held-out episodes of a task that are looked at for the bound of |W|."""
+_BOUND_EVERY = 8
+"""Ticks between two looks at |W|, which a write hardly moves."""
+_CHECKPOINT_SECONDS = 60.0
+"""Longest time between two checkpoints: on a slow machine a hundred updates are minutes."""
+
+
+@dataclass(frozen=True)
+class SpeakTraining:
+    """How a memory is trained to speak.
+
+    Attributes:
+        train: of the gradient updates; its `rate` is the budget of writes per tick.
+        ticks, rows: of a batch.
+        seed: of parameters and batches.
+        validate_every: updates between two looks at held-out episodes.
+        held_out: episodes a task for validation.
+        patience: looks without a lower error, after the write cost has fully come, that end the training.
+        checkpoint_every: updates between two checkpoints at most; a minute is not passed either.
+        calibration: updates of the confidence.
+    """
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(updates=800, rate=0.05))
+    ticks: int = 192
+    rows: int = 24
+    seed: int = 0
+    validate_every: int = 50
+    held_out: int = 6
+    patience: int = 6
+    checkpoint_every: int = 100
+    calibration: int = 200
+
+
+class Score(NamedTuple):
+    """What held-out episodes say.
+
+    Attributes:
+        error: of proposals in units of no memory's, over asked ticks; over all that count where nothing is asked.
+        right: share of asked ticks whose told sentence is the nearest to what is proposed; nan without a context, and
+            where nothing is asked.
+        rate: writes per tick.
+        by_task: (right, rate) of each task.
+    """
+
+    error: float
+    right: float
+    rate: float
+    by_task: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A memory that speaks.
+
+    Attributes:
+        memory: what was trained; an AURA memory has got its bound, see `bounded`.
+        params: in the policy's units.
+        history: a dict a look: update, training error, rate, validation error and share right.
+        score: at the end.
+        updates: done.
+        seconds: of training, over all calls.
+        training_bytes: of parameters, optimizer and recurrent states, measured from the arrays.
+    """
+
+    memory: Memory
+    params: Params
+    history: list[dict[str, float]]
+    score: Score
+    updates: int
+    seconds: float
+    training_bytes: int
+
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+def train_to_speak(
+    memory: Memory,
+    data: SpeakData,
+    how: SpeakTraining,
+    folder: Path,
+    progress: Progress = lambda i, last: None,
+    start: Params | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Trained:
+    """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
+
+    `start` are parameters to begin with, in training's units; fresh ones when None. `clock` [s] says when a checkpoint
+    is due, and nothing of what is learned. Raises ValueError when `folder` holds a run of another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, key = how.train, jax.random.key(integer_seed(how.seed, "speak", "init"))
+    first = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "standardise"))
+    # through NumPy, so that no array is of a weak type: the second update would compile again
+    training = begin(memory, config, jnp.asarray(first.zs), key)
+    training = training if start is None else training._replace(params=start)
+    training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)
+    run = Checkpoint(folder, _marks(memory, how, data, start))
+    done, seconds, history, training = run.restore(training)
+    static = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0))
+    parts = head_parts(memory, data)
+
+    def one(before: Training, batch: Batch, key: Array, at: Any) -> Any:
+        after, losses = update(memory, static, before, batch, key, at)
+        return after._replace(params=masked(after.params, parts)), losses
+
+    step = jax.jit(one, donate_argnums=0)
+    training = training._replace(params=masked(training.params, parts))
+    held = _HeldOut(memory, data, how)
+    patience, last = Patience(config), {"error": np.nan, "rate": np.nan}
+    for look in history:
+        patience.see(look)
+    began = saved = clock()
+    while done < config.updates and patience.waited < how.patience:
+        batch = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "batch", done))
+        at = jax.random.key(integer_seed(how.seed, "speak", "update", done))
+        training, losses = step(training, batch, at, pace(config, done))
+        done += 1
+        last = {"error": float(losses.action_error), "rate": float(losses.rate)}
+        if done % how.validate_every == 0 or done == config.updates:
+            score = held.score(training.params)
+            history.append(
+                {"update": done, **last, "held_out_error": score.error, "right": score.right, "held_rate": score.rate}
+            )
+            last |= history[-1]
+            patience.see(last)
+        now = clock()
+        if done % how.checkpoint_every == 0 or done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
+            run.save(training, done, seconds + now - began, history)
+            saved = now
+        progress(done, last)
+    size = training_bytes(training)
+    memory = bounded(memory, training.params, data, how)
+    held = _HeldOut(memory, data, how)
+    params = calibrated(memory, training.params, data, how)
+    score = held.score(params)
+    seconds += clock() - began
+    return Trained(memory, in_policy_units(memory, params, data), history, score, done, seconds, size)
+
+
+def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Memory:
+    """`memory` with a bound of |W|, for an AURA memory: the largest that held-out episodes take it to at any tick.
+
+    A stream is kept in the range that was trained. A count is told by the size of W, which is largest in the middle of
+    an episode, before what was counted is worked off: a bound that episodes meet there cuts it short.
+    """
+    if not isinstance(memory, AuraMemory):
+        return memory
+
+    def look(state: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
+        state, _ = scan(memory, params, state, *part)
+        return state, jnp.linalg.norm(state.W, axis=(1, 2))
+
+    length = -(-2 * how.ticks // _BOUND_EVERY) * _BOUND_EVERY
+    run = jax.jit(lambda zs, resets: jax.lax.scan(look, memory.init(zs.shape[2]), (zs, resets))[1])
+    largest = 0.0
+    for task in data.tasks:
+        rows = data.whole(task, _BOUND_EPISODES, length)
+        if rows:
+            zs = np.stack([row.feature for row in rows], axis=1)
+            resets = np.zeros(zs.shape[:2], bool)
+            resets[0] = True
+            largest = max(largest, float(run(*(x.reshape(-1, _BOUND_EVERY, *x.shape[1:]) for x in (zs, resets))).max()))
+    bound = round(largest, 2)
+    # nothing was held out, or nothing is written: whatever else is wrong with the weights, saving them will say
+    return AuraMemory(replace(memory.config, bound=bound)) if np.isfinite(bound) and bound > 0 else memory
+
+
+class HeadParts(NamedTuple):
+    """Which weights of a head may be other than 0: 1 or 0, in the shapes of its z and out."""
+
+    z: Array
+    out: Array
+
+
+def head_parts(memory: Any, data: SpeakData) -> HeadParts:
+    """A head in two halves of its hidden layer: what to say, and how to move.
+
+    The sentence (and the confidence) is made of what was remembered and what was told, not of what is seen: a scene is
+    seen at every tick and the scenes of a recording are few, so that a head that sees them learns their answers by
+    heart and leaves the memory unused. The chunk, which has to go to a place, is made of everything.
+    """
+    head = getattr(memory, "config", memory).head
+    z, out = np.ones((memory.feature_size, head.hidden), np.float32), np.zeros((head.hidden, head.outputs), np.float32)
+    saying = head.hidden if not head.chunk else head.hidden // 2 if head.context else 0
+    z[: data.meta.feature_size, :saying] = 0
+    size = head.chunk[0] * head.chunk[1] if head.chunk else 0
+    out[saying:, 1 : 1 + size] = 1
+    out[:saying, 1 + size :] = 1
+    out[: saying or None, 0] = 1
+    return HeadParts(jnp.asarray(z), jnp.asarray(out))
+
+
+def masked(params: Params, parts: HeadParts) -> Params:
+    """`params` with what is outside the parts of its head set to 0."""
+    head = params.head
+    return params._replace(head=head._replace(z=head.z * parts.z, out=head.out * parts.out))
+
+
+def training_bytes(training: Training) -> int:
+    """Bytes of parameters, as many of gradients, optimizer and recurrent states."""
+    sizes = [sum(x.nbytes for x in jax.tree.leaves(part)) for part in training]
+    return int(sizes[0] + sum(sizes))
+
+
+def in_policy_units(memory: Any, params: Params, data: SpeakData, back: bool = False) -> Params:
+    """`params` whose head proposes in the units of the policy: targets were divided by their scales in training.
+
+    `back` makes those of training out of the policy's.
+    """
+    head, at = getattr(memory, "config", memory).head, 1
+    factor = np.ones(head.outputs, np.float32)
+    if head.chunk:
+        size = head.chunk[0] * head.chunk[1]
+        factor[at : at + size], at = data.scales.chunk, at + size
+    factor[at : at + head.context] = data.scales.context
+    factor = 1 / factor if back else factor
+    made = params.head._replace(out=params.head.out * factor, out_bias=params.head.out_bias * factor)
+    return params._replace(head=made)
+
+
+def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Params:
+    """`params` whose confidence is how likely the proposal is to be asked for and right; all else stays.
+
+    Logistic regression on the head's hidden layer, an AURA memory's state carried from batch to batch. Right means: of
+    all sentences that the policy knows, what is proposed is nearest to the one that tells the answer; for a memory
+    without contexts, that it is asked for.
+    """
+    bias = params.head.out_bias.at[0].set(0.0)
+    params = params._replace(head=params.head._replace(out_bias=bias, out=params.head.out.at[:, 0].set(0.0)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, how.calibration))
+    canonical = jnp.asarray(data.canonical)
+
+    def labelled(left: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> tuple[Any, Array]:
+        left, out = scan(memory, params, left, batch.zs, batch.resets)
+        if out.context is None:
+            return left, asked > 0
+        return left, (asked > 0) & _right(out, goal, own, canonical, data.scales.context)
+
+    def loss(column: tuple[Array, Array], left: Any, batch: Batch, label: Array) -> Array:
+        out_, bias_ = params.head.out.at[:, 0].set(column[0]), params.head.out_bias.at[0].set(column[1])
+        made = params._replace(head=params.head._replace(out=out_, out_bias=bias_))
+        _, out = scan(memory, made, left, batch.zs, batch.resets)
+        p = jnp.clip(out.confidence, 1e-6, 1 - 1e-6)
+        return -jnp.mean(jnp.where(label, jnp.log(p), jnp.log1p(-p)))
+
+    @jax.jit
+    def step(column: Any, state: Any, left: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> Any:
+        after, label = labelled(left, batch, goal, own, asked)
+        grads = jax.grad(loss)(column, left, batch, label)
+        moves, state = optimizer.update(grads, state)
+        return optax.apply_updates(column, moves), state, after if isinstance(memory, AuraMemory) else left
+
+    column: Any = (params.head.out[:, 0], params.head.out_bias[0])
+    state, left = optimizer.init(column), memory.init(how.rows)
+    for i in range(how.calibration):
+        rows, resets = data.labelled(how.ticks, how.rows, stream(how.seed, "speak", "calibration", i))
+        batch = data.targets(rows, resets)
+        goal, asked = (np.stack([getattr(r, name) for r in rows], axis=1) for name in ("goal", "asked"))
+        own = batch.zs[..., data.meta.feature_size :]
+        column, state, left = step(column, state, left, batch, goal, own, asked)
+    head = params.head._replace(
+        out=params.head.out.at[:, 0].set(column[0]), out_bias=params.head.out_bias.at[0].set(column[1])
+    )
+    return params._replace(head=head)
+
+
+def _right(out: MemoryOut, goal: Array, own: Array, canonical: Array, scale: float) -> Array:
+    """[T, B], whether the nearest sentence to what is proposed is the one that tells the answer."""
+    said = own + scale * jnp.asarray(out.context)
+    distance = jnp.sum(canonical**2, axis=-1) - 2 * said @ canonical.T
+    return jnp.argmin(distance, axis=-1) == goal[..., 1]
+
+
+class Patience:
+    """How many looks at held-out episodes in a row, after the write cost has fully come, brought no lower error."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._from, self._best, self.waited = config.ramp[1] * config.updates, np.inf, 0
+
+    def see(self, look: Mapping[str, float]) -> None:
+        """Takes one look: an entry of Trained.history. One at no episode, whose error is nan, says nothing."""
+        if look["update"] >= self._from and not np.isnan(look["held_out_error"]):
+            error = look["held_out_error"]
+            self.waited = 0 if error < self._best - 1e-3 else self.waited + 1
+            self._best = min(self._best, error)
+
+
+def held_out_score(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Score:
+    """What `how.held_out` held-out episodes of each task say of `params`, which propose in training's units."""
+    return _HeldOut(memory, data, how).score(params)
+
+
+class _HeldOut:
+    """Whole held-out episodes of every task, run by one compiled function."""
+
+    def __init__(self, memory: Memory, data: SpeakData, how: SpeakTraining) -> None:
+        self._ticks = np.array([e.ticks for t in data.tasks for _, e in data.held_out[t][: how.held_out]])
+        length = int(self._ticks.max(initial=0))
+        if not isinstance(memory, AuraMemory):
+            length = min(length, 2 * how.ticks)  # a cache is made for so many
+        self._rows = {t: data.whole(t, how.held_out, length) for t in data.tasks if data.held_out[t]}
+        self._all = [row for rows in self._rows.values() for row in rows]
+        if not self._all:
+            return
+        resets = np.zeros((length, len(self._all)), bool)
+        resets[0] = True
+        self._batch = data.targets(self._all, resets)
+        self._asked = np.stack([r.asked for r in self._all], axis=1)
+        self._weight = jnp.asarray(self._asked if self._asked.any() else self._batch.targets.weight, jnp.float32)
+        goal = jnp.asarray(np.stack([r.goal for r in self._all], axis=1))
+        own = jnp.asarray(self._batch.zs[..., data.meta.feature_size :])
+        canonical, scale = jnp.asarray(data.canonical), data.scales.context
+
+        def run(params: Params) -> tuple[Array, Array, Array]:
+            _, out = scan(memory, params, memory.init(len(self._all)), self._batch.zs, self._batch.resets)
+            right = out.wrote & False if out.context is None else _right(out, goal, own, canonical, scale)
+            return action_error(out, self._batch.targets), right, out.wrote
+
+        self._run = jax.jit(run)
+
+    def score(self, params: Params) -> Score:
+        """Error, share right and rate over the held-out episodes; nan when none was recorded."""
+        if not self._all:
+            return Score(np.nan, np.nan, np.nan, {})
+        error, right, wrote = self._run(params)
+        inside = np.arange(len(wrote))[:, None] < self._ticks
+        by_task, at = {}, 0
+        asked, hit, written = self._asked, np.asarray(right), np.asarray(wrote)
+        for task, rows in self._rows.items():
+            part = slice(at, at + len(rows))
+            at += len(rows)
+            share = float(hit[:, part][asked[:, part] > 0].mean()) if asked[:, part].any() else np.nan
+            by_task[task] = (share, float(written[:, part][inside[:, part]].mean()))
+        share = float(hit[asked > 0].mean()) if asked.any() else np.nan
+        return Score(float(weighted_mean(error, self._weight)), share, float(written[inside].mean()), by_task)
+
+
+def _marks(memory: Memory, how: SpeakTraining, data: SpeakData, start: Params | None) -> dict[str, Any]:
+    said = {"memory": repr(memory), "how": asdict(how), "tasks": data.tasks, "wanted": asdict(data.wanted)}
+    recorded = [[asdict(e) for _, e in kept[t]] for kept in (data.training, data.held_out) for t in data.tasks]
+    said["recorded"] = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()
+    if start is not None:
+        said["start"] = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(start))).hexdigest()
+    return said | {"policy": asdict(data.meta.policy)}

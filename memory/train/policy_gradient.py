@@ -1,0 +1,234 @@
+"""Fine-tunes a gate on task success: group-relative policy gradient (Shao et al. 2024) over its decisions to write.
+
+A group is several episodes from one initial state and one memory state, with one noise of the policy: they differ by
+the gate's drawn decisions alone, so the group's mean return is the baseline of each. With the decisions recorded, so
+are the states that they led to; the gate's log-probability is then a sum over ticks of what it says of [z~, s, r_prev],
+and no gradient has to go back through time.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float
+
+from vlamem.memory.designs.aura import AuraMemory
+from vlamem.memory.designs.aura.gate import GATES, GateInput
+from vlamem.memory.designs.aura.step import look_ahead
+from vlamem.memory.protocol import Params, standardise
+from vlamem.memory.runner import RowMemory, Said
+from vlamem.memory.train.checkpoint import Checkpoint, History
+
+
+@dataclass(frozen=True)
+class RlOptions:
+    """How the gate is tuned on success.
+
+    Attributes:
+        updates: gradient updates.
+        groups: initial states an update.
+        group: episodes of each.
+        learning_rate: of Adam.
+        write_price: taken from the return for each write per tick.
+        temperature: scale of the noise on the gate's logit. 1 draws a write with the gate's p; then one of a cue's many
+            ticks is written by luck, and a gate that no longer would by itself, at p > 1/2, is not found out.
+        seed: of initial states and decisions.
+    """
+
+    updates: int = 10
+    groups: int = 4
+    group: int = 6
+    learning_rate: float = 3e-3
+    write_price: float = 1.0
+    temperature: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.group < 2:
+            raise ValueError(f"group {self.group}: a return is compared with those of its group, which has 2 or more")
+        if min(self.updates, self.groups) < 1 or self.temperature <= 0:
+            raise ValueError(f"updates, groups and temperature must be positive, got {self}")
+
+
+class Drawn(NamedTuple):
+    """What a gate saw and decided in one episode of T ticks."""
+
+    z: Float[np.ndarray, "T D"]
+    s: Float[np.ndarray, "T"]
+    r_prev: Float[np.ndarray, "T d_v"]
+    wrote: Bool[np.ndarray, "T"]
+
+
+class Rollout(NamedTuple):
+    """One episode: what the gate drew, and whether the task succeeded."""
+
+    drawn: Drawn
+    success: bool
+
+
+class DrawingRow:
+    """A row of AURA-Mem whose gate draws its decisions and keeps what it saw; a RowMemory."""
+
+    def __init__(self, memory: AuraMemory, params: Params, rng: np.random.Generator, temperature: float = 1.0) -> None:
+        self._memory, self._params, self._rng, self._temperature = memory, params, rng, temperature
+        self._step = _drawing_step(memory)
+        self._kept: list[tuple[np.ndarray, float, np.ndarray, bool]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the empty state, with nothing kept."""
+        self._state: Any = self._memory.init(1)
+        self._kept = []
+
+    def tick(self, feature: Float[np.ndarray, "D"]) -> Said:
+        """One control step; a write is drawn."""
+        noise = np.float32(self._temperature * self._rng.logistic())
+        z = np.asarray(feature, np.float32)
+        self._state, out, r_prev = self._step(self._params, self._state, z[None], noise)
+        wrote = bool(out.wrote[0])
+        self._kept.append((z, float(out.surprise[0]), np.asarray(r_prev[0]), wrote))
+        chunk, context = (None if x is None else np.asarray(x[0]) for x in (out.chunk, out.context))
+        return Said(float(out.confidence[0]), chunk, context, wrote, float(out.gate[0]), float(out.surprise[0]))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """W and b."""
+        return {"W": np.array(self._state.W[0]), "b": np.array(self._state.b[0])}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Makes `state` the state that the group starts from."""
+        W, b = (jnp.asarray(state[name])[None] for name in ("W", "b"))
+        self._state = self._state._replace(W=W, b=b)
+
+    def drawn(self) -> Drawn:
+        """What was seen and decided since the reset."""
+        z, s, r_prev, wrote = zip(*self._kept, strict=True)
+        return Drawn(np.stack(z), np.array(s, np.float32), np.stack(r_prev), np.array(wrote))
+
+
+_STEPS: dict[AuraMemory, Any] = {}
+
+
+def _drawing_step(memory: AuraMemory) -> Any:
+    if memory not in _STEPS:
+
+        def step(params: Params, state: Any, z: Array, noise: Array) -> Any:
+            ahead, _ = look_ahead(params, memory.config, z)
+            r_prev = jnp.einsum("bij,bj->bi", state.W, ahead.q) + state.b
+            after, out = memory.scan(params, state, z[None], jnp.zeros((1, 1), bool), None, noise.reshape(1, 1))
+            return after, jax.tree.map(lambda x: x[0], out), r_prev
+
+        _STEPS[memory] = jax.jit(step)
+    return _STEPS[memory]
+
+
+def advantages(returns: Float[np.ndarray, "G"]) -> Float[np.ndarray, "G"]:
+    """Returns less their group's mean; zeros where the group's returns are alike.
+
+    Not over their standard deviation (Liu et al. 2025): a group that succeeds throughout differs by the price of a few
+    writes, which would then weigh as much as success does in another.
+    """
+    return np.zeros_like(returns) if returns.std() < 1e-6 else returns - returns.mean()
+
+
+def log_probability(
+    gate: Any, params: Params, memory: AuraMemory, drawn: Drawn, temperature: float = 1.0
+) -> Float[Array, "T"]:
+    """log-probability of each recorded decision under `gate`."""
+    zn, _ = standardise(jnp.asarray(drawn.z), params.mean, params.scale)
+    kind, config = GATES[memory.config.gate], memory.config
+    none = jnp.zeros((len(drawn.s), 0))
+    x = GateInput(
+        kind.ahead(gate, config, jnp.asarray(drawn.z), zn),
+        jnp.asarray(drawn.s),
+        jnp.asarray(drawn.r_prev),
+        none,
+        none,
+        None,
+    )
+    logit = kind.logit(gate, config, x) / temperature
+    return jnp.where(jnp.asarray(drawn.wrote), jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
+
+
+def _padded(drawn: Drawn, advantage: float) -> tuple[Drawn, Float[np.ndarray, "T"]]:
+    """An episode filled up to a multiple of 64 ticks, so that few lengths are compiled, and each tick's weight."""
+    ticks = len(drawn.s)
+    more = -ticks % 64
+    weight = np.pad(np.full(ticks, advantage / ticks, np.float32), (0, more))
+    return Drawn(*(np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) for x in drawn)), weight
+
+
+class Step(NamedTuple):
+    """One update: share of episodes that succeeded, writes per tick, and how many groups told anything."""
+
+    success: float
+    rate: float
+    telling: int
+
+
+Play = Callable[[int, int, Callable[[np.random.Generator], RowMemory]], Sequence[Rollout]]
+"""play(update, group, row) plays a group's episodes, each with a row made from a generator of its own."""
+
+
+def tune_on_success(
+    memory: AuraMemory,
+    params: Params,
+    play: Play,
+    how: RlOptions,
+    progress: Callable[[Step], None] = lambda step: None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Params, list[Step]]:
+    """`params` with a gate that writes where writing led to success; everything but the gate stays.
+
+    With a `checkpoint` every update is kept, and a killed run goes on after the last; `progress` is told of those that
+    were done before, too. Raises ValueError for a gate without parameters, or when the checkpoint is of another run.
+    """
+    if memory.config.gate not in ("learned", "counterfactual"):
+        raise ValueError(f"gate {memory.config.gate!r} has nothing to learn: only learned gates are tuned on success")
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(how.learning_rate))
+    gate: Any = jax.tree.map(jnp.asarray, params.gate)
+    state: Any = optimizer.init(gate)
+    done, spent = 0, 0.0
+    history: History = []
+    if checkpoint is not None:
+        done, spent, history, (gate, state) = checkpoint.restore((gate, state))
+    steps, began = [Step(h["success"], h["rate"], int(h["telling"])) for h in history], time.perf_counter()
+    for step in steps:
+        progress(step)
+
+    @jax.jit
+    def gradient(gate: Any, drawn: Drawn, weight: Array) -> Any:
+        return jax.grad(lambda g: -jnp.sum(weight * log_probability(g, params, memory, drawn, how.temperature)))(gate)
+
+    for update in range(done, how.updates):
+        grads = jax.tree.map(jnp.zeros_like, gate)
+        played: list[Rollout] = []
+        telling = 0
+        for group in range(how.groups):
+            now = params._replace(gate=gate)
+
+            def row(rng: np.random.Generator, now: Params = now) -> RowMemory:
+                return DrawingRow(memory, now, rng, how.temperature)
+
+            rollouts = play(update, group, row)
+            returns = np.array([r.success - how.write_price * r.drawn.wrote.mean() for r in rollouts])
+            gained = advantages(returns)
+            telling += bool(gained.any())
+            for r, advantage in zip(rollouts, gained, strict=True):
+                if advantage:
+                    more = gradient(gate, *_padded(r.drawn, advantage))
+                    grads = jax.tree.map(lambda a, b: a + b / (how.groups * how.group), grads, more)
+            played += rollouts
+        moves, state = optimizer.update(grads, state)
+        gate = optax.apply_updates(gate, moves)
+        rate = float(np.mean([r.drawn.wrote.mean() for r in played]))
+        steps.append(Step(float(np.mean([r.success for r in played])), rate, telling))
+        if checkpoint is not None:
+            seconds = spent + time.perf_counter() - began
+            checkpoint.save((gate, state), update + 1, seconds, [s._asdict() for s in steps])
+        progress(steps[-1])
+    return params._replace(gate=gate), steps

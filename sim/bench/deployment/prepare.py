@@ -1,0 +1,133 @@
+"""Before a deployment: the policy alone on initial states of the training split, to calibrate threshold and critic.
+
+A fifth of the episodes are recorded without a shift, the others spread over the conditions of the bench: a critic that
+is judged where the policy hardly fails promises a precision that it does not keep where it does. The trials that are
+compared later begin in states of the test split. Each state is played twice, as states come again in a deployment.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from vlamem.core.seeding import stream
+from vlamem.core.tensors import write_tensors
+from vlamem.memory.success import (
+    Calibration,
+    CriticOptions,
+    EntryError,
+    PredicateVerifier,
+    ProgressCritic,
+    Segment,
+    Told,
+    Trace,
+    calibrate,
+    train_critic,
+)
+from vlamem.policies.success import layout_of
+from vlamem.sim.bench.deployment.arms import MAIN, Condition
+from vlamem.sim.bench.deployment.env import DeployedEnv
+from vlamem.sim.bench.deployment.play import Kit, play_trial
+from vlamem.sim.results.pages import write_atomically
+from vlamem.sim.suites.tabletop.shift import Shift
+
+Report = Callable[[str], None]
+
+
+def prepare(
+    task: str, conditions: Sequence[Condition], episodes: int, env: DeployedEnv, kit: Kit, out: Path, report: Report
+) -> tuple[Calibration | None, ProgressCritic | None]:
+    """Calibration and critic of one task; made once, and read from `out` after that.
+
+    Either is None when the recorded episodes are too few or too much alike to tell; `report` says so, and the arms of
+    the task use the default threshold, or the simulator's word.
+    """
+    folder = out / "prepared" / task
+    record, judge, threshold = folder / "episodes.safetensors", folder / "critic.safetensors", folder / "threshold.json"
+    if not record.exists():
+        _record(task, conditions, episodes, env, kit, record, report)
+    told, segments, owners = _read(record)
+    critic: ProgressCritic | None = None
+    calibration: Calibration | None = None
+    layout = layout_of(kit.policy.spec)
+    try:
+        if not judge.exists():
+            train_critic(layout, told, CriticOptions(seed=kit.seed)).save(judge)
+    except EntryError as error:
+        report(f"{task}: no critic, the simulator verifies in its place: {error}")
+    else:
+        critic = ProgressCritic.load(judge)  # an unreadable one is no reason to ask the simulator
+        report(
+            f"{task}: critic of precision {critic.precision:.3f} at recall {critic.recall:.3f} on "
+            f"{critic.episodes} episodes ({critic.successes} successes)"
+        )
+    try:
+        if not threshold.exists():
+            keys = np.array([s.key for s in segments]).reshape(-1, layout.key_size)
+            states = np.array([s.proprioception for s in segments]).reshape(-1, layout.proprioception_size)
+            chunks = np.array([s.chunk for s in segments]).reshape(-1, layout.horizon, layout.action_size)
+            # each state has a sentence of its own: pairs of any two, which makes the threshold stricter
+            made = calibrate(layout, keys, states, chunks, owners, [0] * len(owners), kit.retrieve.reach)
+            write_atomically(threshold, made.to_json() + "\n")
+        calibration = Calibration.from_json(threshold.read_text(encoding="utf-8"))
+        report(
+            f"{task}: threshold {calibration.threshold:.4f}, precision {calibration.precision:.3f}, coverage "
+            f"{calibration.coverage:.3f}"
+        )
+    except EntryError as error:
+        report(f"{task}: threshold not calibrated, the default is used: {error}")
+    return calibration, critic
+
+
+def _record(
+    task: str, conditions: Sequence[Condition], episodes: int, env: DeployedEnv, kit: Kit, record: Path, report: Report
+) -> None:
+    shifts = [Shift(), *(c.shift for c in conditions)]
+    plain = 2 * (episodes // 10)  # a state is played twice under one shift
+    every = [0] * plain + [1 + (i // 2) % max(1, len(conditions)) for i in range(episodes - plain)]
+    arrays: dict[str, np.ndarray] = {}
+    heads = []
+    for i, which in enumerate(every):
+        if env.shift != shifts[which]:
+            env.change(shifts[which])
+        noise = stream(kit.seed, "prepare", task, i)
+        outcome, trace = play_trial(env, kit, MAIN[0], None, i // 2, noise, f"prepare-{i}", split="train")
+        heads.append({"success": outcome.success, "instruction": trace.instruction, "state": i // 2})
+        arrays |= _arrays(i, trace, outcome.success, kit)
+        if (i + 1) % 10 == 0:
+            report(f"{task}: {i + 1} of {episodes} episodes recorded for calibration")
+    write_tensors(record, arrays, {"episodes": json.dumps(heads)})
+
+
+def _arrays(i: int, trace: Trace, success: bool, kit: Kit) -> dict[str, np.ndarray]:
+    verdict = PredicateVerifier().verify(trace, success)
+    segments = trace.segments(layout_of(kit.policy.spec), verdict.progress, 0, len(trace.actions)) if success else ()
+    found = {
+        f"{i}.keys": np.stack([s.key for s in trace.seen]),
+        f"{i}.states": np.stack([s.proprioception for s in trace.seen]),
+        f"{i}.ticks": np.array([s.tick for s in trace.seen], np.int64),
+    }
+    if segments:
+        found[f"{i}.chunks"] = np.stack([s.chunk for s in segments])
+        found[f"{i}.starts"] = np.array([s.tick for s in segments], np.int64)
+    return found
+
+
+def _read(record: Path) -> tuple[list[Told], list[Segment], list[int]]:
+    """Episodes for the critic; segments of successes, with their episode, for the threshold."""
+    from safetensors import safe_open
+
+    with safe_open(record, framework="np") as file:
+        heads = json.loads(file.metadata()["episodes"])
+    arrays = load_file(record)
+    told, segments, owners = [], [], []
+    for i, head in enumerate(heads):
+        keys, states, ticks = (arrays[f"{i}.{n}"] for n in ("keys", "states", "ticks"))
+        told.append(Told(keys, states, ticks.astype(float), bool(head["success"]), int(head["state"])))
+        for chunk, tick in zip(arrays.get(f"{i}.chunks", ()), arrays.get(f"{i}.starts", ()), strict=True):
+            at = int(np.flatnonzero(ticks == tick)[0])
+            segments.append(Segment(int(tick), 0.0, keys[at], states[at], chunk))
+            owners.append(i)
+    return told, segments, owners

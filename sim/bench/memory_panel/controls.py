@@ -1,0 +1,205 @@
+"""Controls of the memory panel that have to be trained, and the mark that ties each to what it was trained with.
+
+controls/NAME holds the weights and control.json: the gate beside which the control stands, and every setting that its
+training took. Weights under another mark are refused, not trained over: the arms were played with them.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence, Set
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from vlamem.core.factors import factors
+from vlamem.memory.baseline_files import baseline, save_baseline
+from vlamem.memory.train.features import open_features
+from vlamem.memory.train.fit import Progress, train_to_speak
+from vlamem.memory.train.gate import GateOptions, data_for, head_for, metrics_of, train_gate
+from vlamem.memory.weights import Header, WeightsError, load_weights
+from vlamem.sim.bench.memory_panel.arms import TRAINED, PanelArm
+from vlamem.sim.bench.memory_panel.options import PanelOptions
+from vlamem.sim.bench.play import Begin
+from vlamem.sim.results.pages import write_atomically
+from vlamem.sim.rollout.config import differences
+from vlamem.sim.rollout.memories import MemoryName
+
+GATED = ("always", "random", "periodic")
+"""Controls that are AURA-Mem under another gate; the others are memories of another kind."""
+PLAYED_TICKS = 900
+"""Entries of the growing cache when it is played: more than any episode of the panel takes."""
+_Mark = dict[str, Any]
+
+
+class ControlError(ValueError):
+    """A control that was trained beside another gate or with other settings; the message names them and the mend."""
+
+
+def gate_of(options: PanelOptions) -> MemoryName:
+    """The gate of the panel. Raises MemoryNameError when its file is missing."""
+    return MemoryName.parse("aura" if options.gate == "shipped" else f"aura:{options.gate}")
+
+
+def gate_file(options: PanelOptions) -> Path:
+    """The gate's weights file. Raises MemoryNameError when it is missing."""
+    file = gate_of(options).file
+    assert file is not None
+    return file
+
+
+def train_controls(options: PanelOptions, command: str, arms: Sequence[PanelArm], begin: Begin) -> dict[str, Path]:
+    """Weights of every control that the arms need, trained where they are missing.
+
+    Random and periodic write at `options.control_rate`, or at the rate that the gate had on held-out features. Raises
+    ControlError, before anything is trained, for weights that are there under another mark.
+    """
+    needed = [n for n in TRAINED if any(a.memory == "CONTROL" and a.name.partition("-")[0] == n for a in arms)]
+    if not needed:
+        return {}
+    header, _ = load_weights(gate_file(options))
+    features = open_features(options.features, header.trained_for)
+    recordings, tasks = [f.digest for f in features], {e.task for f in features for e in f.episodes}
+    wanted = {name: _wanted(name, options, header, tasks, command) for name in needed}
+    folders = {name: options.out / "controls" / name for name in needed}
+    marks = {name: _mark(name, gate_of(options).sha256, how, recordings) for name, how in wanted.items()}
+    for name, how in wanted.items():
+        _check(folders[name], marks[name], how)
+    for name, mark in marks.items():
+        write_atomically(folders[name] / "control.json", json.dumps(mark, indent=1, sort_keys=True) + "\n")
+    files = {name: _weights(name, folder) for name, folder in folders.items()}
+    for name, how in wanted.items():
+        if files[name].exists():
+            continue
+
+        def progress(update: int, last: dict[str, float], title: str = f"train {name}") -> None:
+            if update % 25 == 0:
+                begin(title, update, options.updates)
+
+        if name in GATED:
+            train_gate(how, folders[name], progress)
+        else:
+            _train_baseline(name, how, files[name], progress)
+    return files
+
+
+def _weights(name: str, folder: Path) -> Path:
+    return folder / ("gate.safetensors" if name in GATED else "baseline.safetensors")
+
+
+def _wanted(name: str, options: PanelOptions, header: Header, tasks: Set[str], command: str) -> GateOptions:
+    """How a control is trained; `tasks` are recorded, and weights of others are left out."""
+    rate = options.control_rate
+    if rate is None:
+        rate = max(header.metrics.get("writes_per_tick", 0.05), 1e-3)
+    made = GateOptions(
+        features=options.features,
+        rate=rate,
+        updates=options.updates,
+        ticks=options.ticks,
+        rows=options.rows,
+        weights=tuple(w for w in factors("--weight", options.weight).items() if w[0] in tasks),
+        hidden=header.config.head.hidden,
+        used_with=header.trained_for,
+        command=command,
+    )
+    return replace(made, gate=name) if name in GATED else made
+
+
+def _train_baseline(kind: str, base: GateOptions, file: Path, progress: Progress) -> None:
+    data = data_for(base)
+    longest = 2 * base.ticks
+    memory = baseline(kind, data.feature_size, head_for(data, base.hidden), longest)
+    trained = train_to_speak(memory, data, base.training(), file.parent, progress)
+    save_baseline(file, kind, PLAYED_TICKS, memory, trained.params, data.meta.policy, base.command)
+    (file.parent / "metrics.json").write_text(json.dumps(metrics_of(trained), indent=1) + "\n", encoding="utf-8")
+
+
+def _mark(name: str, gate_sha256: str | None, how: GateOptions, recordings: Sequence[str]) -> _Mark:
+    said = {"gate_sha256": gate_sha256, "features": list(recordings), "weights": [list(pair) for pair in how.weights]}
+    return said | _settings(name, how)
+
+
+def _settings(name: str, how: GateOptions) -> _Mark:
+    """The part of a mark that weights without one can be asked for: what their own files say of them."""
+    assert how.used_with is not None
+    said = {
+        "control": name,
+        "rate": how.rate if name in ("random", "periodic") else None,
+        "hidden": how.hidden,
+        "policy": asdict(how.used_with),
+        "training": asdict(how.training()),
+    }
+    return dict(json.loads(json.dumps(said)))
+
+
+def _check(folder: Path, mark: _Mark, how: GateOptions) -> None:
+    """Raises ControlError when a control's folder is not that of `mark`.
+
+    Weights from before there were marks are taken when their own files name the same control, settings and recordings.
+    """
+    path, name, now = folder / "control.json", mark["control"], mark
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+    elif _weights(name, folder).exists():
+        before = _recorded(_weights(name, folder))
+        now = _settings(name, how) | {"features": _paths(how.features)}
+    else:
+        return
+    found = differences(before, now)
+    if found:
+        keep = f" (--control-rate {before['rate']} keeps its rate)" if before.get("rate") != mark["rate"] else ""
+        raise ControlError(
+            f"{folder} was trained with other settings: {'; '.join(found)}{keep}: choose another --out, or move "
+            f"{folder} and the arms '{name}' and '{name}-*' beside it away to train and play '{name}' again"
+        )
+
+
+def _paths(folders: Sequence[Path]) -> list[str]:
+    return [str(folder.resolve()) for folder in folders]
+
+
+def _recorded(weights: Path) -> _Mark:
+    """What weights without a mark say of their training: their header, and the checkpoint beside them.
+
+    Raises ControlError when they do not say enough.
+    """
+    name, checkpoint = weights.parent.name, weights.parent / "checkpoint.safetensors"
+    if not checkpoint.exists():
+        raise ControlError(
+            f"{weights} has neither a mark (control.json) nor the checkpoint of its training beside it: what it was "
+            "trained with is not known, choose another --out, or move its folder away to train it again"
+        )
+    with safe_open(checkpoint, framework="numpy") as file:
+        how = json.loads(file.metadata()["marks"])["how"]
+    if name in GATED:
+        header, _ = load_weights(weights)
+        kind, rate, hidden = header.config.gate, header.config.rate, header.config.head.hidden
+        policy, command = asdict(header.trained_for), header.command
+    else:
+        with safe_open(weights, framework="numpy") as file:
+            said = (file.metadata() or {}).get("vlamem-baseline")
+        if said is None:
+            raise WeightsError(f"{weights} is no baseline memory: move its folder away to train it again")
+        body = json.loads(said)
+        kind, rate, hidden = body["kind"], None, body["head"]["hidden"]
+        policy, command = body["trained_for"], body["command"]
+    return {
+        "control": kind,
+        "rate": rate if name in ("random", "periodic") else None,
+        "hidden": hidden,
+        "policy": policy,
+        "training": how,
+        "features": _paths(_features_in(command)),
+    }
+
+
+def _features_in(command: str) -> list[Path]:
+    """The recordings that a command line names."""
+    words = shlex.split(command)
+    if "--features" not in words:
+        return []
+    after = words[words.index("--features") + 1 :]
+    until = next((i for i, word in enumerate(after) if word.startswith("--")), len(after))
+    return [Path(word) for word in after[:until]]

@@ -1,9 +1,0 @@
-"""Importing this prepares the benchmark in the process that does so: see `vlamem.sim.libero.assets.prepare`.
-
-Named to multiprocessing's forkserver, which imports it once before it forks the processes of a vectorised environment.
-"""
-
-from vlamem.sim.libero.assets import prepare
-
-PATHS = prepare(home=True)
-"""Where the benchmark's parts are."""

@@ -1,0 +1,118 @@
+"""`vlamem train-gate --method rl`: plays the groups of episodes on which a gate is tuned, in the tabletop suite."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura import AuraMemory
+from vlamem.memory.designs.aura.dispatch import params_of
+from vlamem.memory.protocol import flatten
+from vlamem.memory.runner import RowMemory, identity
+from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.curves import write_curves
+from vlamem.memory.train.policy_gradient import DrawingRow, RlOptions, Rollout, Step, tune_on_success
+from vlamem.memory.weights import Header, load_weights, save_weights
+from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.fuse import SpeakOptions
+from vlamem.policies.memory_policy import MemoryPolicy
+from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.sim.suites.registry import SuiteEnv, images_of, load_suite, select_tasks
+
+_ALL = np.array([True])
+_FIRST = np.array([0])
+
+
+@dataclass
+class _OneRow:
+    """A voice of one row that exists already."""
+
+    made: RowMemory
+    feature_size: int
+    context_size: int
+    chunk_shape: tuple[int, int] | None
+
+    def row(self) -> RowMemory:
+        return self.made
+
+
+def play_episode(env: SuiteEnv, policy: MemoryPolicy, episode: int, execute: int, noise: np.random.Generator) -> bool:
+    """One episode of split "train" with a memory that ticks at every step; whether it succeeded."""
+    runner = ChunkRunner(policy, 1, execute)
+    env.render_on_step = False
+    env.reset(options={"episode": episode, "split": "train", "wording": "training"})
+    runner.reset(_ALL, [noise])
+    success = ended = False
+    while not ended:
+        full = env.observe()
+        images = {name: image[None] for name, image in images_of(full, policy.spec.cameras).items()}
+        tick = runner.observe(Observation(images, full["proprioception"][None], (full["instruction"],)))
+        if runner.due().size:
+            runner.plan(_FIRST, tick)
+        _, _, terminated, truncated, info = env.step(runner.pop()[0])
+        success, ended = bool(info["success"]), terminated or truncated
+    return success
+
+
+def tune_in_suite(
+    policy_name: str,
+    gate: Path,
+    tasks: Sequence[str],
+    how: RlOptions,
+    out: Path,
+    command: str,
+    execute: int = 8,
+    suite: str = "tabletop",
+    progress: Callable[[Step], None] = lambda step: None,
+) -> tuple[Path, list[Step]]:
+    """Tunes the gate of a weights file on success in `tasks` of a suite; writes out/gate.safetensors and the curves.
+
+    A killed run goes on after its last update. Raises WeightsError for a gate of another policy, SuiteError for an
+    unknown task, ValueError when `out` holds another training.
+    """
+    source = find_policy(policy_name)
+    policy: FrozenPolicy = load_policy(source)
+    used_with = identity(policy.spec, source.sha256)
+    header, arrays = load_weights(gate, used_with)
+    memory = AuraMemory(header.config)
+    found, size = load_suite(suite), policy.spec.image_size
+    tasks = select_tasks(found, tasks)
+    marks = {
+        "how": asdict(how),
+        "start": hashlib.sha256(gate.read_bytes()).hexdigest(),
+        "policy": asdict(used_with),
+        "suite": suite,
+        "tasks": list(tasks),
+        "execute": execute,
+    }
+
+    def play(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
+        task = tasks[(update * how.groups + group) % len(tasks)]
+        episode = 200_000 + update * how.groups + group
+        env = found.make(task, image_size=size)
+        played = []
+        for member in range(how.group):
+            made = row(stream(how.seed, "rl", update, group, member))
+            assert isinstance(made, DrawingRow)
+            head = header.config.head
+            voice = _OneRow(made, header.config.feature_size, head.context, head.chunk)
+            wrapped = MemoryPolicy(policy, voice, options=SpeakOptions("context" if head.context else "chunk"))
+            success = play_episode(env, wrapped, episode, execute, stream(how.seed, "rl noise", task, episode))
+            played.append(Rollout(made.drawn(), success))
+        env.close()
+        return played
+
+    checkpoint = Checkpoint(out, marks)
+    params, steps = tune_on_success(memory, params_of(header.config, arrays), play, how, progress, checkpoint)
+    # those of the gate before are not of this one
+    metrics = {"rl_success": steps[-1].success, "rl_writes_per_tick": steps[-1].rate}
+    path = out / "gate.safetensors"
+    arrays_out = {name: np.asarray(x) for name, x in flatten(params).items()}
+    save_weights(path, Header(header.config, header.trained_for, command, metrics), arrays_out)
+    history = [{"update": i, **step._asdict()} for i, step in enumerate(steps, 1)]
+    write_curves(out, history, ("success",), ("rate",), "share of episodes that succeeded")
+    return path, steps

@@ -1,0 +1,80 @@
+"""Compares two runs over the episodes that they share: same task, same initial state, same seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
+from vlamem.sim.results.statistics import PairedDifference, paired_difference
+
+Pair = tuple[str, str, int]
+
+
+class CompareError(ValueError):
+    """Runs that cannot be compared; the message names them and says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side.
+
+    Attributes:
+        tasks: paired difference (first minus second) of each task with pairs.
+        total: over all pairs.
+        only_first, only_second: (task, initial state, seed) that one run alone has, or that ended as an error in the
+            other.
+    """
+
+    tasks: dict[str, PairedDifference]
+    total: PairedDifference
+    only_first: tuple[Pair, ...]
+    only_second: tuple[Pair, ...]
+
+
+def _outcomes(folder: Path) -> dict[Pair, bool]:
+    path = folder / "episodes.jsonl"
+    if not path.is_file():
+        raise CompareError(f"{folder} is no run: it has no episodes.jsonl; expected the --out of a 'vlamem rollout'")
+    records: dict[Pair, EpisodeRecord] = {}
+    arms = set()
+    for record in EpisodeLog(path).read():
+        records[record.task, record.initial_state, record.seed] = record
+        arms.add(record.arm)
+    if len(arms) > 1:
+        raise CompareError(f"{folder} holds several arms ({', '.join(sorted(arms))}): compare runs of one arm each")
+    return {pair: r.outcome == "success" for pair, r in records.items() if r.outcome != "error"}
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Success of run folder `first` minus that of `second`.
+
+    Raises CompareError when a folder is no run or nothing can be paired, naming seeds and tasks of both.
+    """
+    a, b = _outcomes(first), _outcomes(second)
+    pairs = sorted(a.keys() & b.keys())
+    if not pairs:
+        described = [
+            f"{folder} has tasks {sorted({p[0] for p in found})} with seeds {sorted({p[2] for p in found})}"
+            for folder, found in ((first, a), (second, b))
+        ]
+        raise CompareError(f"no episode is in both runs: {'; '.join(described)}: run both with the same tasks and seed")
+    of_task: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        of_task.setdefault(pair[0], []).append(pair)
+
+    def difference(chosen: Sequence[Pair]) -> PairedDifference:
+        return paired_difference([a[p] for p in chosen], [b[p] for p in chosen])
+
+    return Comparison(
+        {task: difference(chosen) for task, chosen in of_task.items()},
+        difference(pairs),
+        tuple(sorted(a.keys() - b.keys())),
+        tuple(sorted(b.keys() - a.keys())),
+    )
+
+
+def verdict(difference: PairedDifference) -> str:
+    """The difference in words; 'no difference shown' when the data show none."""
+    if not difference.shown:
+        return "no difference shown"
+    return "first is better" if difference.value > 0 else "second is better"

@@ -1,0 +1,83 @@
+"""Sums up a run's episodes: what goes into results.json, and the table at the end."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from vlamem.sim.results.episodes import EpisodeRecord
+from vlamem.sim.results.statistics import percentiles, wilson95
+
+TOTAL = "total"
+
+
+def _counts(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """n counts episodes that say something about the policy; errors are apart."""
+    valid = [r for r in records if r.outcome != "error"]
+    successes = sum(r.outcome == "success" for r in valid)
+    return {
+        "n": len(valid),
+        "successes": successes,
+        "errors": len(records) - len(valid),
+        "rate": successes / len(valid) if valid else None,
+        "wilson95": list(wilson95(successes, len(valid))),
+        "steps": sum(r.steps for r in valid) / len(valid) if valid else None,
+        "decisions": sum(r.decisions for r in valid),
+        "state_bytes": max((r.state_bytes for r in valid), default=0),
+        "writes": sum(r.writes for r in valid),
+        "ticks": sum(r.ticks for r in valid),
+    }
+
+
+def _latency(records: Iterable[EpisodeRecord]) -> dict[str, float | None]:
+    found = asdict(percentiles([ms for r in records for ms in r.wall_clock.get("decision_ms", [])]))
+    return {k: None if math.isnan(v) else v for k, v in found.items()}
+
+
+def summarise(records: Sequence[EpisodeRecord], tasks: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two dicts by arm and task (and "total"): counts that the seed decides, and decision latencies in ms."""
+    arms: dict[str, Any] = {}
+    latency: dict[str, Any] = {}
+    for arm in sorted({r.arm for r in records}):
+        of_arm = [r for r in records if r.arm == arm]
+        by_task = {task: [r for r in of_arm if r.task == task] for task in tasks}
+        arms[arm] = {"tasks": {t: _counts(rs) for t, rs in by_task.items()}, TOTAL: _counts(of_arm)}
+        latency[arm] = {"tasks": {t: _latency(rs) for t, rs in by_task.items()}, TOTAL: _latency(of_arm)}
+    return arms, latency
+
+
+def percent(rate: float | None) -> str:
+    """A rate in per cent, "-" for None."""
+    return "-" if rate is None else f"{100 * rate:.1f}"
+
+
+def table(results: dict[str, Any]) -> Table:
+    """The table of a run: task, n, success and its Wilson 95 % interval, steps, ms per decision p50/p95/p99."""
+    clock = results["wall_clock"]["decision_ms"]
+    arms = results["arms"]
+    shown = Table()
+    if len(arms) > 1:
+        shown.add_column("memory")
+    shown.add_column("task")
+    for heading in ("n", "errors", "success %", "Wilson 95 %", "steps", "ms per decision p50/p95/p99"):
+        shown.add_column(heading, justify="right")
+    for arm, body in arms.items():
+        rows = [(t, body["tasks"][t], clock[arm]["tasks"][t]) for t in body["tasks"]]
+        for task, counts, ms in [*rows, (TOTAL, body[TOTAL], clock[arm][TOTAL])]:
+            if task == TOTAL:
+                shown.add_section()
+            low, high = counts["wilson95"]
+            times = "-" if ms["p50"] is None else "/".join(f"{ms[p]:.1f}" for p in ("p50", "p95", "p99"))
+            shown.add_row(
+                *([arm] if len(arms) > 1 else []),
+                task,
+                str(counts["n"]),
+                str(counts["errors"]),
+                percent(counts["rate"]),
+                f"{percent(low)} to {percent(high)}" if counts["n"] else "-",
+                "-" if counts["steps"] is None else f"{counts['steps']:.0f}",
+                times,
+            )
+    return shown

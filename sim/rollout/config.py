@@ -1,0 +1,184 @@
+"""What a rollout is to do: its configuration, its episodes, and the record in its folder that lets it go on."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vlamem.policies.fuse import SpeakOptions, Way
+from vlamem.policies.registry import EXPERTS
+from vlamem.sim.results.pages import write_atomically
+from vlamem.sim.rollout.memories import ORACLES, Control, MemoryName
+
+PLAN_VERSION = 1
+_MAY_DIFFER = ("out", "workers", "video", "watchdog_s", "retry_errors")
+
+
+class PlanError(ValueError):
+    """A rollout that cannot be done as asked; the message names the value, what was expected and the mend."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """One run: a policy over tasks of a suite."""
+
+    suite: str
+    """Suite of tasks: tabletop, libero_object and its four sisters, or one of your own as package.module:ATTRIBUTE."""
+    tasks: tuple[str, ...]
+    """Tasks by name, or skills, memory, oracle, all."""
+    policy: str
+    """tiny or tiny-libero (shipped), a .safetensors file, a LeRobot checkpoint (folder or hub id; its options:
+    docs/lerobot.md), expert, random-choice, or package.module:FACTORY."""
+    memory: str
+    """none, aura (the shipped gate) or aura:FILE; always, random, periodic: its controls; oracle, first-observation."""
+    episodes: int
+    """Episodes of each task, from initial state 0 on."""
+    seed: int
+    """Seed of the policy's noise."""
+    out: Path
+    """Run folder; a stopped run in it is continued."""
+    workers: int
+    """Processes; the results do not depend on it. 0: in this process, without a watchdog, for checks."""
+    video: int
+    """Record the first so many episodes of each task as mp4."""
+    split: Literal["test", "train", "novel"]
+    """Initial states: test, train, or novel combinations that training leaves out."""
+    wording: Literal["training", "held_out"]
+    """Paraphrases of the instruction: those of training, or the one held out of it."""
+    size: int
+    """Height and width of camera images in pixels; must be the policy's."""
+    render: Literal["fast", "faithful"]
+    """Render profile."""
+    execute: int
+    """Actions of each chunk carried out before the next plan."""
+    parameters: tuple[str, ...]
+    """Task parameters as name=value, for tasks that have them."""
+    watchdog_s: float
+    """Seconds without a control step after which a worker is taken to hang and is replaced."""
+    retry_errors: bool
+    """When continuing, run episodes again that ended as errors."""
+    speak: Way = "context"
+    """How the memory speaks: context, chunk or both steer the policy; blend, alone: comparison arms."""
+    replan_on_write: bool = False
+    """Whether a write cuts the running chunk short and plans anew."""
+    budget: float | None = None
+    """Writes per tick that the gate is held to, e.g. 0.02; as it was trained when not given."""
+    abstain_below: float = 0.5
+    """Confidence of the memory under which the policy is left alone."""
+    memory_control: Control = "none"
+    """Takes the memory apart from the end of the cue on: freeze it, noise in its place, other episode's content."""
+    camera_noise: float = 0.0
+    """Standard deviation of noise on the images that the policy sees, in grey levels."""
+    batch: int = 1
+    """Episodes of a task that each worker plays side by side, in environments of their own: policy and memory take all
+    of them in one forward pass."""
+
+    def __post_init__(self) -> None:
+        least = {"episodes": 1, "seed": 0, "workers": 0, "video": 0, "execute": 1, "batch": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise PlanError(f"{name} is {getattr(self, name)}: expected {lowest} or more")
+        if self.watchdog_s <= 0:
+            raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
+        try:
+            memory = MemoryName.parse(self.memory)
+            self.speak_options()
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+        if memory.kind != "none" and self.policy in EXPERTS:
+            raise PlanError(
+                f"policy '{self.policy}' is scripted and takes no memory '{self.memory}': use --memory none"
+            )
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise PlanError(f"budget is {self.budget}: expected a share of ticks, more than 0 and at most 1")
+        if self.camera_noise < 0:
+            raise PlanError(f"camera_noise is {self.camera_noise}: expected 0 or more grey levels")
+        if self.memory_control != "none" and memory.kind in ("none", *ORACLES):
+            raise PlanError(f"memory_control '{self.memory_control}' needs a memory with a state, not '{self.memory}'")
+        if self.memory_control != "none" and self.batch > 1:
+            raise PlanError(
+                f"memory_control '{self.memory_control}' works on one environment at a time and batch is {self.batch}: "
+                "use --batch 1"
+            )
+        self.task_parameters()
+
+    def speak_options(self) -> SpeakOptions:
+        """How the memory speaks. Raises ValueError for an impossible way."""
+        return SpeakOptions(self.speak, self.abstain_below, self.replan_on_write)
+
+    def task_parameters(self) -> dict[str, Any]:
+        """`parameters` as keyword arguments. Raises PlanError for one without name or value."""
+        found = {}
+        for entry in self.parameters:
+            name, equals, value = entry.partition("=")
+            if not (name.isidentifier() and equals and value):
+                raise PlanError(f"task parameter '{entry}' is not name=value: write e.g. --parameters delay=40")
+            found[name] = yaml.safe_load(value)
+        return found
+
+    @property
+    def arm(self) -> str:
+        """Which memory records are of: its kind."""
+        return MemoryName.parse(self.memory).kind
+
+    def command(self) -> str:
+        """The command line that gives these results; options that do not change them are left out."""
+        words = ["vlamem rollout"]
+        for name, value in self.results_depend_on().items():
+            option = name.replace("_", "-")
+            if value is True:
+                words.append(f"--{option}")
+            elif value not in ([], "", None, False):
+                words.append(f"--{option} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+        return " ".join(words)
+
+    def results_depend_on(self) -> dict[str, Any]:
+        """The part of the configuration that decides the results, as JSON values.
+
+        Options of a memory are there where they differ from their defaults, so that runs without one stay as they were.
+        """
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        default = {f.name: f.default for f in fields(self)}
+        return {k: v for k, v in values.items() if k not in _MAY_DIFFER and v != default[k]}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line for each entry of two records that differs, nested entries by dotted name."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} was {a!r} and is now {b!r}")
+    return found
+
+
+def open_folder(config: RolloutConfig, fingerprint: dict[str, Any]) -> None:
+    """Makes the run folder, or checks that the run in it is this one.
+
+    A run may be continued with more episodes. Raises PlanError naming what differs: an option that results depend on,
+    or a version, weights hash or renderer of the fingerprint; OSError when the folder cannot be written.
+    """
+    path = config.out / "run.json"
+    marks = {key: value for key, value in fingerprint.items() if key != "command"}
+    now = {"version": PLAN_VERSION, "configuration": config.results_depend_on(), "fingerprint": marks}
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            old = before["configuration"]
+            fewer = old["episodes"] > config.episodes
+        except (ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"{path} is not the record of a run ({error}): choose another --out") from error
+        same = {"episodes": old["episodes"]}
+        expected = now | {"configuration": config.results_depend_on() | same}
+        found = differences(before, json.loads(json.dumps(expected)))
+        if fewer:
+            found.append(f"episodes was {old['episodes']} and is now {config.episodes}")
+        if found:
+            raise PlanError(f"{config.out} holds another run: {'; '.join(found)}: choose another --out")
+    elif (config.out / "episodes.jsonl").exists():
+        raise PlanError(f"{config.out} has episodes but no run.json: choose another --out")
+    write_atomically(path, json.dumps(now, indent=2) + "\n")

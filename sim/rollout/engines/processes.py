@@ -1,0 +1,198 @@
+"""Gives episodes to worker processes and watches over these: a worker that hangs or dies is replaced."""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
+from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.rollout.engines.worker import THREADS, serve
+from vlamem.sim.rollout.episode import Player
+
+Job = tuple[str, tuple[int, ...]]
+"""A task, and those of its episodes that are played side by side."""
+_POLL_S = 0.5
+_START_S = 300.0
+"""Libraries load and scenes are built before the first step, slowly on a busy machine."""
+
+
+class RunRefusedError(ValueError):
+    """A worker found that the run cannot be done; the message is its."""
+
+
+@dataclass
+class _Seat:
+    """A worker and what it is doing."""
+
+    process: SpawnProcess
+    connection: Connection
+    clock: Any
+    ready: bool = False
+    job: Job | None = None
+    task: str = ""
+    lost: bool = False
+
+
+def _start(config: RolloutConfig, first_task: str) -> _Seat:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    clock = context.Value("d", time.monotonic(), lock=False)
+    process = context.Process(target=serve, args=(theirs, clock, config, first_task), daemon=True)
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(THREADS)
+    try:
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    theirs.close()
+    return _Seat(process, ours, clock)
+
+
+def _stop(seat: _Seat) -> None:
+    seat.connection.close()
+    if seat.job is not None or not seat.ready:
+        seat.process.terminate()
+    seat.process.join(5)
+    if seat.process.is_alive():
+        seat.process.kill()
+        seat.process.join()
+
+
+class _Jobs:
+    """Groups of episodes still to be given out, task by task, so that a worker changes its environments rarely."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._left: dict[str, deque[tuple[int, ...]]] = {}
+        for task, episodes in jobs:
+            self._left.setdefault(task, deque()).append(episodes)
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def take(self, task: str, busy_with: set[str]) -> Job:
+        """The next group of `task`, else of a task that no one is on, else of the one with most left."""
+        if task not in self._left:
+            task = max(self._left, key=lambda t: (t not in busy_with, len(self._left[t])))
+        episodes = self._left[task].popleft()
+        if not self._left[task]:
+            del self._left[task]
+        return task, episodes
+
+
+def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[list[EpisodeRecord]]:
+    """Yields the records of each job, in the order in which jobs end, until all are done or `stopped()`.
+
+    Without workers all are played in this process. The episodes of a job whose worker hangs for `config.watchdog_s` or
+    dies are recorded as errors. Raises RunRefusedError when policy and environment do not fit or workers cannot start,
+    ModuleNotFoundError without the simulator, DiskFullError when a worker met a full disk.
+    """
+    if not config.workers:
+        yield from _played_here(config, jobs, stopped)
+        return
+    left = _Jobs(jobs)
+    first_task = jobs[0][0] if jobs else ""
+    seats = [_start(config, first_task) for _ in range(min(config.workers, len(jobs)))]
+    try:
+        while (left or any(seat.job for seat in seats)) and not stopped():
+            for seat in seats:
+                if seat.ready and seat.job is None and left:
+                    seat.job = left.take(seat.task, {s.task for s in seats})
+                    seat.task = seat.job[0]
+                    seat.clock.value = time.monotonic()
+                    with suppress(BrokenPipeError):  # it died while idle: found out below
+                        seat.connection.send_bytes(json.dumps(seat.job).encode())
+            wait([seat.connection for seat in seats], _POLL_S)
+            for i, seat in enumerate(seats):
+                records = _hear(seat, config)
+                if records:
+                    yield records
+                if seat.lost:
+                    _stop(seat)
+                    seats[i] = _start(config, first_task)
+    finally:
+        for seat in seats:
+            _stop(seat)
+
+
+def _played_here(
+    config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]
+) -> Generator[list[EpisodeRecord]]:
+    """`dispatch` without processes, and so without a watchdog: what hangs or dies takes this process with it."""
+    if not jobs:
+        return
+    try:
+        player = Player(config, lambda: None)
+        player.check(jobs[0][0])
+    except (ValueError, TypeError, OSError) as error:
+        raise RunRefusedError(str(error)) from error
+    torch = sys.modules.get("torch")
+    threads = 1 if torch is None else torch.get_num_threads()
+    try:
+        if torch is not None:
+            torch.set_num_threads(1)  # as a worker: sums come out in one order
+        for task, episodes in jobs:
+            if stopped():
+                return
+            try:
+                records = player.play_together(task, episodes)
+            except (ValueError, TypeError) as error:
+                raise RunRefusedError(str(error)) from error
+            yield records
+    finally:
+        if torch is not None:
+            torch.set_num_threads(threads)
+        player.close()
+
+
+def _hear(seat: _Seat, config: RolloutConfig) -> list[EpisodeRecord]:
+    """The records that a worker has to tell, if any; for one that is gone or hangs, the errors of its episodes."""
+    if seat.connection.poll():
+        try:
+            message = json.loads(seat.connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            seat.process.join(5)
+            return _lost(seat, config, f"worker process ended with exit status {seat.process.exitcode}")
+        body = message["body"]
+        if message["kind"] == "ready":
+            seat.ready = True
+            return []
+        if message["kind"] == "refused":
+            raise RunRefusedError(body)
+        if message["kind"] == "missing":
+            raise ModuleNotFoundError(f"No module named '{body}'", name=body)
+        if message["kind"] == "disk":
+            raise DiskFullError(body)
+        seat.job = None
+        return [EpisodeRecord(**record) for record in body]
+    patience = config.watchdog_s if seat.ready else max(config.watchdog_s, _START_S)
+    if (seat.job or not seat.ready) and time.monotonic() - seat.clock.value > patience:
+        seat.process.kill()
+        seat.process.join()
+        return _lost(seat, config, f"no control step for {patience:g} s: the worker hung and was replaced")
+    return []
+
+
+def _lost(seat: _Seat, config: RolloutConfig, why: str) -> list[EpisodeRecord]:
+    job, seat.job, seat.lost = seat.job, None, True
+    if not seat.ready:
+        raise RunRefusedError(f"a worker process could not start: {why}; 'vlamem doctor' checks what it needs")
+    if job is None:
+        return []
+    task, episodes = job
+    return [
+        EpisodeRecord(config.arm, task, config.split, e, config.seed, "error", f"{config.split}/{e}", error=why)
+        for e in episodes
+    ]
