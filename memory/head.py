@@ -21,7 +21,7 @@ class HeadParams(NamedTuple):
 
 
 Proposed = tuple[Array, Array | None, Array | None, Array | None]
-"""Confidence, chunk, context and answer: the first fields of a MemoryOut."""
+"""Confidence, chunk, context and answer: the first fields of a StepOut."""
 
 
 def init_head(key: Array, config: HeadConfig, feature_size: int, read_size: int) -> HeadParams:

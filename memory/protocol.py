@@ -25,7 +25,7 @@ Rows = Bool[Array, "B"]
 Ticks = Bool[Array, "T B"]
 
 
-class MemoryOut(NamedTuple):
+class StepOut(NamedTuple):
     """What one step says.
 
     Attributes:
@@ -77,7 +77,7 @@ class Memory(Protocol):
 
     def step(
         self, params: Params, state: State, z: Feature, reset: Rows, event: Rows | None = None
-    ) -> tuple[State, MemoryOut]:
+    ) -> tuple[State, StepOut]:
         """One control tick; rows under `reset` start from the empty state within it.
 
         `event` marks the ticks worth a write; only benchmarks know it, and only an oracle gate reads it.
@@ -87,22 +87,22 @@ class Memory(Protocol):
 
 def scan(
     memory: Memory, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
-) -> tuple[State, MemoryOut]:
+) -> tuple[State, StepOut]:
     """T ticks of `memory` over B rows, resets inside; every field of the answer has a leading T axis.
 
     A memory that has a quicker way than T steps offers it as a method `scan`; it must give what the steps give.
     """
     run = getattr(memory, "scan", partial(step_by_step, memory))
-    found: tuple[State, MemoryOut] = run(params, state, zs, resets, events)
+    found: tuple[State, StepOut] = run(params, state, zs, resets, events)
     return found
 
 
 def step_by_step(
     memory: Memory, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
-) -> tuple[State, MemoryOut]:
+) -> tuple[State, StepOut]:
     """The plain `lax.scan` over `memory.step`, which any quicker scan must equal."""
 
-    def tick(carry: State, x: tuple[Array, Array, Array | None]) -> tuple[State, MemoryOut]:
+    def tick(carry: State, x: tuple[Array, Array, Array | None]) -> tuple[State, StepOut]:
         z, reset, event = x
         return memory.step(params, carry, z, reset, event)
 

@@ -11,7 +11,7 @@ from vlamem.memory.designs.aura.config import FEATURE_LIMIT, AuraConfig
 
 
 class TorchOut(NamedTuple):
-    """What one step says; fields and shapes as in `vlamem.memory.protocol.MemoryOut`."""
+    """What one step says; fields and shapes as in `vlamem.memory.protocol.StepOut`."""
 
     confidence: Tensor
     chunk: Tensor | None

@@ -12,12 +12,12 @@ from jaxtyping import Array
 from safetensors.numpy import load_file, save_file
 
 from vlamem.core.seeding import stream
-from vlamem.memory.protocol import Memory, MemoryOut, Params, State, flatten, scan, state_bytes, step_by_step
+from vlamem.memory.protocol import Memory, Params, State, StepOut, flatten, scan, state_bytes, step_by_step
 from vlamem.policies.conformance import check_policy
 
 __all__ = ["ConformanceError", "check_memory", "check_policy"]
 
-Step = Callable[[Params, State, Array, Array, Array], tuple[State, MemoryOut]]
+Step = Callable[[Params, State, Array, Array, Array], tuple[State, StepOut]]
 
 
 class ConformanceError(AssertionError):
@@ -121,7 +121,7 @@ def check_memory(
     raise ConformanceError("a feature of another size raises ValueError")
 
 
-def _check_out(out: MemoryOut, batch: int) -> None:
+def _check_out(out: StepOut, batch: int) -> None:
     for name, x in flatten(out).items():
         _require(x.shape[:1] == (batch,), "every answer has a row for each row", f"{name} is {x.shape}")
         _require(bool(jnp.isfinite(x).all()), "answers are finite", name)
@@ -133,7 +133,7 @@ def _check_out(out: MemoryOut, batch: int) -> None:
 
 
 def _check_determinism(
-    memory: Memory, params: Params, states: list[State], outs: list[MemoryOut], zs: Array, events: Array
+    memory: Memory, params: Params, states: list[State], outs: list[StepOut], zs: Array, events: Array
 ) -> None:
     step: Step = jax.jit(memory.step)
     again = step(params, states[-2], zs[-1], jnp.zeros(zs.shape[1], bool), events[-1])
@@ -156,7 +156,7 @@ def _check_single_rows(
     memory: Memory,
     params: Params,
     states: list[State],
-    outs: list[MemoryOut],
+    outs: list[StepOut],
     zs: Array,
     events: Array,
     tolerance: float,
@@ -190,7 +190,7 @@ def _check_scan(
     memory: Memory,
     params: Params,
     states: list[State],
-    outs: list[MemoryOut],
+    outs: list[StepOut],
     zs: Array,
     events: Array,
     tolerance: float,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.designs.recurrent import says
 from vlamem.memory.head import HeadConfig, HeadParams, init_head
-from vlamem.memory.protocol import Feature, Features, MemoryOut, Rows, Ticks, check_feature_size, standardise
+from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, standardise
 
 
 class AttentionParams(NamedTuple):
@@ -80,14 +80,14 @@ class AttentionMemory:
 
     def step(
         self, params: AttentionParams, state: AttentionState, z: Feature, reset: Rows, event: Rows | None = None
-    ) -> tuple[AttentionState, MemoryOut]:
+    ) -> tuple[AttentionState, StepOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         state, out = self.scan(params, state, z[None], reset[None])
         return state, jax.tree.map(lambda x: x[0], out)
 
     def scan(
         self, params: AttentionParams, state: AttentionState, zs: Features, resets: Ticks, events: Ticks | None = None
-    ) -> tuple[AttentionState, MemoryOut]:
+    ) -> tuple[AttentionState, StepOut]:
         """T ticks at once: each attends to the M latest trusted ticks since its row's reset."""
         check_feature_size(zs.shape[-1], self.size)
         (T, B), M = resets.shape, self.entries

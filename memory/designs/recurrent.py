@@ -12,7 +12,7 @@ from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.head import HeadConfig, HeadParams, init_head, propose
-from vlamem.memory.protocol import Feature, MemoryOut, Rows, check_feature_size, reset_rows, standardise
+from vlamem.memory.protocol import Feature, Rows, StepOut, check_feature_size, reset_rows, standardise
 
 
 def says(
@@ -21,11 +21,11 @@ def says(
     zn: Float[Array, "... D"],
     r: Float[Array, "... R"],
     trusted: Bool[Array, "..."],
-) -> MemoryOut:
+) -> StepOut:
     """What a memory that writes at every trusted tick answers, given its read-out r; leading axes [B] or [T, B]."""
     nothing = jnp.zeros(trusted.shape)
     said = propose(head, config, zn @ head.z, r, trusted)
-    return MemoryOut(*said, trusted, trusted.astype(jnp.float32), nothing, ~trusted, nothing)
+    return StepOut(*said, trusted, trusted.astype(jnp.float32), nothing, ~trusted, nothing)
 
 
 class GruParams(NamedTuple):
@@ -77,7 +77,7 @@ class GruMemory:
 
     def step(
         self, params: GruParams, state: Float[Array, "B n"], z: Feature, reset: Rows, event: Rows | None = None
-    ) -> tuple[Float[Array, "B n"], MemoryOut]:
+    ) -> tuple[Float[Array, "B n"], StepOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.size)
         zn, trusted = standardise(z, params.mean, params.scale)
@@ -166,7 +166,7 @@ class LinearAttentionMemory:
         z: Feature,
         reset: Rows,
         event: Rows | None = None,
-    ) -> tuple[LinearAttentionState, MemoryOut]:
+    ) -> tuple[LinearAttentionState, StepOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.size)
         zn, trusted = standardise(z, params.mean, params.scale)

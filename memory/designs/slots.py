@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from vlamem.memory.designs.recurrent import says
 from vlamem.memory.head import HeadConfig, HeadParams, init_head
-from vlamem.memory.protocol import Feature, MemoryOut, Rows, check_feature_size, reset_rows, standardise
+from vlamem.memory.protocol import Feature, Rows, StepOut, check_feature_size, reset_rows, standardise
 
 
 class SlotsParams(NamedTuple):
@@ -84,7 +84,7 @@ class SlotsMemory:
 
     def step(
         self, params: SlotsParams, state: SlotsState, z: Feature, reset: Rows, event: Rows | None = None
-    ) -> tuple[SlotsState, MemoryOut]:
+    ) -> tuple[SlotsState, StepOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.size)
         zn, trusted = standardise(z, params.mean, params.scale)

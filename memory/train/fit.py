@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.memory.designs.aura import AuraMemory
-from vlamem.memory.protocol import Memory, MemoryOut, Params, scan
+from vlamem.memory.protocol import Memory, Params, StepOut, scan
 from vlamem.memory.train.batches import SpeakData
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.loop import TrainConfig, Training, begin, pace, update
@@ -294,7 +294,7 @@ def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraini
     return params._replace(head=head)
 
 
-def _right(out: MemoryOut, goal: Array, own: Array, canonical: Array, scale: float) -> Array:
+def _right(out: StepOut, goal: Array, own: Array, canonical: Array, scale: float) -> Array:
     """[T, B], whether the nearest sentence to what is proposed is the one that tells the answer."""
     said = own + scale * jnp.asarray(out.context)
     distance = jnp.sum(canonical**2, axis=-1) - 2 * said @ canonical.T

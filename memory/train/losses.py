@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vlamem.memory.designs.aura.step import AuraMemory
-from vlamem.memory.protocol import Memory, MemoryOut, Params, State, scan
+from vlamem.memory.protocol import Memory, Params, State, StepOut, scan
 
 DECIDED = 1e4
 """Added to a gate's logit, it decides whatever the gate says."""
@@ -56,7 +56,7 @@ class Losses(NamedTuple):
     gate_loss: Float[Array, ""]
 
 
-def action_error(out: MemoryOut, targets: Targets) -> Float[Array, "T B"]:
+def action_error(out: StepOut, targets: Targets) -> Float[Array, "T B"]:
     """Error of the proposal at every tick: cross-entropy [nats] of answers, mean squared error of chunk and context.
 
     Raises ValueError when the memory's head proposes none of what is asked of it.

@@ -13,7 +13,7 @@ from vlamem.memory.designs.aura import pallas
 from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.reference import AuraTick, TickOut
 from vlamem.memory.designs.aura.step import AuraMemory, AuraParams, AuraState
-from vlamem.memory.protocol import MemoryOut, check_feature_size, flatten
+from vlamem.memory.protocol import StepOut, check_feature_size, flatten
 
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 _TICK_ROWS = 4  # up to here, one NumPy tick a row is quicker than a jitted call
@@ -61,7 +61,7 @@ class AuraRunner:
         step = memory.step if self.implementation == "xla" else functools.partial(pallas.step, config=config)
         self._step = functools.partial(jax.jit(step, donate_argnums=1), params)
 
-    def step(self, z: Float[np.ndarray[Any, Any], "B D"], reset: Bool[np.ndarray[Any, Any], "B"]) -> MemoryOut:
+    def step(self, z: Float[np.ndarray[Any, Any], "B D"], reset: Bool[np.ndarray[Any, Any], "B"]) -> StepOut:
         """One control tick of all rows, as NumPy arrays; rows under `reset` start empty within it.
 
         Raises ValueError for a feature of another size or another number of rows.
@@ -73,7 +73,7 @@ class AuraRunner:
             )
         if self.implementation != "reference":
             self._state, out = self._step(self._state, jnp.asarray(z), jnp.asarray(reset))
-            on_host: MemoryOut = jax.tree.map(np.asarray, out)
+            on_host: StepOut = jax.tree.map(np.asarray, out)
             return on_host
         said = []
         for tick, row, again in zip(self._ticks, z, reset, strict=True):
@@ -102,11 +102,11 @@ class AuraRunner:
             self._state = AuraState(**{name: jnp.asarray(x) for name, x in saved.items()})
 
 
-def _together(rows: list[TickOut]) -> MemoryOut:
+def _together(rows: list[TickOut]) -> StepOut:
     """The rows as one answer of arrays that later ticks leave alone."""
     out: dict[str, Any] = {}
     for name, values in zip(TickOut._fields, zip(*rows, strict=True), strict=True):
         kind = np.float32 if name in ("confidence", "gate", "surprise") else None
         out[name] = None if values[0] is None else np.array(values, kind)
     out["gate_loss"] = np.zeros(len(rows), np.float32)
-    return MemoryOut(**out)
+    return StepOut(**out)

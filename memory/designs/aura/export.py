@@ -14,7 +14,7 @@ from vlamem.memory.protocol import flatten
 PLATFORMS = ("cpu", "cuda")
 
 Exported = Callable[[Array, Array, Array, Array], tuple[Array, Array, dict[str, Array]]]
-"""(W [B, d_v, d_k], b [B, d_v], z [B, D], reset [B]) -> (W, b, fields of MemoryOut by name)."""
+"""(W [B, d_v, d_k], b [B, d_v], z [B, D], reset [B]) -> (W, b, fields of StepOut by name)."""
 
 
 def export_step(memory: AuraMemory, params: AuraParams, path: Path) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.step import Ahead, AuraParams, AuraState, Written, answer, look_ahead, rates
-from vlamem.memory.protocol import Feature, MemoryOut, Rows, check_feature_size
+from vlamem.memory.protocol import Feature, Rows, StepOut, check_feature_size
 
 
 def supports(config: AuraConfig) -> bool:
@@ -90,7 +90,7 @@ def recur(
 
 def step(
     params: AuraParams, state: AuraState, z: Feature, reset: Rows, *, config: AuraConfig, interpret: bool = False
-) -> tuple[AuraState, MemoryOut]:
+) -> tuple[AuraState, StepOut]:
     """One control tick through the kernel; gives what `AuraMemory.step` gives."""
     check_feature_size(z.shape[-1], config.feature_size)
     x, for_head = look_ahead(params, config, z)

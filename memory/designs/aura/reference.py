@@ -20,7 +20,7 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class TickOut(NamedTuple):
-    """What one tick says; fields as in `vlamem.memory.protocol.MemoryOut`, for one row.
+    """What one tick says; fields as in `vlamem.memory.protocol.StepOut`, for one row.
 
     `chunk` [H, A], `context` [C] and `answer` [n] are views that the next tick overwrites.
     """

@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float
 from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.gate import GATES, GateInput, GateParams, straight_through
 from vlamem.memory.head import HeadParams, init_head, propose
-from vlamem.memory.protocol import Feature, Features, MemoryOut, Rows, Ticks, check_feature_size, standardise
+from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, standardise
 
 
 class AuraState(NamedTuple):
@@ -168,10 +168,10 @@ def answer(
     for_head: Float[Array, "... hidden"],
     trusted: Bool[Array, "..."],
     written: Written,
-) -> MemoryOut:
+) -> StepOut:
     """The proposal head([z~, r]), `for_head` being what z~ adds to its hidden layer; leading axes [B] or [T, B]."""
     said = propose(params.head, config.head, for_head, written.r, trusted)
-    return MemoryOut(*said, written.wrote, written.p, written.s, ~trusted, written.gate_loss)
+    return StepOut(*said, written.wrote, written.p, written.s, ~trusted, written.gate_loss)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class AuraMemory:
 
     def step(
         self, params: AuraParams, state: AuraState, z: Feature, reset: Rows, event: Rows | None = None
-    ) -> tuple[AuraState, MemoryOut]:
+    ) -> tuple[AuraState, StepOut]:
         """One control tick. Raises ValueError for a feature of another size."""
         check_feature_size(z.shape[-1], self.config.feature_size)
         x, for_head = look_ahead(params, self.config, z)
@@ -225,7 +225,7 @@ class AuraMemory:
         resets: Ticks,
         events: Ticks | None = None,
         force: Float[Array, "T B"] | None = None,
-    ) -> tuple[AuraState, MemoryOut]:
+    ) -> tuple[AuraState, StepOut]:
         """T ticks: what needs no state is made for all at once, the recurrence in chunks.
 
         `force`, where not 0, opens (1) or closes (-1) the gate: for counterfactual training.
