@@ -11,10 +11,10 @@ import numpy as np
 from safetensors import safe_open
 
 from vlamem.core.tensors import write_tensors
-from vlamem.memory.designs import GruMemory, kv_growing, kv_window
+from vlamem.memory.designs.attention import kv_growing, kv_window
 from vlamem.memory.designs.aura.config import HeadConfig
+from vlamem.memory.designs.recurrent import GruMemory
 from vlamem.memory.protocol import Memory, Params, flatten
-from vlamem.memory.runner import MemoryVoice
 from vlamem.memory.weights import TrainedFor, WeightsError
 
 GRU_HIDDEN = 64
@@ -49,8 +49,8 @@ def save_baseline(
     write_tensors(path, arrays, {"vlamem-baseline": json.dumps(said, sort_keys=True)})
 
 
-def load_baseline(path: Path, used_with: TrainedFor) -> MemoryVoice:
-    """The baseline in a file. Raises WeightsError for another kind of file, or one made for another policy."""
+def load_baseline(path: Path, used_with: TrainedFor) -> tuple[str, Memory, Params]:
+    """Design, memory and parameters in a file. Raises WeightsError for another kind of file, or another policy."""
     with safe_open(path, framework="numpy") as file:
         said = (file.metadata() or {}).get("vlamem-baseline")
         if said is None:
@@ -67,4 +67,4 @@ def load_baseline(path: Path, used_with: TrainedFor) -> MemoryVoice:
             )
         like = jax.eval_shape(memory.init_params, jax.random.key(0))
         leaves = [jnp.asarray(file.get_tensor(name)).reshape(x.shape) for name, x in flatten(like).items()]
-    return MemoryVoice(memory, jax.tree.unflatten(jax.tree.structure(like), leaves))
+    return body["kind"], memory, jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -26,7 +26,7 @@ Ticks = Bool[Array, "T B"]
 
 
 class StepOut(NamedTuple):
-    """What one step says.
+    """What one step of B rows gives; arrays of JAX or NumPy. For T ticks every field has a leading T axis.
 
     Attributes:
         confidence: [B], 0 to 1; 0 in refused rows.
@@ -40,15 +40,15 @@ class StepOut(NamedTuple):
         gate_loss: [B], the gate's own training objective, 0 for gates trained by the action error alone.
     """
 
-    confidence: Float[Array, "B"]
-    chunk: Float[Array, "B H A"] | None
-    context: Float[Array, "B C"] | None
-    answer: Float[Array, "B n"] | None
-    wrote: Bool[Array, "B"]
-    gate: Float[Array, "B"]
-    surprise: Float[Array, "B"]
-    refused: Bool[Array, "B"]
-    gate_loss: Float[Array, "B"]
+    confidence: Float[Any, "B"]
+    chunk: Float[Any, "B H A"] | None
+    context: Float[Any, "B C"] | None
+    answer: Float[Any, "B n"] | None
+    wrote: Bool[Any, "B"]
+    gate: Float[Any, "B"]
+    surprise: Float[Any, "B"]
+    refused: Bool[Any, "B"]
+    gate_loss: Float[Any, "B"]
 
 
 @runtime_checkable

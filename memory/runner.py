@@ -1,215 +1,263 @@
-"""Recurrent memories as voices of a frozen policy: AURA-Mem's tick, and any other memory of the protocol.
+"""Memories of B rows as a policy uses them: ticked in one call, asked for a proposal when a chunk is planned."""
 
-A voice reads the policy's feature z, or z and the sentence that the policy was told: [z, context_of(instruction)].
-The weights file says which by its feature size, and which policy it was made for.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
+from vlamem.core.observation import Encoding, Observation
+from vlamem.core.proposal import Proposal
 from vlamem.core.spec import PolicySpec
-from vlamem.memory.designs.aura.config import AuraConfig
-from vlamem.memory.designs.aura.reference import AuraTick
-from vlamem.memory.weights import Header, TrainedFor, WeightsError, load_weights
+from vlamem.memory.protocol import StepOut
+from vlamem.memory.weights import WeightsError
 
-Arrays = Mapping[str, np.ndarray]
-TICKED = ("learned", "counterfactual", "always", "never")
-"""Gates that the NumPy tick runs; the other gates are controls of benchmarks and run in JAX."""
+__all__ = [
+    "InjectOptions",
+    "Injection",
+    "MemoryRunner",
+    "MemorySpec",
+    "RecurrentRunner",
+    "StatelessRunner",
+    "StepRows",
+    "check_fits",
+]
+
+Injection = Literal["context", "chunk", "both"]
+INJECTIONS: tuple[Injection, ...] = get_args(Injection)
+State = dict[str, np.ndarray]
 
 
-class Said(NamedTuple):
-    """What one row's memory says at one tick; arrays belong to the reader.
+@dataclass(frozen=True)
+class MemorySpec:
+    """What a memory reads, proposes and carries.
 
     Attributes:
-        confidence: 0 to 1.
-        chunk: [H, A] in normalised action space, or None.
-        context: [C] residual on the policy's conditioning, or None.
-        wrote: whether the state was written.
-        gate: 0 to 1, the gate's figure.
-        surprise: 0 or more.
+        name: its kind, e.g. "aura" or "success".
+        feature_size: of what `step` reads: D for z, D + C for z and the instruction's context; 0 for a memory that
+            does not tick.
+        context_size: C of the residual that it proposes, 0 for none.
+        chunk_shape: (H, A) of the chunks that it proposes, or None.
+        state_bytes: of one row's state, measured from its arrays.
+        ticks: whether it is to see every control step.
+        replan_on_write: whether a write cuts the running chunk short.
     """
 
-    confidence: float
-    chunk: Float[np.ndarray, "H A"] | None
-    context: Float[np.ndarray, "C"] | None
-    wrote: bool
-    gate: float
-    surprise: float
+    name: str
+    feature_size: int = 0
+    context_size: int = 0
+    chunk_shape: tuple[int, int] | None = None
+    state_bytes: int = 0
+    ticks: bool = True
+    replan_on_write: bool = False
 
 
-class RowMemory(Protocol):
-    """The recurrent memory of one row; rows never share state, so that a batch equals single rows."""
+@runtime_checkable
+class MemoryRunner(Protocol):
+    """A memory of B rows with its state; rows never share state, so that a batch equals single rows."""
 
-    def reset(self) -> None:
-        """Back to the empty state."""
+    @property
+    def spec(self) -> MemorySpec:
+        """What it reads, proposes and carries."""
         ...
 
-    def tick(self, feature: Float[np.ndarray, "D"]) -> Said:
-        """One control step."""
+    def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
+        """Back to the empty state in the masked rows."""
         ...
 
-    def state(self) -> dict[str, np.ndarray]:
-        """A copy of the state by name."""
+    def step(self, features: Float[np.ndarray, "R D"], rows: Int[np.ndarray, "R"]) -> StepOut:
+        """One control step of `rows`; NumPy arrays of R rows that later steps leave alone."""
         ...
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Makes `state` the state. Raises ValueError for arrays of other names or shapes."""
+    def propose(
+        self, out: StepOut | None, observation: Observation, encoding: Encoding, lowest_start: float
+    ) -> Proposal:
+        """What it proposes for the next chunk of the rows of `encoding`; `out` is its own last step of these rows.
+
+        `lowest_start` is the policy's: see `vlamem.policies.steering`.
+        """
+        ...
+
+    def state(self, row: int) -> State:
+        """A copy of a row's state by name; empty for a memory without one."""
+        ...
+
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Makes `state` the state of a row. Raises ValueError for arrays of other names or shapes."""
         ...
 
 
-class Voice(Protocol):
-    """A recurrent memory that can be given to rows of a MemoryPolicy."""
+@dataclass(frozen=True)
+class InjectOptions:
+    """How what a recurrent memory proposes reaches the policy.
+
+    Attributes:
+        inject: "context" adds its residual to the policy's conditioning, "chunk" enters its chunk into the sampler,
+            "both" does both.
+        abstain_below: confidence under which a row is left to the policy as if there were no memory, 0 to 1.
+        replan_on_write: whether a write cuts the running chunk short.
+
+    Raises ValueError for an unknown injection or a confidence outside 0 to 1.
+    """
+
+    inject: Injection = "context"
+    abstain_below: float = 0.5
+    replan_on_write: bool = False
+
+    def __post_init__(self) -> None:
+        if self.inject not in INJECTIONS:
+            raise ValueError(f"inject is {self.inject!r}: choose one of {', '.join(INJECTIONS)}")
+        if not 0 <= self.abstain_below <= 1:
+            raise ValueError(f"abstain_below {self.abstain_below} is outside 0 to 1: it is a confidence")
+
+    def proposal(self, out: StepOut, lowest_start: float) -> Proposal:
+        """What of a step reaches the policy.
+
+        A residual that is trusted is added whole: a point between the contexts of two sentences is the context of
+        none. A learned chunk is a sketch: its weight is cut so that the sampler has at least `lowest_start` left.
+        """
+        sure = np.where(out.confidence >= self.abstain_below, out.confidence, 0).astype(np.float32)
+        none = np.zeros_like(sure)
+        chunk = np.asarray(out.chunk) if self.inject != "context" and out.chunk is not None else None
+        context = np.asarray(out.context) if self.inject != "chunk" and out.context is not None else None
+        return Proposal(
+            chunk,
+            none if chunk is None else np.minimum(sure, np.float32(1 - lowest_start)),
+            context,
+            none if context is None else (sure > 0).astype(np.float32),
+        )
+
+
+class StepRows(Protocol):
+    """The recurrence of B rows, without what becomes of its answers."""
 
     feature_size: int
     context_size: int
     chunk_shape: tuple[int, int] | None
 
-    def row(self) -> RowMemory:
-        """A memory in its empty state."""
+    def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
+        """Back to the empty state in the masked rows."""
+        ...
+
+    def step(self, features: Float[np.ndarray, "R D"], rows: Int[np.ndarray, "R"]) -> StepOut:
+        """One control step of `rows`."""
+        ...
+
+    def state(self, row: int) -> State:
+        """A copy of a row's state by name."""
+        ...
+
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Makes `state` the state of a row."""
         ...
 
 
-def identity(spec: PolicySpec, weights_sha256: str | None) -> TrainedFor:
-    """What a memory's weights name as their policy: its spec, normaliser and, where known, the hash of its weights."""
-    marks = [spec.fingerprint, *([weights_sha256[:16]] if weights_sha256 else [])]
-    return TrainedFor(spec.name, "-".join(marks), spec.normaliser)
+class RecurrentRunner:
+    """A recurrent memory as a policy uses it: its recurrence, and how its answers are injected."""
 
-
-class AuraVoice:
-    """AURA-Mem with trained parameters; the NumPy tick where its gate has one."""
-
-    def __init__(self, config: AuraConfig, arrays: Arrays, header: Header | None = None) -> None:
-        self.config, self.header = config, header
-        self._arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-        self.feature_size = config.feature_size
-        self.context_size = config.head.context
-        self.chunk_shape = config.head.chunk
-
-    @classmethod
-    def load(cls, path: str | Path, used_with: TrainedFor | None = None) -> "AuraVoice":
-        """The memory in a weights file.
-
-        Raises WeightsError for one of another policy, spec, normaliser or, where both sides know it, other weights.
-        """
-        header, arrays = load_weights(Path(path))
-        if used_with is not None:
-            made_for = header.trained_for.fingerprint
-            if "-" not in used_with.fingerprint and made_for.partition("-")[0] == used_with.fingerprint:
-                used_with = replace(used_with, fingerprint=made_for)  # a policy of unknown origin: its spec must do
-            load_weights(Path(path), used_with)
-        return cls(header.config, arrays, header)
-
-    def with_gate(self, gate: str, rate: float = 0.1, seed: int = 0) -> "AuraVoice":
-        """The same memory with another gate of the controls: always, never, random or periodic."""
-        arrays = {name: a for name, a in self._arrays.items() if not name.startswith("gate.")}
-        return AuraVoice(replace(self.config, gate=gate, rate=rate, seed=seed), arrays, self.header)
-
-    def with_threshold_moved(self, by: float) -> "AuraVoice":
-        """The same memory whose gate opens later by `by`, in units of its logit."""
-        if "gate.out_bias" not in self._arrays:
-            raise ValueError(f"gate {self.config.gate!r} has no threshold to move: its rate is fixed")
-        moved = {"gate.out_bias": self._arrays["gate.out_bias"] - np.float32(by)}
-        return AuraVoice(self.config, self._arrays | moved, self.header)
-
-    def row(self) -> RowMemory:
-        """A memory in its empty state."""
-        if self.config.gate in TICKED:
-            return _TickRow(AuraTick(self.config, self._arrays))
-        from vlamem.memory.designs.aura.dispatch import params_of
-        from vlamem.memory.designs.aura.step import AuraMemory
-
-        return JaxRow(AuraMemory(self.config), params_of(self.config, self._arrays))
-
-
-@dataclass
-class _TickRow:
-    """AuraTick as a row; W and b are its whole state."""
-
-    aura: AuraTick
-
-    def reset(self) -> None:
-        self.aura.reset()
-
-    def tick(self, feature: Float[np.ndarray, "D"]) -> Said:
-        said = self.aura.tick(feature)
-        chunk = None if said.chunk is None else said.chunk.copy()  # the next tick overwrites these
-        context = None if said.context is None else said.context.copy()
-        return Said(said.confidence, chunk, context, said.wrote, said.gate, said.surprise)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"W": self.aura.W.copy(), "b": self.aura.b.copy()}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        _fitting(self.state(), state)
-        self.aura.W[:], self.aura.b[:] = state["W"], state["b"]
-
-
-class MemoryVoice:
-    """Any memory of vlamem.memory.protocol with its parameters, e.g. a baseline; runs in JAX, one row at a time."""
-
-    def __init__(self, memory: Any, params: Any) -> None:
-        self.memory, self.params = memory, params
-        self.feature_size = memory.feature_size
-        self.context_size = memory.head.context
-        self.chunk_shape = memory.head.chunk
-
-    def row(self) -> RowMemory:
-        """A memory in its empty state."""
-        return JaxRow(self.memory, self.params)
-
-
-class JaxRow:
-    """One row of a memory in JAX."""
-
-    def __init__(self, memory: Any, params: Any) -> None:
-        import jax
-        import jax.numpy as jnp
-
-        self._memory, self._params = memory, params
-        self._step = _jitted(memory)
-        self._empty = memory.init(1)
-        self._state = self._empty
-        self._go_on = jnp.zeros(1, bool)
-        self._tree = jax.tree
-
-    def reset(self) -> None:
-        """Back to the empty state."""
-        self._state = self._empty
-
-    def tick(self, feature: Float[np.ndarray, "D"]) -> Said:
-        """One control step."""
-        self._state, out = self._step(self._params, self._state, feature[None].astype(np.float32), self._go_on)
-
-        def first(x: Any) -> Any:
-            return None if x is None else np.asarray(x[0])
-
-        return Said(
-            float(out.confidence[0]),
-            first(out.chunk),
-            first(out.context),
-            bool(out.wrote[0]),
-            float(out.gate[0]),
-            float(out.surprise[0]),
+    def __init__(self, name: str, recurrence: StepRows, options: InjectOptions | None = None) -> None:
+        """Raises ValueError when the memory was not trained for the injection that is asked for."""
+        self.options, self._recurrence = options or InjectOptions(), recurrence
+        _check_proposes(recurrence, self.options.inject)
+        self.spec = MemorySpec(
+            name,
+            recurrence.feature_size,
+            recurrence.context_size,
+            recurrence.chunk_shape,
+            sum(x.nbytes for x in recurrence.state(0).values()),
+            replan_on_write=self.options.replan_on_write,
         )
 
-    def state(self) -> dict[str, np.ndarray]:
-        """A copy of the state by name."""
+    def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
+        """Back to the empty state in the masked rows."""
+        self._recurrence.reset(mask)
+
+    def step(self, features: Float[np.ndarray, "R D"], rows: Int[np.ndarray, "R"]) -> StepOut:
+        """One control step of `rows`."""
+        return self._recurrence.step(features, rows)
+
+    def propose(
+        self, out: StepOut | None, observation: Observation, encoding: Encoding, lowest_start: float
+    ) -> Proposal:
+        """What of the last step reaches the policy. Raises ValueError without one: it ticks at every control step."""
+        if out is None:
+            raise ValueError(f"memory '{self.spec.name}' was not ticked before this plan: call observe at every step")
+        return self.options.proposal(out, lowest_start)
+
+    def state(self, row: int) -> State:
+        """A copy of a row's state by name."""
+        return self._recurrence.state(row)
+
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Makes `state` the state of a row. Raises ValueError for arrays of other names or shapes."""
+        mine = self._recurrence.state(row)
+        shapes, given = ({k: v.shape for k, v in s.items()} for s in (mine, state))
+        if shapes != given:
+            raise ValueError(f"a state of {given} does not fit a memory of {shapes}: it was saved by another memory")
+        self._recurrence.restore(row, state)
+
+
+class StatelessRunner:
+    """What a memory has that carries nothing within an episode: base of memories that are asked at a re-plan alone."""
+
+    spec: MemorySpec
+
+    def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
+        """Nothing to clear."""
+
+    def step(self, features: Float[np.ndarray, "R D"], rows: Int[np.ndarray, "R"]) -> StepOut:
+        """Raises ValueError: it does not tick."""
+        raise ValueError(f"memory '{self.spec.name}' does not tick: ask it for a proposal when a chunk is planned")
+
+    def state(self, row: int) -> State:
+        """No state."""
+        return {}
+
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Raises ValueError for anything but no state."""
+        if state:
+            raise ValueError(f"memory '{self.spec.name}' carries no state within an episode: got {sorted(state)}")
+
+
+class JaxRows:
+    """B rows of a memory of vlamem.memory.protocol, stepped in one jitted call for the rows that are asked."""
+
+    def __init__(self, memory: Any, params: Any, rows: int) -> None:
+        import jax
+
+        self.feature_size, self.context_size = memory.feature_size, memory.head.context
+        self.chunk_shape = memory.head.chunk
+        self._params, self._tree = params, jax.tree
+        self._step = _jitted(memory)
+        self._empty = self._tree.map(np.asarray, memory.init(1))
+        self._rows: list[Any] = [self._empty] * rows
+
+    def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
+        """Back to the empty state in the masked rows."""
+        for row in np.flatnonzero(mask):
+            self._rows[row] = self._empty
+
+    def step(self, features: Float[np.ndarray, "R D"], rows: Int[np.ndarray, "R"]) -> StepOut:
+        """One control step of `rows`."""
+        state = self._tree.map(lambda *x: np.concatenate(x), *[self._rows[row] for row in rows])
+        after, out = self._step(self._params, state, features.astype(np.float32), np.zeros(len(rows), bool))
+        after, on_host = self._tree.map(np.asarray, (after, out))
+        for i, row in enumerate(rows):
+            self._rows[row] = self._tree.map(lambda x, i=i: x[i : i + 1], after)
+        found: StepOut = on_host
+        return found
+
+    def state(self, row: int) -> State:
+        """A copy of a row's state by name."""
         from vlamem.memory.protocol import flatten
 
-        return {name or "state": np.array(x[0]) for name, x in flatten(self._state).items()}
+        return {name or "state": np.array(x[0]) for name, x in flatten(self._rows[row]).items()}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Makes `state` the state."""
-        _fitting(self.state(), state)
-        import jax.numpy as jnp
-
-        leaves = [jnp.asarray(state[name])[None] for name in self.state()]
-        self._state = self._tree.unflatten(self._tree.structure(self._empty), leaves)
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Makes `state` the state of a row."""
+        leaves = [np.array(state[name])[None] for name in self.state(row)]
+        self._rows[row] = self._tree.unflatten(self._tree.structure(self._empty), leaves)
 
 
 _STEPS: dict[Any, Any] = {}
@@ -224,29 +272,45 @@ def _jitted(memory: Any) -> Any:
     return _STEPS[memory]
 
 
-def _fitting(mine: Arrays, given: Arrays) -> None:
-    """Raises ValueError when `given` has not the names and shapes of `mine`."""
-    shapes, theirs = ({k: v.shape for k, v in s.items()} for s in (mine, given))
-    if shapes != theirs:
-        raise ValueError(f"a state of {theirs} does not fit a memory of {shapes}: it was saved by another memory")
+def _check_proposes(recurrence: StepRows, inject: Injection) -> None:
+    """Raises ValueError when a memory has not been trained for an injection."""
+    missing = []
+    if inject in ("context", "both") and not recurrence.context_size:
+        missing.append("context")
+    if inject in ("chunk", "both") and recurrence.chunk_shape is None:
+        missing.append("chunk")
+    if missing:
+        raise ValueError(
+            f"this memory proposes no {' and no '.join(missing)}, which inject={inject} needs: train one with "
+            "'vlamem train-gate --targets both', or inject otherwise"
+        )
 
 
-def check_fits(voice: Voice, spec: PolicySpec) -> None:
-    """Raises WeightsError when a memory's sizes are not those of the policy that it is to speak to."""
-    sizes = {spec.feature_size: "z", spec.feature_size + spec.context_size: "z and context"}
-    if voice.feature_size not in sizes:
+def check_fits(memory: MemorySpec, policy: PolicySpec) -> None:
+    """Raises WeightsError when a memory's sizes are not those of the policy that it is to be used with."""
+    sizes = {policy.feature_size: "z", policy.feature_size + policy.context_size: "z and context"}
+    if memory.ticks and memory.feature_size not in sizes:
         raise WeightsError(
-            f"this memory reads features of size {voice.feature_size}, policy '{spec.name}' gives "
+            f"this memory reads features of size {memory.feature_size}, policy '{policy.name}' gives "
             f"{' or '.join(f'{size} ({name})' for size, name in sizes.items())}: retrain with 'vlamem train-gate'"
         )
-    if voice.context_size not in (0, spec.context_size):
+    if memory.context_size not in (0, policy.context_size):
         raise WeightsError(
-            f"this memory proposes contexts of size {voice.context_size}, policy '{spec.name}' is told things by "
-            f"{spec.context_size}: retrain with 'vlamem train-gate'"
+            f"this memory proposes contexts of size {memory.context_size}, policy '{policy.name}' is conditioned by "
+            f"{policy.context_size}: retrain with 'vlamem train-gate'"
         )
-    expected = (spec.horizon, spec.action.size)
-    if voice.chunk_shape not in (None, expected):
+    expected = (policy.horizon, policy.action.size)
+    if memory.chunk_shape not in (None, expected):
         raise WeightsError(
-            f"this memory proposes chunks of {voice.chunk_shape}, policy '{spec.name}' takes {expected}: retrain with "
-            "'vlamem train-gate'"
+            f"this memory proposes chunks of {memory.chunk_shape}, policy '{policy.name}' takes {expected}: retrain "
+            "with 'vlamem train-gate'"
         )
+
+
+def stack_rows(outs: Sequence[StepOut]) -> StepOut:
+    """Single-row answers (no leading axis) as one of R rows, in arrays of their own."""
+    fields: dict[str, Any] = {}
+    for name, values in zip(StepOut._fields, zip(*outs, strict=True), strict=True):
+        kind = bool if name in ("wrote", "refused") else np.float32
+        fields[name] = None if values[0] is None else np.array(values, kind)
+    return StepOut(**fields)

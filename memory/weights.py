@@ -6,7 +6,7 @@ Needs NumPy alone, so that a robot without JAX loads the same file.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlamem.core.spec import PolicySpec
 from vlamem.core.tensors import write_tensors
 from vlamem.memory.designs.aura.config import AuraConfig, HeadConfig
 
@@ -59,6 +60,25 @@ class Header:
     metrics: Mapping[str, float]
 
 
+def identity(spec: PolicySpec, weights_sha256: str | None) -> TrainedFor:
+    """What a memory's weights name as their policy: its spec, normaliser and, where known, the hash of its weights."""
+    marks = [spec.fingerprint, *([weights_sha256[:16]] if weights_sha256 else [])]
+    return TrainedFor(spec.name, "-".join(marks), spec.normaliser)
+
+
+def load_for(path: Path, used_with: TrainedFor) -> tuple[Header, Arrays]:
+    """`load_weights` of a file for a policy; where the policy's own weights are unknown its spec must do.
+
+    Raises WeightsError for one of another policy, spec, normaliser or, where both sides know it, other weights.
+    """
+    header, arrays = load_weights(path)
+    made_for = header.trained_for.fingerprint
+    if "-" not in used_with.fingerprint and made_for.partition("-")[0] == used_with.fingerprint:
+        used_with = replace(used_with, fingerprint=made_for)
+    _check_policy(path, header, used_with)
+    return header, arrays
+
+
 def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
     """Writes `arrays` (parameters by dotted name, see `vlamem.memory.protocol.flatten`) and `header` to `path`.
 
@@ -101,19 +121,23 @@ def load_weights(
         raise WeightsError(f"{path} carries no vlamem header: it is not a memory, or was saved by something else")
     header = _header(path, json.loads(meta))
     if used_with is not None:
-        for name, mine in asdict(header.trained_for).items():
-            theirs = getattr(used_with, name)
-            if name != "policy" and mine != theirs:
-                raise WeightsError(
-                    f"{path} was trained for policy {header.trained_for.policy!r} ({name} {mine}) but is used with "
-                    f"{used_with.policy!r} ({name} {theirs}): retrain with 'vlamem train-gate' or load that policy"
-                )
+        _check_policy(path, header, used_with)
     if feature_size is not None and feature_size != header.config.feature_size:
         raise WeightsError(
             f"feature size {feature_size} does not match this gate ({header.config.feature_size}): it was trained for "
             f"{header.trained_for.policy}; retrain with 'vlamem train-gate' or load that policy"
         )
     return header, arrays
+
+
+def _check_policy(path: Path, header: Header, used_with: TrainedFor) -> None:
+    for name, mine in asdict(header.trained_for).items():
+        theirs = getattr(used_with, name)
+        if name != "policy" and mine != theirs:
+            raise WeightsError(
+                f"{path} was trained for policy {header.trained_for.policy!r} ({name} {mine}) but is used with "
+                f"{used_with.policy!r} ({name} {theirs}): retrain with 'vlamem train-gate' or load that policy"
+            )
 
 
 def _header(path: Path, meta: dict[str, Any]) -> Header:

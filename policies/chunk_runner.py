@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vlamem.core.observation import Observation
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 
 
 class ChunkRunner:
@@ -51,7 +52,7 @@ class ChunkRunner:
         With `replan_on_write` what is left of the chunk of a row that was written is dropped, so that the row is due.
         """
         tick = self.policy.observe(obs, rows)
-        if self.policy.options.replan_on_write:
+        if self.policy.replan_on_write:
             for row in tick.rows[tick.wrote]:
                 self._queues[row].clear()
         return tick

@@ -4,9 +4,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 
 TOLERANCE = 1e-4
 """Largest difference between a row in a batch and the same row alone: matrix kernels differ by batch size."""
@@ -25,7 +26,7 @@ def check_policy(policy: FrozenPolicy, observation: Observation, reads_noise: bo
     """Checks `policy` on a batch of at least two observations; raises ConformanceError for the first broken promise.
 
     Shapes are those of the spec; keys have unit length; encode and sample are deterministic and change no argument;
-    a batch of rows equals single runs; rows of confidence 0 are what the bare policy gives, bit for bit, whatever
+    a batch of rows equals single runs; rows of weight 0 are what the bare policy gives, bit for bit, whatever
     else is proposed and to whichever other rows. `reads_noise` is False for policies that regress a chunk, such as ACT.
     """
     spec, rows = policy.spec, len(observation.instruction)
@@ -112,14 +113,19 @@ def _check_abstention(
     rows, rng = len(noise), stream(0, "check_policy", "proposal")
     chunk = rng.uniform(-1, 1, noise.shape).astype(np.float32)
     context = rng.standard_normal((rows, policy.spec.context_size)).astype(np.float32)
-    trusted = np.zeros(rows, np.float32)
+    no = np.zeros(rows, np.float32)
     for name, proposal in {
-        "a chunk and a context": Proposal(trusted, chunk, context),
-        "nothing": Proposal(trusted),
+        "a chunk and a context": Proposal(chunk, no, context, no),
+        "nothing": Proposal(None, no, None, no),
     }.items():
         abstained = policy.sample(encoding, noise, proposal)
-        _demand(np.array_equal(abstained, bare), f"a proposal of {name} with confidence 0 changes the chunk")
+        _demand(np.array_equal(abstained, bare), f"a proposal of {name} with weight 0 changes the chunk")
     trusted = np.arange(rows) % 2 == 1
-    mixed = policy.sample(encoding, noise, Proposal(trusted.astype(np.float32), chunk, context))
-    _demand(np.array_equal(mixed[~trusted], bare[~trusted]), "a proposal to one row changes a row of confidence 0")
-    _demand(not np.array_equal(mixed[trusted], bare[trusted]), "a proposal of confidence 1 changes nothing")
+    weight = trusted.astype(np.float32)
+    mixed = policy.sample(encoding, noise, Proposal(chunk, weight, context, weight))
+    _demand(np.array_equal(mixed[~trusted], bare[~trusted]), "a proposal to one row changes a row of weight 0")
+    _demand(not np.array_equal(mixed[trusted], bare[trusted]), "a proposal of weight 1 changes nothing")
+    part = [rows - 1, 0]
+    of_part = policy.sample(encoding.rows(part), noise[part])
+    gap = float(np.abs(of_part - bare[part]).max())
+    _demand(gap <= TOLERANCE, f"the part of an encoding for some rows gives other chunks, off by {gap:.2e}")

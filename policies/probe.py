@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.core.observation import Observation
+from vlamem.policies.protocol import FrozenPolicy
 
 FOLDS = 5
 _RIDGE = 0.01

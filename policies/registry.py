@@ -21,6 +21,9 @@ EXPERTS = ("expert", "random-choice")
 """Scripted policies with privileged state; a suite makes them, since only it has that state."""
 
 
+_PROMISED = ("spec", "history", "lowest_start", "encode", "sample", "context_of")
+
+
 class PolicyError(ValueError):
     """A policy that does not exist or cannot be loaded; the message says what is there and the mend."""
 
@@ -135,7 +138,18 @@ def load_policy(source: PolicySource) -> FrozenPolicy:
     if source.name in EXPERTS:
         raise PolicyError(f"policy '{source.name}' is scripted and made by a suite: use it in 'vlamem rollout'")
     policy: FrozenPolicy = _factory(source)()
+    missing = [name for name in _PROMISED if not hasattr(policy, name)]
+    if missing:
+        raise PolicyError(
+            f"policy '{source.name}' has no {', '.join(missing)}, which a frozen policy declares: see "
+            "vlamem.policies.protocol.FrozenPolicy, and check it with vlamem.testing.check_policy"
+        )
     return policy
+
+
+def load(name: str) -> FrozenPolicy:
+    """The frozen policy of a name; raises what `find_policy` and `load_policy` raise."""
+    return load_policy(find_policy(name))
 
 
 def _factory(source: PolicySource) -> Callable[[], FrozenPolicy]:

@@ -1,9 +1,9 @@
 """Steering any frozen sampler towards a proposed chunk, without touching it.
 
-Flow time t runs from 1 (noise) to 0 (data), and the velocity is v = noise - data. A proposal of confidence c enters at
-t0 = 1 - c: x_t0 = (1 - t0) a_elite + t0 noise (Retrieve-then-Steer, arXiv 2605.10094), and the frozen field is
+Flow time t runs from 1 (noise) to 0 (data), and the velocity is v = noise - data. A chunk of weight w enters at
+t0 = 1 - w: x_t0 = (1 - t0) a_elite + t0 noise (Retrieve-then-Steer, arXiv 2605.10094), and the frozen field is
 integrated from t0 to 0 in proportionally fewer steps. Below LOWEST no step is left and the proposal is the chunk: there
-the field would add its own mistake to what is known to succeed. Confidence 0 is the sampler as it was, bit for bit.
+the field would add its own mistake to what is known to succeed. Weight 0 is the sampler as it was, bit for bit.
 
 Three ways: `steer_flow` for policies with a velocity field, `steer_denoising` for DDPM and DDIM policies, `blend` for
 policies without a sampler.
@@ -25,17 +25,17 @@ Denoise = Callable[[Float[np.ndarray, "B H A"], int], Float[np.ndarray, "B H A"]
 """(x, position in the schedule) -> x one step cleaner; of a frozen policy, for its current conditioning."""
 
 
-def start_time(confidence: Float[np.ndarray, "B"], lowest: float = LOWEST) -> Float[np.ndarray, "B"]:
-    """t0 of each row: 1 - c, and 0 where that is below `lowest`.
+def start_time(weight: Float[np.ndarray, "B"], lowest: float = LOWEST) -> Float[np.ndarray, "B"]:
+    """t0 of each row: 1 - w, and 0 where that is below `lowest`.
 
-    Raises ValueError for a confidence outside 0 to 1, or `lowest` outside 0 to 1.
+    Raises ValueError for a weight or `lowest` outside 0 to 1.
     """
-    sure = np.asarray(confidence, np.float32)
-    if not ((sure >= 0) & (sure <= 1)).all():
-        raise ValueError(f"confidence {confidence!r}: expected values in 0..1")
+    share = np.asarray(weight, np.float32)
+    if not ((share >= 0) & (share <= 1)).all():
+        raise ValueError(f"weight {weight!r}: expected values in 0..1")
     if not 0 <= lowest <= 1:
         raise ValueError(f"lowest start {lowest} is outside 0 to 1: it is a flow time")
-    start = 1 - sure
+    start = 1 - share
     return np.where(start < lowest - 1e-6, 0.0, start).astype(np.float32)
 
 
@@ -64,14 +64,14 @@ def steer_flow(
     """Euler integration of a frozen velocity field from each row's t0 to 0.
 
     Rows need not take the same number of steps; one that is not due yet waits at its start. Raises ValueError for a
-    proposal of another shape, with NaN, or with a confidence outside 0 to 1.
+    proposal of another shape, or with NaN.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}: expected 1 or more")
     x = np.asarray(noise, np.float32)
     start = np.ones(len(x), np.float32)
     if proposal is not None and proposal.chunk is not None:
-        start = start_time(proposal.confidence, lowest)
+        start = start_time(proposal.chunk_weight, lowest)
         x = enter(x, proposal.chunk, start)
     counts = step_counts(start, steps)
     spans = np.maximum(counts, 1)
@@ -107,7 +107,7 @@ def steer_denoising(
     x = np.asarray(noise, np.float32)
     first: np.ndarray = np.zeros(len(x), np.int64)  # the length of the schedule where the proposal is the chunk
     if proposal is not None and proposal.chunk is not None:
-        start = start_time(proposal.confidence, lowest)
+        start = start_time(proposal.chunk_weight, lowest)
         chunk = _checked(proposal.chunk, x)
         first = len(bars) - step_counts(start, len(bars))
         bar = np.append(bars, 1.0)[first][:, None, None]
@@ -119,14 +119,13 @@ def steer_denoising(
 
 
 def blend(chunk: Float[np.ndarray, "B H A"], proposal: Proposal | None) -> Float[np.ndarray, "B H A"]:
-    """The proposal mixed into a finished chunk by confidence, for policies without a sampler (ACT).
+    """The proposal mixed into a finished chunk by its weight, for policies without a sampler (ACT).
 
     Raises ValueError for a proposal of another shape or with NaN.
     """
     if proposal is None or proposal.chunk is None:
         return chunk
-    start_time(proposal.confidence)
-    c = np.asarray(proposal.confidence, np.float32)[:, None, None]
+    c = np.asarray(proposal.chunk_weight, np.float32)[:, None, None]
     return np.where(c > 0, (1 - c) * chunk + c * _checked(proposal.chunk, chunk), chunk).astype(np.float32)
 
 
@@ -134,5 +133,5 @@ def _checked(chunk: Float[np.ndarray, "B H A"], like: Float[np.ndarray, "B H A"]
     if chunk.shape != like.shape:
         raise ValueError(f"proposed chunk is {list(chunk.shape)}, expected {list(like.shape)}")
     if np.isnan(chunk).any():
-        raise ValueError("proposed chunk has NaN entries: a memory that knows nothing proposes confidence 0")
+        raise ValueError("proposed chunk has NaN entries: a memory that knows nothing proposes weight 0")
     return np.asarray(chunk, np.float32)

@@ -30,8 +30,8 @@ class Args:
     """How long."""
     policy: str
     """To serve."""
-    aura: str
-    """Gate: shipped, a weights file, or untrained (ticks and writes, never speaks)."""
+    memory: tuple[str, ...]
+    """As in vlamem serve, or untrained: a gate with drawn weights that writes and never proposes."""
     robot_file: str
     """Limits and rates of the simulated arm."""
     suite: str
@@ -69,7 +69,8 @@ def main(arguments: list[str]) -> int:
     from vlamem.deploy.bench.page import figures, markdown
     from vlamem.deploy.bench.run import run
     from vlamem.sim.results.pages import Figure, write_result_page
-    from vlamem.sim.suites.registry import SuiteError, load_suite
+    from vlamem.sim.suites.protocol import SuiteError
+    from vlamem.sim.suites.registry import load_suite
 
     quiet_s, faults_s, kills, stalls, malformed, clients, steps, controllers = _PRESETS[args.preset]
     controllers = controllers if args.controller_kills is None else args.controller_kills
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
         if task not in known:
             raise SuiteError(f"suite {args.suite} has no task '{task}': choose from {', '.join(known)}")
     bench = DeployBench(
-        args.policy, args.aura, args.robot_file, args.suite, args.size, args.tasks, quiet_s, faults_s, args.episode_s,
+        args.policy, args.memory, args.robot_file, args.suite, args.size, args.tasks, quiet_s, faults_s, args.episode_s,
         kills, stalls, args.bad, malformed, clients, steps, controllers, args.memory_tasks, args.execute, args.blend,
         args.seed, args.folder,
     )  # fmt: skip

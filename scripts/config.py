@@ -6,6 +6,7 @@ the command line replace some of those. tyro makes the options and their help ou
 
 import difflib
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,24 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+
+RENAMED = {
+    "rollout": {
+        "speak": "--memory 'aura?inject=context' (chunk, both), or --ablation blend, proposal_only",
+        "replan_on_write": "--memory 'aura?replan_on_write=true'",
+        "budget": "--memory 'aura?budget=0.02'",
+        "abstain_below": "--memory 'aura?abstain_below=0.5'",
+        "memory_control": "--ablation freeze, noise or swap",
+    },
+    "serve": {
+        "aura": "--memory aura or aura:FILE",
+        "success": "--memory success:FILE",
+        "speak": "--memory 'aura?inject=context'",
+        "abstain_below": "--memory 'aura?abstain_below=0.5'",
+    },
+    "bench deploy": {"aura": "--memory aura, aura:FILE or untrained"},
+}
+"""Options of version 0.1 by verb, and what is written now."""
 
 
 class ConfigError(ValueError):
@@ -44,11 +63,11 @@ def _fits(value: Any, kind: Any, where: str) -> Any:
     raise ConfigError(f"{where} is {value!r} ({type(value).__name__}): expected {kind.__name__}")
 
 
-def read_yaml(text: str, cls: type, where: str) -> dict[str, Any]:
+def read_yaml(text: str, cls: type, where: str, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The values for fields of the dataclass `cls` that a YAML text gives.
 
     Raises ConfigError for text that is no mapping, for an unknown key (naming the nearest known one) and for a value of
-    another type; `where` names the file in the message.
+    another type; `where` names the file in the message. `renamed` has keys of version 0.1 and what is written now.
     """
     try:
         body = yaml.safe_load(text)
@@ -58,10 +77,12 @@ def read_yaml(text: str, cls: type, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(body, dict):
         raise ConfigError(f"{where} holds a {type(body).__name__}: expected 'key: value' lines")
-    kinds = get_type_hints(cls)
+    kinds, renamed = get_type_hints(cls), renamed or {}
     known = [f.name for f in fields(cls)]
     for key in body:
         if key not in known:
+            if str(key) in renamed:
+                raise ConfigError(f"{where}: key '{key}' is of version 0.1, write {renamed[str(key)]}")
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
             raise ConfigError(f"{where} has an unknown key '{key}': {hint}")
@@ -101,9 +122,14 @@ def load_config[T](cls: type[T], verb: str, arguments: list[str], description: s
     import tyro
 
     file, options = _take_config_option(arguments)
+    renamed = RENAMED.get(verb, {})
+    for word in options:
+        name = word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+        if word.startswith("--") and name in renamed:
+            raise ConfigError(f"option {word.partition('=')[0]} is of version 0.1: write {renamed[name]}")
     default = preset(cls, verb.replace(" ", "_").replace("-", "_"))
     if file is not None:
-        values = read_yaml(file.read_text(encoding="utf-8"), cls, str(file))
+        values = read_yaml(file.read_text(encoding="utf-8"), cls, str(file), renamed)
         default = cls(**({f.name: getattr(default, f.name) for f in fields(cls)} | values))  # type: ignore[arg-type]  # any dataclass type
     text = f"{description.strip()}\n\n--config FILE reads options from YAML; those on the command line win."
     return tyro.cli(cls, prog=f"vlamem {verb}", description=text, default=default, args=options)

@@ -208,9 +208,9 @@ def _export(arguments: list[str]) -> int:
 def _import_dataset(given: Import) -> int:
     import time
 
+    from vlamem.memory.success.runner import open_success
     from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset
     from vlamem.policies.registry import find_policy, load_policy
-    from vlamem.policies.success import open_success
 
     if not given.policy:
         raise ValueError("a LeRobotDataset has no keys of its own: say whose memory it is with --policy")

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlamem.policies.fuse import SpeakOptions, Way
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 from vlamem.scripts.keys import read_key
@@ -37,20 +36,15 @@ class Args:
 
     policy: str
     """tiny, a weights file, or package.module:FACTORY."""
-    aura: str
-    """Gate of the recurrent memory: none, shipped, or a weights file."""
-    success: Path | None
-    """Database of the success memory; made when missing."""
+    memory: tuple[str, ...]
+    """none, or memories as KIND[:FILE][?option=value]: aura (the shipped gate), aura:FILE?inject=context,
+    success:FILE, which is made when missing and grows by labels; several are fused to one proposal."""
     critic: Path | None
     """Progress critic (ProgressCritic.save) that judges episodes which nobody labelled; null: these are not stored."""
     state: Path | None
     """Folder for what outlives a restart: sessions and labels."""
     respawn: bool
     """Serve in a child process and start it again when it dies; what is imported is kept (Linux)."""
-    speak: Way
-    """How memory speaks: context, chunk or both."""
-    abstain_below: float
-    """Confidence under which the policy is left alone."""
     host: str
     """Address to listen on; one beyond this machine needs a key."""
     port: int
@@ -156,7 +150,7 @@ def main(arguments: list[str]) -> int:
         rename=_renames(args.rename),
         seed=args.seed,
     )
-    print(f"vlamem serve: loading {args.policy}, gate {args.aura}", file=sys.stderr, flush=True)
+    print(f"vlamem serve: loading {args.policy}, memory {' '.join(args.memory)}", file=sys.stderr, flush=True)
     child = None
     if args.respawn:
         from vlamem.deploy.server.respawn import respawn
@@ -167,8 +161,7 @@ def main(arguments: list[str]) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    speak = SpeakOptions(args.speak, args.abstain_below)
-    server, desk = build_server(args.policy, args.aura, args.success, args.state, options, speak, args.critic)
+    server, desk = build_server(args.policy, args.memory, args.state, options, args.critic)
     try:
         asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host, child))
     finally:

@@ -5,7 +5,7 @@ vlamem state export FOLDER SESSION FILE     one session into a safetensors file
 vlamem state import FOLDER FILE             the same into another folder, --name renames it
 
 FOLDER is what 'vlamem serve --state FOLDER' was given. A session is taken in only where it belongs: the same policy,
-spec, normaliser, memory weights and version, as other sessions there say or as --policy and --aura say.
+spec, normaliser, memory weights and version, as other sessions there say or as --policy and --memory say.
 While a server runs on a folder nothing is imported into it.
 
 Example: vlamem state show runs/serve
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("file", type=Path)
     take.add_argument("--name", help="another name for it")
     take.add_argument("--policy", default="tiny", help="whose sessions an empty folder is for (tiny)")
-    take.add_argument("--aura", default="none", help="its memory: none, shipped or a weights file (none)")
+    take.add_argument("--memory", nargs="+", default=["none"], help="its memory, as in 'vlamem serve' (none)")
     return parser
 
 
@@ -105,9 +105,8 @@ def main(arguments: list[str]) -> int:
     owner = _owner(folder)
     if owner is None:
         from vlamem.deploy.server.assembly import load_memory_policy
-        from vlamem.policies.fuse import SpeakOptions
 
-        _, _, owner = load_memory_policy(args.policy, args.aura, None, 1, SpeakOptions())
+        _, _, owner = load_memory_policy(args.policy, args.memory, 1)
     if not args.file.is_file():
         raise StateError(f"there is no file {args.file}: write one with 'vlamem state export'")
     with closing(_store(folder, owner, writes=True)) as store:

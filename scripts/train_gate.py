@@ -173,7 +173,7 @@ def _options(args: Args, command: str) -> "GateOptions":
 
     used_with = None
     if args.policy:
-        from vlamem.memory.runner import identity
+        from vlamem.memory.weights import identity
         from vlamem.policies.registry import find_policy, load_policy
 
         source = find_policy(args.policy)

@@ -12,7 +12,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from vlamem.memory.weights import load_weights as load_gate
-from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.memories import SHIPPED_GATE
 from vlamem.policies.registry import SHIPPED, find_policy, shipped_weights
 from vlamem.policies.tiny.weights import WeightsError, load_weights
 from vlamem.sim import gl

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import OSC_POSE, PolicySpec
-from vlamem.policies.protocol import Encoding, Observation
 
 
 class Brightness:

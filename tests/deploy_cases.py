@@ -12,6 +12,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import OSC_POSE, PolicySpec
 from vlamem.deploy.robot.frames import Frame
 from vlamem.deploy.robot.link import Link
@@ -22,7 +23,6 @@ from vlamem.deploy.server.server import PolicyServer, ServeOptions
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 from vlamem.policies.memory_policy import Tick
-from vlamem.policies.protocol import Encoding, Observation
 
 SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc")
 FOUR = SessionLimits(count=4)

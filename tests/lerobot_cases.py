@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
-from vlamem.policies.protocol import Observation
 
 ACTIONS, STATE, SIZE = 7, 8, 64
 PLUGINS = tuple(sorted((Path(__file__).parents[1] / "plugins").glob("lerobot_*_vlamem")))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from lerobot_cases import ACTIONS, observation, raw_batch
 
+from vlamem.core.observation import Observation
 from vlamem.memory.runner import Said
-from vlamem.policies.protocol import Observation
 
 
 def wrapped(folder: Path, **options: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE, ActionComponent, ActionSpec, PolicySpec
-from vlamem.policies.protocol import Encoding, Observation
-from vlamem.sim.suites.registry import TaskInfo
+from vlamem.sim.suites.protocol import TaskInfo
 
 SIZE = 16
 

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vlamem.memory.designs import GruMemory, LinearAttentionMemory, SlotsMemory, fifo, kv_growing, kv_window
+from vlamem.memory.designs.attention import fifo, kv_growing, kv_window
+from vlamem.memory.designs.recurrent import GruMemory, LinearAttentionMemory
+from vlamem.memory.designs.slots import SlotsMemory
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import scan, state_bytes, step_by_step
 from vlamem.testing import check_memory

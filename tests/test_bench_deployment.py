@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from point_mass import SPEC, PointMass, PointPolicy
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.memory.success import RetrieveOptions
 from vlamem.memory.success import memory as success_memory
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.registry import PolicySource
 from vlamem.policies.success import layout_of, origin_of
 from vlamem.scripts.bench_deployment import _notes

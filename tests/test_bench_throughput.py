@@ -11,8 +11,8 @@ import point_mass
 import pytest
 from libero_cases import TASKS, needs_libero
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
-from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import PolicyError
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main

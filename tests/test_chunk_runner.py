@@ -6,9 +6,9 @@ import numpy as np
 import point_mass
 import pytest
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.policies.chunk_runner import ChunkRunner
-from vlamem.policies.protocol import Observation
 
 ALL = np.array([True, True, True])
 

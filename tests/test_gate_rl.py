@@ -12,11 +12,10 @@ from test_rollout_memory import HEAD, Wide
 from vlamem.memory.designs.aura import AuraConfig, save_weights
 from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import flatten
-from vlamem.memory.runner import identity
 from vlamem.memory.train.policy_gradient import RlOptions, Step
-from vlamem.memory.weights import Header, TrainedFor, WeightsError, load_weights
+from vlamem.memory.weights import Header, TrainedFor, WeightsError, identity, load_weights
 from vlamem.sim.record.gate_rl import tune_in_suite
-from vlamem.sim.suites.registry import SuiteError
+from vlamem.sim.suites.protocol import SuiteError
 
 HOW = RlOptions(updates=3, groups=2, group=3, learning_rate=0.05, write_price=1.0, temperature=1.0)
 

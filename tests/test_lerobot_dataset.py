@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("lerobot")
 import httpx
 
+from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.dataset import (
     DatasetEpisode,
     DatasetError,
@@ -21,7 +22,6 @@ from vlamem.policies.lerobot.dataset import (
     features_of,
     is_dataset,
 )
-from vlamem.policies.protocol import Observation
 
 WRITE = """
 import sys

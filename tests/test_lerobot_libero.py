@@ -14,7 +14,7 @@ import torch
 from lerobot_cases import SIZE, build, installed_plugins, observation, raw_batch, run_program
 from libero_cases import needs_libero
 
-from vlamem.policies.protocol import Observation
+from vlamem.core.observation import Observation
 from vlamem.sim.suites.libero import from_lerobot
 from vlamem.sim.suites.libero.from_lerobot import LeRobotViewError, observation_from_lerobot, origins, proprioception
 from vlamem.sim.suites.registry import load_suite

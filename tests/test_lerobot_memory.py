@@ -12,9 +12,9 @@ import torch
 from lerobot_cases import ACTIONS, lerobots_own, raw_batch
 from lerobot_plugin_cases import batch, remembering, seen, wrapped
 
+from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
 from vlamem.policies.memory_policy import SHIPPED_GATE
-from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import find_policy, load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations

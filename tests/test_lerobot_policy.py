@@ -11,13 +11,13 @@ pytest.importorskip("transformers")
 import torch
 from lerobot_cases import ACTIONS, FAMILIES, STATE, build, lerobots_own, loaded, observation, raw_batch
 
+from vlamem.core.observation import Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE
 from vlamem.policies.conformance import check_policy
 from vlamem.policies.lerobot import LeRobotPolicy
 from vlamem.policies.lerobot.steering import row_generators
-from vlamem.policies.protocol import Observation
 from vlamem.policies.registry import find_policy, load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations

@@ -23,7 +23,8 @@ from vlamem.sim.suites.libero.experts import NoExpertError
 from vlamem.sim.suites.libero.geometry import fill_box, highest_near
 from vlamem.sim.suites.libero.grasp import plan_grasps
 from vlamem.sim.suites.libero.render import coarse_faces
-from vlamem.sim.suites.registry import SuiteError, load_suite, select_tasks
+from vlamem.sim.suites.protocol import SuiteError
+from vlamem.sim.suites.registry import load_suite, select_tasks
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.memory.designs import fifo
+from vlamem.memory.designs.attention import fifo
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import scan

@@ -11,6 +11,7 @@ import point_mass
 import pytest
 
 import vlamem
+from vlamem.core.observation import Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.memory.designs.aura import AuraConfig, HeadConfig, TrainedFor, save_weights
@@ -21,7 +22,7 @@ from vlamem.memory.weights import Header, WeightsError
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.fuse import WAYS, SpeakOptions, fuse
 from vlamem.policies.memory_policy import MemoryPolicy
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
 
 

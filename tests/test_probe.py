@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE, PolicySpec
 from vlamem.policies.probe import ProbeError, Recording, probe
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.sim.record import probe as sim_probe
 
 

@@ -22,7 +22,7 @@ from vlamem.sim.results.pages import load_results, without_wall_clock
 from vlamem.sim.rollout.config import PlanError, RolloutConfig
 from vlamem.sim.rollout.engines.processes import RunRefusedError
 from vlamem.sim.rollout.run import rollout
-from vlamem.sim.suites.registry import SuiteError
+from vlamem.sim.suites.protocol import SuiteError
 
 
 def config(out: Path, **given: Any) -> RolloutConfig:

@@ -11,7 +11,7 @@ import pytest
 from disk_cases import fill_the_disk
 from libero_cases import TASKS, needs_libero
 
-from vlamem.policies.protocol import Encoding, Observation
+from vlamem.core.observation import Encoding, Observation
 from vlamem.scripts.config import preset
 from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import load_results, without_wall_clock

@@ -9,6 +9,7 @@ import numpy as np
 import point_mass
 import pytest
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.memory.baseline_files import baseline, load_baseline, save_baseline
 from vlamem.memory.designs.aura import AuraConfig, HeadConfig, save_weights
 from vlamem.memory.designs.aura.step import AuraMemory
@@ -17,7 +18,6 @@ from vlamem.memory.runner import AuraVoice, identity
 from vlamem.memory.weights import Header, WeightsError
 from vlamem.policies.fuse import SpeakOptions
 from vlamem.policies.memory_policy import MemoryPolicy
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.scripts.config import preset
 from vlamem.sim.results.episodes import with_gate
 from vlamem.sim.rollout.config import PlanError, RolloutConfig

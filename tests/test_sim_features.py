@@ -11,10 +11,10 @@ import pytest
 from libero_cases import TASKS, frames, needs_libero
 from tqdm import tqdm
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import OSC_POSE, PolicySpec
 from vlamem.memory.runner import Said
 from vlamem.memory.train.features import EpisodeTicks, Features, FeaturesError, parts_of
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.scripts.main import main
 from vlamem.sim.record import features
 from vlamem.sim.record.features import (

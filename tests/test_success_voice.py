@@ -9,8 +9,8 @@ from test_tiny_policy import noise, observation, small_policy
 from vlamem.core.spec import ActionComponent, ActionSpec
 from vlamem.memory.success import EntryError, Episode, OriginError, RetrieveOptions, Segment
 from vlamem.memory.success.memory import MemoryOptions
+from vlamem.memory.success.runner import SuccessRunner, layout_of, open_success, origin_of
 from vlamem.policies.memory_policy import wrap
-from vlamem.policies.success import SuccessVoice, layout_of, open_success, origin_of
 
 OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8), engine="numpy")
 
@@ -23,7 +23,7 @@ def standing(rows: int = 3):
     return replace(seen, proprioception=state)
 
 
-def remember(voice: SuccessVoice, policy, seen, instruction: str) -> np.ndarray:
+def remember(voice: SuccessRunner, policy, seen, instruction: str) -> np.ndarray:
     """Stores one success from the first row's state and gives its chunk."""
     key = policy.encode(seen).key[0]
     chunk = np.full((policy.spec.horizon, 7), 0.25, np.float32)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vlamem.sim.suites.registry import SuiteError, images_of, load_suite, select_tasks
+from vlamem.sim.suites.protocol import SuiteError, images_of
+from vlamem.sim.suites.registry import load_suite, select_tasks
 
 SUITE = "point_mass:SUITE"
 

@@ -6,7 +6,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from vlamem.core.seeding import stream
-from vlamem.sim.suites.registry import SuiteError, load_suite
+from vlamem.sim.suites.protocol import SuiteError
+from vlamem.sim.suites.registry import load_suite
 from vlamem.sim.suites.tabletop import SUITE, register_gymnasium
 from vlamem.sim.suites.tabletop.env import TabletopEnv
 from vlamem.sim.suites.tabletop.language import TEMPLATES, all_goals

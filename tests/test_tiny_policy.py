@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import SpecMismatchError
 from vlamem.policies.conformance import ConformanceError, check_policy
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.tiny.language import PAD, UNKNOWN, InstructionError, Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, parameters_of
 from vlamem.policies.tiny.normaliser import Normaliser

@@ -9,13 +9,12 @@ from vlamem.core.seeding import integer_seed
 from vlamem.memory.designs.aura.config import AuraConfig, HeadConfig
 from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import flatten
-from vlamem.memory.runner import identity
-from vlamem.memory.weights import Header, save_weights
+from vlamem.memory.weights import Header, identity, save_weights
 from vlamem.policies.registry import find_policy, load_policy
 
 
 def untrained_gate(policy: str, path: Path, seed: int) -> Path:
-    """Writes a gate for a policy; serve it with --abstain-below 1, so that it never speaks."""
+    """Writes a gate for a policy; serve it with abstain_below=1, so that it never proposes."""
     source = find_policy(policy)
     frozen = load_policy(source)
     config = AuraConfig(frozen.spec.feature_size, HeadConfig(context=frozen.spec.context_size))

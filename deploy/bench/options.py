@@ -10,7 +10,7 @@ class DeployBench:
 
     Attributes:
         policy: to serve.
-        aura: gate, "shipped", a file, or "untrained": one with drawn weights that ticks, writes and never speaks.
+        memory: as in `vlamem serve --memory`, or "untrained": a gate with drawn weights that writes and never proposes.
         robot_file, suite, size, tasks: of the simulated arm.
         quiet_s, faults_s: of the two runs; under faults the time in which the server starts again comes on top.
         episode_s: of an episode, at most.
@@ -28,7 +28,7 @@ class DeployBench:
     """
 
     policy: str
-    aura: str
+    memory: tuple[str, ...]
     robot_file: str
     suite: str
     size: int

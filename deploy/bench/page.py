@@ -65,7 +65,8 @@ def markdown(bench: DeployBench, result: Result) -> str:
     changed = ", ".join(f"{n} were {what}" for what, n in sorted(stressed.network.items())) or "none were changed"
     parts = [
         "# A server and a robot, as two processes over loopback",
-        f"`vlamem serve --respawn` with policy `{bench.policy}` and gate `{bench.aura}`, and a controller at the rate "
+        f"`vlamem serve --respawn` with policy `{bench.policy}` and memory `{' '.join(bench.memory)}`, and a "
+        "controller at the rate "
         f"of robot file `{bench.robot_file}` with a MuJoCo arm in real time (suite `{bench.suite}`, tasks "
         f"{', '.join(bench.tasks)}). The arm's simulation and its rendering are a process of their own on the same "
         "machine. Frames go to memory at the policy's rate, commands to the arm at the robot's.",

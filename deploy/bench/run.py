@@ -64,14 +64,15 @@ def run(bench: DeployBench, say: Callable[[str], None]) -> Result:
     """Runs all of it. Raises BenchError when a process does not do its part."""
     folder = bench.folder / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
-    gate = bench.aura
-    if gate == "untrained":
+    memory = bench.memory
+    if memory == ("untrained",):
         from vlamem.deploy.bench.gate import untrained_gate
 
-        gate = str(untrained_gate(bench.policy, folder / "gate.safetensors", bench.seed))
+        drawn = untrained_gate(bench.policy, folder / "gate.safetensors", bench.seed)
+        memory = (f"aura:{drawn}?abstain_below=1",)
     sessions = bench.clients + 4
-    options = ["--policy", bench.policy, "--aura", gate, "--sessions", str(sessions), "--idle-s", "60"]
-    options += ["--threads", "1"] + (["--abstain-below", "1.0"] if bench.aura == "untrained" else [])
+    options = ["--policy", bench.policy, "--memory", *memory, "--sessions", str(sessions), "--idle-s", "60"]
+    options += ["--threads", "1"]
 
     say(f"quiet run: {bench.quiet_s:g} s")
     server = ServerProcess(options, folder / "quiet")

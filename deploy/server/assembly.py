@@ -1,51 +1,26 @@
 """A server made of files: policy, gate, success memory, sessions and labels."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from vlamem.core.proposal import Proposal
 from vlamem.deploy.server.commit import commit_episode
 from vlamem.deploy.server.labels import LabelDesk
 from vlamem.deploy.server.persistence import Owner, SessionStore, layout_of
 from vlamem.deploy.server.server import PolicyServer, ServeOptions
 from vlamem.deploy.server.traces import Spool
-from vlamem.memory.runner import AuraVoice, identity
 from vlamem.memory.success import CriticVerifier, Layout, ProgressCritic
-from vlamem.policies.fuse import SpeakOptions
-from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy
+from vlamem.memory.success.runner import SuccessRunner
+from vlamem.memory.weights import identity
+from vlamem.policies.memories import load_memories, parse_memories
+from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.registry import find_policy, load_policy, preload_policy
-from vlamem.policies.success import SuccessVoice, open_success
 
 log = logging.getLogger("vlamem.serve")
-
-
-class _Counted:
-    """A success memory whose answers are told to someone."""
-
-    def __init__(self, voice: SuccessVoice) -> None:
-        self._voice = voice
-        self.tell: Callable[[Proposal], None] = lambda proposal: None
-
-    def query(
-        self, key: np.ndarray[Any, Any], proprioception: np.ndarray[Any, Any], instruction: Sequence[str]
-    ) -> Proposal:
-        proposal = self._voice.query(key, proprioception, instruction)
-        self.tell(proposal)
-        return proposal
-
-
-def gate_path(aura: str) -> Path | None:
-    """The weights file that an option names: "none", "shipped", or a path."""
-    if aura == "none":
-        return None
-    return SHIPPED_GATE if aura == "shipped" else Path(aura)
 
 
 def preload(policy: str) -> None:
@@ -60,22 +35,24 @@ def preload(policy: str) -> None:
 
 
 def load_memory_policy(
-    policy: str, aura: str, success: Path | None, rows: int, speak: SpeakOptions
-) -> tuple[MemoryPolicy, SuccessVoice | None, Owner]:
+    policy: str, memory: Sequence[str], rows: int
+) -> tuple[MemoryPolicy, SuccessRunner | None, Owner]:
     """A policy with memory of `rows` rows, its success memory, and whom stored sessions belong to.
 
-    Raises PolicyError, WeightsError or OriginError for files that are missing, broken or made for another policy.
+    Raises PolicyError, MemoryNameError, WeightsError or OriginError for files that are missing, broken or made for
+    another policy, ValueError for two success memories.
     """
+    names = parse_memories(memory)
     source = find_policy(policy)
     frozen = load_policy(source)
-    gate = gate_path(aura)
-    voice = None if gate is None else AuraVoice.load(gate, identity(frozen.spec, source.sha256))
-    stored = None if success is None else open_success(success, frozen, source.sha256)
-    wrapped = MemoryPolicy(frozen, voice, None if stored is None else _Counted(stored), rows, speak)
+    wrapped = MemoryPolicy(frozen, load_memories(names, frozen, source.sha256, rows), rows)
+    stored = [m for m in wrapped.memories if isinstance(m, SuccessRunner)]
+    if len(stored) > 1:
+        raise ValueError(f"{len(stored)} success memories are given: a server commits to one, leave the others out")
     marks = identity(frozen.spec, source.sha256)
-    memory = "none" if gate is None else hashlib.sha256(gate.read_bytes()).hexdigest()[:16]
-    owner = Owner(marks.policy, marks.fingerprint, marks.normaliser, memory, layout_of(wrapped.state(0)))
-    return wrapped, stored, owner
+    weights = "+".join(name.sha256[:16] for name in names if name.sha256 is not None) or "none"
+    owner = Owner(marks.policy, marks.fingerprint, marks.normaliser, weights, layout_of(wrapped.state(0)))
+    return wrapped, stored[0] if stored else None, owner
 
 
 def _critic(path: Path, layout: Layout) -> ProgressCritic:
@@ -87,35 +64,34 @@ def _critic(path: Path, layout: Layout) -> ProgressCritic:
 
 def build_server(
     policy: str,
-    aura: str,
-    success: Path | None,
+    memory: Sequence[str],
     state: Path | None,
     options: ServeOptions,
-    speak: SpeakOptions | None = None,
     critic: Path | None = None,
 ) -> tuple[PolicyServer, LabelDesk | None]:
     """A server of a policy with memory, and its labels' desk, to be closed after it.
 
-    Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to `success`, and one that
-    nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Raises what
+    Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to the success memory, and one
+    that nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Raises what
     `load_memory_policy` raises, EntryError for a file that is no critic or one for another policy, and ValueError for a
     success memory without a folder for labels, or a critic without a success memory.
     """
-    if success is not None and state is None:
+    success = any(name.kind == "success" for name in parse_memories(memory))
+    if success and state is None:
         raise ValueError("a success memory grows by labels, which need a folder: give --state")
-    if critic is not None and success is None:
-        raise ValueError("a critic judges what a success memory is to keep: give --success")
-    wrapped, stored, owner = load_memory_policy(policy, aura, success, options.sessions.count, speak or SpeakOptions())
+    if critic is not None and not success:
+        raise ValueError("a critic judges what a success memory is to keep: give --memory success:FILE")
+    wrapped, stored, owner = load_memory_policy(policy, memory, options.sessions.count)
     store = desk = spool = None
     if state is not None:
         store = sessions = SessionStore(state / "sessions", owner, wrapped.state(0))
         if stored is not None:
-            bounds, memory, meaning = options.sessions, stored.memory, stored.meaning
+            bounds, segments, meaning = options.sessions, stored.memory, stored.meaning
             spool = traces = Spool(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
-            verifier = None if critic is None else CriticVerifier(_critic(critic, memory.layout))
+            verifier = None if critic is None else CriticVerifier(_critic(critic, segments.layout))
             desk = LabelDesk(
                 state / "labels.jsonl",
-                lambda label: commit_episode(memory, traces, label, meaning, verifier),
+                lambda label: commit_episode(segments, traces, label, meaning, verifier),
                 log.warning,
                 runs=lambda label: sessions.runs(label.session, label.episode),
                 judges=verifier is not None,
@@ -124,9 +100,13 @@ def build_server(
             desk = LabelDesk(
                 state / "labels.jsonl", lambda label: "kept: this server has no success memory", log.warning
             )
-    about = {"policy": policy, "aura": owner.memory, "success": "none" if success is None else success.name}
+    about = {
+        "policy": policy,
+        "aura": owner.memory,
+        "success": "none" if stored is None else stored.memory.path.name,
+    }
     encode = wrapped.policy.encode if spool is not None else None
     server = PolicyServer(wrapped, options, store, desk, spool, about, encode)
-    if isinstance(wrapped.success, _Counted):
-        wrapped.success.tell = server.metrics.retrieved
+    if stored is not None:
+        stored.proposed = server.metrics.retrieved
     return server, desk

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import PolicySpec
 from vlamem.policies.memory_policy import Tick
-from vlamem.policies.protocol import Encoding, Observation
 
 Array = np.ndarray[Any, Any]
 
@@ -197,7 +197,7 @@ class Batcher:
 
     def _forward(self, group: Sequence[_Request], began: float) -> list[Decision]:
         rows = np.array([r.row for r in group], np.int64)
-        tick = self._policy.observe(_stack([r.obs for r in group]), rows)
+        tick = self._policy.observe(Observation.stack([r.obs for r in group]), rows)
         if tick.encoding is None and self._encode is not None:
             tick = replace(tick, encoding=self._encode(tick.observation))
         planned = [r.noise for r in group if r.noise is not None]
@@ -218,11 +218,3 @@ class Batcher:
             )
             for i, request in enumerate(group)
         ]
-
-
-def _stack(rows: Sequence[Observation]) -> Observation:
-    return Observation(
-        {name: np.concatenate([r.images[name] for r in rows]) for name in rows[0].images},
-        np.concatenate([r.proprioception for r in rows]),
-        tuple(r.instruction[0] for r in rows),
-    )

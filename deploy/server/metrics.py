@@ -60,9 +60,9 @@ class Metrics:
 
     def retrieved(self, proposal: Proposal) -> None:
         """Success memory answered."""
-        found = int((proposal.confidence > 0).sum())
+        found = int((proposal.chunk_weight > 0).sum())
         self.hits.inc(found)
-        self.abstentions.inc(len(proposal.confidence) - found)
+        self.abstentions.inc(len(proposal) - found)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

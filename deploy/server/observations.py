@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.spec import PolicySpec
-from vlamem.policies.protocol import Observation
 
 _IMAGES = ("{}", "images/{}", "observation/{}", "observation/images/{}", "observation.images.{}")
 _PROPRIOCEPTION = ("proprioception", "state", "states", "observation/state", "observation.state")

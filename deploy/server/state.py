@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.deploy.server.batcher import Batcher, Decision, ServedPolicy
 from vlamem.deploy.server.labels import Label, LabelDesk
@@ -19,7 +20,6 @@ from vlamem.deploy.server.persistence import SessionStore
 from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_token
 from vlamem.deploy.server.traces import Spool
 from vlamem.deploy.wire import WireLimits
-from vlamem.policies.protocol import Observation
 
 log = logging.getLogger("vlamem.serve")
 

@@ -173,7 +173,7 @@ class SuccessMemory:
         instruction: Sequence[str],
         meaning: Float[np.ndarray, "R C"] | None = None,
     ) -> Proposal:
-        """What the memory proposes for R states; rows where it abstains have confidence 0 and a chunk of zeros.
+        """What the memory proposes for R states; rows where it abstains have weight 0 and a chunk of zeros.
 
         `meaning` is the policy's vector of each instruction: with it a paraphrase finds what was stored under other
         words; without, an instruction finds its own words alone. `last` keeps the priors, with what was used for them.
@@ -195,7 +195,7 @@ class SuccessMemory:
         for row, prior in enumerate(self.last):
             if prior.chunk is not None:
                 chunks[row] = prior.chunk
-        return Proposal(np.array([p.confidence for p in self.last], np.float32), chunks)
+        return Proposal.of_chunk(chunks, np.array([p.confidence for p in self.last], np.float32))
 
     def _recall(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
         allowed = self._same_meaning(text, meaning)

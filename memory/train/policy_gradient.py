@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vlamem.memory.designs.aura import AuraMemory
 from vlamem.memory.designs.aura.gate import GATES, GateInput
 from vlamem.memory.designs.aura.step import look_ahead
-from vlamem.memory.protocol import Params, standardise
-from vlamem.memory.runner import RowMemory, Said
+from vlamem.memory.protocol import Params, StepOut, standardise
 from vlamem.memory.train.checkpoint import Checkpoint, History
 
 
@@ -72,34 +71,36 @@ class Rollout(NamedTuple):
 
 
 class DrawingRow:
-    """A row of AURA-Mem whose gate draws its decisions and keeps what it saw; a RowMemory."""
+    """A row of AURA-Mem whose gate draws its decisions and keeps what it saw; the recurrence of one row."""
 
     def __init__(self, memory: AuraMemory, params: Params, rng: np.random.Generator, temperature: float = 1.0) -> None:
         self._memory, self._params, self._rng, self._temperature = memory, params, rng, temperature
         self._step = _drawing_step(memory)
         self._kept: list[tuple[np.ndarray, float, np.ndarray, bool]] = []
+        self.feature_size, self.context_size = memory.feature_size, memory.config.head.context
+        self.chunk_shape = memory.config.head.chunk
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self, mask: Bool[np.ndarray, "1"] | None = None) -> None:
         """Back to the empty state, with nothing kept."""
-        self._state: Any = self._memory.init(1)
-        self._kept = []
+        if mask is None or mask[0]:
+            self._state: Any = self._memory.init(1)
+            self._kept = []
 
-    def tick(self, feature: Float[np.ndarray, "D"]) -> Said:
+    def step(self, features: Float[np.ndarray, "1 D"], rows: Int[np.ndarray, "1"]) -> StepOut:
         """One control step; a write is drawn."""
         noise = np.float32(self._temperature * self._rng.logistic())
-        z = np.asarray(feature, np.float32)
-        self._state, out, r_prev = self._step(self._params, self._state, z[None], noise)
-        wrote = bool(out.wrote[0])
-        self._kept.append((z, float(out.surprise[0]), np.asarray(r_prev[0]), wrote))
-        chunk, context = (None if x is None else np.asarray(x[0]) for x in (out.chunk, out.context))
-        return Said(float(out.confidence[0]), chunk, context, wrote, float(out.gate[0]), float(out.surprise[0]))
+        z = np.asarray(features, np.float32)
+        self._state, out, r_prev = self._step(self._params, self._state, z, noise)
+        on_host: StepOut = jax.tree.map(np.asarray, out)
+        self._kept.append((z[0], float(out.surprise[0]), np.asarray(r_prev[0]), bool(out.wrote[0])))
+        return on_host
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self, row: int = 0) -> dict[str, np.ndarray]:
         """W and b."""
         return {"W": np.array(self._state.W[0]), "b": np.array(self._state.b[0])}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
         """Makes `state` the state that the group starts from."""
         W, b = (jnp.asarray(state[name])[None] for name in ("W", "b"))
         self._state = self._state._replace(W=W, b=b)
@@ -170,7 +171,7 @@ class Step(NamedTuple):
     telling: int
 
 
-Play = Callable[[int, int, Callable[[np.random.Generator], RowMemory]], Sequence[Rollout]]
+Play = Callable[[int, int, Callable[[np.random.Generator], DrawingRow]], Sequence[Rollout]]
 """play(update, group, row) plays a group's episodes, each with a row made from a generator of its own."""
 
 
@@ -211,7 +212,7 @@ def tune_on_success(
         for group in range(how.groups):
             now = params._replace(gate=gate)
 
-            def row(rng: np.random.Generator, now: Params = now) -> RowMemory:
+            def row(rng: np.random.Generator, now: Params = now) -> DrawingRow:
                 return DrawingRow(memory, now, rng, how.temperature)
 
             rollouts = play(update, group, row)

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.source import CheckpointError, camera_of
-from vlamem.policies.protocol import Observation
 
 STATE, ACTION, TASK = "observation.state", "action", "task"
 _NOT_NORMALISATION = ("device", "tokenizer_name", "action_tokenizer_name", "float_dtype")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.source import REACH_SECONDS, camera_of
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 
 if TYPE_CHECKING:
     from vlamem.memory.success import SuccessMemory
@@ -176,8 +177,8 @@ def record_dataset(
     (`--targets chunk`). Episodes of unknown outcome are taken as demonstrations, failures are not. A recording that was
     stopped is continued. Raises DatasetError when policy and dataset do not fit, or nothing is successful.
     """
-    from vlamem.memory.runner import identity
     from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter
+    from vlamem.memory.weights import identity
 
     reader.check(policy)
     spec = policy.spec

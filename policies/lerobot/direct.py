@@ -31,5 +31,5 @@ class Direct:
         steer = request.steer
         if steer is None:
             return actions
-        c = steer.confidence[:, None, None]
-        return mode_of_step(steer.confidence > 0, actions, (1 - c) * actions + c * steer.prior)
+        c = steer.weight[:, None, None]
+        return mode_of_step(steer.weight > 0, actions, (1 - c) * actions + c * steer.prior)

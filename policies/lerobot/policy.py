@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vlamem.core.observation import Encoding, Observation, Rows
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.spec import ActionSpec, PolicySpec
@@ -19,7 +20,6 @@ from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
 from vlamem.policies.lerobot.source import CheckpointError
 from vlamem.policies.lerobot.steering import Steer, row_generators, widen
 from vlamem.policies.lerobot.taps import Tap, listening, parse_tap, pool, read
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.steering import LOWEST, start_time
 
 KEY_SIZE = 256
@@ -34,6 +34,17 @@ class Inputs:
 
     observation: Observation
     batch: dict[str, Any]
+
+    def rows(self, index: Rows) -> "Inputs":
+        """The part for some of its rows; entries of the batch that are not row-wise stay."""
+        at, count = [int(i) for i in index], len(self.observation)
+
+        def part(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[at] if value.ndim and len(value) == count else value
+            return [value[i] for i in at] if isinstance(value, list) and len(value) == count else value
+
+        return Inputs(self.observation.rows(index), {name: part(value) for name, value in self.batch.items()})
 
 
 class TapEncoding(Encoding):
@@ -66,6 +77,12 @@ class TapEncoding(Encoding):
         """[B, K], unit length: the tap alone."""
         return self._features()[1]
 
+    def rows(self, index: Rows) -> Encoding:
+        """The part for some of its rows; read where the whole is asked for its feature, if it has not been yet."""
+        part = self.context.rows(index)
+        at = np.asarray(index, np.int64)
+        return TapEncoding(lambda: (self.z[at], self.key[at]), part)
+
     def _features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if not self.made:
             self.fill(self._make())  # type: ignore[attr-defined]
@@ -84,7 +101,7 @@ class LeRobotPolicy:
         family: the network with its sampler.
         bridge: its processors.
         tap: where z is read.
-        lowest_start: flow time below which a proposed chunk is taken as it is; one of confidence c enters at 1 - c.
+        lowest_start: flow time below which a proposed chunk is taken as it is; one of weight w enters at 1 - w.
     """
 
     family: Family
@@ -178,7 +195,7 @@ class LeRobotPolicy:
     def sample(
         self, encoding: Encoding, noise: Float[NDArray[Any], "B H A"], proposal: Proposal | None = None
     ) -> Float[NDArray[Any], "B H A"]:
-        """The chunk that the frozen sampler makes of `noise`, steered where a row's proposal has confidence.
+        """The chunk that the frozen sampler makes of `noise`, steered where a row's proposal has weight.
 
         Raises ValueError for noise or a proposal of another shape.
         """
@@ -256,22 +273,18 @@ class LeRobotPolicy:
         return torch.cat(parts, 1).cpu().numpy(), key.cpu().numpy()
 
     def _steer(self, proposal: Proposal, obs: Observation) -> tuple[Steer | None, Tensor | None]:
-        """The prior and the residual on the conditioning of a proposal; None for what no row is to hear."""
-        spec, rows = self.spec, len(obs.instruction)
-        confidence = np.asarray(proposal.confidence, np.float32)
-        if confidence.shape != (rows,):
-            raise ValueError(f"confidence is {list(confidence.shape)}, expected [{rows}]")
-        start = start_time(confidence, self.lowest_start)
-        if not (confidence > 0).any():
-            return None, None
-        device, steer, residual = self.bridge.device, None, None
-        if proposal.chunk is not None:
-            _check("chunk", proposal.chunk, (rows, spec.horizon, spec.action.size))
+        """The prior and the residual on the conditioning of a proposal; None for what no row is given."""
+        spec, device = self.spec, self.bridge.device
+        proposal.check(len(obs), (spec.horizon, spec.action.size), spec.context_size)
+        steer, residual = None, None
+        if proposal.chunk is not None and proposal.chunk_weight.any():
+            weight = np.asarray(proposal.chunk_weight, np.float32)
             prior = self._placed(self.bridge.normalise(proposal.chunk, obs))
-            steer = Steer(prior, torch.from_numpy(1 - start).to(device), torch.from_numpy(confidence).to(device))
-        if proposal.context is not None and spec.context_size:
-            _check("context", proposal.context, (rows, spec.context_size))
-            residual = torch.from_numpy(confidence[:, None] * np.asarray(proposal.context, np.float32)).to(device)
+            share = torch.from_numpy(1 - start_time(weight, self.lowest_start)).to(device)
+            steer = Steer(prior, share, torch.from_numpy(weight).to(device))
+        if proposal.context is not None and proposal.context_weight.any() and spec.context_size:
+            weight = np.asarray(proposal.context_weight, np.float32)
+            residual = torch.from_numpy(weight[:, None] * np.asarray(proposal.context, np.float32)).to(device)
         return steer, residual
 
     def _placed(self, chunk: Tensor) -> Tensor:
@@ -310,10 +323,3 @@ class LeRobotPolicy:
         key = next(key for key, name in self.bridge.images.items() if name == camera)
         shape = self.network.config.image_features[key].shape
         return (int(shape[1]), int(shape[2])) if len(shape) == 3 else fallback
-
-
-def _check(name: str, given: NDArray[Any], expected: tuple[int, ...]) -> None:
-    if np.shape(given) != expected:
-        raise ValueError(f"proposed {name} is {list(np.shape(given))}, expected {list(expected)}")
-    if np.isnan(given).any():
-        raise ValueError(f"proposed {name} has NaN entries: a memory that knows nothing proposes confidence 0")

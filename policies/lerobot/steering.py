@@ -21,12 +21,12 @@ class Steer:
     Attributes:
         prior: [B, *noise shape], the proposed chunk in the network's units.
         share: [B], part of the way from noise to data that the prior stands for, 0 to 1; 0 for rows left alone.
-        confidence: [B], 0 to 1.
+        weight: [B], 0 to 1, of the proposal.
     """
 
     prior: Tensor
     share: Tensor
-    confidence: Tensor
+    weight: Tensor
 
     def steps(self, count: int) -> Tensor:
         """[B], whole sampler steps of `count` that the prior stands for."""

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlamem.core.observation import Encoding, Observation, Rows
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import OSC_POSE, PolicySpec, SpecMismatchError
-from vlamem.policies.protocol import Encoding, Observation
 from vlamem.policies.steering import start_time, step_counts
 from vlamem.policies.tiny.language import Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, patches
@@ -46,6 +46,12 @@ class TinyContext:
     seen: list[tuple[Tensor, Tensor]]
     z: Tensor
     proprioception: Tensor
+
+    def rows(self, index: Rows) -> "TinyContext":
+        """The part for some of its rows."""
+        at = torch.as_tensor(index, dtype=torch.int64)
+        seen = [(tokens[at], places[at]) for tokens, places in self.seen]
+        return TinyContext(self.instruction[at], seen, self.z[at], self.proprioception[at])
 
 
 def spec_of(config: ModelConfig, normaliser: Normaliser) -> PolicySpec:
@@ -117,6 +123,11 @@ class TinyVLA:
         return cls(network, tokeniser, normaliser, options, header)
 
     @property
+    def history(self) -> int:
+        """Observations that the network reads at once: the present one."""
+        return 1
+
+    @property
     def lowest_start(self) -> float:
         """Flow time below which a proposed chunk is taken as it is."""
         return self.options.lowest_start
@@ -140,10 +151,10 @@ class TinyVLA:
     def sample(
         self, encoding: Encoding, noise: Float[NDArray[Any], "B H A"], proposal: Proposal | None = None
     ) -> Float[NDArray[Any], "B H A"]:
-        """The chunk that the flow makes of `noise`; a proposed chunk enters at flow time 1 - confidence, and below
+        """The chunk that the flow makes of `noise`; a proposed chunk enters at flow time 1 - its weight, and below
         `lowest_start` is the chunk.
 
-        A proposed context is added to the instruction's, scaled by confidence. Raises ValueError for wrong shapes.
+        A proposed context is added to the instruction's, multiplied by its weight. Raises ValueError for wrong shapes.
         """
         told: TinyContext = encoding.context
         rows, expected = len(encoding.z), (len(encoding.z), self.spec.horizon, self.spec.action.size)
@@ -153,7 +164,7 @@ class TinyVLA:
             x = torch.from_numpy(np.array(noise, np.float32))
             context, start = told.instruction, torch.ones(rows)
             if proposal is not None:
-                context, x, start = self._take(proposal, context, x)
+                context, x, start = self._condition(proposal, context, x)
             condition, _ = self.network.reader(context, told.seen, told.z, told.proprioception)
             count = torch.from_numpy(step_counts(start.numpy(), self.options.steps))
             spans = count.clamp(min=1)
@@ -167,20 +178,20 @@ class TinyVLA:
         """The conditioning vector of each sentence; raises InstructionError for an empty or too long one."""
         return np.array(self._context(instruction).numpy())
 
-    def _take(self, proposal: Proposal, context: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Context, start of the flow and its flow time under a proposal; rows of confidence 0 stay as they are."""
-        confidence = torch.from_numpy(np.array(proposal.confidence, np.float32))
-        if confidence.shape != (len(x),) or not bool(((confidence >= 0) & (confidence <= 1)).all()):
-            raise ValueError(f"confidence {proposal.confidence!r}: expected {len(x)} values in 0..1")
-        trusted, start = confidence > 0, torch.ones(len(x))
+    def _condition(self, proposal: Proposal, context: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Context, start of the flow and its flow time under a proposal; rows of weight 0 stay as they are."""
+        spec = self.spec
+        proposal.check(len(x), (spec.horizon, spec.action.size), spec.context_size)
+        start = torch.ones(len(x))
         if proposal.context is not None:
-            residual = _like(proposal.context, context, "context")
-            context = torch.where(trusted[:, None], context + confidence[:, None] * residual, context)
+            weight = torch.from_numpy(np.asarray(proposal.context_weight, np.float32))[:, None]
+            residual = torch.from_numpy(np.array(proposal.context, np.float32))
+            context = torch.where(weight > 0, context + weight * residual, context)
         if proposal.chunk is not None:
-            chunk = _like(proposal.chunk, x, "chunk")
-            start = torch.from_numpy(start_time(proposal.confidence, self.options.lowest_start))
+            chunk = torch.from_numpy(np.array(proposal.chunk, np.float32))
+            start = torch.from_numpy(start_time(proposal.chunk_weight, self.options.lowest_start))
             mixed = (1 - start)[:, None, None] * chunk + start[:, None, None] * x
-            x = torch.where(trusted[:, None, None], mixed, x)
+            x = torch.where((start < 1)[:, None, None], mixed, x)
         return context, x, start
 
     def _image(self, obs: Observation, camera: str) -> NDArray[np.uint8]:
@@ -225,11 +236,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _like(given: NDArray[Any], wanted: Tensor, name: str) -> Tensor:
-    if given.shape != tuple(wanted.shape):
-        raise ValueError(f"proposed {name} is {list(given.shape)}, expected {list(wanted.shape)}")
-    if np.isnan(given).any():
-        raise ValueError(f"proposed {name} has NaN entries: a memory that knows nothing proposes confidence 0")
-    return torch.from_numpy(np.array(given, np.float32))

@@ -7,7 +7,7 @@ label of a tick is what they say at this and the following ticks, cut where some
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
-from vlamem.memory.runner import Voice, identity
+from vlamem.memory.runner import MemoryRunner
 from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter, recorded_below
+from vlamem.memory.weights import identity
+from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.memory_policy import MemoryPolicy
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.record.processes import END, record_in_processes
-from vlamem.sim.rollout.memories import ORACLES, MemoryName, voice_of
+from vlamem.sim.rollout.oracles import ORACLES
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.tabletop.env import TabletopEnv
@@ -79,27 +82,29 @@ def jobs(what: FeatureCollection) -> list[tuple[str, int, str]]:
 
 
 def record_features(
-    env: "TabletopEnv", policy: FrozenPolicy, episode: int, actor: str, voice: Voice | None = None
+    env: "TabletopEnv", policy: FrozenPolicy, episode: int, actor: str, memories: Sequence[MemoryRunner] = ()
 ) -> tuple[EpisodeTicks, bool]:
-    """One episode of split "train" with `actor`; the ticks, and whether it succeeded. `voice` is what "remembers" has.
+    """One episode of split "train" with `actor`; the ticks, and whether it succeeded.
 
-    Raises ValueError for an unknown actor, and for one that remembers without a voice.
+    `memories` are those that the actor "remembers" has.
+
+    Raises ValueError for an unknown actor, and for one that remembers without a memory.
     """
     from vlamem.sim.suites.tabletop.demonstrations import Disturbance, bursts
     from vlamem.sim.suites.tabletop.language import all_goals
 
     if actor not in ACTORS:
         raise ValueError(f"actor {actor!r} is unknown: choose one of {', '.join(ACTORS)}")
-    if (actor == "remembers") != (voice is not None):
-        raise ValueError(f"actor {actor!r} {'needs a' if voice is None else 'has no'} memory")
+    if (actor == "remembers") != bool(memories):
+        raise ValueError(f"actor {actor!r} {'has no' if memories else 'needs a'} memory")
     index = {goal: i for i, goal in enumerate(all_goals())}
     task = env.task
     rng = stream(0, "features", task.name, episode, actor)
     env.render_on_step = False
     env.reset(options={"episode": episode, "split": "train"})
     hand_over = int(rng.integers(10, 90)) if actor == "own" else 0
-    remembering = MemoryPolicy(policy, voice)
-    wording = int(rng.integers(len(task.goal(False).training_sentences))) if voice else 0
+    remembering = MemoryPolicy(policy, memories)
+    wording = int(rng.integers(len(task.goal(False).training_sentences))) if memories else 0
     shoves = bursts(rng, Disturbance(), 1200)
     seen: list[Observation] = []
     z: list[np.ndarray] = []
@@ -111,7 +116,7 @@ def record_features(
     while task.status == "running":
         own, told = task.goal(False), task.goal(True)
         goals.append((index[own], index[told]))
-        known = task.now >= getattr(task, "cue_end", 0)
+        known = task.now >= task.cue_end
         asked.append(own != told and known)
         phases.append((task.go, index[told]))
         expert.append(env.expert_action())
@@ -125,7 +130,7 @@ def record_features(
                     action[:3] += offset
             action = np.clip(action, -1, 1)
         else:
-            sentence = told if task.now >= hand_over and voice is None else own
+            sentence = told if task.now >= hand_over and not memories else own
             tick = remembering.observe(_observation(full, policy, sentence.sentence(wording)))
             encoding = tick.encoding or policy.encode(tick.observation)
             z.append(encoding.z[0])
@@ -135,7 +140,7 @@ def record_features(
             action = np.clip(plan.pop(0), -1, 1)
         env.step(action)
     for first in range(0, len(seen), _BATCH):
-        z += list(policy.encode(_stacked(seen[first : first + _BATCH])).z)
+        z += list(policy.encode(Observation.stack(seen[first : first + _BATCH])).z)
     chunks = expert_chunks(np.array(expert), phases, policy.spec.horizon)
     ticks = EpisodeTicks(np.array(z), chunks, np.array(goals), np.array(asked))
     return ticks, task.status == "success"
@@ -158,12 +163,6 @@ def expert_chunks(
 def _observation(full: Mapping[str, Any], policy: FrozenPolicy, sentence: str) -> Observation:
     images = {name: full[name][None] for name in policy.spec.cameras}
     return Observation(images, full["proprioception"][None], (sentence,))
-
-
-def _stacked(rows: list[Observation]) -> Observation:
-    images = {name: np.concatenate([o.images[name] for o in rows]) for name in rows[0].images}
-    body = np.concatenate([o.proprioception for o in rows])
-    return Observation(images, body, tuple(o.instruction[0] for o in rows))
 
 
 def goals_of(suite: str) -> tuple[tuple[str, ...], ...]:
@@ -209,7 +208,7 @@ def collect_features(what: FeatureCollection, progress: Callable[[int, int], Non
     find_policy(what.policy)
     if not jobs(what):
         raise ValueError("nothing to record: ask for --episodes of the expert or --rollouts of the policy")
-    if MemoryName.parse(what.memory).kind in ORACLES:
+    if any(name.kind in ORACLES for name in parse_memories((what.memory,))):
         raise ValueError(f"memory '{what.memory}' is told by the simulator: leave it out, the policy is told without")
     record_in_processes(_work, what, what.workers, progress)
 
@@ -229,10 +228,10 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
         import torch
 
         torch.set_num_threads(1)
-    name = MemoryName.parse(what.memory)
-    voice = voice_of(name, policy, identity(policy.spec, source.sha256), None)
-    weights = "" if name.sha256 is None else f":{name.sha256}"
-    meta = features_meta(policy, source.sha256, what.command, memory=f"{name.kind}{weights}")
+    names = parse_memories((what.memory,))
+    memories = load_memories(names, policy, source.sha256, 1)
+    marks = [name.label if name.sha256 is None else f"{name.label}:{name.sha256}" for name in names]
+    meta = features_meta(policy, source.sha256, what.command, memory="+".join(marks) or "none")
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
     # by any process: another number of them, or of episodes, deals the jobs anew
@@ -249,7 +248,7 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
                 if env is not None:
                     env.close()
                 env = SUITE.make(task, image_size=policy.spec.image_size)
-            ticks, success = record_features(env, policy, episode, actor, voice if actor == "remembers" else None)
+            ticks, success = record_features(env, policy, episode, actor, memories if actor == "remembers" else ())
             writer.add(task, episode, actor, ticks, success)
             done[task, episode, actor] = success
         messages.put(done[task, episode, actor])

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
+from vlamem.core.observation import Observation
 from vlamem.memory.train.features import EpisodeTicks, FeaturesError, FeatureWriter
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.tiny.frames import Frames
 from vlamem.sim.record.features import features_meta

@@ -2,42 +2,30 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.memory.designs.aura import AuraMemory
 from vlamem.memory.designs.aura.dispatch import params_of
 from vlamem.memory.protocol import flatten
-from vlamem.memory.runner import RowMemory, identity
+from vlamem.memory.runner import InjectOptions, RecurrentRunner
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.curves import write_curves
 from vlamem.memory.train.policy_gradient import DrawingRow, RlOptions, Rollout, Step, tune_on_success
-from vlamem.memory.weights import Header, load_weights, save_weights
+from vlamem.memory.weights import Header, identity, load_weights, save_weights
 from vlamem.policies.chunk_runner import ChunkRunner
-from vlamem.policies.fuse import SpeakOptions
 from vlamem.policies.memory_policy import MemoryPolicy
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.sim.suites.registry import SuiteEnv, images_of, load_suite, select_tasks
+from vlamem.sim.suites.protocol import SuiteEnv, images_of
+from vlamem.sim.suites.registry import load_suite, select_tasks
 
 _ALL = np.array([True])
 _FIRST = np.array([0])
-
-
-@dataclass
-class _OneRow:
-    """A voice of one row that exists already."""
-
-    made: RowMemory
-    feature_size: int
-    context_size: int
-    chunk_shape: tuple[int, int] | None
-
-    def row(self) -> RowMemory:
-        return self.made
 
 
 def play_episode(env: SuiteEnv, policy: MemoryPolicy, episode: int, execute: int, noise: np.random.Generator) -> bool:
@@ -90,17 +78,15 @@ def tune_in_suite(
         "execute": execute,
     }
 
-    def play(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
+    def play(update: int, group: int, row: Callable[[np.random.Generator], DrawingRow]) -> list[Rollout]:
         task = tasks[(update * how.groups + group) % len(tasks)]
         episode = 200_000 + update * how.groups + group
         env = found.make(task, image_size=size)
         played = []
         for member in range(how.group):
             made = row(stream(how.seed, "rl", update, group, member))
-            assert isinstance(made, DrawingRow)
-            head = header.config.head
-            voice = _OneRow(made, header.config.feature_size, head.context, head.chunk)
-            wrapped = MemoryPolicy(policy, voice, options=SpeakOptions("context" if head.context else "chunk"))
+            inject = InjectOptions("context" if header.config.head.context else "chunk")
+            wrapped = MemoryPolicy(policy, [RecurrentRunner("aura", made, inject)])
             success = play_episode(env, wrapped, episode, execute, stream(how.seed, "rl noise", task, episode))
             played.append(Rollout(made.drawn(), success))
         env.close()

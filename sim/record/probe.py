@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.spec import PolicySpec
 from vlamem.policies.probe import ProbeError, Recording
-from vlamem.policies.protocol import Observation
-from vlamem.sim.suites.registry import images_of, load_suite
+from vlamem.sim.suites.protocol import images_of
+from vlamem.sim.suites.registry import load_suite
 
 _BATCH = 32
 

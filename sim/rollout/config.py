@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import yaml
 
-from vlamem.policies.fuse import SpeakOptions, Way
+from vlamem.memory.registry import MemoryName
+from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import EXPERTS
 from vlamem.sim.results.pages import write_atomically
-from vlamem.sim.rollout.memories import ORACLES, Control, MemoryName
+from vlamem.sim.rollout.ablations import OF_THE_STATE, Ablation
+from vlamem.sim.rollout.oracles import ORACLES
 
 PLAN_VERSION = 1
 _MAY_DIFFER = ("out", "workers", "video", "watchdog_s", "retry_errors")
@@ -31,8 +33,9 @@ class RolloutConfig:
     policy: str
     """tiny or tiny-libero (shipped), a .safetensors file, a LeRobot checkpoint (folder or hub id; its options:
     docs/lerobot.md), expert, random-choice, or package.module:FACTORY."""
-    memory: str
-    """none, aura (the shipped gate) or aura:FILE; always, random, periodic: its controls; oracle, first-observation."""
+    memory: tuple[str, ...]
+    """none, or memories as KIND[:FILE][?option=value]: aura (the shipped gate), aura:FILE?inject=chunk,
+    aura?gate=always, success:FILE, oracle, first-observation; several are fused to one proposal."""
     episodes: int
     """Episodes of each task, from initial state 0 on."""
     seed: int
@@ -59,16 +62,9 @@ class RolloutConfig:
     """Seconds without a control step after which a worker is taken to hang and is replaced."""
     retry_errors: bool
     """When continuing, run episodes again that ended as errors."""
-    speak: Way = "context"
-    """How the memory speaks: context, chunk or both steer the policy; blend, alone: comparison arms."""
-    replan_on_write: bool = False
-    """Whether a write cuts the running chunk short and plans anew."""
-    budget: float | None = None
-    """Writes per tick that the gate is held to, e.g. 0.02; as it was trained when not given."""
-    abstain_below: float = 0.5
-    """Confidence of the memory under which the policy is left alone."""
-    memory_control: Control = "none"
-    """Takes the memory apart from the end of the cue on: freeze it, noise in its place, other episode's content."""
+    ablation: Ablation = "none"
+    """Acts on the memory from the end of the cue on (freeze, noise, or swap for another episode's content), or on where
+    its chunk enters (blend into the policy's output, proposal_only in its place)."""
     camera_noise: float = 0.0
     """Standard deviation of noise on the images that the policy sees, in grey levels."""
     batch: int = 1
@@ -83,30 +79,27 @@ class RolloutConfig:
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
         try:
-            memory = MemoryName.parse(self.memory)
-            self.speak_options()
+            memories = self.memories()
         except ValueError as error:
             raise PlanError(str(error)) from error
-        if memory.kind != "none" and self.policy in EXPERTS:
+        if memories and self.policy in EXPERTS:
             raise PlanError(
-                f"policy '{self.policy}' is scripted and takes no memory '{self.memory}': use --memory none"
+                f"policy '{self.policy}' is scripted and takes no memory {' '.join(self.memory)}: use --memory none"
             )
-        if self.budget is not None and not 0 < self.budget <= 1:
-            raise PlanError(f"budget is {self.budget}: expected a share of ticks, more than 0 and at most 1")
         if self.camera_noise < 0:
             raise PlanError(f"camera_noise is {self.camera_noise}: expected 0 or more grey levels")
-        if self.memory_control != "none" and memory.kind in ("none", *ORACLES):
-            raise PlanError(f"memory_control '{self.memory_control}' needs a memory with a state, not '{self.memory}'")
-        if self.memory_control != "none" and self.batch > 1:
+        if self.ablation != "none" and not any(name.kind not in ORACLES for name in memories):
+            raise PlanError(f"ablation '{self.ablation}' needs a memory with a state, not {' '.join(self.memory)}")
+        if self.ablation in OF_THE_STATE and self.batch > 1:
             raise PlanError(
-                f"memory_control '{self.memory_control}' works on one environment at a time and batch is {self.batch}: "
-                "use --batch 1"
+                f"ablation '{self.ablation}' works on one environment at a time and batch is {self.batch}: use --batch "
+                "1"
             )
         self.task_parameters()
 
-    def speak_options(self) -> SpeakOptions:
-        """How the memory speaks. Raises ValueError for an impossible way."""
-        return SpeakOptions(self.speak, self.abstain_below, self.replan_on_write)
+    def memories(self) -> tuple[MemoryName, ...]:
+        """The memories by name. Raises ValueError for one that is unknown or given twice."""
+        return parse_memories(self.memory)
 
     def task_parameters(self) -> dict[str, Any]:
         """`parameters` as keyword arguments. Raises PlanError for one without name or value."""
@@ -120,8 +113,8 @@ class RolloutConfig:
 
     @property
     def arm(self) -> str:
-        """Which memory records are of: its kind."""
-        return MemoryName.parse(self.memory).kind
+        """Which memories records are of: their kinds with options, "none" without any."""
+        return "+".join(name.label for name in self.memories()) or "none"
 
     def command(self) -> str:
         """The command line that gives these results; options that do not change them are left out."""

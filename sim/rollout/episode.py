@@ -3,27 +3,26 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from vlamem.core.seeding import stream
 from vlamem.core.spec import SpecMismatchError
-from vlamem.memory.runner import Voice, identity
 from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.memories import load_memories
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import EXPERTS, find_policy, load_policy
 from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
+from vlamem.sim.rollout.ablations import DONOR_OFFSET, OF_THE_OUTPUT, OF_THE_STATE, OutputAblation, StateAblation
 from vlamem.sim.rollout.config import RolloutConfig
-from vlamem.sim.rollout.memories import MemoryControl, MemoryName, OracleVoice, voice_of
+from vlamem.sim.rollout.oracles import Privileged
 from vlamem.sim.rollout.row import Row, seen_by
-from vlamem.sim.suites.registry import SuiteEnv, images_of, load_suite
+from vlamem.sim.suites.protocol import SuiteEnv, images_of
+from vlamem.sim.suites.registry import load_suite
 
 WARM_UP = 3
 """The first decisions of each process, left out of latencies: caches are cold and libraries load lazily."""
-_ELSEWHERE = 500_000
-"""How far away the episode is whose memory content the leak control takes."""
 
 
 class Player:
@@ -41,14 +40,15 @@ class Player:
         self._suite = load_suite(config.suite)
         self._policy: FrozenPolicy | None = None
         self._runner: ChunkRunner | None = None
-        self._voice: Voice | None = None
         most = min(config.batch, config.episodes)
         if config.policy not in EXPERTS:
             source = find_policy(config.policy)
             self._policy = load_policy(source)
-            name = MemoryName.parse(config.memory)
-            self._voice = voice_of(name, self._policy, identity(self._policy.spec, source.sha256), config.budget)
-            wrapped = MemoryPolicy(self._policy, self._voice, rows=most, options=config.speak_options())
+            memories = load_memories(config.memories(), self._policy, source.sha256, most)
+            policy = self._policy
+            if config.ablation in OF_THE_OUTPUT:
+                policy = OutputAblation(policy, config.ablation)
+            wrapped = MemoryPolicy(policy, memories, most)
             self._runner = ChunkRunner(wrapped, most, config.execute)
         self._envs: list[SuiteEnv | None] = [None] * most
         self._task = ""
@@ -84,7 +84,7 @@ class Player:
 
     def _row(self, index: int, env: SuiteEnv, task: str, episode: int) -> Row:
         cameras = self._policy.spec.cameras if self._policy else ()
-        return Row(index, env, self._config, task, episode, cameras, getattr(self._policy, "history", 1))
+        return Row(index, env, self._config, task, episode, cameras, self._policy.history if self._policy else 1)
 
     def _play(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -153,9 +153,10 @@ class Player:
         ticks = runner.policy.ticks
         row.look(ticks or self._due(row))
         if row.control is not None:
-            row.control.before(row.env)
-        if ticks and isinstance(self._voice, OracleVoice):
-            self._voice.tell(row.env, row.index)
+            row.control.before_tick(row.env)
+        for memory in runner.policy.memories:
+            if isinstance(memory, Privileged):
+                memory.look(row.env, row.index)
 
     def _think(self, rows: Sequence[Row]) -> Tick | None:
         """One control step of the rows' memories, where these tick, and the plans that are due.
@@ -198,24 +199,24 @@ class Player:
         action: np.ndarray = self._runner.pop(np.array([row.index]))[0]
         return action
 
-    def _control(self, row: Row) -> MemoryControl | None:
-        """What takes the memory apart in this episode; `other` first plays another episode up to its cue's end."""
+    def _control(self, row: Row) -> StateAblation | None:
+        """What acts on the memory in this episode; `swap` first plays another episode up to its cue's end."""
         config, runner = self._config, self._runner
-        if runner is None or config.memory_control == "none":
+        if runner is None or config.ablation not in OF_THE_STATE:
             return None
-        control = MemoryControl(config.memory_control, runner.policy, row.task, row.episode, config.seed)
-        if config.memory_control == "other":
-            place: Any = row.env
-            other = self._row(row.index, row.env, row.task, row.episode + _ELSEWHERE)
+        control = StateAblation(config.ablation, runner.policy, row.task, row.episode, config.seed)
+        if config.ablation == "swap":
+            other = self._row(row.index, row.env, row.task, row.episode + DONOR_OFFSET)
             self._reset(other)
             shown = False
-            while not other.ended and not (shown and place.task.now > 1):
-                shown = getattr(place.task, "cue_over", True)
+            while not other.ended and not (shown and other.progress["steps"] > 1):
+                cue = other.env.cue()
+                shown = cue is None or cue.over
                 self._look(other)
                 self._think([other])
                 other.step(self._pop(other))
                 self._beat()
-            control.other = runner.policy.state(row.index)
+            control.donor = runner.policy.state(row.index)
         return control
 
     def _open(self, task: str, index: int) -> SuiteEnv:

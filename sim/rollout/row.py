@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.policies.memory_policy import Tick
-from vlamem.policies.protocol import Observation
 from vlamem.sim.results.episodes import EpisodeRecord, side_by_side, with_gate, write_video
+from vlamem.sim.rollout.ablations import StateAblation
 from vlamem.sim.rollout.config import RolloutConfig
-from vlamem.sim.rollout.memories import MemoryControl
-from vlamem.sim.suites.registry import SuiteEnv, images_of
+from vlamem.sim.suites.protocol import SuiteEnv, images_of
 
 
 class Row:
@@ -25,7 +25,7 @@ class Row:
         filmed: whether every control step is drawn and kept.
         full: the observation of this control step with its images, where something wants it.
         seen: what the policy sees of it, one row, where it is to be encoded.
-        control: what takes the row's memory apart, or None.
+        control: an ablation of the row's memory, or None.
         ended: by the task, or by an error.
         progress: fields of the record so far.
         milliseconds: decision times after warm-up.
@@ -46,7 +46,7 @@ class Row:
         self.filmed = episode < config.video
         self.full: dict[str, Any] | None = None
         self.seen: Observation | None = None
-        self.control: MemoryControl | None = None
+        self.control: StateAblation | None = None
         self.ended = False
         self.progress: dict[str, Any] = {
             "arm": config.arm,
@@ -94,8 +94,7 @@ class Row:
         image = side_by_side(v for v in self.full.values() if getattr(v, "ndim", 0) == 3)
         if tick is not None:
             mine = tick.of(np.array([self.index]))
-            confidence = 0.0 if mine.proposal is None else float(mine.proposal.confidence[0])
-            image = with_gate(image, float(mine.gate[0]), bool(mine.wrote[0]), confidence)
+            image = with_gate(image, float(mine.gate[0]), bool(mine.wrote[0]), float(mine.confidence[0]))
         self._frames.append(image)
 
     def finish(self) -> None:
@@ -134,9 +133,4 @@ class Row:
 
 def seen_by(rows: Sequence[Row]) -> Observation:
     """What the policy sees of all `rows`, in their order."""
-    seen = [row.seen for row in rows if row.seen is not None]
-    return Observation(
-        {name: np.concatenate([one.images[name] for one in seen]) for name in seen[0].images},
-        np.concatenate([one.proprioception for one in seen]),
-        tuple(one.instruction[0] for one in seen),
-    )
+    return Observation.stack([row.seen for row in rows if row.seen is not None])

@@ -22,10 +22,12 @@ from vlamem.sim import gl
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import WALL_CLOCK, fingerprint, write_results
 from vlamem.sim.results.summary import summarise
+from vlamem.sim.rollout.ablations import OF_THE_STATE
 from vlamem.sim.rollout.config import PlanError, RolloutConfig, open_folder
 from vlamem.sim.rollout.engines.processes import Job, dispatch
-from vlamem.sim.rollout.memories import ORACLES, MemoryName
-from vlamem.sim.suites.registry import Suite, load_suite, select_tasks
+from vlamem.sim.rollout.oracles import ORACLES
+from vlamem.sim.suites.protocol import Suite
+from vlamem.sim.suites.registry import load_suite, select_tasks
 
 
 @dataclass(frozen=True)
@@ -66,23 +68,24 @@ def _check_memory(config: RolloutConfig, suite: Suite) -> None:
     """Raises PlanError for what needs a task that hides something, in a suite without one."""
     if any(info.kind == "memory" for info in suite.tasks.values()):
         return
-    if MemoryName.parse(config.memory).kind in ORACLES:
+    for name in config.memories():
+        if name.kind in ORACLES:
+            raise PlanError(
+                f"memory '{name.kind}' is given what a memory task hides, and suite '{suite.name}' has no such task"
+            )
+    if config.ablation in OF_THE_STATE:
         raise PlanError(
-            f"memory '{config.memory}' is told what a memory task hides, and suite '{suite.name}' has no such task"
-        )
-    if config.memory_control != "none":
-        raise PlanError(
-            f"memory_control '{config.memory_control}' begins when a memory task's cue ends, and suite "
-            f"'{suite.name}' has no such task"
+            f"ablation '{config.ablation}' begins when a memory task's cue ends, and suite '{suite.name}' has no such "
+            "task"
         )
 
 
 def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
     """The run's fingerprint. Raises NoGLError when images are needed and nothing can render them."""
     policy: dict[str, Any] = {"name": source.name, "weights_sha256": source.sha256}
-    memory = MemoryName.parse(config.memory)
-    if memory.file is not None:
-        policy |= {"memory_sha256": memory.sha256}
+    hashes = [name.sha256 for name in config.memories() if name.sha256 is not None]
+    if hashes:
+        policy |= {"memory_sha256": hashes[0] if len(hashes) == 1 else hashes}
     rendering = None
     cameras: tuple[str, ...] = ()
     if config.policy not in EXPERTS:

@@ -7,6 +7,8 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 OBSERVATIONS = ("as_given", "libero")
 """Ways of reading an environment's observation."""
+_RENAMED = {"aura": "aura:FILE", "success": "success:FILE", "way": "'aura?inject=context'"}
+"""Options of version 0.1, and what is written now."""
 
 
 @PreTrainedConfig.register_subclass("vlamem")
@@ -16,14 +18,15 @@ class VlamemConfig(PreTrainedConfig):
 
     inner: str = ""
     """The frozen policy: a folder or hub id of lerobot with options after a question mark, or tiny."""
+    memory: str = "none"
+    """none, or memories as KIND[:FILE][?option=value], separated by spaces: aura (the gate that comes with tiny),
+    aura:FILE?inject=chunk, success:FILE."""
     aura: str | None = None
-    """Weights of a recurrent memory, written by vlamem train-gate, or shipped for the one of tiny."""
+    """Of version 0.1; refused: see memory."""
     success: str | None = None
-    """File of a success memory."""
+    """Of version 0.1; refused: see memory."""
     way: str | None = None
-    """How the recurrent memory speaks: context, chunk or both; context where it has one when not given."""
-    abstain_below: float = 0.5
-    """Confidence under which the memory is not heard, 0 to 1."""
+    """Of version 0.1; refused: see memory."""
     n_action_steps: int | None = None
     """Actions carried out of each chunk; the frozen policy's own number when not given."""
     observation: str = "as_given"
@@ -58,7 +61,10 @@ class VlamemConfig(PreTrainedConfig):
         return None
 
     def validate_features(self) -> None:
-        """Raises ValueError without an inner policy, and for an unknown way of reading observations."""
+        """Raises ValueError without an inner policy, for an unknown reading of observations, and for options of 0.1."""
+        for old, new in _RENAMED.items():
+            if getattr(self, old) is not None:
+                raise ValueError(f"option {old} is of version 0.1: write --policy.memory={new}")
         if self.observation not in OBSERVATIONS:
             raise ValueError(f"observation is {self.observation!r}: choose one of {', '.join(OBSERVATIONS)}")
         if not self.inner:

@@ -1,5 +1,6 @@
 """A frozen policy with memory behind lerobot's policy interface."""
 
+import shlex
 import shutil
 from collections import deque
 from dataclasses import replace
@@ -15,17 +16,17 @@ from torch import Tensor
 
 from lerobot_policy_vlamem.configuration_vlamem import VlamemConfig
 from lerobot_policy_vlamem.processor_vlamem import make_vlamem_pre_post_processors
-from vlamem.memory.runner import AuraVoice, Voice, identity
-from vlamem.policies.fuse import SpeakOptions
+from vlamem.core.observation import Observation
+from vlamem.memory.runner import MemoryRunner
 from vlamem.policies.lerobot import LeRobotPolicy
 from vlamem.policies.lerobot.source import camera_of, on_device
 from vlamem.policies.lerobot.watch import WATCH, Watched
-from vlamem.policies.memory_policy import SHIPPED_GATE, MemoryPolicy, Tick
-from vlamem.policies.protocol import Observation
+from vlamem.policies.memories import SHIPPED, load_memories, parse_memories
+from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.registry import absolute, find_policy, is_lerobots, load_policy
 
 _STATE, _IMAGE = "observation.state", "observation.image"
-_AURA = "aura.safetensors"
+_WEIGHTS = "memory-{}.safetensors"
 
 
 class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes have no types here
@@ -47,22 +48,15 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         self._theirs = self.frozen if isinstance(self.frozen, LeRobotPolicy) else None
         if self._theirs is not None:
             self.network = self._theirs.network
-        self._voice: Voice | None = None
-        if config.aura is not None:
-            path = SHIPPED_GATE if config.aura == "shipped" else Path(config.aura)
-            self._voice = AuraVoice.load(path, identity(self.frozen.spec, source.sha256))
-        self._success = None
-        if config.success is not None:
-            from vlamem.policies.success import open_success
-
-            if not Path(config.success).is_file():
+        self._sha256 = source.sha256
+        self._names = parse_memories(shlex.split(config.memory))
+        for name in self._names:
+            if name.kind == "success" and name.file is not None and not name.file.is_file():
                 raise ValueError(
-                    f"there is no success memory at {Path(config.success).absolute()}, and nothing is stored here: "
-                    "name a file that 'vlamem memory import' or 'vlamem serve --success' has filled"
+                    f"there is no success memory at {name.file.absolute()}, and nothing is stored here: name a file "
+                    "that 'vlamem memory import' or 'vlamem serve --memory success:FILE' has filled"
                 )
-            self._success = open_success(config.success, self.frozen, source.sha256)
-        way: Any = config.way or self._default_way()  # SpeakOptions checks it
-        self._options = SpeakOptions(way, config.abstain_below)
+        self._made: tuple[MemoryRunner, ...] = load_memories(self._names, self.frozen, source.sha256, 1)
         own = getattr(getattr(self, "network", None), "config", None)
         if getattr(own, "temporal_ensemble_coeff", None) is not None and self.remembers:
             raise ValueError(
@@ -76,7 +70,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
     @property
     def remembers(self) -> bool:
         """Whether there is a memory at all."""
-        return self._voice is not None or self._success is not None
+        return bool(self._names)
 
     @property
     def memory(self) -> MemoryPolicy | None:
@@ -106,9 +100,6 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
             own.n_action_steps = asked
         return asked
 
-    def _default_way(self) -> str:
-        return "context" if self._voice is None or self._voice.context_size else "chunk"
-
     def reset(self, rows: NDArray[np.bool_] | None = None) -> None:
         """Clears memory, history and queued actions: of all rows, or of those marked in `rows`.
 
@@ -127,7 +118,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         self._memory = None
         self._restart = np.zeros(0, bool)
         self._queues: list[deque[NDArray[np.float32]]] = []
-        self._history: deque[Observation] = deque(maxlen=getattr(self.frozen, "history", 1))
+        self._history: deque[Observation] = deque(maxlen=self.frozen.history)
         WATCH.clear()
         if self._theirs is not None:
             self.network.reset()
@@ -208,13 +199,18 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         The frozen policy and a success memory stay where they are, under absolute paths.
         """
         saved = replace(self.config, inner=absolute(self.config.inner))
-        if saved.aura not in (None, "shipped"):
-            copy = save_directory / _AURA
-            if not (copy.exists() and copy.samefile(saved.aura)):
-                shutil.copyfile(saved.aura, copy)
-            saved.aura = _AURA
-        if saved.success is not None:
-            saved.success = str(Path(saved.success).resolve())
+        names = []
+        for i, name in enumerate(self._names):
+            if name.file is None or name.file == SHIPPED.get(name.kind):
+                names.append(replace(name, file=None))
+            elif name.sha256 is None:  # a database: it grows, and stays where it is
+                names.append(replace(name, file=name.file.resolve()))
+            else:
+                copy = save_directory / _WEIGHTS.format(i)
+                if not (copy.exists() and copy.samefile(name.file)):
+                    shutil.copyfile(name.file, copy)
+                names.append(replace(name, file=Path(copy.name)))
+        saved.memory = shlex.join(map(str, names)) or "none"
         saved._save_pretrained(save_directory)
         for processor in make_vlamem_pre_post_processors(saved):
             processor.save_pretrained(save_directory)
@@ -228,8 +224,9 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
             if pretrained_name_or_path is None:
                 raise ValueError("neither a folder nor a configuration is given: add --policy.path=FOLDER")
             config = PreTrainedConfig.from_pretrained(str(pretrained_name_or_path))
-        if config.aura == _AURA and pretrained_name_or_path is not None:
-            config.aura = str(Path(pretrained_name_or_path) / _AURA)
+        if pretrained_name_or_path is not None:
+            folder = Path(pretrained_name_or_path)
+            config.memory = shlex.join(_in_folder(text, folder) for text in shlex.split(config.memory))
         kwargs = {k: v for k, v in kwargs.items() if k in ("dataset_stats", "dataset_meta")}
         policy = cls(config, **kwargs)
         policy.eval()
@@ -238,7 +235,9 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
     def _rows(self, count: int) -> MemoryPolicy:
         """The memory over `count` rows; the queues of rows that were reset are emptied here."""
         if self._memory is None or self._memory.rows != count:
-            self._memory = MemoryPolicy(self.frozen, self._voice, self._success, count, self._options)
+            memories = self._made if count == 1 else load_memories(self._names, self.frozen, self._sha256, count)
+            self._memory = MemoryPolicy(self.frozen, memories, count)
+            self._memory.reset()
             self._queues = [deque() for _ in range(count)]
             self._restart = np.zeros(count, bool)
             self._last = None
@@ -351,3 +350,12 @@ def _replaced(old: Observation, new: Observation, rows: NDArray[np.bool_]) -> Ob
 
     images = {name: mixed(image, new.images[name]) for name, image in old.images.items()}
     return Observation(images, mixed(old.proprioception, new.proprioception), new.instruction)
+
+
+def _in_folder(text: str, folder: Path) -> str:
+    """A memory's name whose weights lie in `folder`, where they were saved; other names as they are."""
+    kind, colon, rest = text.partition(":")
+    file, mark, query = rest.partition("?")
+    if colon and not Path(file).is_absolute() and (folder / file).is_file():
+        return f"{kind}:{folder / file}{mark}{query}"
+    return text

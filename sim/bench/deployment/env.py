@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.core.spec import ActionSpec
-from vlamem.sim.suites.registry import SuiteEnv
+from vlamem.sim.suites.protocol import Cue, SuiteEnv
 from vlamem.sim.suites.tabletop.shift import Shift
 
 
@@ -47,6 +47,15 @@ class UnshiftedEnv:
     def observe(self) -> dict[str, Any]:
         """The whole observation of this moment, images included."""
         return self.env.observe()
+
+    @property
+    def instruction(self) -> str:
+        """The sentence of this moment."""
+        return self.env.instruction
+
+    def cue(self) -> Cue | None:
+        """What the task hides at this moment."""
+        return self.env.cue()
 
     def expert_action(self) -> Float[np.ndarray, "A"]:
         """The scripted expert's action."""

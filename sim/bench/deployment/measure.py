@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.memory.success import Episode, MemoryOptions, Origin, Segment, SuccessMemory
 from vlamem.memory.success.layout import Layout
 from vlamem.memory.success.retrieve.index import ExactIndex
-from vlamem.policies.protocol import Encoding, Observation
-from vlamem.policies.success import SuccessVoice
+from vlamem.memory.success.runner import SuccessRunner
 from vlamem.sim.bench.deployment.arms import MAIN
 from vlamem.sim.bench.deployment.env import DeployedEnv
 from vlamem.sim.bench.deployment.play import Kit, clock, play_trial
@@ -106,7 +106,7 @@ class DecisionTimes:
         return float(np.median(np.array(self.chain)[at]) / np.median(np.array(self.bare)[at])) if at.any() else None
 
 
-def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessVoice, states: Sequence[int]) -> DecisionTimes:
+def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessRunner, states: Sequence[int]) -> DecisionTimes:
     """Plays trials with a filled memory, timing every decision both ways; the first three are warm-up."""
     rows: list[tuple[float, float, bool]] = []
     sampling: list[tuple[float, float]] = []
@@ -124,7 +124,7 @@ def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessVoice, states: S
             policy.sample(seen, noise, voice.query(seen.key, observation.proprioception, observation.instruction))
 
         both = (clock(bare), clock(chain)) if len(rows) % 2 else (clock(chain), clock(bare))[::-1]
-        spoke = proposal is not None and bool(proposal.confidence[0] > 0)
+        spoke = proposal is not None and bool(proposal.chunk_weight[0] > 0)
         rows.append((both[0], both[1], spoke))
         if spoke:
             steered = clock(lambda: policy.sample(encoding, noise, proposal))

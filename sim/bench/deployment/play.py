@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.memory.success import (
@@ -26,12 +27,12 @@ from vlamem.memory.success import (
     Verifier,
 )
 from vlamem.memory.success.lifecycle.verify import TrustAll
-from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
+from vlamem.memory.success.runner import SuccessRunner, layout_of, open_success
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.steering import blend
-from vlamem.policies.success import SuccessVoice, open_success
 from vlamem.sim.bench.deployment.arms import Arm, Condition
 from vlamem.sim.bench.deployment.env import DeployedEnv
-from vlamem.sim.suites.registry import images_of
+from vlamem.sim.suites.protocol import images_of
 from vlamem.sim.suites.tabletop.shift import Shift
 
 
@@ -123,7 +124,7 @@ def verifier_of(arm: Arm, kit: Kit, task: str) -> Verifier:
     return PredicateVerifier()
 
 
-def open_voice(path: Path, arm: Arm, kit: Kit, task: str) -> SuccessVoice:
+def open_voice(path: Path, arm: Arm, kit: Kit, task: str) -> SuccessRunner:
     """The arm's memory, calibrated when it is new."""
     changes: dict[str, Any] = {"consistency": arm.consistency, "failures": arm.failures}
     if arm.neighbours is not None:
@@ -194,7 +195,7 @@ def _append(file: Path, trial: Trial) -> None:
         os.fsync(lines.fileno())
 
 
-def _forget(voice: SuccessVoice, first: int) -> None:
+def _forget(voice: SuccessRunner, first: int) -> None:
     """Takes back what a trial stored that was not written down before the bench was stopped."""
     memory = voice.memory
     late = {h.id for h in memory.store.episode_heads(memory.origin) if int(h.identity.partition("-")[2]) >= first}
@@ -204,7 +205,7 @@ def _forget(voice: SuccessVoice, first: int) -> None:
 
 
 def _store(
-    outcome: Trial, trace: Trace, trial: int, voice: SuccessVoice, writer: BackgroundWriter, verifier: Verifier
+    outcome: Trial, trace: Trace, trial: int, voice: SuccessRunner, writer: BackgroundWriter, verifier: Verifier
 ) -> Trial:
     verdict = verifier.verify(trace, outcome.success)
     recorder = EpisodeRecorder(voice.memory.layout)
@@ -220,7 +221,7 @@ def play_trial(
     env: DeployedEnv,
     kit: Kit,
     arm: Arm,
-    voice: SuccessVoice | None,
+    voice: SuccessRunner | None,
     state: int,
     noise: np.random.Generator,
     identity: str,
@@ -230,8 +231,6 @@ def play_trial(
     """One trial and its trace; `watch` sees every decision."""
     policy, spec = kit.policy, kit.policy.spec
     env.reset(options={"episode": state, "split": split, "wording": "training"})
-    from vlamem.policies.success import layout_of
-
     recorder = EpisodeRecorder(layout_of(spec) if voice is None else voice.memory.layout)
     steps, decisions, said, success, ended = 0, 0, [], False, False
     queue: list[np.ndarray] = []
@@ -246,8 +245,8 @@ def play_trial(
             proposal = None
             if voice is not None:
                 proposal = voice.query(encoding.key, observation.proprioception, observation.instruction)
-                if proposal.confidence[0] > 0:
-                    said.append(float(proposal.confidence[0]))
+                if proposal.chunk_weight[0] > 0:
+                    said.append(float(proposal.chunk_weight[0]))
             if watch is not None:
                 watch(observation, encoding, proposal, drawn)
             chunk = decide(policy, arm, encoding, drawn, proposal)
@@ -268,7 +267,7 @@ def decide(
     policy: FrozenPolicy, arm: Arm, encoding: Encoding, noise: Float[np.ndarray, "1 H A"], proposal: Proposal | None
 ) -> Float[np.ndarray, "H A"]:
     """The chunk that an arm executes."""
-    if arm.mode == "replay" and proposal is not None and proposal.chunk is not None and proposal.confidence[0] > 0:
+    if arm.mode == "replay" and proposal is not None and proposal.chunk is not None and proposal.chunk_weight[0] > 0:
         return np.asarray(np.clip(proposal.chunk[0], -1, 1))
     if arm.mode == "blend":
         return np.asarray(np.clip(blend(policy.sample(encoding, noise), proposal)[0], -1, 1))

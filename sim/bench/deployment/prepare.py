@@ -26,7 +26,7 @@ from vlamem.memory.success import (
     calibrate,
     train_critic,
 )
-from vlamem.policies.success import layout_of
+from vlamem.memory.success.runner import layout_of
 from vlamem.sim.bench.deployment.arms import MAIN, Condition
 from vlamem.sim.bench.deployment.env import DeployedEnv
 from vlamem.sim.bench.deployment.play import Kit, play_trial

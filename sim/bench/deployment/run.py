@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vlamem.memory.success import Calibration, ProgressCritic, RetrieveOptions
+from vlamem.memory.success.runner import layout_of
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.success import layout_of
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
 from vlamem.sim.bench.deployment.crash import run as crash_test
 from vlamem.sim.bench.deployment.env import DeployedEnv, UnshiftedEnv

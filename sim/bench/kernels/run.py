@@ -277,7 +277,7 @@ def scan_timings(memory: AuraMemory, params: AuraParams, ticks: int, rows: int, 
     resets = jnp.zeros((ticks, rows), bool)
 
     def ours(p: AuraParams) -> jax.Array:
-        chunk = scan(memory, p, state, zs, resets)[1].chunk
+        chunk: jax.Array | None = scan(memory, p, state, zs, resets)[1].chunk
         assert chunk is not None
         return chunk
 

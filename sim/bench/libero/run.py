@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vlamem.memory.runner import AuraVoice, identity
 from vlamem.memory.train.gate import GateOptions, train_gate
+from vlamem.memory.weights import identity, load_for
+from vlamem.policies.memories import parse_memories
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.deployment.arms import MAIN
@@ -23,7 +24,6 @@ from vlamem.sim.bench.libero.options import STORED_STATES, LiberoBench
 from vlamem.sim.bench.play import Begin, Progress, play_arm
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
 from vlamem.sim.rollout.config import RolloutConfig
-from vlamem.sim.rollout.memories import MemoryName
 from vlamem.sim.suites.registry import load_suite
 
 Report = Callable[[str], None]
@@ -165,7 +165,7 @@ def run(bench: LiberoBench, command: str, begin: Begin, progress: Progress, repo
     if "harm" in bench.parts:
         names = memories(bench, policy, source.sha256, begin)
         harm = _harm(bench, policy, names, found.skills, begin, progress)
-        found = replace(found, harm=harm, gate=MemoryName.parse(names["aura"]).file)
+        found = replace(found, harm=harm, gate=parse_memories((names["aura"],))[0].file)
     if "success" in bench.parts:
         deployed = deployment_of(bench)
         arms = MAIN if bench.verify == "critic" else tuple(replace(a, verification="predicate") for a in MAIN)
@@ -181,7 +181,7 @@ def config_of(
         suite=suite,
         tasks=tasks,
         policy=bench.policy,
-        memory=memory,
+        memory=(memory,),
         episodes=states,
         seed=bench.seed,
         out=out,
@@ -226,8 +226,8 @@ def _harm(
 def memories(bench: LiberoBench, policy: FrozenPolicy, sha256: str | None, begin: Begin) -> dict[str, str]:
     """`--memory` of both arms; their weights are trained on the features where they are missing.
 
-    The memory proposes what the policy should have been told, which is how it speaks in a rollout. Raises WeightsError
-    for a gate of another policy.
+    The memory proposes what the policy should have been told, which is how it is injected in a rollout. Raises
+    WeightsError for a gate of another policy.
     """
     used_with = identity(policy.spec, sha256)
     files = {} if bench.gate is None else {"aura": bench.gate}
@@ -254,8 +254,8 @@ def memories(bench: LiberoBench, policy: FrozenPolicy, sha256: str | None, begin
 
         train_gate(how, folder, trained)
     for file in files.values():
-        AuraVoice.load(file, used_with)
-    always = f"aura:{files['always']}" if "always" in files else f"always:{files['aura']}"
+        load_for(file, used_with)
+    always = f"aura:{files['always']}" if "always" in files else f"aura:{files['aura']}?gate=always"
     return {"aura": f"aura:{files['aura']}", "always": always}
 
 

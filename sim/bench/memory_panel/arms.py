@@ -1,4 +1,4 @@
-"""Arms of the memory panel: which memory, how it speaks, what is done to it, and on which tasks."""
+"""Arms of the memory panel: which memory, how it is injected, what is done to it, and on which tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class PanelArm:
     Attributes:
         name: of its folder.
         title: in tables.
-        memory: of `--memory`; "GATE" stands for the gate's file, "CONTROL" for the trained control of this name.
+        memory: of `--memory`; "GATE" stands for the gate, aura:FILE, "CONTROL" for the trained control of this name.
         more: other options of the rollout.
         skills: whether the skills are played too.
         main: whether it is played with the larger n.
@@ -51,16 +51,16 @@ PANEL = (
     PanelArm("kv_window", "KV window of the same bytes", "CONTROL"),
     PanelArm("kv_growing", "growing KV cache", "CONTROL"),
     PanelArm("first", "first-observation oracle", "first-observation"),
-    PanelArm("freeze", "frozen after the cue", "GATE", {"memory_control": "freeze"}),
-    PanelArm("noise", "memory replaced by noise", "GATE", {"memory_control": "noise"}),
-    PanelArm("other", "memory of another episode", "GATE", {"memory_control": "other"}),
-    PanelArm("chunk", "chunk only", "GATE", {"speak": "chunk"}),
-    PanelArm("both", "chunk and context", "GATE", {"speak": "both"}),
-    PanelArm("proposal", "the proposal alone", "GATE", {"speak": "alone"}),
-    PanelArm("blend", "output blending", "GATE", {"speak": "blend"}),
-    PanelArm("replan", "re-plan on a write", "GATE", {"replan_on_write": True}),
+    PanelArm("freeze", "frozen after the cue", "GATE", {"ablation": "freeze"}),
+    PanelArm("noise", "memory replaced by noise", "GATE", {"ablation": "noise"}),
+    PanelArm("other", "memory of another episode", "GATE", {"ablation": "swap"}),
+    PanelArm("chunk", "chunk only", "GATE?inject=chunk"),
+    PanelArm("both", "chunk and context", "GATE?inject=both"),
+    PanelArm("proposal", "the proposal alone", "GATE?inject=chunk", {"ablation": "proposal_only"}),
+    PanelArm("blend", "output blending", "GATE?inject=chunk", {"ablation": "blend"}),
+    PanelArm("replan", "re-plan on a write", "GATE?replan_on_write=true"),
 )
-"""AURA speaks by context; "context only" is the arm `aura`."""
+"""AURA-Mem injects its context; "context only" is the arm `aura`."""
 
 DELAYS = (1, 2, 5, 20)
 CHUNKS = (1, 4, 8, 16)

@@ -15,16 +15,17 @@ from safetensors import safe_open
 
 from vlamem.core.factors import factors
 from vlamem.memory.baseline_files import baseline, save_baseline
+from vlamem.memory.registry import MemoryName
 from vlamem.memory.train.features import open_features
 from vlamem.memory.train.fit import Progress, train_to_speak
 from vlamem.memory.train.gate import GateOptions, data_for, head_for, metrics_of, train_gate
 from vlamem.memory.weights import Header, WeightsError, load_weights
+from vlamem.policies.memories import parse_memories
 from vlamem.sim.bench.memory_panel.arms import TRAINED, PanelArm
 from vlamem.sim.bench.memory_panel.options import PanelOptions
 from vlamem.sim.bench.play import Begin
 from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.rollout.config import differences
-from vlamem.sim.rollout.memories import MemoryName
 
 GATED = ("always", "random", "periodic")
 """Controls that are AURA-Mem under another gate; the others are memories of another kind."""
@@ -39,7 +40,8 @@ class ControlError(ValueError):
 
 def gate_of(options: PanelOptions) -> MemoryName:
     """The gate of the panel. Raises MemoryNameError when its file is missing."""
-    return MemoryName.parse("aura" if options.gate == "shipped" else f"aura:{options.gate}")
+    (name,) = parse_memories(("aura" if options.gate == "shipped" else f"aura:{options.gate}",))
+    return name
 
 
 def gate_file(options: PanelOptions) -> Path:

@@ -7,8 +7,7 @@ is resumed where it stopped. Controls that have to be trained are trained first,
 from dataclasses import replace
 from pathlib import Path
 
-from vlamem.memory.runner import identity
-from vlamem.memory.weights import load_weights
+from vlamem.memory.weights import identity, load_weights
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.memory_panel.arms import PANEL, PanelArm, axes, tasks_of
 from vlamem.sim.bench.memory_panel.controls import GATED, gate_file, train_controls
@@ -47,16 +46,16 @@ def chosen_arms(options: PanelOptions) -> tuple[PanelArm, ...]:
 def config_of(arm: PanelArm, options: PanelOptions, controls: dict[str, Path]) -> RolloutConfig:
     """The rollout of an arm."""
     control = arm.name.partition("-")[0]
-    memory = arm.memory
+    memory, mark, query = arm.memory.partition("?")
     if memory == "GATE":
         memory = "aura" if options.gate == "shipped" else f"aura:{options.gate}"
     elif memory == "CONTROL":
-        memory = f"{'aura' if control in GATED else 'baseline'}:{controls[control]}"
+        memory = f"{'aura' if control in GATED else control}:{controls[control]}"
     config = RolloutConfig(
         suite="tabletop",
         tasks=tasks_of(arm, _selected(options)),
         policy=options.policy,
-        memory=memory,
+        memory=(memory + mark + query,),
         episodes=options.episodes if arm.main else options.fewer,
         seed=options.seed,
         out=options.out / arm.name,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vlamem.memory.weights import digest, load_weights
-from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.memories import SHIPPED_GATE
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.memory_panel.notes import GATE
 from vlamem.sim.bench.patrol.options import PatrolBench

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.patrol.options import ARMS, PatrolBench
 from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.engines.worker import THREADS
 from vlamem.sim.rollout.episode import Player
-from vlamem.sim.rollout.memories import MemoryName
 
 TITLES = {"alone": "policy alone", "aura": "AURA-Mem", "oracle": "oracle instruction"}
 EVERY = 50
@@ -99,7 +99,7 @@ def run(bench: PatrolBench, progress: Callable[[str], None]) -> dict[str, Stream
     marks = {name: getattr(bench, name) for name in ("steps", "policy", "gate", "episode", "seed", "execute")}
     marks |= {
         "weights": find_policy(bench.policy).sha256,
-        "gate_sha256": MemoryName.parse(_memory(bench, "aura")).sha256,
+        "gate_sha256": parse_memories((_memory(bench, "aura"),))[0].sha256,
     }
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != marks:
         raise PatrolError(f"{path} is of other options: choose another --out, or remove the folder")
@@ -137,7 +137,7 @@ def _rollout(bench: PatrolBench, arm: str) -> RolloutConfig:
     """The run of one arm. Raises PlanError for options that do not fit."""
     memory = _memory(bench, arm)
     return RolloutConfig(
-        suite="tabletop", tasks=("patrol",), policy=bench.policy, memory=memory, episodes=1, seed=bench.seed,
+        suite="tabletop", tasks=("patrol",), policy=bench.policy, memory=(memory,), episodes=1, seed=bench.seed,
         out=bench.out / arm, workers=1, video=0, split="test", wording="held_out", size=84, render="fast",
         execute=bench.execute, parameters=(f"steps={bench.steps}",), watchdog_s=600.0, retry_errors=False,
     )  # fmt: skip

@@ -75,7 +75,7 @@ def run(
             suite="tabletop",
             tasks=tuple(t for t in select_tasks(load_suite("tabletop"), arm.tasks) if t in chosen),
             policy=arm.policy or options.policy,
-            memory="none",
+            memory=("none",),
             episodes=options.expert_episodes if arm.policy else options.episodes,
             seed=options.seed,
             out=options.out / arm.name,

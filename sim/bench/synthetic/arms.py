@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.designs import GruMemory, LinearAttentionMemory, SlotsMemory, fifo, kv_growing, kv_window
+from vlamem.memory.designs.attention import fifo, kv_growing, kv_window
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory
+from vlamem.memory.designs.recurrent import GruMemory, LinearAttentionMemory
+from vlamem.memory.designs.slots import SlotsMemory
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import Memory
 from vlamem.memory.train.losses import Batch, Targets

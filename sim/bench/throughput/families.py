@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, label_of, load_policy
 from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import Percentiles, percentiles

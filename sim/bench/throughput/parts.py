@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
-from vlamem.policies.protocol import Encoding, FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.sim.suites.registry import SuiteEnv, TaskInfo, load_suite
+from vlamem.sim.suites.protocol import SuiteEnv, TaskInfo
+from vlamem.sim.suites.registry import load_suite
 
 PARTS = ("physics", "render", "encode", "sample")
 SECONDS: dict[str, float] = defaultdict(float)
@@ -39,7 +41,7 @@ class TimedPolicy:
 
     def __init__(self, policy: FrozenPolicy) -> None:
         self._policy, self.spec = policy, policy.spec
-        self.history = getattr(policy, "history", 1)
+        self.history, self.lowest_start = policy.history, policy.lowest_start
 
     def encode(self, obs: Observation) -> Encoding:
         """The policy's, timed; a feature that is only read when a memory asks for it is in no part."""

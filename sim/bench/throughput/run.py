@@ -16,7 +16,8 @@ from vlamem.sim.bench.throughput.report import TITLE, rate, section
 from vlamem.sim.bench.throughput.runs import Arena, Run, ThroughputError, play_lerobot, play_ours, profile
 from vlamem.sim.results.pages import Figure, write_result_page
 from vlamem.sim.suites.libero.assets import LiberoMissingError, find_paths
-from vlamem.sim.suites.registry import RenderProfile, load_suite, select_tasks
+from vlamem.sim.suites.protocol import RenderProfile
+from vlamem.sim.suites.registry import load_suite, select_tasks
 
 __all__ = ["Run", "ThroughputError", "parts_of", "run"]
 

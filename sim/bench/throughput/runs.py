@@ -19,7 +19,8 @@ from vlamem.sim.results.pages import WALL_CLOCK
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.episode import Player
 from vlamem.sim.rollout.run import rollout
-from vlamem.sim.suites.registry import RenderProfile, load_suite
+from vlamem.sim.suites.protocol import RenderProfile
+from vlamem.sim.suites.registry import load_suite
 
 _HOUR = 3600.0
 
@@ -82,7 +83,7 @@ def _processor() -> float:
 def configuration(bench: ThroughputBench, arena: Arena, **changes: Any) -> RolloutConfig:
     """The rollout of an arena; `changes` replace options."""
     options: dict[str, Any] = {
-        "suite": arena.suite, "tasks": arena.tasks, "policy": arena.policy, "memory": "none",
+        "suite": arena.suite, "tasks": arena.tasks, "policy": arena.policy, "memory": ("none",),
         "episodes": arena.episodes, "seed": 0, "out": bench.out / arena.suite / "vlamem", "workers": bench.workers,
         "video": 0, "split": "test", "wording": "training", "size": bench.size, "render": "fast",
         "execute": bench.execute, "parameters": (), "watchdog_s": 600.0, "retry_errors": False,

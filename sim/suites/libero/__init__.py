@@ -6,7 +6,7 @@ simulator is imported when an environment is made.
 
 from typing import TYPE_CHECKING, Any
 
-from vlamem.sim.suites.registry import RenderProfile, SuiteError, TaskInfo
+from vlamem.sim.suites.protocol import RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.libero.env import LiberoEnv

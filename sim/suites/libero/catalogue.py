@@ -5,7 +5,7 @@ import re
 import runpy
 
 from vlamem.sim.suites.libero.assets import find_root
-from vlamem.sim.suites.registry import TaskInfo
+from vlamem.sim.suites.protocol import TaskInfo
 
 MAX_STEPS = {
     "libero_spatial": 280,

@@ -10,7 +10,7 @@ from vlamem.core.spec import OSC_POSE, ActionSpec
 from vlamem.sim.suites.libero.experts import Expert, expert_for
 from vlamem.sim.suites.libero.render import CAMERAS, Cameras
 from vlamem.sim.suites.libero.simulation import CONTROL_HZ, Simulation
-from vlamem.sim.suites.registry import RenderProfile, TaskInfo
+from vlamem.sim.suites.protocol import RenderProfile, TaskInfo
 from vlamem.sim.suites.spaces import action_space, observation_space
 
 Split = Literal["test", "train"]
@@ -60,6 +60,9 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._expert: Expert | None = None
         self._closed = False
         self.observation_space, self.action_space = observation_space(CAMERAS, image_size), action_space()
+
+    def cue(self) -> None:
+        """Nothing is hidden in LIBERO."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

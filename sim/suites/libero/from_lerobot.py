@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from vlamem.policies.protocol import Observation
+from vlamem.core.observation import Observation
 from vlamem.sim.suites.libero.assets import find_root
 from vlamem.sim.suites.libero.catalogue import MAX_STEPS, catalogue
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vlamem.sim.gl import choose
-from vlamem.sim.suites.registry import RenderProfile
+from vlamem.sim.suites.protocol import RenderProfile
 
 if TYPE_CHECKING:
     import mujoco

@@ -8,7 +8,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vlamem.sim.suites.registry import RenderProfile, SuiteError, TaskInfo
+from vlamem.sim.suites.protocol import RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.tabletop.env import TabletopEnv

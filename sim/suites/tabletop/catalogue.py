@@ -1,6 +1,6 @@
 """What there is to do on the table, for lists and help; made from the tasks themselves."""
 
-from vlamem.sim.suites.registry import TaskInfo
+from vlamem.sim.suites.protocol import TaskInfo
 from vlamem.sim.suites.tabletop.language import TEMPLATES
 from vlamem.sim.suites.tabletop.tasks import MEMORY, ORACLE_SUFFIX, SKILLS
 

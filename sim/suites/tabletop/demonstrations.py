@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.tiny.frames import FramesMeta
 from vlamem.policies.tiny.frames import Goal as FramesGoal
 from vlamem.sim.suites.tabletop.env import TabletopEnv

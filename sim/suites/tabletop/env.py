@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE, ActionSpec
+from vlamem.sim.suites.protocol import Cue
 from vlamem.sim.suites.spaces import action_space, observation_space
 from vlamem.sim.suites.tabletop.language import HELD_OUT, TEMPLATES
 from vlamem.sim.suites.tabletop.render import CAMERAS, Profile
@@ -110,6 +111,12 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self._paraphrase == HELD_OUT:
             return goal.sentence(HELD_OUT)
         return goal.sentence(self._paraphrase % (len(TEMPLATES[goal.key]) - 1))
+
+    def cue(self) -> Cue:
+        """What the task hides at this moment; `answer` is None in a skill, whose sentence says all that is needed."""
+        own, told = self.task.goal(False), self.task.goal(True)
+        known = self.task.now >= self.task.cue_end
+        return Cue(known, self.task.cue_over, None if own == told else told.sentence(0))
 
     def observe(self) -> dict[str, Any]:
         """The whole observation of this moment, images included."""

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
-from vlamem.policies.protocol import FrozenPolicy, Observation
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.sim.suites.tabletop.env import TabletopEnv
 from vlamem.sim.suites.tabletop.memory_tasks import RecallColour
 from vlamem.sim.suites.tabletop.memory_tasks_objects import CountPress, PutBack, ShellGame

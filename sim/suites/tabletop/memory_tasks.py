@@ -53,11 +53,6 @@ class MemoryTask(Task):
         self.may_act = False
         self.max_steps = cue_end + self.delay + self.acting_steps
 
-    @property
-    def cue_over(self) -> bool:
-        """Whether all that has to be remembered has been shown."""
-        return self.now >= self.cue_end
-
     def follow_timeline(self) -> None:
         """Gives the go signal when the delay is over."""
         self.may_act = self.now >= self.cue_end + self.delay

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.core.spec import ActionSpec
+from vlamem.sim.suites.protocol import Cue
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.tabletop.env import TabletopEnv
@@ -127,6 +128,15 @@ class ShiftedEnv:
     def observe(self) -> dict[str, Any]:
         """The whole observation of this moment, images included."""
         return self._told(self.env.observe())
+
+    @property
+    def instruction(self) -> str:
+        """The sentence of this moment."""
+        return self.env.instruction
+
+    def cue(self) -> Cue | None:
+        """What the task hides at this moment."""
+        return self.env.cue()
 
     def expert_action(self) -> Float[np.ndarray, "7"]:
         """The scripted expert's action, with privileged state; it knows nothing of an actuator bias."""

@@ -52,6 +52,7 @@ class Task(ABC):
         kind: "skill" (the current frame suffices) or "memory".
         remember: what must be remembered, empty for a skill.
         longest: control steps that an episode can take at most.
+        cue_end: control step at which the answer is known to who has seen everything; 0 for a skill.
         max_steps: control steps after which the episode at hand fails.
     """
 
@@ -59,6 +60,12 @@ class Task(ABC):
     kind: ClassVar[Literal["skill", "memory"]]
     remember: ClassVar[str] = ""
     longest: int
+    cue_end: int = 0
+
+    @property
+    def cue_over(self) -> bool:
+        """Whether all that has to be remembered has been shown."""
+        return self.now >= self.cue_end
 
     def __init__(self) -> None:
         self.max_steps = 0

@@ -1,16 +1,19 @@
-"""A success memory as a voice of a frozen policy: what the policy's spec says of its arrays, and its own words."""
+"""A success memory for a frozen policy: what the policy's spec says of the stored arrays, and who asks it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import ActionComponent, PolicySpec
+from vlamem.memory.protocol import StepOut
+from vlamem.memory.registry import PolicyView
+from vlamem.memory.runner import MemorySpec, StatelessRunner
 from vlamem.memory.success.layout import ActionPart, EntryError, Layout, Origin, PartKind
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
-from vlamem.policies.protocol import FrozenPolicy
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
@@ -70,14 +73,16 @@ def origin_of(spec: PolicySpec, weights_sha256: str | None, robot: str = "") -> 
     )
 
 
-class SuccessVoice:
-    """A success memory that knows a paraphrase by the policy's own vector of it.
+class SuccessRunner(StatelessRunner):
+    """A success memory as a policy uses it: asked at a re-plan, by the policy's own key of the observation.
 
-    `query` is what MemoryPolicy asks; `memory.last` keeps the priors behind the last answer.
+    A paraphrase is known by the policy's own vector of it. `memory.last` keeps the priors behind the last proposal.
     """
 
-    def __init__(self, memory: SuccessMemory, policy: FrozenPolicy) -> None:
+    def __init__(self, memory: SuccessMemory, policy: PolicyView, name: str = "success") -> None:
         self.memory, self.policy = memory, policy
+        self.spec = MemorySpec(name, chunk_shape=(policy.spec.horizon, policy.spec.action.size), ticks=False)
+        self.proposed: Callable[[Proposal], None] = lambda proposal: None
         self._meanings: dict[str, np.ndarray] = {}
 
     def meaning(self, instruction: str) -> Float[np.ndarray, "C"]:
@@ -86,6 +91,14 @@ class SuccessVoice:
         if instruction not in known:
             known[instruction] = np.asarray(self.policy.context_of([instruction])[0], np.float32)
         return known[instruction]
+
+    def propose(
+        self, out: StepOut | None, observation: Observation, encoding: Encoding, lowest_start: float
+    ) -> Proposal:
+        """The elite action prior of each row, weight 0 where nothing similar succeeded before."""
+        proposal = self.query(encoding.key, observation.proprioception, observation.instruction)
+        self.proposed(proposal)
+        return proposal
 
     def query(
         self,
@@ -100,16 +113,16 @@ class SuccessVoice:
 
 def open_success(
     path: str | Path,
-    policy: FrozenPolicy,
+    policy: PolicyView,
     weights_sha256: str | None = None,
     robot: str = "",
     options: MemoryOptions | None = None,
     admit: bool = False,
-) -> SuccessVoice:
-    """The success memory in a file, as a voice of `policy`; the file is made when missing.
+) -> SuccessRunner:
+    """The success memory in a file, for `policy`; the file is made when missing.
 
     Raises OriginError naming what differs when it was made with another policy, weights, normaliser or robot.
     """
     layout = layout_of(policy.spec)
     origin = origin_of(policy.spec, weights_sha256, robot)
-    return SuccessVoice(SuccessMemory(Path(path), origin, layout, options, admit), policy)
+    return SuccessRunner(SuccessMemory(Path(path), origin, layout, options, admit), policy)

@@ -1,0 +1,96 @@
+"""Ablations: controls that act on a memory while it is used, or on where its proposal enters.
+
+`freeze`, `noise` and `swap` act on the state of a row from the end of the cue on: held as it is then, replaced by
+noise of its own size at every tick, or replaced once by what the memory held in another episode. `blend` mixes the
+proposed chunk into the policy's finished chunk, `proposal_only` executes it in the policy's place.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from vlamem.core.observation import Encoding, Observation
+from vlamem.core.proposal import Proposal
+from vlamem.core.seeding import stream
+from vlamem.core.spec import PolicySpec
+from vlamem.policies.memory_policy import MemoryPolicy
+from vlamem.policies.protocol import FrozenPolicy
+from vlamem.sim.suites.protocol import SuiteEnv
+
+Ablation = Literal["none", "freeze", "noise", "swap", "blend", "proposal_only"]
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+OF_THE_STATE = ("freeze", "noise", "swap")
+OF_THE_OUTPUT = ("blend", "proposal_only")
+DONOR_OFFSET = 500_000
+"""How far away the episode is whose memory content `swap` takes."""
+
+
+class StateAblation:
+    """Acts on the memory of row 0 from the end of the cue on; what it does depends on (task, episode, seed) alone."""
+
+    def __init__(self, kind: Ablation, policy: MemoryPolicy, task: str, episode: int, seed: int) -> None:
+        self._kind, self._policy = kind, policy
+        self._noise = stream(seed, "memory control", task, episode)
+        self.donor: dict[str, np.ndarray] | None = None
+        self._frozen: dict[str, np.ndarray] | None = None
+        self._done = False
+
+    def before_tick(self, env: SuiteEnv) -> None:
+        """To be called before each tick. Raises RuntimeError for a swap without a donor's state."""
+        cue = env.cue()
+        if cue is not None and not cue.over:
+            return
+        state = self._policy.state(0)
+        if self._kind == "freeze":
+            self._frozen = self._frozen or state
+            self._policy.restore(0, self._frozen)
+        elif self._kind == "noise":
+            loud = {
+                name: (x.std() * self._noise.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
+                for name, x in state.items()
+            }
+            self._policy.restore(0, loud)
+        elif not self._done:
+            if self.donor is None:
+                raise RuntimeError("a swap needs the state of another episode: set donor before the first tick")
+            self._policy.restore(0, self.donor)
+            self._done = True
+
+
+class OutputAblation:
+    """A frozen policy into whose finished chunk a proposed one is mixed, or which is replaced by it."""
+
+    def __init__(self, policy: FrozenPolicy, kind: Ablation) -> None:
+        self._policy, self._kind = policy, kind
+        self.lowest_start = 0.0  # nothing is left to a sampler: the weight is taken as it is
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Of the policy."""
+        return self._policy.spec
+
+    @property
+    def history(self) -> int:
+        """Of the policy."""
+        return self._policy.history
+
+    def encode(self, obs: Observation) -> Encoding:
+        """As the policy does."""
+        return self._policy.encode(obs)
+
+    def context_of(self, instruction: list[str]) -> Float[np.ndarray, "B C"]:
+        """As the policy does."""
+        return self._policy.context_of(instruction)
+
+    def sample(
+        self, encoding: Encoding, noise: Float[np.ndarray, "B H A"], proposal: Proposal | None = None
+    ) -> Float[np.ndarray, "B H A"]:
+        """The policy's chunk under the proposed context, and the proposed chunk mixed into it or in its place."""
+        if proposal is None or proposal.chunk is None:
+            return self._policy.sample(encoding, noise, proposal)
+        context = Proposal.of_context(proposal.context, proposal.context_weight)
+        chunk = self._policy.sample(encoding, noise, None if context.abstains else context)
+        weight = proposal.chunk_weight
+        share = (weight if self._kind == "blend" else (weight > 0).astype(np.float32))[:, None, None]
+        return np.where(share > 0, (1 - share) * chunk + share * proposal.chunk, chunk).astype(np.float32)
