@@ -1,9 +1,11 @@
 """pyproject.toml against the tree, and the layers."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from setuptools import find_packages
@@ -67,3 +69,30 @@ print("imported")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "imported\n", done.stderr
+
+
+def drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw_imports", ROOT / "docs" / "draw_imports.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert drawing().circles() == []
+
+
+@pytest.mark.parametrize(("folder", "most"), [("sim", 14), ("deploy", 7), ("memory", 24), ("memory/success", 19)])
+def test_rooms_of_a_folder_import_few_others(folder: str, most: int) -> None:
+    found = drawing().arrows(folder)
+    assert len(found) <= most, sorted(found)
+
+
+def test_every_package_lists_its_public_names() -> None:
+    for top in (*TOP[:4], "vlamem/core"):
+        for path in (ROOT / top).rglob("__init__.py"):
+            tree = ast.parse(path.read_text())
+            if any(isinstance(node, ast.ImportFrom | ast.FunctionDef | ast.ClassDef) for node in tree.body):
+                assert "__all__" in path.read_text(), path
