@@ -6,14 +6,16 @@ import pytest
 
 
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch, after: int, keeps: int) -> None:
-    """Lets `after` more writes of a log through; of the next one `keeps` bytes are written, then the disk is full."""
-    write, room = os.pwrite, [after]
+    """Lets `after` more JSON lines through; of the next one `keeps` bytes are written, then the disk is full."""
+    write, room = os.write, [after]
 
-    def pwrite(handle: int, data: bytes, offset: int) -> int:
+    def filling(file: int, data: bytes) -> int:
+        if not data.startswith(b"{"):
+            return write(file, data)
         if room[0] == 0:
-            write(handle, data[:keeps], offset)
+            write(file, data[:keeps])
             raise OSError(28, "No space left on device")
         room[0] -= 1
-        return write(handle, data, offset)
+        return write(file, data)
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "write", filling)

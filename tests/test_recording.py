@@ -1,11 +1,11 @@
 """sim/recording.py"""
 
-import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from disk_cases import fill_the_disk
 
 from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord, RecordError, side_by_side, write_video
 
@@ -49,13 +49,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
     log = EpisodeLog(path)
     log.append(record(0))
     before = path.read_bytes()
-    write = os.pwrite
-
-    def pwrite(handle: int, data: bytes, offset: int) -> int:
-        write(handle, data[:20], offset)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    fill_the_disk(monkeypatch, after=0, keeps=20)
     with pytest.raises(DiskFullError, match="make room"):
         log.append(record(1))
     assert path.read_bytes() == before

@@ -1,7 +1,6 @@
 """sim/results.py"""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from vlamem.sim.results.pages import (
     load_page,
     load_results,
     without_wall_clock,
-    write_atomically,
     write_result_page,
     write_results,
 )
@@ -88,22 +86,6 @@ def test_unreadable_results_say_what_is_wrong(tmp_path: Path, text: str | None, 
         (tmp_path / "results.json").write_text(text)
     with pytest.raises(ResultsError, match=complaint):
         load_results(tmp_path)
-
-
-def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "page.md"
-    write_atomically(path, "old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
 
 
 def test_figures_of_another_page_are_added_and_replaced_but_none_of_its_own(tmp_path: Path) -> None:

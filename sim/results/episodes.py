@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from vlamem.core.jsonl import JsonLog, LineError, read_lines
+
 Outcome = Literal["success", "failure", "error"]
 
 
@@ -84,52 +86,24 @@ class EpisodeLog:
         Raises RecordError for any other line that is no episode.
         """
         try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return []
-        records = []
-        for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
-            try:
-                records.append(EpisodeRecord(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise RecordError(
-                    f"{self._path}, line {number} is no episode of this version ({error}): "
-                    "remove the line to have it run again"
-                ) from error
-        return records
+            return list(read_lines(self._path, lambda body: EpisodeRecord(**body), "episode of this version"))
+        except LineError as error:
+            raise RecordError(f"{error}: remove the line to have it run again") from error
 
     def append(self, *records: EpisodeRecord) -> None:
         """Adds episodes in one write and waits until they are on disk.
 
         Raises DiskFullError with the file as it was before; other OSErrors likewise.
         """
-        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records).encode()
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            whole = self._whole(handle)
-            os.ftruncate(handle, whole)
-            try:
-                written = 0
-                while written < len(lines):
-                    written += os.pwrite(handle, lines[written:], whole + written)
-                os.fsync(handle)
-            except OSError as error:
-                os.ftruncate(handle, whole)
-                raise _disk_full(error, self._path) from error
-        finally:
-            os.close(handle)
+            with JsonLog(self._path, _line) as log:
+                log.append(*records)
+        except OSError as error:
+            raise _disk_full(error, self._path) from error
 
-    @staticmethod
-    def _whole(handle: int) -> int:
-        """Size up to the last newline."""
-        end = os.fstat(handle).st_size
-        while end > 0:
-            start = max(0, end - 65536)
-            found = os.pread(handle, end - start, start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            end = start
-        return 0
+
+def _line(record: EpisodeRecord) -> str:
+    return json.dumps(asdict(record), ensure_ascii=False)
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: float, title: str) -> None:

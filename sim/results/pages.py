@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.files import write_atomically
 from vlamem.sim.results.statistics import mean95, wilson95
 
 SCHEMA = "vlamem.results"
@@ -87,25 +87,6 @@ def fingerprint(**given: object) -> dict[str, Any]:
         "gl": os.environ.get("MUJOCO_GL"),
     }
     return found | given
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or leaves what was there: temporary file beside it, fsync, rename.
-
-    Raises OSError, e.g. on a full disk; nothing of the temporary file stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _json(value: object) -> str:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import yaml
 
+from vlamem.core.files import write_atomically
 from vlamem.memory.registry import MemoryName
 from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import EXPERTS
-from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.rollout.ablations import OF_THE_STATE, Ablation
 from vlamem.sim.rollout.oracles import ORACLES
 

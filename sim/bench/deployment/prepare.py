@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from vlamem.core.files import write_atomically
 from vlamem.core.seeding import stream
 from vlamem.core.tensors import write_tensors
 from vlamem.memory.success import (
@@ -30,7 +31,6 @@ from vlamem.memory.success.runner import layout_of
 from vlamem.sim.bench.deployment.arms import MAIN, Condition
 from vlamem.sim.bench.deployment.env import DeployedEnv
 from vlamem.sim.bench.deployment.play import Kit, play_trial
-from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.suites.tabletop.shift import Shift
 
 Report = Callable[[str], None]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.files import write_atomically
 from vlamem.memory.success import Calibration, ProgressCritic, RetrieveOptions
 from vlamem.memory.success.runner import layout_of
 from vlamem.policies.registry import find_policy, load_policy
@@ -30,7 +31,6 @@ from vlamem.sim.bench.deployment.measure import (
 from vlamem.sim.bench.deployment.options import DeploymentBench
 from vlamem.sim.bench.deployment.play import Kit, Series, Trial, open_voice, play_series, read_trials
 from vlamem.sim.bench.deployment.prepare import prepare
-from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.rollout.engines.worker import THREADS
 from vlamem.sim.suites.registry import load_suite
 from vlamem.sim.suites.tabletop import SUITE

@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import safe_open
 
 from vlamem.core.factors import factors
+from vlamem.core.files import write_atomically
 from vlamem.memory.baseline_files import baseline, save_baseline
 from vlamem.memory.registry import MemoryName
 from vlamem.memory.train.features import open_features
@@ -24,7 +25,6 @@ from vlamem.policies.memories import parse_memories
 from vlamem.sim.bench.memory_panel.arms import TRAINED, PanelArm
 from vlamem.sim.bench.memory_panel.options import PanelOptions
 from vlamem.sim.bench.play import Begin
-from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.rollout.config import differences
 
 GATED = ("always", "random", "periodic")

@@ -17,7 +17,6 @@ from typing import Any
 from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.patrol.options import ARMS, PatrolBench
-from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.engines.worker import THREADS
 from vlamem.sim.rollout.episode import Player

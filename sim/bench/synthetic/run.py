@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental.compilation_cache.compilation_cache import set_cache_dir
 from jaxtyping import Array
 
+from vlamem.core.files import write_atomically
 from vlamem.memory.designs.aura import AuraMemory
 from vlamem.memory.protocol import Memory, Params, flatten, scan, state_bytes
 from vlamem.memory.train.loop import Draw, TrainConfig, hold_rate, train
@@ -39,7 +40,6 @@ from vlamem.sim.bench.synthetic.arms import (
     marks,
     settings,
 )
-from vlamem.sim.results.pages import write_atomically
 from vlamem.sim.suites.synthetic import KINDS, EventConfig, Kind, Streams, event_streams, key_of, vocabulary
 
 Report = Callable[[str], None]
