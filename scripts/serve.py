@@ -166,6 +166,6 @@ def main(arguments: list[str]) -> int:
         asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host, child))
     finally:
         if desk is not None:
-            desk.settle(0 if child is not None and child.alone else 10)  # the next server is on its way
+            desk.settle(0 if child is not None and child.orphaned else 10)  # the next server is on its way
             desk.close()
     return 0

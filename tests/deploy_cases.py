@@ -24,6 +24,8 @@ from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 from vlamem.policies.memory_policy import Tick
 
+LONG_S = 120.0
+"""Longest wait for what happens at once on an idle machine; a busy one may need seconds for it."""
 SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc")
 FOUR = SessionLimits(count=4)
 
@@ -156,11 +158,11 @@ class Hosted:
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(LONG_S)
 
     def end(self) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(LONG_S)
 
     async def _serve(self) -> None:
         store = desk = None
@@ -175,15 +177,15 @@ class Hosted:
             while not self._stop.is_set():
                 await asyncio.sleep(0.01)
         if desk is not None:
-            desk.settle(10)
+            desk.settle(LONG_S)
             desk.close()
 
 
 def run(scenario: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+    asyncio.run(asyncio.wait_for(scenario(), LONG_S))
 
 
-def wait(condition: Callable[[], Any], seconds: float = 20) -> None:
+def wait(condition: Callable[[], Any], seconds: float = LONG_S) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from deploy_cases import client, run, wait
+from deploy_cases import LONG_S, client, run, wait
 
 from vlamem.deploy.server.respawn import respawn
 from vlamem.scripts.main import main
@@ -24,7 +24,7 @@ child = respawn(preload)
 {serve}
 """
 """A server of a few lines: what it preloads, and what it does in each life."""
-SLEEPS = "time.sleep(120)\n"
+SLEEPS = "time.sleep(600)\n"
 LIVES = """
 life = len(open("lives").readlines()) if os.path.exists("lives") else 0
 with open("lives", "a") as file:
@@ -48,7 +48,7 @@ def lives(folder: Path) -> list[list[str]]:
 
 def ended(folder: Path, serve: str, quiet: bool = False, **more: str) -> "subprocess.CompletedProcess[str]":
     words, to = script(folder, serve, **more), subprocess.DEVNULL if quiet else subprocess.PIPE
-    return subprocess.run(words, cwd=folder, stdout=to, stderr=to, text=True, timeout=60)
+    return subprocess.run(words, cwd=folder, stdout=to, stderr=to, text=True, timeout=LONG_S)
 
 
 def pids(folder: Path) -> list[int]:
@@ -100,9 +100,45 @@ def test_the_parent_hands_on_that_it_was_told_to_end(number: signal.Signals, sta
     with subprocess.Popen(script(tmp_path, f"status = {status}\n{serve}{SLEEPS}"), cwd=tmp_path) as process:
         wait(lambda: (tmp_path / "ready").exists())
         process.send_signal(number)
-        assert process.wait(60) == status
+        assert process.wait(LONG_S) == status
     assert (tmp_path / "told").exists()
     assert len(lives(tmp_path)) == 1
+
+
+def ignoring(number: signal.Signals, words: list[str]) -> list[str]:
+    """A command that starts with a signal ignored, as nohup and a script's background jobs are."""
+    return ["sh", "-c", f'trap "" {number.name.removeprefix("SIG")}; exec "$@"', "sh", *words]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ignored_at_the_start_ends_a_server_that_handles_it(number: signal.Signals, tmp_path: Path) -> None:
+    ends = "def ends(*_):\n    open('told', 'w').close(); sys.exit(0)\n"
+    serve = f"{ends}signal.signal({number.value}, ends)\nchild.listening(1, {GONE})\nopen('ready', 'w').close()\n"
+    with subprocess.Popen(ignoring(number, script(tmp_path, serve + SLEEPS)), cwd=tmp_path) as process:
+        wait(lambda: (tmp_path / "ready").exists())
+        process.send_signal(number)
+        assert process.wait(LONG_S) == 0
+    assert (tmp_path / "told").exists()
+    assert len(lives(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ignored_at_the_start_ends_neither_a_server_that_ignores_it_nor_the_restarts(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    kept = f"assert signal.getsignal({number.value}) is signal.SIG_IGN\nchild.listening(1, {GONE})\n"
+    preload = f"def preload():\n    signal.raise_signal({number.value})\n    globals()['loaded'] = True\n"
+    words = script(tmp_path, f"{kept}open(str(os.getpid()), 'w').close()\n{SLEEPS}", preload=preload)
+    source = (tmp_path / "server.py").read_text().replace("signal.signal(signal.SIGHUP, signal.SIG_DFL)", "")
+    (tmp_path / "server.py").write_text(source)
+    with subprocess.Popen(ignoring(number, words), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        wait(lambda: len(pids(tmp_path)) == 1)
+        process.send_signal(number)
+        os.kill(*pids(tmp_path), signal.SIGKILL)
+        wait(lambda: len(pids(tmp_path)) == 2)
+        process.terminate()
+        assert process.wait(LONG_S) == 0
+    assert [port for port, _, _ in lives(tmp_path)] == ["None", "1"]
 
 
 @pytest.mark.parametrize("listens", [True, False])
@@ -113,7 +149,7 @@ def test_a_server_whose_parent_was_killed_is_told_so_or_ends_at_once(listens: bo
     ) as process:
         wait(lambda: bool(pids(tmp_path)))
         process.kill()
-    wait(lambda: not running(*pids(tmp_path)), 60)
+    wait(lambda: not running(*pids(tmp_path)))
     assert len(lives(tmp_path)) == 1
 
 
@@ -135,10 +171,10 @@ def test_told_to_end_when_the_server_has_just_died_and_while_it_waits_to_start_i
     serve = f"child.listening(1, {GONE})\nos.kill(os.getpid(), signal.SIGKILL)\n"
     for lived in (1, 5):
         with subprocess.Popen(script(tmp_path, serve), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-            wait(lambda lived=lived: len(lives(tmp_path)) >= lived, 60)
+            wait(lambda lived=lived: len(lives(tmp_path)) >= lived)
             process.terminate()
             # 137 where the word reached it while its server was about to die
-            assert process.wait(60) in (0, 128 + signal.SIGKILL)
+            assert process.wait(LONG_S) in (0, 128 + signal.SIGKILL)
         (tmp_path / "lives").unlink()
 
 
@@ -154,7 +190,7 @@ def test_told_to_end_while_the_server_still_loads_both_are_gone(tmp_path: Path) 
     with subprocess.Popen(script(tmp_path, f"open(str(os.getpid()), 'w').close()\n{SLEEPS}"), cwd=tmp_path) as process:
         wait(lambda: bool(pids(tmp_path)))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(LONG_S) == 0
     assert not running(*pids(tmp_path))
     assert len(lives(tmp_path)) == 1
 
@@ -164,7 +200,7 @@ def test_told_to_end_while_it_imports(tmp_path: Path) -> None:
     with subprocess.Popen(script(tmp_path, "", preload=preload), cwd=tmp_path) as process:
         wait(lambda: (tmp_path / "imports").exists())
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(LONG_S) == 0
     assert not lives(tmp_path)
 
 
@@ -244,7 +280,7 @@ def test_a_killed_server_is_there_again_with_its_session(serving: "subprocess.Po
     run(lambda: hello(token=said[0]["token"]))
     assert (said[1]["restored"], said[1]["episode"]) == (True, 1)
     serving.terminate()
-    assert serving.wait(30) == 0
+    assert serving.wait(LONG_S) == 0
 
 
 def test_a_server_whose_parent_was_killed_ends_and_frees_its_port(serving: "subprocess.Popen[str]") -> None:
@@ -252,7 +288,7 @@ def test_a_server_whose_parent_was_killed_ends_and_frees_its_port(serving: "subp
     (child,) = children_of(serving.pid)
     serving.kill()
     serving.wait()
-    wait(lambda: not running(child), 60)
+    wait(lambda: not running(child))
     with socket.create_server(("127.0.0.1", port)) as free:  # nobody listens there any more
         assert free.getsockname()[1] == port
 
@@ -260,7 +296,7 @@ def test_a_server_whose_parent_was_killed_ends_and_frees_its_port(serving: "subp
 def test_respawn_says_in_one_line_what_cannot_be_served(tmp_path: Path) -> None:
     assert main(["serve", "--respawn", "--policy", "tiyn"]) == 2
     words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--success", str(tmp_path / "s.db")]
-    found = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S)
     assert found.returncode == 2
     said = "vlamem serve: a success memory grows by labels, which need a folder: give --state"
     assert found.stderr.splitlines().count(said) == 1
