@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from vlamem.deploy.robot.limits import Limits
     from vlamem.deploy.robot.link import Link, LinkOptions
     from vlamem.deploy.robot.outbox import LinkError
-    from vlamem.deploy.robot.protocol import DryRun, Robot, RobotError, Seen
+    from vlamem.deploy.robot.protocol import DryRun, Robot, RobotError, RobotObservation
     from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError, load_robot_file
-    from vlamem.deploy.server.server import PolicyServer, ServeOptions
+    from vlamem.deploy.server.policy_server import PolicyServer, ServeOptions
 
 _HOMES = {
     "Controller": "controller",
@@ -26,7 +26,7 @@ _HOMES = {
     "DryRun": "robot",
     "Robot": "robot",
     "RobotError": "robot",
-    "Seen": "robot",
+    "RobotObservation": "robot",
     "RobotFile": "robot_file",
     "RobotFileError": "robot_file",
     "load_robot_file": "robot_file",
@@ -36,7 +36,7 @@ _HOMES = {
 
 __all__ = [
     "ControlOptions", "Controller", "DryRun", "Limits", "Link", "LinkError", "LinkOptions", "PolicyServer", "Robot",
-    "RobotError", "RobotFile", "RobotFileError", "Seen", "ServeOptions", "load_robot_file",
+    "RobotError", "RobotFile", "RobotFileError", "RobotObservation", "ServeOptions", "load_robot_file",
 ]  # fmt: skip
 
 

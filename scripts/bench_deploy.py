@@ -12,7 +12,7 @@ from typing import Literal
 
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
-from vlamem.scripts.signals import told_to_end
+from vlamem.scripts.signals import on_termination
 
 _PRESETS = {
     "ci": (15.0, 20.0, 2, 2, 300, 6, 5, 1),
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         kills, stalls, args.bad, malformed, clients, steps, controllers, args.memory_tasks, args.execute, args.blend,
         args.seed, args.folder,
     )  # fmt: skip
-    with told_to_end(_end):
+    with on_termination(_end):
         result = run(bench, lambda line: print(line, flush=True))
     command = shlex.join(["vlamem", "bench", "deploy", *arguments])
     found = {name: Figure(float(value), n) for name, (value, n) in figures(result).items()}

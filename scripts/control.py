@@ -126,15 +126,15 @@ def _control(args: argparse.Namespace) -> int:
     from vlamem.deploy.robot.protocol import DryRun
     from vlamem.deploy.robot.robot_file import load_robot_file
     from vlamem.deploy.robot.session import (
+        drain,
         join,
         prepare_process,
         restore_process,
         run_episode,
-        settle,
         status_of,
     )
     from vlamem.scripts.keys import read_key
-    from vlamem.scripts.signals import told_to_end
+    from vlamem.scripts.signals import on_termination
 
     _check(args)
     robot_file = load_robot_file(args.robot_file)
@@ -170,7 +170,7 @@ def _control(args: argparse.Namespace) -> int:
     )
     robot.connect()
     ending = ExitStack()
-    ending.enter_context(told_to_end(lambda number: quitting.set()))
+    ending.enter_context(on_termination(lambda number: quitting.set()))
     try:
         if args.panel_port >= 0:
             print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
@@ -201,7 +201,7 @@ def _control(args: argparse.Namespace) -> int:
                     link.label(episode, "success" if success else "failure", "task")
             if quitting.is_set():
                 break
-        settle(link, 10)
+        drain(link, 10)
         late = percentiles(controller.timing.late)
         print(
             f"loop late by p50 {late['p50']:.2f}, p99 {late['p99']:.2f}, max {late['max']:.2f} ms; "

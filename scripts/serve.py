@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
 from vlamem.scripts.keys import read_key
-from vlamem.scripts.signals import ENDINGS
+from vlamem.scripts.signals import TERMINATION_SIGNALS
 
 if TYPE_CHECKING:
-    from vlamem.deploy.server.respawn import Child
-    from vlamem.deploy.server.server import PolicyServer
+    from vlamem.deploy.server.policy_server import PolicyServer
+    from vlamem.deploy.server.supervisor import Child
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _check(args: Args) -> None:
 
 async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child | None") -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in ENDINGS:
+    for number in TERMINATION_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             loop.add_signal_handler(number, stop.set)
     async with server.running() as port:
@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> int:
     """`vlamem serve`."""
     args = load_config(Args, "serve", arguments, __doc__ or "")
     from vlamem.deploy.server.assembly import build_server, preload
-    from vlamem.deploy.server.server import ServeOptions
+    from vlamem.deploy.server.options import ServeOptions
     from vlamem.deploy.server.sessions import SessionLimits
 
     _check(args)
@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> int:
     print(f"vlamem serve: loading {args.policy}, memory {' '.join(args.memory)}", file=sys.stderr, flush=True)
     child = None
     if args.respawn:
-        from vlamem.deploy.server.respawn import respawn
+        from vlamem.deploy.server.supervisor import respawn
 
         child = respawn(lambda: preload(args.policy))
         options = replace(options, port=args.port if child.port is None else child.port)
@@ -161,11 +161,11 @@ def main(arguments: list[str]) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    server, desk = build_server(args.policy, args.memory, args.state, options, args.critic)
+    server, labels = build_server(args.policy, args.memory, args.state, options, args.critic)
     try:
         asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host, child))
     finally:
-        if desk is not None:
-            desk.settle(0 if child is not None and child.orphaned else 10)  # the next server is on its way
-            desk.close()
+        if labels is not None:
+            labels.drain(0 if child is not None and child.orphaned else 10)  # the next server is on its way
+            labels.close()
     return 0

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from vlamem.scripts.config import complain
 
 if TYPE_CHECKING:
-    from vlamem.deploy.server.persistence import Owner, SessionStore
+    from vlamem.deploy.server.session_record import Owner
+    from vlamem.deploy.server.session_store import SessionStore
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _owner(folder: Path) -> "Owner | None":
     """Of the first session that can be read."""
-    from vlamem.deploy.server.persistence import StateError, read_record
+    from vlamem.deploy.server.session_record import StateError, read_record
 
     for place in sorted(p for p in folder.glob("*") if p.is_dir()):
         try:
@@ -56,7 +57,8 @@ def _owner(folder: Path) -> "Owner | None":
 
 
 def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore":
-    from vlamem.deploy.server.persistence import SessionStore, template_of
+    from vlamem.deploy.server.session_record import template_of
+    from vlamem.deploy.server.session_store import SessionStore
 
     return SessionStore(folder, owner, template_of(owner.layout), writes=writes)
 
@@ -64,7 +66,7 @@ def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore"
 def _show(folder: Path) -> int:
     import numpy as np
 
-    from vlamem.deploy.server.persistence import StateError, read_record
+    from vlamem.deploy.server.session_record import StateError, read_record
 
     broken = 0
     print(f"{'session':<24} {'episode':>7} {'step':>6} {'bytes':>6} {'norm':>9}  {'changed':<19}  policy, memory")
@@ -87,7 +89,8 @@ def _show(folder: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """`vlamem state`."""
-    from vlamem.deploy.server.persistence import StateError, export_session, import_session
+    from vlamem.deploy.server.session_export import export_session, import_session
+    from vlamem.deploy.server.session_record import StateError
 
     args = _parser().parse_args(arguments)
     folder = args.folder / "sessions"
@@ -96,7 +99,7 @@ def main(arguments: list[str]) -> int:
     if args.command == "show":
         return _show(folder)
     if args.command == "export":
-        from vlamem.deploy.server.persistence import read_record
+        from vlamem.deploy.server.session_record import read_record
 
         record = read_record(folder / args.session)
         export_session(_store(folder, record.owner), args.session, args.file)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.protocol import RobotObservation
 
 
 class CountingArm:
@@ -19,10 +19,10 @@ class CountingArm:
     def connect(self) -> None:
         self._say("connected")
 
-    def observe(self) -> Seen:
+    def observe(self) -> RobotObservation:
         proprioception = np.zeros(8, np.float32)
         proprioception[:2] = 1
-        return Seen({"front": np.zeros((8, 8, 3), np.uint8)}, proprioception, time.monotonic(), 0.0)
+        return RobotObservation({"front": np.zeros((8, 8, 3), np.uint8)}, proprioception, time.monotonic(), 0.0)
 
     def send(self, command: np.ndarray) -> None:
         self._say([float(x) for x in command])

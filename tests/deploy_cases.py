@@ -14,12 +14,14 @@ from websockets.exceptions import ConnectionClosed
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import OSC_POSE, PolicySpec
-from vlamem.deploy.robot.frames import Frame
 from vlamem.deploy.robot.link import Link
-from vlamem.deploy.robot.protocol import Seen
-from vlamem.deploy.server.labels import Label, LabelDesk
-from vlamem.deploy.server.persistence import Owner, SessionStore, hash_token, layout_of
-from vlamem.deploy.server.server import PolicyServer, ServeOptions
+from vlamem.deploy.robot.messages import Frame
+from vlamem.deploy.robot.protocol import RobotObservation
+from vlamem.deploy.server.labels import Label, LabelQueue
+from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.policy_server import PolicyServer
+from vlamem.deploy.server.session_record import Owner, hash_token, layout_of
+from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 from vlamem.policies.memory_policy import Tick
@@ -78,7 +80,9 @@ def observation(write: bool = False, value: float = 1.0, **changed: Any) -> dict
 def frame(step: int, write: bool = False, plan: bool = False, episode: int = 1) -> Frame:
     """The robot's side of `observation`, for the link."""
     seen = observation(write)
-    return Frame(episode, step, Seen({"front": seen["front"]}, seen["proprioception"], 0.0), "touch it", plan, None)
+    return Frame(
+        episode, step, RobotObservation({"front": seen["front"]}, seen["proprioception"], 0.0), "touch it", plan, None
+    )
 
 
 def store_in(folder: Path, **owner: str) -> SessionStore:
@@ -165,20 +169,20 @@ class Hosted:
         self._thread.join(LONG_S)
 
     async def _serve(self) -> None:
-        store = desk = None
+        store = queue = None
         if self.folder is not None:
             store = store_in(self.folder / "sessions")
-            desk = LabelDesk(self.folder / "labels.jsonl", lambda label: self.done.append(label.label) or "done")
+            queue = LabelQueue(self.folder / "labels.jsonl", lambda label: self.done.append(label.label) or "done")
         self.policy = Summing()
-        server = PolicyServer(self.policy, ServeOptions(port=self.port, sessions=FOUR, **self.options), store, desk)
+        server = PolicyServer(self.policy, ServeOptions(port=self.port, sessions=FOUR, **self.options), store, queue)
         async with server.running() as self.port:
             self.server = server
             self._ready.set()
             while not self._stop.is_set():
                 await asyncio.sleep(0.01)
-        if desk is not None:
-            desk.settle(LONG_S)
-            desk.close()
+        if queue is not None:
+            queue.drain(LONG_S)
+            queue.close()
 
 
 def run(scenario: Callable[[], Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import client, options, run
+from deploy_cases import LONG_S, client, options, run
 
 from vlamem.deploy.server.assembly import build_server
 from vlamem.memory.success import ProgressCritic
@@ -22,8 +22,8 @@ def retrieved(server: Any) -> list[float]:
 
 
 def test_a_labelled_episode_is_found_again_in_the_next_one_and_after_a_restart(tmp_path: Path) -> None:
-    async def scenario(server: Any, desk: Any, restarted: bool) -> None:
-        size, cameras = server.desk.policy.spec.image_size, server.desk.policy.spec.cameras
+    async def scenario(server: Any, queue: Any, restarted: bool) -> None:
+        size, cameras = server.state.policy.spec.image_size, server.state.policy.spec.cameras
         body = {camera: np.full((size, size, 3), 90, np.uint8) for camera in cameras}
         body |= {"proprioception": np.float32([0.4, 0, 0.3, 0, 1, 0, 0, 0.04]), "instruction": "touch the red cube"}
         async with server.running() as port, client(port) as c:
@@ -37,14 +37,14 @@ def test_a_labelled_episode_is_found_again_in_the_next_one_and_after_a_restart(t
                 await c.ask("observe", body, episode=1, step=step, plan=False, **executed)
             await c.ask("episode_start", episode=2)
             await c.ask("label", label=f"a-{restarted}", episode=1, outcome="success")
-            assert desk.settle(20)
+            assert queue.drain(LONG_S)
             await c.ask("observe", body, episode=2, step=0, plan=True)
             assert retrieved(server) == ([2, 0] if restarted else [1, 1])
-        desk.close()
+        queue.close()
 
     for restarted in (False, True):
-        server, desk = build_server("tiny", "shipped", tmp_path / "s.db", tmp_path / "state", options())
-        run(lambda server=server, desk=desk, restarted=restarted: scenario(server, desk, restarted))
+        server, queue = build_server("tiny", "shipped", tmp_path / "s.db", tmp_path / "state", options())
+        run(lambda server=server, queue=queue, restarted=restarted: scenario(server, queue, restarted))
 
 
 def critic(path: Path, keys: int, says: float) -> Path:
@@ -64,10 +64,10 @@ def test_an_episode_that_nobody_labelled_is_judged_by_the_critic_when_the_next_b
     says: float, stored: bool, tmp_path: Path
 ) -> None:
     file = critic(tmp_path / "critic.safetensors", 64, says)
-    server, desk = build_server("tiny", "none", tmp_path / "s.db", tmp_path / "state", options(), critic=file)
+    server, queue = build_server("tiny", "none", tmp_path / "s.db", tmp_path / "state", options(), critic=file)
 
     async def scenario() -> None:
-        size, cameras = server.desk.policy.spec.image_size, server.desk.policy.spec.cameras
+        size, cameras = server.state.policy.spec.image_size, server.state.policy.spec.cameras
         body: dict[str, Any] = {camera: np.full((size, size, 3), 90, np.uint8) for camera in cameras}
         body["instruction"] = "touch the red cube"
         async with server.running() as port, client(port) as c:
@@ -79,15 +79,15 @@ def test_an_episode_that_nobody_labelled_is_judged_by_the_critic_when_the_next_b
                     body["proprioception"] = np.array([x, 0, 0.3, 0, 1, 0, 0, 0.04], np.float32)
                     await c.ask("observe", body, episode=episode, step=step, plan=step % 8 == 0, executed=[0.1] * 7)
                 await c.ask("episode_end", episode=episode)
-            refused = await c.ask("label", label="x", episode=1, outcome="unsaid")
+            refused = await c.ask("label", label="x", episode=1, outcome="unlabelled")
             assert refused["vlamem"]["code"] == "label"
-            while desk.taken < 1:
+            while queue.stored < 1:
                 await asyncio.sleep(0.01)
-            assert desk.settle(20)
-            assert desk.taken == 1  # the second may still be labelled
+            assert queue.drain(LONG_S)
+            assert queue.stored == 1  # the second may still be labelled
 
     run(scenario)
-    desk.close()
+    queue.close()
     source = find_policy("tiny")
     assert bool(len(open_success(tmp_path / "s.db", load_policy(source), source.sha256).memory)) == stored
 
@@ -103,8 +103,8 @@ def test_a_critic_of_another_policy_or_without_a_memory_is_refused(tmp_path: Pat
 def test_a_server_without_files_for_labels_says_what_is_missing_and_one_without_memory_serves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give --state"):
         build_server("tiny", "none", tmp_path / "s.db", None, options())
-    server, desk = build_server("tiny", "none", None, None, options())
-    assert desk is None
+    server, queue = build_server("tiny", "none", None, None, options())
+    assert queue is None
 
     async def scenario() -> None:
         async with server.running() as port, client(port) as c:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import wait
+from deploy_cases import LONG_S, wait
 
 from vlamem.core.seeding import stream
 from vlamem.deploy.bench.abuse import Leaks, malformed
@@ -225,7 +225,7 @@ def test_a_bench_that_is_told_to_end_leaves_no_server_and_no_robot(tmp_path: Pat
         wait(lambda: any("robot_process" in words for words in running(tmp_path)), 300)
         assert any("vlamem serve" in words for words in running(tmp_path))
         bench.terminate()
-        assert bench.wait(60) == 128 + signal.SIGTERM
+        assert bench.wait(LONG_S) == 128 + signal.SIGTERM
         wait(lambda: not running(tmp_path), 60)
     finally:
         bench.kill()

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import Summing, client, ended, observation, options, run, serving
+from deploy_cases import LONG_S, Summing, client, ended, observation, options, run, serving
 from PIL import Image, ImageFile
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from vlamem.core.proposal import Proposal
 from vlamem.deploy.server.metrics import Metrics
-from vlamem.deploy.server.server import ServeOptions
-from vlamem.deploy.server.sessions import Rate, SessionLimits, SessionTable
+from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.rate_limit import RateLimit
+from vlamem.deploy.server.sessions import SessionLimits, SessionTable
 from vlamem.deploy.wire import WireLimits, pack, unpack
 
 
@@ -114,11 +115,11 @@ def test_a_silent_session_gives_its_row_when_another_wants_it_and_not_before() -
             silent, busy, new = [await stack.enter_async_context(client(server.port)) for _ in range(3)]
             for c, name in ((silent, "silent"), (busy, "busy")):
                 await c.ask("hello", session=name)
-            table = server.desk.table
+            table = server.state.table
             for session in table._sessions.values():
                 session.used -= 1000.0
             await busy.ask("episode_start", episode=1)
-            server.desk.sweep(time.monotonic())
+            server.state.sweep(time.monotonic())
             assert (len(table), table.connected) == (2, 2)
             assert (await new.ask("hello", session="new"))["vlamem"]["type"] == "session"
             await ended(silent.ws.recv)
@@ -146,7 +147,7 @@ def test_a_client_beyond_its_rate_waits_and_neither_the_others_nor_the_end_of_th
 
 
 def test_a_rate_lets_a_burst_pass_then_so_many_a_second_and_saves_up_no_more_than_a_burst() -> None:
-    rate = Rate(10.0, 3, now=0.0)
+    rate = RateLimit(10.0, 3, now=0.0)
     assert [rate.take(0.0) for _ in range(5)] == pytest.approx([0, 0, 0, 0.1, 0.2])
     assert rate.take(0.3) == pytest.approx(0)
     assert [rate.take(1000.0) for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
@@ -157,7 +158,7 @@ def test_idle_is_counted_from_the_last_message_and_a_message_at_work_is_not_idle
         table = SessionTable(SessionLimits(count=4, idle_s=10.0), 4)
         for name, used in (("held", 0.0), ("talking", 95.0), ("left", 50.0), ("working", 0.0)):
             table.create(name, connection=object(), now=used)
-        table.leave(left := table._sessions["left"], left.connection, 50.0)
+        table.disconnect(left := table._sessions["left"], left.connection, 50.0)
         async with table._sessions["working"].lock:
             assert [s.name for s in table.idle(100.0)] == ["left", "held"]
 
@@ -192,7 +193,7 @@ def test_metrics_tell_the_age_of_a_frame_that_waits() -> None:
     class Waiting(Summing):
         def observe(self, obs: Any, rows: Any = None) -> Any:
             at_work.set()
-            assert go.wait(20)
+            assert go.wait(LONG_S)
             return super().observe(obs, rows)
 
     async def scenario() -> None:

@@ -109,7 +109,7 @@ class Arm:
     def connect(self): pass
     def close(self): pass
     def observe(self):
-        return deploy.Seen({"front": np.zeros((8, 8, 3), np.uint8)}, np.zeros(8, np.float32), time.monotonic(), 0.0)
+        return deploy.RobotObservation({"front": np.zeros((8, 8, 3), np.uint8)}, np.zeros(8, np.float32), time.monotonic(), 0.0)
     def send(self, command):
         self.sent += 1
 

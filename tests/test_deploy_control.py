@@ -21,7 +21,7 @@ from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.link import Link, LinkOptions
 from vlamem.deploy.robot.panel import Panel
 from vlamem.deploy.robot.robot_file import SHIPPED
-from vlamem.deploy.server.persistence import read_record
+from vlamem.deploy.server.session_record import read_record
 from vlamem.scripts.control import main
 from vlamem.scripts.main import main as vlamem
 

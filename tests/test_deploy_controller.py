@@ -9,9 +9,9 @@ import pytest
 
 from vlamem.deploy.bench.audit import audit
 from vlamem.deploy.robot.controller import Controller, ControlOptions, Mode, Round
-from vlamem.deploy.robot.frames import Frame, Reply
 from vlamem.deploy.robot.limits import Limits
-from vlamem.deploy.robot.protocol import DryRun, RobotError, Seen
+from vlamem.deploy.robot.messages import Frame, Reply
+from vlamem.deploy.robot.protocol import DryRun, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import Part, RobotFile, load_robot_file
 from vlamem.deploy.robot.timeline import Timeline
 
@@ -23,7 +23,7 @@ class Arm:
 
     def __init__(self) -> None:
         self.sent: list[np.ndarray] = []
-        self.before: list[tuple[np.ndarray | None, Seen]] = []
+        self.before: list[tuple[np.ndarray | None, RobotObservation]] = []
         self.position = np.zeros(8)
         self.fails = self.frozen = False
         self.looks = 0
@@ -33,11 +33,11 @@ class Arm:
 
     def close(self) -> None: ...
 
-    def observe(self) -> Seen:
+    def observe(self) -> RobotObservation:
         if self.fails:
             raise RuntimeError("bus")
         self.looks += not self.frozen
-        return Seen({}, self.position.copy(), float(self.looks), self.force)
+        return RobotObservation({}, self.position.copy(), float(self.looks), self.force)
 
     def send(self, command: np.ndarray) -> None:
         self.before.append((self.sent[-1] if self.sent else None, self.observe()))
@@ -273,7 +273,7 @@ def test_an_arm_that_cannot_be_seen_is_sent_rest_all_the_same() -> None:
     scene = Scene()
     scene.play(20)
 
-    def observe() -> Seen:
+    def observe() -> RobotObservation:
         raise RuntimeError("camera")
 
     scene.arm.observe, scene.arm.send = observe, scene.arm.sent.append  # type: ignore[method-assign]  # it breaks here

@@ -18,7 +18,7 @@ from vlamem.deploy.bench.robot_process import RobotRun
 from vlamem.deploy.robot.mujoco_robot import MujocoRobot
 from vlamem.deploy.robot.protocol import RobotError
 from vlamem.deploy.robot.robot_file import SHIPPED, load_robot_file
-from vlamem.deploy.server.persistence import hash_token
+from vlamem.deploy.server.session_record import hash_token
 
 
 def robot_file(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from deploy_cases import LONG_S
 
 from vlamem.deploy.robot import events
 from vlamem.deploy.robot.events import EventLog
@@ -53,14 +54,14 @@ def test_events_that_a_slow_disk_keeps_waiting_are_bounded(tmp_path: Path, monke
 
     def slow(file: int, data: bytes) -> int:
         writing.set()
-        assert free.wait(20)
+        assert free.wait(LONG_S)
         return len(data)
 
     monkeypatch.setattr(events, "_MOST", 3)
     monkeypatch.setattr(events.os, "write", slow)
     log = EventLog(tmp_path / "events.jsonl")
     log.note("first")
-    assert writing.wait(20)
+    assert writing.wait(LONG_S)
     for _ in range(5):
         log.note("clip")
     assert log.counts == {"first": 1, "clip": 5, "event_lost": 2}

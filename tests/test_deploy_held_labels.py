@@ -1,4 +1,4 @@
-"""deploy/desk.py and labels.py: when an episode is over, and what happens to its labels before and after."""
+"""deploy/queue.py and labels.py: when an episode is over, and what happens to its labels before and after."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_cases import client, options, run, serving, store_in
+from deploy_cases import LONG_S, client, options, run, serving, store_in
 
-from vlamem.deploy.server.labels import LabelDesk
-from vlamem.deploy.server.persistence import read_record
+from vlamem.deploy.server.labels import LabelQueue
+from vlamem.deploy.server.session_record import read_record
 from vlamem.deploy.server.sessions import SessionLimits
 
 
@@ -44,23 +44,23 @@ def test_a_label_of_an_episode_that_runs_is_acknowledged_at_once_and_carried_out
 ) -> None:
     async def scenario() -> None:
         done: list[str] = []
-        desk = LabelDesk(tmp_path / "labels.jsonl", lambda label: done.append(label.label) or "done")
+        queue = LabelQueue(tmp_path / "labels.jsonl", lambda label: done.append(label.label) or "done")
         brief = options(sessions=SessionLimits(count=4, idle_s=0.05))
         store = store_in(tmp_path / "s")
-        async with serving(options=brief, labels=desk, store=store) as server, client(server.port) as c:
+        async with serving(options=brief, labels=queue, store=store) as server, client(server.port) as c:
             await c.ask("hello", session="arm")
             await c.ask("episode_start", episode=1)
             await c.observe(1, 0)
             assert (await c.ask("label", label="a1", episode=1, outcome="success"))["vlamem"]["type"] == "labelled"
-            assert desk.settle(10)
+            assert queue.drain(LONG_S)
             await c.observe(1, 1)
-            assert (done, desk.held) == ([], {"arm"})
+            assert (done, queue.held) == ([], {"arm"})
             await over(c)
-            while desk.held:
+            while queue.held:
                 await asyncio.sleep(0.01)
-            assert desk.settle(10)
+            assert queue.drain(LONG_S)
             assert done == ["a1"]
-        desk.close()
+        queue.close()
 
     run(scenario)
 
@@ -68,19 +68,19 @@ def test_a_label_of_an_episode_that_runs_is_acknowledged_at_once_and_carried_out
 def test_a_label_of_an_episode_that_is_over_waits_for_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         done: list[str] = []
-        desk = LabelDesk(tmp_path / "labels.jsonl", lambda label: done.append(label.label) or "done")
-        async with serving(labels=desk) as server, client(server.port) as c:
+        queue = LabelQueue(tmp_path / "labels.jsonl", lambda label: done.append(label.label) or "done")
+        async with serving(labels=queue) as server, client(server.port) as c:
             await c.ask("hello", session="arm")
             await c.ask("episode_start", episode=1)
             await c.ask("episode_end", episode=1)
             await c.ask("label", label="a1", episode=1, outcome="success")
-            assert desk.settle(10)
+            assert queue.drain(LONG_S)
             await c.ask("episode_start", episode=2)
             await c.ask("label", label="a2", episode=1, outcome="failure")
             await c.ask("label", label="b1", episode=2, outcome="failure")
-            assert desk.settle(10)
+            assert queue.drain(LONG_S)
             assert done == ["a1", "a2"]
-        desk.close()
+        queue.close()
 
     run(scenario)
 
@@ -92,11 +92,11 @@ def test_a_label_held_over_a_restart_waits_for_the_episode_and_not_for_a_robot_t
     def parts() -> dict[str, Any]:
         store = store_in(tmp_path / "s")
         done: list[str] = []
-        desk = LabelDesk(
+        queue = LabelQueue(
             tmp_path / "labels.jsonl", lambda label: done.append(label.label) or "done", done.append,
             runs=lambda label: store.runs(label.session, label.episode),
         )  # fmt: skip
-        return {"labels": desk, "store": store, "done": done}
+        return {"labels": queue, "store": store, "done": done}
 
     async def scenario() -> None:
         first = parts()
@@ -108,20 +108,20 @@ def test_a_label_held_over_a_restart_waits_for_the_episode_and_not_for_a_robot_t
         first["labels"].close()
         assert done == []
         second = parts()
-        done, desk = second.pop("done"), second["labels"]
+        done, queue = second.pop("done"), second["labels"]
         idle_s = 300.0 if resumed else 0.05
         async with serving(options=options(sessions=SessionLimits(count=4, idle_s=idle_s)), **second) as server:
             async with client(server.port) as c:
                 if resumed:
                     await c.ask("hello", session="arm", token=token)
-                    assert desk.settle(10)
+                    assert queue.drain(LONG_S)
                     assert done == []
                     await c.ask("episode_end", episode=1)
-                while desk.held:
+                while queue.held:
                     await asyncio.sleep(0.01)
-            assert desk.settle(10)
+            assert queue.drain(LONG_S)
             assert done == ["a1"]
-        desk.close()
+        queue.close()
 
     run(scenario)
 

@@ -1,5 +1,6 @@
-"""deploy/labels.py, spool.py and commit.py: labels, what their episodes consisted of, and what becomes of both."""
+"""deploy/labels.py, traces.py and commit.py: labels, what their episodes consisted of, and what becomes of both."""
 
+import json
 import os
 import resource
 import sqlite3
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import SPEC, filled, label
+from deploy_cases import LONG_S, SPEC, filled, label
+from disk_cases import fill_the_disk
 
 from vlamem.deploy.server.commit import commit_episode
-from vlamem.deploy.server.labels import Label, LabelDesk, LabelError
-from vlamem.deploy.server.traces import Spool
+from vlamem.deploy.server.labels import Label, LabelError, LabelQueue
+from vlamem.deploy.server.traces import TraceStore
 from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.policies.success import layout_of as success_layout
 
@@ -26,58 +28,68 @@ def test_labels_left_undone_are_carried_out_at_the_next_start_and_done_ones_are_
             raise OSError("disk full")
         return "done"
 
-    desk = LabelDesk(tmp_path / "l.jsonl", fails, reports.append)
-    assert [desk.take(label(n)) for n in "aba"] == [True, True, False]
-    assert desk.settle(10)
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", fails, reports.append)
+    assert [queue.add(label(n)) for n in "aba"] == [True, True, False]
+    assert queue.drain(LONG_S)
+    queue.close()
     assert ["disk full" in r for r in reports] == [True]
     done: list[str] = []
-    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: done.append(given.label) or "done")
-    assert desk.settle(10)
-    assert not desk.take(label("a"))
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: done.append(given.label) or "done")
+    assert queue.drain(LONG_S)
+    assert not queue.add(label("a"))
+    queue.close()
     assert done == ["b"]
 
 
 def test_a_label_cut_short_by_a_crash_was_never_taken_and_the_others_stay(tmp_path: Path) -> None:
-    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
-    desk.take(label("a"))
-    desk.settle(10)
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
+    queue.add(label("a"))
+    queue.drain(LONG_S)
+    queue.close()
     with (tmp_path / "l.jsonl").open("a") as file:
         file.write('{"label": {"label": "b", "ses')
-    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
-    assert desk.taken == 1
-    assert desk.take(label("b"))
-    desk.settle(10)
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
+    assert queue.stored == 1
+    assert queue.add(label("b"))
+    queue.drain(LONG_S)
+    queue.close()
 
 
 def test_a_label_that_the_disk_took_in_part_is_refused_and_the_next_one_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
-    whole = os.write
-
-    def fails(file: int) -> None:
-        raise OSError("the disk is broken")
-
-    for name, broken in (("os.write", lambda file, data: whole(file, data[:20])), ("os.fdatasync", fails)):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"vlamem.deploy.server.labels.{name}", broken)
-            with pytest.raises(OSError, match="the disk is"):
-                desk.take(label("a"))
-        assert (tmp_path / "l.jsonl").read_bytes() == b""
-    assert desk.take(label("b"))
-    desk.settle(10)
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, after=0, keeps=20)
+        with pytest.raises(OSError, match="No space"):
+            queue.add(label("a"))
+    assert (tmp_path / "l.jsonl").read_bytes() == b""
+    assert queue.add(label("b"))
+    queue.drain(LONG_S)
+    queue.close()
     done: list[str] = []
-    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: done.append(given.label) or "done")
-    assert desk.taken == 1
-    assert desk.take(label("a"))
-    desk.settle(10)
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: done.append(given.label) or "done")
+    assert queue.stored == 1
+    assert queue.add(label("a"))
+    queue.drain(LONG_S)
+    queue.close()
     assert done == ["a"]
+
+
+def test_a_file_of_version_0_1_is_read_and_written_with_its_words(tmp_path: Path) -> None:
+    line = '{"label": {"episode": 1, "label": "%s", "made": 1.0, "outcome": "%s", "session": "arm", "source": "%s"}}\n'
+    (tmp_path / "l.jsonl").write_text(line % ("a", "unsaid", "verifier"))
+    done: list[str] = []
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: done.append(given.outcome) or "kept")
+    assert queue.drain(LONG_S)
+    assert queue.add(Label("b", "arm", 2, "unlabelled", "verifier", 1.0))
+    assert queue.drain(LONG_S)
+    queue.close()
+    assert done == ["unlabelled", "unlabelled"]
+    first, processed, second, _ = (tmp_path / "l.jsonl").read_text().splitlines()
+    assert second == (line % ("b", "unsaid", "verifier")).replace('"episode": 1', '"episode": 2').strip()
+    assert first == (line % ("a", "unsaid", "verifier")).strip()
+    assert json.loads(processed).items() >= {"done": "a", "said": "kept"}.items()
 
 
 def test_new_files_are_in_their_folders_after_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +100,7 @@ def test_new_files_are_in_their_folders_after_power_loss(tmp_path: Path, monkeyp
         sync(file)
 
     monkeypatch.setattr(os, "fsync", recorded)
-    LabelDesk(tmp_path / "labels" / "l.jsonl", lambda given: "done").close()
+    LabelQueue(tmp_path / "labels" / "l.jsonl", lambda given: "done").close()
     filled(tmp_path / "sessions").close()
     folders = {"labels", "sessions", "sessions/arm"}
     assert {f for f in folders if (tmp_path / f).stat().st_ino in synced} == folders
@@ -96,13 +108,13 @@ def test_new_files_are_in_their_folders_after_power_loss(tmp_path: Path, monkeyp
 
 def test_a_desk_remembers_so_many_names_and_no_more(tmp_path: Path) -> None:
     for _ in range(2):
-        desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done", most=3)
-        for name in "abcde"[desk.taken :]:
-            assert desk.take(label(name))
-        assert desk.settle(10)
-        assert [desk.take(label(name)) for name in "cde"] == [False] * 3
-        assert (desk.taken, list(desk._known)) == (5, ["c", "d", "e"])
-        desk.close()
+        queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done", most=3)
+        for name in "abcde"[queue.stored :]:
+            assert queue.add(label(name))
+        assert queue.drain(LONG_S)
+        assert [queue.add(label(name)) for name in "cde"] == [False] * 3
+        assert (queue.stored, list(queue._history.known)) == (5, ["c", "d", "e"])
+        queue.close()
 
 
 def test_a_label_that_means_nothing_is_refused() -> None:
@@ -112,26 +124,28 @@ def test_a_label_that_means_nothing_is_refused() -> None:
         label("")
 
 
-def episode_in(folder: Path, at: float = 0.0) -> Spool:
+def episode_in(folder: Path, at: float = 0.0) -> TraceStore:
     """Episode 1 of session "arm", which begins at a position [m]: eight steps, two plans."""
-    spool = Spool(folder)
-    spool.begin("arm", 1)
+    traces = TraceStore(folder)
+    traces.begin("arm", 1)
     key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
     for step in range(9):
         if step:
-            spool.acted("arm", 1, step, np.full(7, step / 10, np.float32))
+            traces.record_action("arm", 1, step, np.full(7, step / 10, np.float32))
         if step in (0, 4):
-            spool.asked("arm", 1, step, "touch it", key, np.float32([at + step / 10, 0, 0, 1, 0, 0, 0, 0]), chunk)
-    return spool
+            traces.record_plan(
+                "arm", 1, step, "touch it", key, np.float32([at + step / 10, 0, 0, 1, 0, 0, 0, 0]), chunk
+            )
+    return traces
 
 
 def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_one_does_not(tmp_path: Path) -> None:
-    spool, key = episode_in(tmp_path / "episodes"), np.float32([1, 0])
+    traces, key = episode_in(tmp_path / "episodes"), np.float32([1, 0])
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
-        assert "2 segments kept" in commit_episode(memory, spool, label("a"))
+        assert "2 segments kept" in commit_episode(memory, traces, label("a"))
         assert len(memory) == 2
-        assert "0 segments kept" in commit_episode(memory, spool, label("b"))
-        assert "nothing" in commit_episode(memory, spool, replace(label("c"), episode=2))
+        assert "0 segments kept" in commit_episode(memory, traces, label("b"))
+        assert "nothing" in commit_episode(memory, traces, replace(label("c"), episode=2))
         stored = memory.query(key[None], np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]), ["touch it"])
     assert stored.chunk is not None
     assert stored.confidence[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
@@ -142,52 +156,52 @@ def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_carri
 ) -> None:
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
         for folder, at in (("before", 0.0), ("after", 2.0)):
-            spool = episode_in(tmp_path / folder, at)
-            trace = spool.path("arm", 1).read_bytes()
-            assert "2 segments kept" in commit_episode(memory, spool, label("a"))
-            spool.path("arm", 1).unlink()  # the process ended before the trace was marked
-            spool.path("arm", 1).write_bytes(trace)
-            assert "0 segments kept" in commit_episode(memory, spool, label("a"))
+            traces = episode_in(tmp_path / folder, at)
+            trace = traces.path("arm", 1).read_bytes()
+            assert "2 segments kept" in commit_episode(memory, traces, label("a"))
+            traces.path("arm", 1).unlink()  # the process ended before the trace was marked
+            traces.path("arm", 1).write_bytes(trace)
+            assert "0 segments kept" in commit_episode(memory, traces, label("a"))
         assert len(memory) == 4
 
 
 def test_a_label_that_corrects_another_takes_back_what_that_stored(tmp_path: Path) -> None:
-    spool = episode_in(tmp_path / "episodes")
+    traces = episode_in(tmp_path / "episodes")
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
         for outcome, elsewhere, gone in (
             ("success", "failure", 0),
             ("failure", "success", 2),
             ("success", "failure", 2),
         ):
-            said = commit_episode(memory, spool, label("a", outcome))
-            assert (f"{gone} of an earlier label taken back" in said) == bool(gone)
+            said = commit_episode(memory, traces, label("a", outcome))
+            assert (f"{gone} of an earlier label retracted" in said) == bool(gone)
             counts = memory.store.counts(memory.origin)
             assert (counts[f"{outcome}_segments"], counts[f"{elsewhere}_segments"]) == (2, 0)
             assert memory.verify() == 2
-        assert "was labelled" in commit_episode(memory, spool, label("c", "unsaid"))
-        spool.begin("arm", 2)
-        assert "0 segments kept" in commit_episode(memory, spool, label("d"))
-        spool.begin("arm", 3)
-        assert "nothing" in commit_episode(memory, spool, label("e", "failure"))
+        assert "was labelled" in commit_episode(memory, traces, label("c", "unlabelled"))
+        traces.begin("arm", 2)
+        assert "0 segments kept" in commit_episode(memory, traces, label("d"))
+        traces.begin("arm", 3)
+        assert "nothing" in commit_episode(memory, traces, label("e", "failure"))
         assert memory.store.counts(memory.origin)["success_segments"] == 2
 
 
 def test_of_labels_that_wait_the_newest_of_an_episode_is_carried_out(tmp_path: Path) -> None:
     done: list[tuple[str, str]] = []
 
-    def carry_out(given: Label) -> str:
+    def process(given: Label) -> str:
         done.append((given.label, given.outcome))
         return "done"
 
     other = replace(label("b"), episode=2)
     for _ in range(2):  # the second time nothing is left to do
-        desk = LabelDesk(tmp_path / "l.jsonl", carry_out)
-        for given in (label("a"), other, replace(label("c", "unsaid"), episode=2), label("d", "failure")):
-            desk.take(given, hold=True)
-        desk.release("arm", 2)
-        assert desk.settle(10)
-        desk.close()
-    assert done == [("b", "success"), ("c", "unsaid"), ("d", "failure")]
+        queue = LabelQueue(tmp_path / "l.jsonl", process)
+        for given in (label("a"), other, replace(label("c", "unlabelled"), episode=2), label("d", "failure")):
+            queue.add(given, hold=True)
+        queue.release("arm", 2)
+        assert queue.drain(LONG_S)
+        queue.close()
+    assert done == [("b", "success"), ("c", "unlabelled"), ("d", "failure")]
 
 
 def test_what_others_were_merged_into_stays_when_its_own_episode_is_corrected(tmp_path: Path) -> None:
@@ -207,9 +221,9 @@ def test_what_others_were_merged_into_stays_when_its_own_episode_is_corrected(tm
 def test_a_disk_that_is_full_leaves_what_a_correction_would_have_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = episode_in(tmp_path / "episodes")
+    traces = episode_in(tmp_path / "episodes")
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
-        commit_episode(memory, spool, label("a"))
+        commit_episode(memory, traces, label("a"))
 
         def fails(*given: Any) -> int:
             raise sqlite3.OperationalError("database or disk is full")
@@ -217,46 +231,46 @@ def test_a_disk_that_is_full_leaves_what_a_correction_would_have_taken_back(
         with monkeypatch.context() as patch:
             patch.setattr(memory.store, "_instruction", fails)
             with pytest.raises(sqlite3.OperationalError):
-                commit_episode(memory, spool, label("b", "failure"))
+                commit_episode(memory, traces, label("b", "failure"))
         assert memory.store.counts(memory.origin)["success_segments"] == 2
         assert memory.verify() == 2
-        assert "2 of an earlier label taken back" in commit_episode(memory, spool, label("b", "failure"))
+        assert "2 of an earlier label retracted" in commit_episode(memory, traces, label("b", "failure"))
 
 
 def test_an_episode_whose_label_is_undone_makes_no_room_and_no_critic_speaks_first(tmp_path: Path) -> None:
-    spool, broken, done = episode_in(tmp_path / "episodes"), [True], []
+    traces, broken, done = episode_in(tmp_path / "episodes"), [True], []
 
-    def carry_out(given: Label) -> str:
-        if broken[0] and given.outcome != "unsaid":
+    def process(given: Label) -> str:
+        if broken[0] and given.outcome != "unlabelled":
             raise OSError("disk full")
         done.append(given.label)
-        spool.settle(given.session, given.episode)
+        traces.mark_labelled(given.session, given.episode)
         return "done"
 
-    desk = LabelDesk(tmp_path / "l.jsonl", carry_out)
-    for given in (label("a"), label("b", "unsaid")):
-        desk.take(given)
-    assert desk.settle(10)
+    queue = LabelQueue(tmp_path / "l.jsonl", process)
+    for given in (label("a"), label("b", "unlabelled")):
+        queue.add(given)
+    assert queue.drain(LONG_S)
     assert done == []
     for episode in (2, 3, 4):
-        spool.begin("arm", episode, desk.undone)
-    spool.release("arm", desk.undone)
-    assert spool.path("arm", 1).exists()
-    desk.close()
+        traces.begin("arm", episode, queue.pending)
+    traces.release("arm", queue.pending)
+    assert traces.path("arm", 1).exists()
+    queue.close()
     broken[0] = False
-    desk = LabelDesk(tmp_path / "l.jsonl", carry_out)
-    assert desk.settle(10)
-    assert (done, desk.undone) == (["a"], frozenset())
-    spool.begin("arm", 5, desk.undone)
-    assert not spool.path("arm", 1).exists()
-    desk.close()
+    queue = LabelQueue(tmp_path / "l.jsonl", process)
+    assert queue.drain(LONG_S)
+    assert (done, queue.pending) == (["a"], frozenset())
+    traces.begin("arm", 5, queue.pending)
+    assert not traces.path("arm", 1).exists()
+    queue.close()
 
 
 def test_an_episode_that_goes_on_after_a_restart_has_a_name_and_makes_no_room(tmp_path: Path) -> None:
-    first = Spool(tmp_path, most=1)
+    first = TraceStore(tmp_path, most=1)
     first.begin("arm", 1)
     steps(first, "arm", 1, 1)
-    second = Spool(tmp_path, most=1)
+    second = TraceStore(tmp_path, most=1)
     second.resume("arm", 1)
     for episode in (1, 2, 3):
         second.begin("leg", episode)
@@ -265,80 +279,82 @@ def test_an_episode_that_goes_on_after_a_restart_has_a_name_and_makes_no_room(tm
     assert [sorted(e) for e in second.read("arm", 1)] == [["identity"], ["action", "step"], ["action", "step"]]
 
 
-def steps(spool: Spool, session: str, episode: int, count: int) -> None:
+def steps(traces: TraceStore, session: str, episode: int, count: int) -> None:
     for step in range(count):
-        spool.acted(session, episode, step, np.zeros(7, np.float32))
+        traces.record_action(session, episode, step, np.zeros(7, np.float32))
 
 
 def test_a_session_that_begins_many_episodes_leaves_those_of_others_alone_and_keeps_its_newest(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, most=4)
+    traces = TraceStore(tmp_path, most=4)
     for session, episode in (("arm", 1), ("arm", 2), *(("arm-2", n) for n in range(1, 101))):
-        spool.begin(session, episode)
-        steps(spool, session, episode, 1)
-        os.utime(spool.path(session, episode), (100 * (session != "arm") + episode,) * 2)
+        traces.begin(session, episode)
+        steps(traces, session, episode, 1)
+        os.utime(traces.path(session, episode), (100 * (session != "arm") + episode,) * 2)
     kept = [("arm", 1), ("arm", 2), *(("arm-2", n) for n in range(96, 101))]
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spool.path(*each).name for each in kept)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(traces.path(*each).name for each in kept)
 
 
 def test_the_bytes_of_a_session_and_of_all_are_bounded_and_no_running_episode_makes_room(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, session_bytes=4 * 4096, total_bytes=3 * 4096)
-    spool.begin("old", 1)
-    steps(spool, "old", 1, 1)
+    traces = TraceStore(tmp_path, session_bytes=4 * 4096, total_bytes=3 * 4096)
+    traces.begin("old", 1)
+    steps(traces, "old", 1, 1)
     for episode in range(1, 6):
-        spool.begin("arm", episode)
-        steps(spool, "arm", episode, 1)
-        os.utime(spool.path("arm", episode), (10**9 + episode,) * 2)
+        traces.begin("arm", episode)
+        steps(traces, "arm", episode, 1)
+        os.utime(traces.path("arm", episode), (10**9 + episode,) * 2)
     assert sorted(p.name[:-6] for p in tmp_path.iterdir()) == [
         "arm-00000003", "arm-00000004", "arm-00000005", "old-00000001",
     ]  # fmt: skip
-    os.utime(spool.path("old", 1), (1, 1))
-    spool.release("old")
+    os.utime(traces.path("old", 1), (1, 1))
+    traces.release("old")
     for session, there in (("b", True), ("c", False)):
-        spool.begin(session, 1)
-        assert spool.path("old", 1).exists() is there
-        steps(spool, session, 1, 1)
-        spool.release(session)
+        traces.begin(session, 1)
+        assert traces.path("old", 1).exists() is there
+        steps(traces, session, 1, 1)
+        traces.release(session)
 
 
 def test_an_episode_beyond_its_bytes_is_cut_short_and_never_becomes_memory(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "episodes", session_bytes=20_000)
-    spool.begin("arm", 1)
+    traces = TraceStore(tmp_path / "episodes", session_bytes=20_000)
+    traces.begin("arm", 1)
     key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
-    spool.asked("arm", 1, 0, "touch it", key, np.float32([0, 0, 0, 1, 0, 0, 0, 0]), chunk)
-    assert not spool.cut_short("arm", 1)
-    steps(spool, "arm", 1, 1000)
-    assert 10_000 <= spool.path("arm", 1).stat().st_size < 10_200
-    assert spool.cut_short("arm", 1)
+    traces.record_plan("arm", 1, 0, "touch it", key, np.float32([0, 0, 0, 1, 0, 0, 0, 0]), chunk)
+    assert not traces.is_truncated("arm", 1)
+    steps(traces, "arm", 1, 1000)
+    assert 10_000 <= traces.path("arm", 1).stat().st_size < 10_200
+    assert traces.is_truncated("arm", 1)
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
-        assert "longer than its share" in commit_episode(memory, spool, label("a"))
+        assert "longer than its share" in commit_episode(memory, traces, label("a"))
         assert len(memory) == 0
-    assert not spool.path("arm", 1).exists()
+    assert not traces.path("arm", 1).exists()
 
 
 def test_what_the_disk_took_in_part_of_an_episode_is_cut_off_again(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
-    spool.begin("arm", 1)
-    steps(spool, "arm", 1, 1)
+    traces = TraceStore(tmp_path)
+    traces.begin("arm", 1)
+    steps(traces, "arm", 1, 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (spool.path("arm", 1).stat().st_size + 9, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (traces.path("arm", 1).stat().st_size + 9, before[1]))
     try:
         with pytest.raises(OSError, match=r"9 of .* the disk is full"):
-            steps(spool, "arm", 1, 1)
+            steps(traces, "arm", 1, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    steps(spool, "arm", 1, 1)
-    assert [sorted(e) for e in spool.read("arm", 1)] == [["identity"], ["action", "step"], ["action", "step"]]
+    steps(traces, "arm", 1, 1)
+    assert [sorted(e) for e in traces.read("arm", 1)] == [["identity"], ["action", "step"], ["action", "step"]]
 
 
 def test_an_episode_is_read_back_as_far_as_it_was_written(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
-    spool.begin("arm", 1)
-    spool.asked("arm", 1, 0, "touch it", np.ones(2, np.float32), np.zeros(8, np.float32), np.zeros((4, 7), np.float32))
-    spool.acted("arm", 1, 1, np.ones(7, np.float32))
-    path = spool.path("arm", 1)
+    traces = TraceStore(tmp_path)
+    traces.begin("arm", 1)
+    traces.record_plan(
+        "arm", 1, 0, "touch it", np.ones(2, np.float32), np.zeros(8, np.float32), np.zeros((4, 7), np.float32)
+    )
+    traces.record_action("arm", 1, 1, np.ones(7, np.float32))
+    path = traces.path("arm", 1)
     path.write_bytes(path.read_bytes() + b"\xff\x00\x00\x00cut")
-    entries = list(spool.read("arm", 1))
+    entries = list(traces.read("arm", 1))
     assert [sorted(e) for e in entries] == [
         ["identity"], ["chunk", "instruction", "key", "proprioception", "step"], ["action", "step"],
     ]  # fmt: skip
-    assert list(spool.read("arm", 2)) == []
+    assert list(traces.read("arm", 2)) == []

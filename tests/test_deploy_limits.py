@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlamem.deploy.robot.limits import Limits
-from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.protocol import RobotObservation
 from vlamem.deploy.robot.robot_file import Part, RobotFile, RobotFileError, load_robot_file
 
 TABLETOP = load_robot_file("tabletop")
@@ -25,8 +25,8 @@ CARTESIAN = replace(
 ).check()
 
 
-def seen(proprioception: Any, force: float | None = None) -> Seen:
-    return Seen({}, np.asarray(proprioception, np.float64), 0.0, force)
+def seen(proprioception: Any, force: float | None = None) -> RobotObservation:
+    return RobotObservation({}, np.asarray(proprioception, np.float64), 0.0, force)
 
 
 anywhere = st.floats(-4, 4) | st.sampled_from([0.0, 2.0, 2.6, -3.0])

@@ -10,16 +10,16 @@ from typing import Any
 import deploy_cases
 import numpy as np
 import pytest
-from deploy_cases import SPEC, Hosted, collect, frame, wait
+from deploy_cases import LONG_S, SPEC, Hosted, collect, frame, wait
 
 from vlamem.deploy.robot.controller import Controller
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.link import Link, LinkOptions
 from vlamem.deploy.robot.outbox import LinkError, Outbox
-from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.protocol import RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFileError, load_robot_file
-from vlamem.deploy.robot.session import join, settle
-from vlamem.deploy.server.persistence import read_record
+from vlamem.deploy.robot.session import drain, join
+from vlamem.deploy.server.session_record import read_record
 
 
 @contextlib.contextmanager
@@ -95,7 +95,7 @@ def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(host
     hosted.start()
     with linked(hosted, tmp_path / "robot") as link:
         link.start()
-        assert settle(link, 20)
+        assert drain(link, LONG_S)
         assert link.acknowledged == [name]
         link.begin(2)  # nothing else says that the first has ended
         wait(lambda: hosted.done == [name])
@@ -193,7 +193,7 @@ def test_a_refused_label_costs_neither_the_connection_nor_a_frame(tmp_path: Path
             assert "this server keeps no labels: start it with --state" in link.trouble
             link.send(frame(1, plan=True))
             assert collect(link, 1).kind == "chunk"
-            assert settle(link, 20)
+            assert drain(link, LONG_S)
             counts = link._events.counts
             assert (counts["label_refused"], counts["connected"], link.unacknowledged) == (1, 1, 1)
             assert name in (tmp_path / "link.json").read_text()
@@ -219,7 +219,7 @@ def test_the_label_of_a_lost_session_marks_no_episode_of_the_next(tmp_path: Path
             assert collect(link, 1).kind == "chunk"
             new = link.label(1, "failure")
             link.end(1)
-            assert settle(link, 20)
+            assert drain(link, LONG_S)
             assert link.acknowledged == [new]
             assert link._events.counts["label_lost"] == 1
         assert old not in (tmp_path / "after" / "labels.jsonl").read_text()
@@ -300,7 +300,7 @@ def test_a_controller_drives_through_a_link(hosted: Hosted) -> None:
 
         def close(self) -> None: ...
 
-        def observe(self) -> Seen:
+        def observe(self) -> RobotObservation:
             return replace(frame(0, write=True).seen, stamp=time.monotonic(), gripper_force=0.0)
 
         def send(self, command: np.ndarray) -> None:

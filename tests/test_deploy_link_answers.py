@@ -106,9 +106,9 @@ def test_a_greeting_that_was_lost_is_said_again_with_more_patience_each_time() -
 
     class Noted(Link):
         async def _join(self, ws: Any) -> bool:
-            waited.append(self._greeting_s)
+            waited.append(self._handshake_s)
             return await super()._join(ws)
 
     with answering(lambda connection, said: understood(said), deaf=2, kind=Noted, reply_s=2.0) as link:
         assert waited == [0.5, 1.0, 2.0]
-        assert link._greeting_s == 0.5
+        assert link._handshake_s == 0.5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_cases import frame
+from deploy_cases import LONG_S, frame
 
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.outbox import LinkError, Outbox
@@ -93,12 +93,12 @@ def test_an_end_is_said_again_until_the_server_knows_of_it() -> None:
     assert [head["type"] for head in sent(box)] == ["episode_end"]
     box.joined({"session": "arm", "episode": 1, "ended": False}, first=False)
     assert [head["type"] for head in sent(box)] == ["episode_end"]
-    assert not box.settled
+    assert not box.drained
     box.confirm_end(1)
-    assert box.settled
+    assert box.drained
     box.joined({"session": "arm", "episode": 1, "ended": True}, first=False)
     assert sent(box) == []
-    assert box.settled
+    assert box.drained
 
 
 def test_a_start_is_asked_for_until_it_is_answered_and_no_frame_overtakes_it() -> None:
@@ -153,17 +153,17 @@ def test_a_refused_frame_is_not_sent_again_and_an_answer_of_another_episode_is_n
     assert box.poll() == []
 
 
-def test_a_refused_label_is_parked_and_tried_again_on_the_next_connection_behind_the_others() -> None:
+def test_a_refused_label_is_refused_labels_and_tried_again_on_the_next_connection_behind_the_others() -> None:
     box = outbox()
     begin(box, 1)
     first = box.label(0, "success", "operator")
     (head,) = sent(box)
     box.refuse(head["seq"], "label", "no labels here")
     assert sent(box) == []
-    assert box.settled
+    assert box.drained
     assert (box.unacknowledged, box.trouble) == (1, "1 labels were refused: no labels here")
     second = box.label(1, "failure", "operator")
-    assert not box.settled
+    assert not box.drained
     assert [head["label"] for head in sent(box)] == [second]
     box.joined({"session": "arm", "episode": 1}, first=False)
     assert [head["label"] for head in sent(box)] == [second, first]
@@ -264,12 +264,12 @@ def test_nothing_that_the_loop_calls_waits_for_the_disk(tmp_path: Path, monkeypa
 
     def slow(descriptor: int) -> None:
         writing.set()
-        assert written.wait(20)
+        assert written.wait(LONG_S)
 
     monkeypatch.setattr("vlamem.deploy.robot.outbox.os.fsync", slow)
     thread = threading.Thread(target=box.label, args=(1, "success", "operator"))
     thread.start()
-    assert writing.wait(20)
+    assert writing.wait(LONG_S)
     assert not box._lock.locked()
     fill(box, range(1))
     box.confirm({"episode": 1, "step": sent(box)[0]["step"]}, None)
@@ -278,7 +278,7 @@ def test_nothing_that_the_loop_calls_waits_for_the_disk(tmp_path: Path, monkeypa
     box.begin(2)
     assert thread.is_alive()
     written.set()
-    thread.join(20)
+    thread.join(LONG_S)
     assert box.unsaved  # the end came after what was written
     box.save()
     assert json.loads((tmp_path / "link.json").read_text())["ended"] == 1

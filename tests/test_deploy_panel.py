@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_cases import FOUR, Hosted, frame, serving
+from deploy_cases import FOUR, LONG_S, Hosted, frame, serving
 
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.link import Link, LinkOptions
 from vlamem.deploy.robot.panel import Panel
 from vlamem.deploy.robot.robot_file import SHIPPED
-from vlamem.deploy.server.server import ServeOptions
+from vlamem.deploy.server.options import ServeOptions
 
 
 class Said(list[str]):
@@ -89,13 +89,13 @@ def test_keys_say_the_same(panel: tuple[Panel, Said, int]) -> None:
 ARM = """
 import time
 import numpy as np
-from vlamem.deploy import Seen
+from vlamem.deploy import RobotObservation
 
 class Arm:
     def connect(self):
         self.log = open({log!r}, "w", buffering=1)
     def observe(self):
-        return Seen({{"front": np.zeros((8, 8, 3), np.uint8)}}, np.zeros(8, np.float32), time.monotonic(), 0.0)
+        return RobotObservation({{"front": np.zeros((8, 8, 3), np.uint8)}}, np.zeros(8, np.float32), time.monotonic(), 0.0)
     def send(self, command):
         print(*command, file=self.log)
     def close(self):
@@ -128,7 +128,7 @@ def test_sigterm_leaves_the_arm_at_rest_and_closed(tmp_path: Path) -> None:
                     assert process.poll() is None
                     time.sleep(0.02)
                 process.terminate()
-                assert process.wait(60) == 0
+                assert process.wait(LONG_S) == 0
             finally:
                 process.kill()
     finally:
@@ -157,7 +157,7 @@ class Terminal:
 
     def _label(self, outcome: str) -> str:
         if outcome == "failure":
-            self.full.wait(20)
+            self.full.wait(LONG_S)
             self.acted.release()
             raise OSError("no space left on device")
         self._say(outcome)

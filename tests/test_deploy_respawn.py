@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from deploy_cases import LONG_S, client, run, wait
 
-from vlamem.deploy.server.respawn import respawn
+from vlamem.deploy.server.supervisor import respawn
 from vlamem.scripts.main import main
 
 SCRIPT = """
 import os, signal, sys, threading, time
-from vlamem.deploy.server.respawn import respawn
+from vlamem.deploy.server.supervisor import respawn
 {preload}
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be told to go on when its terminal is closed
 child = respawn(preload)

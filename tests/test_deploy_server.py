@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_cases import FOUR, Summing, client, ended, observation, options, run, serving, store_in
+from deploy_cases import FOUR, LONG_S, Summing, client, ended, observation, options, run, serving, store_in
 
-from vlamem.deploy.server.labels import LabelDesk
-from vlamem.deploy.server.server import ServeOptions
+from vlamem.deploy.server.labels import LabelQueue
+from vlamem.deploy.server.options import ServeOptions
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 
@@ -71,7 +71,7 @@ def test_no_session_sees_the_memory_of_another_and_a_row_is_clean_for_its_next_h
                     assert (await a.memory(1, 2), await b.memory(1, 2)) == (value, 10 * value)
                     await a.ask("bye")
                 await asyncio.sleep(0)
-                while len(server.desk.table):
+                while len(server.state.table):
                     await asyncio.sleep(0.01)
 
     run(scenario)
@@ -178,8 +178,8 @@ def test_rows_of_several_sessions_share_a_pass() -> None:
 def test_a_label_is_on_disk_before_it_is_acknowledged_and_counts_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         done: list[str] = []
-        desk = LabelDesk(tmp_path / "labels.jsonl", lambda label: done.append(label.outcome) or "done")
-        async with serving(labels=desk, store=store_in(tmp_path / "s")) as server, client(server.port) as c:
+        queue = LabelQueue(tmp_path / "labels.jsonl", lambda label: done.append(label.outcome) or "done")
+        async with serving(labels=queue, store=store_in(tmp_path / "s")) as server, client(server.port) as c:
             await c.ask("hello", session="arm")
             await c.ask("episode_start", episode=1)
             for _ in range(2):
@@ -189,8 +189,8 @@ def test_a_label_is_on_disk_before_it_is_acknowledged_and_counts_once(tmp_path: 
             assert (await c.ask("label", label="a2", episode=2, outcome="success"))["vlamem"]["code"] == "episode"
             assert (await c.ask("label", label="a3", episode=1, outcome="maybe"))["vlamem"]["code"] == "label"
             await c.ask("episode_end", episode=1)
-            desk.settle(10)
-        desk.close()
+            queue.drain(LONG_S)
+        queue.close()
         assert done == ["success"]
 
     run(scenario)
@@ -226,11 +226,11 @@ def test_sessions_that_cannot_be_stored_take_no_rows_and_leave_no_names(
     async def scenario() -> None:
         async with serving(store=store_in(tmp_path)) as server:
             with monkeypatch.context() as patch:
-                patch.setattr("vlamem.deploy.server.persistence.os.fsync", disk_full)
+                patch.setattr("os.fsync", disk_full)
                 for name in ("a", "b", "c", "d"):
                     async with client(server.port) as c:
                         assert (await c.ask("hello", session=name))["vlamem"]["code"] == "internal"
-            assert len(server.desk.table) == 0
+            assert len(server.state.table) == 0
             async with client(server.port) as c:
                 assert (await c.ask("hello", session="a"))["vlamem"]["type"] == "session"
 
@@ -246,7 +246,7 @@ def test_sessions_that_cannot_be_restored_take_no_rows(tmp_path: Path, monkeypat
             with monkeypatch.context() as patch:
                 patch.setattr(policy, "restore", disk_full)
                 assert (await c.ask("hello", session="arm", token=token))["vlamem"]["code"] == "internal"
-            assert len(server.desk.table) == 0
+            assert len(server.state.table) == 0
             assert (await c.ask("hello", session="arm", token=token))["vlamem"]["restored"] is True
 
     run(scenario)
@@ -261,7 +261,7 @@ def test_an_episode_that_cannot_be_stored_does_not_begin_and_the_one_before_goes
             await c.ask("episode_start", episode=1)
             await c.observe(1, 0, write=True, value=5.0)
             with monkeypatch.context() as patch:
-                patch.setattr("vlamem.deploy.server.persistence.os.fsync", disk_full)
+                patch.setattr("os.fsync", disk_full)
                 assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "internal"
             assert await c.memory(1, 1) == 5
             assert (await c.ask("episode_start", episode=2))["vlamem"]["fresh"] is True

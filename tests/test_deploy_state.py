@@ -7,20 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_cases import FULL, filled, label, store_in
+from deploy_cases import FULL, LONG_S, filled, label, store_in
 
-from vlamem.core.locks import InUseError, sole
-from vlamem.deploy.server.labels import LabelDesk
-from vlamem.deploy.server.persistence import (
-    SessionStore,
-    StateError,
-    export_session,
-    hash_token,
-    import_session,
-    layout_of,
-    read_record,
-    template_of,
-)
+from vlamem.core.locks import InUseError, exclusive_lock
+from vlamem.deploy.server.labels import LabelQueue
+from vlamem.deploy.server.session_export import export_session, import_session
+from vlamem.deploy.server.session_record import StateError, hash_token, layout_of, read_record, template_of
+from vlamem.deploy.server.session_store import SessionStore
 from vlamem.scripts.main import main
 
 
@@ -127,28 +120,28 @@ def test_a_folder_and_a_file_of_labels_have_one_writer_and_any_number_of_readers
 ) -> None:
     monkeypatch.setattr("vlamem.core.locks.WAIT_S", 0.1)
     store = filled(tmp_path / "sessions")
-    desk = LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
-    desk.take(label("a"))
+    queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
+    queue.add(label("a"))
     with pytest.raises(InUseError, match=r"sessions is in use by another process.*--state"):
         filled(tmp_path / "sessions")
     with pytest.raises(InUseError, match=r"l\.jsonl is in use"):
-        LabelDesk(tmp_path / "l.jsonl", lambda given: "done")
+        LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
     reader = SessionStore(tmp_path / "sessions", store.owner, FULL, writes=False)
     np.testing.assert_array_equal(reader.recover("arm")[1]["sum"], FULL["sum"])
-    desk.settle(10)
-    desk.close()
+    queue.drain(LONG_S)
+    queue.close()
     store.close()
-    assert LabelDesk(tmp_path / "l.jsonl", lambda given: "done").taken == 1
+    assert LabelQueue(tmp_path / "l.jsonl", lambda given: "done").stored == 1
     filled(tmp_path / "sessions").close()
 
 
 def test_a_lock_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
-    holds = "import sys, time; from pathlib import Path; from vlamem.core.locks import sole\n"
-    holds += "lock = sole(Path(sys.argv[1]), 'x'); print('held', flush=True); time.sleep(60)"
+    holds = "import sys, time; from pathlib import Path; from vlamem.core.locks import exclusive_lock\n"
+    holds += "lock = exclusive_lock(Path(sys.argv[1]), 'x'); print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(InUseError):
-            sole(tmp_path / "lock", "x", 0.1)
+            exclusive_lock(tmp_path / "lock", "x", 0.1)
         process.kill()
-    sole(tmp_path / "lock", "x").release()
+    exclusive_lock(tmp_path / "lock", "x").release()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlamem.deploy.robot.controller import Mode, Round
 from vlamem.deploy.robot.limits import Limits
-from vlamem.deploy.robot.protocol import Seen
+from vlamem.deploy.robot.protocol import RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
 
 
@@ -69,7 +69,7 @@ def audit(rounds: Sequence[Round], began: Mapping[int, float], robot: RobotFile)
         if r.command is None:
             continue
         commands += 1
-        wrong = limits.violations(r.command, last, Seen({}, r.proprioception, r.stamp, r.gripper_force))
+        wrong = limits.violations(r.command, last, RobotObservation({}, r.proprioception, r.stamp, r.gripper_force))
         if wrong:
             out += 1
             found.append(f"episode {r.episode}, t {r.t:.3f}: {wrong[0]}")

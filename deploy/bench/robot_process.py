@@ -13,7 +13,7 @@ from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.link import Link, LinkOptions
 from vlamem.deploy.robot.mujoco_robot import MujocoRobot
 from vlamem.deploy.robot.robot_file import load_robot_file
-from vlamem.deploy.robot.session import join, prepare_process, restore_process, settle
+from vlamem.deploy.robot.session import drain, join, prepare_process, restore_process
 
 _WARM_UP_ROUNDS = 100
 
@@ -100,7 +100,7 @@ def drive(plan: RobotRun) -> dict[str, Any]:
             link.end(episode)
             verdicts.append(robot.status.success)
             labels.append(link.label(episode, "success" if robot.status.success else "failure", "bench"))
-        settle(link, 20)
+        drain(link, 20)
     finally:
         restore_process()
         robot.close()

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.frames import Frame, Reply
 from vlamem.deploy.robot.limits import Limits, readable
-from vlamem.deploy.robot.protocol import Robot, RobotError, Seen
+from vlamem.deploy.robot.messages import Frame, Reply
+from vlamem.deploy.robot.protocol import Robot, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
 from vlamem.deploy.robot.timeline import Planned, Timeline
 
@@ -42,7 +42,7 @@ class Mode(enum.Enum):
     HALT = "halt"
 
 
-class Line(Protocol):
+class LinkProtocol(Protocol):
     """What the controller needs of a link."""
 
     def begin(self, episode: int) -> None:
@@ -65,13 +65,13 @@ class ControlOptions:
     Attributes:
         execute: steps of a chunk after which the next one is asked for.
         blend: steps over which a chunk gives way to the next.
-        ask_again_s: a plan that has not come after this is asked for again.
+        plan_timeout_s: a plan that has not come after this is asked for again.
         moves: whether the robot does what it is sent; in a dry run no action counts as executed.
     """
 
     execute: int = 4
     blend: int = 3
-    ask_again_s: float = 0.5
+    plan_timeout_s: float = 0.5
     moves: bool = True
 
 
@@ -126,7 +126,7 @@ class Controller:
         self,
         robot: Robot,
         robot_file: RobotFile,
-        link: Line,
+        link: LinkProtocol,
         options: ControlOptions | None = None,
         events: EventLog | None = None,
         record: Callable[[Round], None] | None = None,
@@ -146,10 +146,10 @@ class Controller:
         self._instruction = ""
         self._began = 0.0
         self._step = -1
-        self._asked: dict[int, float] = {}
-        self._taken: dict[int, float] = {}
+        self._plan_requests: dict[int, float] = {}
+        self._observed_at: dict[int, float] = {}
         self._stamp: float | None = None
-        self._new = -math.inf
+        self._stamp_changed_at = -math.inf
         self._frozen = False
         self._last: Command | None = None
         self._executed: Command | None = None
@@ -165,8 +165,8 @@ class Controller:
         self.episode, self._instruction = episode, instruction
         self._began = now - (step + 1) / self.file.policy_hz
         self._step = step
-        self._asked.clear()
-        self._taken.clear()
+        self._plan_requests.clear()
+        self._observed_at.clear()
         self._last = self._executed = None
         self._held_since = self._stopping_from = None
         self._timeline.clear(episode)
@@ -209,69 +209,67 @@ class Controller:
 
     def rest(self) -> None:
         """Commands rest, once and within the limits, and records it as a round; what the robot raises is noted, since
-        this is done when something else has failed. A robot that cannot be seen is sent rest all the same."""
+        this is done when something else has failed. A robot that cannot be obs is sent rest all the same."""
         try:
-            seen = self.robot.observe()
+            obs = self.robot.observe()
         except Exception as error:
             self.events.note("rest_unseen", why=f"{type(error).__name__}: {error}")
-            seen = Seen({}, np.full(self.file.proprioception, np.nan), self._clock())
+            obs = RobotObservation({}, np.full(self.file.proprioception, np.nan), self._clock())
         try:
-            command = self._send(self.limits.rest(self._last, seen), seen)
+            command = self._send(self.limits.rest(self._last, obs), obs)
             if command is not None:
-                self._done(self._clock(), command, None, seen)
+                self._done(self._clock(), command, None, obs)
         except Exception as error:
             self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
 
     def round(self, now: float) -> Round:
         """One round of the loop."""
-        seen = self._look(now)
+        obs = self._observe(now)
         for reply in self.link.poll():
-            self._hear(reply, now)
+            self._take_reply(reply, now)
         at = self._at(now)
         step = math.floor(at)
         if step > self._step:
-            self._show(seen, step, now)
-        planned = self._fresh(now, at) if readable(seen) and not self._halt.is_set() else None
-        command = self._send(self._wish(planned, now, seen), seen)
-        return self._done(now, command, planned if command is not None else None, seen)
+            self._send_frame(obs, step, now)
+        planned = self._fresh(now, at) if readable(obs) and not self._halt.is_set() else None
+        command = self._send(self._choose(planned, now, obs), obs)
+        return self._done(now, command, planned if command is not None else None, obs)
 
-    def _look(self, now: float) -> Seen:
+    def _observe(self, now: float) -> RobotObservation:
         """What the robot sees; since when it has shown that is noted, for a robot that shows one frame for ever.
 
         Raises RobotError for a robot that does not report the force that its file limits.
         """
-        seen = self.robot.observe()
-        if self.file.gripper_force is not None and seen.gripper_force is None:
+        obs = self.robot.observe()
+        if self.file.gripper_force is not None and obs.gripper_force is None:
             raise RobotError(
                 f"robot file '{self.file.name}' limits gripper_force to {self.file.gripper_force:g} N and the robot "
-                "reports none: fill Seen.gripper_force (nan for a reading that failed), or take the limit out"
+                "reports none: fill RobotObservation.gripper_force (nan for a reading that failed), or take the limit out"
             )
-        if seen.stamp != self._stamp:
-            self._stamp, self._new = seen.stamp, now
-        frozen = now - self._new > self.file.stale_s
+        if obs.stamp != self._stamp:
+            self._stamp, self._stamp_changed_at = obs.stamp, now
+        frozen = now - self._stamp_changed_at > self.file.stale_s
         if frozen and not self._frozen:
-            self.events.note("observation_frozen", stamp=seen.stamp)
+            self.events.note("observation_frozen", stamp=obs.stamp)
         self._frozen = frozen
-        return seen
+        return obs
 
-    def _send(self, wish: Command | None, seen: Seen) -> Command | None:
-        """Sends what the limits leave of a wish; gives that, or None when it is nothing."""
-        if wish is None:
+    def _send(self, requested: Command | None, obs: RobotObservation) -> Command | None:
+        """Sends what the limits leave of a requested; gives that, or None when it is nothing."""
+        if requested is None:
             return None
-        command, clips = self.limits.apply(wish, self._last, seen)
+        command, clips = self.limits.apply(requested, self._last, obs)
         for clip in clips:
-            self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.asked, sent=clip.sent)
+            self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.requested, sent=clip.sent)
         if command is not None:
             self.robot.send(command)
             self._last = command
             self._executed = command if self.options.moves else None
         return command
 
-    def _done(self, now: float, command: Command | None, planned: Planned | None, seen: Seen) -> Round:
+    def _done(self, now: float, command: Command | None, planned: Planned | None, obs: RobotObservation) -> Round:
         """What was done, for whoever records it."""
-        done = Round(
-            now, self.episode, self.mode, command, planned, seen.proprioception, seen.gripper_force, seen.stamp
-        )
+        done = Round(now, self.episode, self.mode, command, planned, obs.proprioception, obs.gripper_force, obs.stamp)
         if self._record is not None:
             self._record(done)
         return done
@@ -280,11 +278,11 @@ class Controller:
         """The moment in policy steps; a clock's last digit does not put it into the step before."""
         return (now - self._began) * self.file.policy_hz + 1e-9
 
-    def _hear(self, reply: Reply, now: float) -> None:
+    def _take_reply(self, reply: Reply, now: float) -> None:
         if reply.episode != self.episode:
             self.events.note("stale_reply", episode=reply.episode)
             return
-        asked = self._asked.pop(reply.step, None)
+        asked = self._plan_requests.pop(reply.step, None)
         if reply.kind == "refused":
             self._timeline.clear(self.episode)
             self.events.note("observation_refused", step=reply.step, why=reply.detail)
@@ -301,19 +299,21 @@ class Controller:
         if not self._timeline.take(chunk, reply.episode, reply.step, self._at(now)):
             self.events.note("chunk_too_late", step=reply.step)
 
-    def _show(self, seen: Seen, step: int, now: float) -> None:
+    def _send_frame(self, obs: RobotObservation, step: int, now: float) -> None:
         """Every policy step's frame goes to memory; some ask for a plan."""
         if step > self._step + 1:
             self.events.note("steps_skipped", count=step - self._step - 1)
-        pending = [at for s, at in self._asked.items() if now - at <= self.options.ask_again_s]
+        pending = [at for s, at in self._plan_requests.items() if now - at <= self.options.plan_timeout_s]
         used = step - self._timeline.newest
         plan = not pending and (self._timeline.newest < 0 or used >= self.options.execute)
         if plan:
-            self._asked.clear()
-            self._asked[step] = now
+            self._plan_requests.clear()
+            self._plan_requests[step] = now
             oldest = step - self.file.stale_s * self.file.policy_hz
-            self._taken = {s: t for s, t in self._taken.items() if s >= oldest} | {step: self._new}
-        self.link.send(Frame(self.episode, step, seen, self._instruction, plan, self._executed))
+            self._observed_at = {s: t for s, t in self._observed_at.items() if s >= oldest} | {
+                step: self._stamp_changed_at
+            }
+        self.link.send(Frame(self.episode, step, obs, self._instruction, plan, self._executed))
         self._step = step
 
     def _fresh(self, now: float, at: float) -> Planned | None:
@@ -323,34 +323,34 @@ class Controller:
         if planned is None or planned.episode != self.episode:
             return None
         due = self._began + planned.step / self.file.policy_hz
-        if now - min(due, self._taken.get(planned.step, due)) > self.file.stale_s:
+        if now - min(due, self._observed_at.get(planned.step, due)) > self.file.stale_s:
             self.events.note("stale_command", step=planned.step)
             return None
         return planned
 
-    def _wish(self, planned: Planned | None, now: float, seen: Seen) -> Command | None:
+    def _choose(self, planned: Planned | None, now: float, obs: RobotObservation) -> Command | None:
         if self._halt.is_set():
             self._enter(Mode.HALT)
-            return self._towards_rest(now, seen)
+            return self._towards_rest(now, obs)
         if planned is not None:
             self._enter(Mode.RUN)
             self._held_since = self._stopping_from = None
             return planned.command
         if self._last is None:
             self._enter(Mode.WAIT)
-            return self.limits.rest(None, seen)
+            return self.limits.rest(None, obs)
         if self._held_since is None:
             self._held_since = now
-        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(seen)
+        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(obs)
         if holding and now - self._held_since <= self.file.hold_s:
             self._enter(Mode.HOLD)
             return self._last
         self._enter(Mode.STOP)
-        return self._towards_rest(now, seen)
+        return self._towards_rest(now, obs)
 
-    def _towards_rest(self, now: float, seen: Seen) -> Command | None:
+    def _towards_rest(self, now: float, obs: RobotObservation) -> Command | None:
         """Moving entries go to rest within `stop_s`, the others stay where they were commanded last."""
-        rest = self.limits.rest(self._last, seen)
+        rest = self.limits.rest(self._last, obs)
         if rest is None or self._last is None:
             return rest
         if self._stopping_from is None:

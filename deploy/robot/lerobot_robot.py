@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.deploy.robot.protocol import RobotError, Seen, Vector
+from vlamem.deploy.robot.protocol import RobotError, RobotObservation, Vector
 from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError
 
 _REGISTERED = re.compile(r'@(?:Robot|Camera)Config\.register_subclass\("([\w-]+)"\)')
@@ -58,7 +58,7 @@ class LeRobotRobot:
         except Exception as error:  # drivers raise what they like
             raise RobotError(f"the arm does not connect: {type(error).__name__}: {error}") from error
 
-    def observe(self) -> Seen:
+    def observe(self) -> RobotObservation:
         """Reads motors and cameras."""
         try:
             found: Mapping[str, Any] = self._robot.get_observation()
@@ -68,7 +68,7 @@ class LeRobotRobot:
         images = {camera: np.asarray(found[camera], np.uint8) for camera in self._file.cameras}
         state = np.array([float(found[key]) for key in self._file.state_keys], np.float32)
         force = float(found[self._file.force_key]) if self._file.force_key else None
-        return Seen(images, state, stamp, force)
+        return RobotObservation(images, state, stamp, force)
 
     def send(self, command: Vector) -> None:
         """Commands the motors."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlamem.deploy.robot.protocol import Seen, Vector
+from vlamem.deploy.robot.protocol import RobotObservation, Vector
 from vlamem.deploy.robot.robot_file import Part, RobotFile
 
 Command = NDArray[np.float64]
@@ -21,12 +21,12 @@ class Clip:
     Attributes:
         kind: "nan", "range", "speed", "step", "box" or "force".
         part: name of the part.
-        asked, sent: its values.
+        requested, sent: its values.
     """
 
     kind: str
     part: str
-    asked: tuple[float, ...]
+    requested: tuple[float, ...]
     sent: tuple[float, ...]
 
 
@@ -42,34 +42,34 @@ class Limits:
             self._slices.append((part, slice(at, at + part.size)))
             at += part.size
 
-    def apply(self, asked: Vector, last: Vector | None, seen: Seen) -> tuple[Command | None, list[Clip]]:
-        """What may be sent in place of `asked`, and what was clipped; None when nothing of it may be sent.
+    def apply(self, requested: Vector, last: Vector | None, obs: RobotObservation) -> tuple[Command | None, list[Clip]]:
+        """What may be sent in place of `requested`, and what was clipped; None when nothing of it may be sent.
 
         `last` is the last command that was sent, None before the first. An absolute part that is outside its range or
-        box stays where it is when that is asked, comes back within speed and step, and goes no further out. While the
+        box stays where it is when that is requested, comes back within speed and step, and goes no further out. While the
         proprioception is not finite rest takes the place of every wish.
         """
-        wish = np.array(asked, np.float64)
+        wish = np.array(requested, np.float64)
         clips: list[Clip] = []
         if wish.shape != (self.robot.size,) or not np.isfinite(wish).all():
             self.counts["nan"] += 1
             return None, [Clip("nan", "", tuple(map(float, wish.ravel())), ())]
-        if not readable(seen):
+        if not readable(obs):
             self.counts["nan"] += 1
-            rest = self.rest(last, seen)
+            rest = self.rest(last, obs)
             sent = () if rest is None else tuple(map(float, rest))
             return rest, [Clip("nan", "proprioception", tuple(map(float, wish)), sent)]
         for part, at in self._slices:
-            base = self.base(part, at, last, seen)
+            base = self.base(part, at, last, obs)
             value = self._into(clips, part, "range", wish[at], _inside(part, wish[at], base, part.lowest, part.highest))
-            value = self._into(clips, part, "box", value, self._box(part, value, base, seen))
-            value = self._into(clips, part, "force", value, self._force(part, value, base, seen))
+            value = self._into(clips, part, "box", value, self._box(part, value, base, obs))
+            value = self._into(clips, part, "force", value, self._force(part, value, base, obs))
             value = self._into(clips, part, "speed", value, self._speed(part, value, base))
             value = self._into(clips, part, "step", value, self._step(part, value, base))
             wish[at] = value
         return wish, clips
 
-    def violations(self, command: Vector, last: Vector | None, seen: Seen) -> list[str]:
+    def violations(self, command: Vector, last: Vector | None, obs: RobotObservation) -> list[str]:
         """Every limit that a command breaks, worked out apart from `apply`; empty for one that may be sent.
 
         Outside range and box is an absolute value that is further out than the last command, or at first the robot.
@@ -78,16 +78,16 @@ class Limits:
         c = np.asarray(command, np.float64)
         if c.shape != (self.robot.size,) or not np.isfinite(c).all():
             return [f"not {self.robot.size} finite numbers: {c.tolist()}"]
-        blind = not np.isfinite(np.asarray(seen.proprioception, np.float64)).all()
+        blind = not np.isfinite(np.asarray(obs.proprioception, np.float64)).all()
         for part, at in self._slices:
-            value, base = c[at], self.base(part, at, last, seen)
+            value, base = c[at], self.base(part, at, last, obs)
             delta = part.mode == "delta"
             from_ = None if delta else base
             lowest = part.lowest if from_ is None else np.minimum(part.lowest, from_)
             highest = part.highest if from_ is None else np.maximum(part.highest, from_)
             if (value < lowest - _SLACK).any() or (value > highest + _SLACK).any():
                 found.append(f"range of {part.name}: {value.tolist()}")
-            limit, felt = self.robot.gripper_force, seen.gripper_force
+            limit, felt = self.robot.gripper_force, obs.gripper_force
             if part.grips and limit is not None and felt is not None and not felt <= limit:
                 most = np.zeros(part.size) if delta or base is None else base
                 if (value > most + _SLACK).any():
@@ -108,17 +108,17 @@ class Limits:
                 if ((reach > part.step + _SLACK) & ~slowing).any():
                     found.append(f"step of {part.name}: {change.max():.4f}")
             if part.name == self.robot.box_part:
-                found += self._outside(part, value, base, seen)
+                found += self._outside(part, value, base, obs)
         return found
 
-    def rest(self, last: Vector | None, seen: Seen) -> Command | None:
+    def rest(self, last: Vector | None, obs: RobotObservation) -> Command | None:
         """The command that keeps the robot where it is, be that inside the limits or not; None when that cannot be said
         before the first command, or needs a measurement that is not finite."""
         command = np.zeros(self.robot.size)
         for part, at in self._slices:
             if part.mode == "delta":
                 continue
-            base = self.base(part, at, last, seen)
+            base = self.base(part, at, last, obs)
             if base is None or not np.isfinite(base).all():
                 return None
             command[at] = base
@@ -132,7 +132,7 @@ class Limits:
         """[A], entries that may be mixed from two chunks; a gripper's half-way is neither."""
         return np.concatenate([np.full(p.size, not p.grips) for p in self.robot.parts])
 
-    def base(self, part: Part, at: slice, last: Vector | None, seen: Seen) -> Command | None:
+    def base(self, part: Part, at: slice, last: Vector | None, obs: RobotObservation) -> Command | None:
         """Where a part's command starts from: the last one, at first what is measured, at rest for a delta."""
         if last is not None:
             return np.asarray(last, np.float64)[at]
@@ -140,7 +140,7 @@ class Limits:
             return np.zeros(part.size)
         if part.measured is None:
             return None
-        return np.asarray(seen.proprioception, np.float64)[part.measured : part.measured + part.size]
+        return np.asarray(obs.proprioception, np.float64)[part.measured : part.measured + part.size]
 
     def _into(self, clips: list[Clip], part: Part, kind: str, before: Any, after: Any) -> Any:
         if np.abs(before - after).max() > 1e-9:
@@ -148,8 +148,8 @@ class Limits:
             clips.append(Clip(kind, part.name, tuple(map(float, before)), tuple(map(float, after))))
         return after
 
-    def _force(self, part: Part, value: Command, base: Command | None, seen: Seen) -> Command:
-        most, felt = self.robot.gripper_force, seen.gripper_force
+    def _force(self, part: Part, value: Command, base: Command | None, obs: RobotObservation) -> Command:
+        most, felt = self.robot.gripper_force, obs.gripper_force
         if not part.grips or most is None or felt is None or felt <= most:
             return value
         return np.minimum(value, 0.0 if base is None or part.mode == "delta" else np.minimum(base, 0.0))
@@ -170,37 +170,37 @@ class Limits:
             return np.clip(value, np.minimum(base, 0) - part.step, np.maximum(base, 0) + part.step)
         return np.clip(value, base - part.step, base + part.step)
 
-    def _box(self, part: Part, value: Command, base: Command | None, seen: Seen) -> Command:
+    def _box(self, part: Part, value: Command, base: Command | None, obs: RobotObservation) -> Command:
         if part.name != self.robot.box_part:
             return value
         low, high = np.array(self.robot.box_low), np.array(self.robot.box_high)
         if part.mode == "absolute":
             return _inside(part, value, base, low / part.scale, high / part.scale)
-        position = self._position(seen)
+        position = self._position(obs)
         return np.clip(
             value, np.minimum((low - position) / part.scale, 0), np.maximum((high - position) / part.scale, 0)
         )
 
-    def _outside(self, part: Part, value: Command, base: Command | None, seen: Seen) -> list[str]:
+    def _outside(self, part: Part, value: Command, base: Command | None, obs: RobotObservation) -> list[str]:
         low, high = np.array(self.robot.box_low), np.array(self.robot.box_high)
-        from_ = self._position(seen)
+        from_ = self._position(obs)
         if part.mode == "absolute":
             from_ = low if base is None else part.scale * base
         goal = part.scale * value + (from_ if part.mode == "delta" else 0)
         out = (goal < np.minimum(low, from_) - 1e-6) | (goal > np.maximum(high, from_) + 1e-6)
         return [f"box: {goal.round(4).tolist()}"] if out.any() else []
 
-    def _position(self, seen: Seen) -> Command:
+    def _position(self, obs: RobotObservation) -> Command:
         at = self.robot.box_measured
-        return np.asarray(seen.proprioception, np.float64)[at : at + 3]
+        return np.asarray(obs.proprioception, np.float64)[at : at + 3]
 
 
-def readable(seen: Seen) -> bool:
+def readable(obs: RobotObservation) -> bool:
     """Whether the proprioception is finite."""
-    return bool(np.isfinite(np.asarray(seen.proprioception, np.float64)).all())
+    return bool(np.isfinite(np.asarray(obs.proprioception, np.float64)).all())
 
 
 def _inside(part: Part, value: Command, base: Command | None, low: Any, high: Any) -> Command:
-    """Within `low` and `high`; an absolute entry that is asked to stay where it is stays, also outside of them."""
+    """Within `low` and `high`; an absolute entry that is requested to stay where it is stays, also outside of them."""
     inside = np.clip(value, low, high)
     return inside if base is None or part.mode == "delta" else np.where(value == base, value, inside)

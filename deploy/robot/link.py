@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
 
 from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.frames import Frame, Reply
+from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.outbox import LinkError, Outbox
 from vlamem.deploy.wire import pack, unpack
 
@@ -61,13 +61,13 @@ class LinkOptions:
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedSession:
     """What the server said when it was reached first: its metadata, and where the session is.
 
     Attributes:
         metadata: version, limits, the policy's spec.
         episode: of the session, 0 before its first.
-        step: last step of it that the memory has seen, -1 before the first.
+        step: last step of it that the memory has obs, -1 before the first.
         restored: whether the session was there already.
         ended: whether that episode is over, as the server or this robot knows.
     """
@@ -84,7 +84,7 @@ class Joined:
         return self.restored and self.step >= 0 and not self.ended
 
 
-class _Lost(Exception):  # noqa: N818  # it is the usual end of a connection, not an error
+class _ConnectionLost(Exception):  # noqa: N818  # it is the usual end of a connection, not an error
     """The connection is of no more use."""
 
 
@@ -100,15 +100,15 @@ class Link:
         self._closing = False
         self._joined = threading.Event()
         self._reached = False
-        self._greeting_s = options.reply_s / 4
+        self._handshake_s = options.reply_s / 4
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
-        self.joined: Joined | None = None
+        self.joined: JoinedSession | None = None
         self.connected = False
         self.failure: str | None = None
         """Why the link has ended for good; None while it lives."""
 
-    def start(self, timeout_s: float = 30.0) -> Joined:
+    def start(self, timeout_s: float = 30.0) -> JoinedSession:
         """Reaches the server for the first time. Raises LinkError when it cannot be reached or does not want us."""
         self._thread.start()
         if not self._joined.wait(timeout_s):
@@ -123,24 +123,24 @@ class Link:
     def close(self) -> None:
         """Ends the connection; the session stays at the server for a while."""
         self._closing = True
-        self._poke()
+        self._notify()
         if self._thread.ident is not None:
             self._thread.join(timeout=5)
 
     def begin(self, episode: int) -> None:
         """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
         self._outbox.begin(episode)
-        self._poke()
+        self._notify()
 
     def end(self, episode: int) -> None:
         """An episode has ended: its labels may be carried out, and no later process goes on with it."""
         self._outbox.end(episode)
-        self._poke()
+        self._notify()
 
     def send(self, frame: Frame) -> None:
         """One control step's frame."""
         self._outbox.add(frame)
-        self._poke()
+        self._notify()
 
     def poll(self) -> list[Reply]:
         """What has come back since the last call."""
@@ -152,7 +152,7 @@ class Link:
         Waits for the robot's own disk, and keeps no one else waiting meanwhile. Raises OSError when it is full.
         """
         name = self._outbox.label(episode, outcome, source)
-        self._poke()
+        self._notify()
         return name
 
     @property
@@ -171,9 +171,9 @@ class Link:
         return self.failure or self._trouble or self._outbox.trouble
 
     @property
-    def settled(self) -> bool:
+    def drained(self) -> bool:
         """Whether the server has confirmed every frame and end, and confirmed or refused every label."""
-        return self._outbox.settled
+        return self._outbox.drained
 
     @property
     def waiting(self) -> int:
@@ -182,7 +182,7 @@ class Link:
 
     # The thread -------------------------------------------------------------------------------------------------------
 
-    def _poke(self) -> None:
+    def _notify(self) -> None:
         loop, wake, unsaved = self._loop, self._wake, self._unsaved
         if loop is not None and wake is not None and unsaved is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -191,14 +191,14 @@ class Link:
                     loop.call_soon_threadsafe(unsaved.set)
 
     def _run(self) -> None:
-        asyncio.run(self._live())
+        asyncio.run(self._main())
 
-    async def _live(self) -> None:
+    async def _main(self) -> None:
         self._wake, self._unsaved = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
         saver = asyncio.create_task(self._save_changes(self._unsaved))
         try:
-            await self._keep()
+            await self._reconnect()
         finally:
             saver.cancel()
             await asyncio.gather(saver, return_exceptions=True)
@@ -221,12 +221,12 @@ class Link:
             return False
         return True
 
-    async def _keep(self) -> None:
+    async def _reconnect(self) -> None:
         assert self._wake is not None
         pause = 0.05
         while not self._closing:
             try:
-                await self._once()
+                await self._serve_connection()
                 pause = 0.05
             except LinkError as error:
                 self.failure = str(error)
@@ -250,7 +250,7 @@ class Link:
         while not self._closing:
             await asyncio.sleep(0.02)
 
-    async def _once(self) -> None:
+    async def _serve_connection(self) -> None:
         """One connection, until it is lost."""
         options, self._reached = self.options, False
         headers = {"Authorization": f"Api-Key {options.api_key}"} if options.api_key else None
@@ -277,7 +277,7 @@ class Link:
                 raise LinkError(f"the server {known}: give the file of its key, --api-key-file") from error
             raise
         try:
-            restored = await self._greet(ws)
+            restored = await self._handshake(ws)
             self.connected = self._reached = True
             self._trouble = None
             self._events.note("connected", restored=restored)
@@ -296,22 +296,22 @@ class Link:
             else:
                 ws.transport.abort()
 
-    async def _greet(self, ws: ClientConnection) -> bool:
+    async def _handshake(self, ws: ClientConnection) -> bool:
         """`_join`, with the patience that earlier tries have left."""
         try:
             restored = await self._join(ws)
         except TimeoutError:
-            self._greeting_s = min(self.options.reply_s, 2 * self._greeting_s)
+            self._handshake_s = min(self.options.reply_s, 2 * self._handshake_s)
             raise
-        self._greeting_s = self.options.reply_s / 4
+        self._handshake_s = self.options.reply_s / 4
         return restored
 
-    async def _ask(self, ws: ClientConnection, body: dict[str, Any]) -> dict[str, Any]:
+    async def _request(self, ws: ClientConnection, body: dict[str, Any]) -> dict[str, Any]:
         await ws.send(pack({"vlamem": body}))
-        return await self._head(ws)
+        return await self._receive_head(ws)
 
-    async def _head(self, ws: ClientConnection) -> dict[str, Any]:
-        async with asyncio.timeout(self._greeting_s):
+    async def _receive_head(self, ws: ClientConnection) -> dict[str, Any]:
+        async with asyncio.timeout(self._handshake_s):
             message = _message(await ws.recv())
         head = message.get("vlamem") if isinstance(message, dict) else None
         if not isinstance(head, dict):
@@ -320,27 +320,27 @@ class Link:
 
     async def _join(self, ws: ClientConnection) -> bool:
         """Says hello; whether the session was there already."""
-        metadata = await self._head(ws)
+        metadata = await self._receive_head(ws)
         if metadata.get("type") != "metadata" or metadata.get("protocol") != 1:
             raise LinkError(f"the server speaks protocol {metadata.get('protocol')!r}, this robot speaks 1: update one")
         if self.joined is not None and metadata["fingerprint"] != self.joined.metadata["fingerprint"]:
             raise LinkError("the server has another policy now: stop, and start the robot again")
-        answer = await self._ask(ws, self._outbox.hello())
+        answer = await self._request(ws, self._outbox.hello())
         if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
             raise LinkError(f"{answer['message']}: another --state of the robot does so (error {answer['id']})")
         if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
             self._events.note("session_lost", why=answer["message"])
-            answer = await self._ask(ws, self._outbox.hello(fresh=True))
+            answer = await self._request(ws, self._outbox.hello(fresh=True))
         if answer["type"] == "error":
             if self.joined is None and answer["code"] in ("taken", "state", "message"):
                 raise LinkError(f"{answer['message']} (error {answer['id']})")
-            raise _Lost(answer["message"])
+            raise _ConnectionLost(answer["message"])
         restored = bool(answer["restored"])
         self._outbox.joined(answer, first=self.joined is None)
         await self._save()
         if self.joined is None:
             ended = 0 < answer["episode"] <= self._outbox.ended
-            self.joined = Joined(metadata, answer["episode"], answer["step"], restored, ended)
+            self.joined = JoinedSession(metadata, answer["episode"], answer["step"], restored, ended)
             self._joined.set()
         return restored
 
@@ -351,7 +351,7 @@ class Link:
             while (data := self._outbox.next()) is not None:
                 await ws.send(data)
             if self._outbox.overdue(self.options.reply_s):  # looked for at every frame: a loop that runs sleeps never
-                raise _Lost("the server does not answer")
+                raise _ConnectionLost("the server does not answer")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self.options.reply_s / 4)
 
@@ -360,15 +360,17 @@ class Link:
             message = _message(raw)
             head = message.get("vlamem") if isinstance(message, dict) else None
             if not isinstance(head, dict):
-                raise _Lost(f"the server said {str(message)[:200]}")
+                raise _ConnectionLost(f"the server said {str(message)[:200]}")
             try:
-                self._hear(head, message)
+                self._handle(head, message)
             except (KeyError, TypeError, ValueError) as error:
-                raise _Lost(f"an answer makes no sense ({type(error).__name__}: {error}): {head}"[:300]) from error
-            self._poke()
-        raise _Lost("the server closed the connection")
+                raise _ConnectionLost(
+                    f"an answer makes no sense ({type(error).__name__}: {error}): {head}"[:300]
+                ) from error
+            self._notify()
+        raise _ConnectionLost("the server closed the connection")
 
-    def _hear(self, head: dict[str, Any], message: dict[str, Any]) -> None:
+    def _handle(self, head: dict[str, Any], message: dict[str, Any]) -> None:
         kind = head.get("type")
         if kind in ("chunk", "tick"):
             self._outbox.confirm(head, message.get("actions"))
@@ -385,13 +387,13 @@ class Link:
         self._events.note("refused", code=head.get("code"), id=head.get("id"), why=head.get("message"))
         code, seq, why = str(head.get("code")), head.get("seq"), str(head.get("message"))
         if code in ("taken", "full", "state") or (code == "episode" and isinstance(seq, int)):
-            raise _Lost(why)
+            raise _ConnectionLost(why)
         if not isinstance(seq, int | str):
-            raise _Lost(f"a message arrived damaged: {why}")
+            raise _ConnectionLost(f"a message arrived damaged: {why}")
         self._outbox.refuse(seq, code, why)
 
 
 def _message(raw: bytes | str) -> Any:
     if isinstance(raw, str):
-        raise _Lost(f"the server said {raw[:200]}")
+        raise _ConnectionLost(f"the server said {raw[:200]}")
     return unpack(raw)

@@ -22,7 +22,7 @@ from vlamem.deploy.wire import WireLimits, pack, unpack
 
 WIRE = WireLimits(bytes=4 << 20)
 BUFFER = 1 << 20
-"""Bytes of a line's buffer."""
+"""Bytes of a connection's buffer."""
 FRESH_S = 0.25
 """A command that is older than this is not carried out: an arm whose controller has died stands still."""
 
@@ -31,12 +31,17 @@ class Arm:
     """One environment of a suite, stepped by the clock."""
 
     def __init__(
-        self, line: socket.socket | None, suite: str, size: int, log: Path | None, door: socket.socket | None = None
+        self,
+        connection: socket.socket | None,
+        suite: str,
+        size: int,
+        log: Path | None,
+        listener: socket.socket | None = None,
     ) -> None:
-        """`line` to its one controller, or a `door` at which one after the other comes."""
+        """`connection` to its one controller, or a `listener` at which one after the other comes."""
         module, _, attribute = suite.partition(":")
         self._suite = getattr(importlib.import_module(module), attribute)
-        self._line, self._size, self._log, self._door = line, size, log, door
+        self._connection, self._size, self._log, self._listener = connection, size, log, listener
         self._parent = os.getppid()
         self._env: Any = None
         self._task = ""
@@ -49,7 +54,7 @@ class Arm:
         self._lines: list[str] = []
 
     def run(self) -> None:
-        """Until the other end closes; with a door, until whoever started it has ended."""
+        """Until the other end closes; with a listener, until whoever started it has ended."""
         due = time.monotonic()
         while True:
             if not self._listen():
@@ -59,7 +64,7 @@ class Arm:
                 due = time.monotonic()
                 continue
             self._move()
-            self._show()
+            self._send_observation()
             due += 1.0 / self._env.control_hz
             wait = due - time.monotonic()
             if wait > 0:
@@ -70,17 +75,17 @@ class Arm:
 
     def _listen(self) -> bool:
         """Takes every message that has come; False when the other end has closed and no one else will come."""
-        while self._line is not None or self._opened():
-            assert self._line is not None
+        while self._connection is not None or self._accepted():
+            assert self._connection is not None
             try:
-                raw = self._line.recv(WIRE.bytes, socket.MSG_DONTWAIT)
+                raw = self._connection.recv(WIRE.bytes, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return self._door is None or self._kept()
+                return self._listener is None or self._starter_lives()
             except OSError:
                 raw = b""
             if not raw:
-                self._line.close()
-                self._line = None
+                self._connection.close()
+                self._connection = None
                 self._write()
                 continue
             message = unpack(raw, WIRE)
@@ -89,21 +94,21 @@ class Arm:
             elif message["episode"] == self._episode:
                 self._command, self._arrived = np.array(message["command"], np.float64), time.monotonic()
                 self._lines.append(json.dumps([self._arrived, self._episode, [float(x) for x in self._command]]))
-        return self._door is not None and self._kept()
+        return self._listener is not None and self._starter_lives()
 
-    def _kept(self) -> bool:
+    def _starter_lives(self) -> bool:
         """Whether whoever started it is still there."""
         return os.getppid() == self._parent
 
-    def _opened(self) -> bool:
-        """Whether a controller has come to the door."""
-        if self._door is None:
+    def _accepted(self) -> bool:
+        """Whether a controller has come to the listener."""
+        if self._listener is None:
             return False
         try:
-            self._line, _ = self._door.accept()
+            self._connection, _ = self._listener.accept()
         except BlockingIOError:
             return False
-        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         return True
 
     def _begin(self, message: dict[str, Any]) -> None:
@@ -128,22 +133,24 @@ class Arm:
         _, _, terminated, truncated, info = self._env.step(action)
         self._success, self._ended = bool(info["success"]), bool(terminated or truncated)
 
-    def _show(self) -> None:
-        if self._line is None:
+    def _send_observation(self) -> None:
+        if self._connection is None:
             return
-        seen = self._env.observe()
+        obs = self._env.observe()
         body = {
-            "images": {k: v for k, v in seen.items() if getattr(v, "ndim", 0) == 3},
-            "proprioception": seen["proprioception"],
-            "instruction": seen["instruction"],
+            "images": {k: v for k, v in obs.items() if getattr(v, "ndim", 0) == 3},
+            "proprioception": obs["proprioception"],
+            "instruction": obs["instruction"],
             "stamp": time.monotonic(),
             "episode": self._episode,
             "ended": self._ended,
             "success": self._success,
             "force": self._force(),
         }
-        with contextlib.suppress(OSError):  # behind: it will see the next one; gone: the next look at the line says so
-            self._line.send(pack(body), socket.MSG_DONTWAIT)
+        with contextlib.suppress(
+            OSError
+        ):  # behind: it will see the next one; gone: the next look at the connection says so
+            self._connection.send(pack(body), socket.MSG_DONTWAIT)
         if len(self._lines) > 100:
             self._write()
 
@@ -174,11 +181,11 @@ def main(arguments: list[str]) -> None:
     if where.isdigit():
         Arm(socket.socket(fileno=int(where)), suite, int(size), path).run()
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
-        door.bind(where)
-        door.listen(1)
-        door.setblocking(False)
-        Arm(None, suite, int(size), path, door).run()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(where)
+        listener.listen(1)
+        listener.setblocking(False)
+        Arm(None, suite, int(size), path, listener).run()
 
 
 if __name__ == "__main__":

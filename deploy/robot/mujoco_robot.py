@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vlamem.deploy.robot.mujoco_arm import BUFFER, WIRE
-from vlamem.deploy.robot.protocol import RobotError, Seen, Vector
+from vlamem.deploy.robot.protocol import RobotError, RobotObservation, Vector
 from vlamem.deploy.wire import pack, unpack
 
 TABLETOP = "vlamem.sim.suites.tabletop:SUITE"
@@ -55,15 +55,15 @@ class MujocoRobot:
     ) -> None:
         self._at = at
         self._suite, self._task, self._size, self._log, self._start_s = suite, task, size, log, start_s
-        self._line: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: Seen | None = None
+        self._observation: RobotObservation | None = None
         self.status = ArmStatus(0, "", False, False)
 
     def connect(self) -> None:
         """Starts the simulation, or goes to the one that listens; it stands still until an episode begins."""
         if self._at is not None:
-            self._line = _line_to(self._at, self._start_s)
+            self._socket = _connect_to(self._at, self._start_s)
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
@@ -79,14 +79,14 @@ class MujocoRobot:
         run = [sys.executable, "-m", *words]
         self._process = subprocess.Popen(run, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
-        self._line = ours
+        self._socket = ours
 
     def begin(self, episode: int, layout: int = 0, task: str | None = None) -> ArmStatus:
-        """Lays out an episode and waits until the arm is seen in it; call it between episodes, not in the loop."""
+        """Lays out an episode and waits until the arm is obs in it; call it between episodes, not in the loop."""
         self._task = task or self._task
         self._send({"type": "episode", "episode": episode, "task": self._task, "layout": layout})
         until = time.monotonic() + self._start_s
-        while not self._listen(episode):
+        while not self._receive(episode):
             if time.monotonic() > until:
                 raise RobotError(f"the simulation of '{self._task}' did not appear within {self._start_s:g} s")
             time.sleep(0.002)
@@ -95,18 +95,18 @@ class MujocoRobot:
     def find(self, wait_s: float = 1.0) -> ArmStatus | None:
         """Where a simulation stands that another controller has left; None when it shows nothing within `wait_s`."""
         until = time.monotonic() + wait_s
-        while not self._listen():
+        while not self._receive():
             if time.monotonic() > until:
                 return None
             time.sleep(0.002)
         return self.status
 
-    def observe(self) -> Seen:
+    def observe(self) -> RobotObservation:
         """The newest frame. Raises RobotError when the simulation has ended, or no episode has begun."""
-        self._listen()
-        if self._seen is None:
+        self._receive()
+        if self._observation is None:
             raise RobotError("the simulated arm has no episode: call begin() first")
-        return self._seen
+        return self._observation
 
     def send(self, command: Vector) -> None:
         """Commands an action."""
@@ -114,9 +114,9 @@ class MujocoRobot:
 
     def close(self) -> None:
         """Ends the simulation."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         if self._process is not None:
             try:
                 self._process.wait(20)
@@ -131,23 +131,23 @@ class MujocoRobot:
         return None if self._process is None else self._process.pid
 
     def _send(self, message: dict[str, object]) -> None:
-        if self._line is None:
+        if self._socket is None:
             raise RobotError("the simulated arm is not connected")
         try:
-            self._line.send(pack(message), socket.MSG_DONTWAIT)
+            self._socket.send(pack(message), socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise RobotError("the simulated arm takes no more commands: has its process stopped?") from None
         except OSError as error:
             raise RobotError(f"the simulation has ended ({error}): its output says why") from error
 
-    def _listen(self, episode: int = 0) -> bool:
+    def _receive(self, episode: int = 0) -> bool:
         """The newest of the frames that have come; whether one has come, of this episode where one is named."""
-        if self._line is None:
+        if self._socket is None:
             raise RobotError("the simulated arm is not connected")
         newest = None
         while True:
             try:
-                raw = self._line.recv(WIRE.bytes, socket.MSG_DONTWAIT)
+                raw = self._socket.recv(WIRE.bytes, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -159,21 +159,21 @@ class MujocoRobot:
             return False
         body = unpack(newest, WIRE)
         self.status = ArmStatus(body["episode"], body["instruction"], body["ended"], body["success"])
-        self._seen = Seen(body["images"], body["proprioception"], body["stamp"], body["force"])
+        self._observation = RobotObservation(body["images"], body["proprioception"], body["stamp"], body["force"])
         return episode in (0, self.status.episode)
 
 
-def _line_to(path: Path, wait_s: float) -> socket.socket:
-    """A line to the simulation that listens at `path`. Raises RobotError when none does within `wait_s`."""
+def _connect_to(path: Path, wait_s: float) -> socket.socket:
+    """A connection to the simulation that listens at `path`. Raises RobotError when none does within `wait_s`."""
     until = time.monotonic() + wait_s
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     while True:
         try:
-            line.connect(str(path))
-            return line
+            connection.connect(str(path))
+            return connection
         except OSError as error:
             if time.monotonic() > until:
-                line.close()
+                connection.close()
                 raise RobotError(f"no simulation listens at {path} within {wait_s:g} s ({error})") from error
             time.sleep(0.02)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.frames import Frame, Reply, packed, said
+from vlamem.deploy.robot.messages import Frame, Reply, control_message, frame_message
 
 _LABELS = 8
 """Labels that may be under way or parked on one connection: a server counts what it has to refuse, and closes."""
@@ -63,10 +63,10 @@ class Outbox:
         self._lock, self._disk = threading.Lock(), threading.Lock()
         self._frames: deque[Frame] = deque()
         self._sent = 0
-        self._asked = 0.0
+        self._oldest_sent_at = 0.0
         self._replies: deque[Reply] = deque()
         self._episode = self._begun = 0  # at the robot, at the server
-        self._starting = self._end_said = self._end_known = self._barred = 0
+        self._starting = self._end_sent = self._end_confirmed = self._rejected_episode = 0
         self._start_after, self._start_refused = -math.inf, ""
         self._saved = self._load()
         known = str(self._saved.get("session", session))
@@ -77,7 +77,7 @@ class Outbox:
         for body in self._labels.values():
             body.setdefault("session", self._saved["session"])
         self._labels_sent: set[str] = set()
-        self._parked: dict[str, str] = {}
+        self._refused_labels: dict[str, str] = {}
         self.acknowledged: list[str] = []
         self.unsaved = False
 
@@ -86,7 +86,7 @@ class Outbox:
     def begin(self, episode: int) -> None:
         """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
         with self._lock:
-            self._episode, self._barred = episode, 0
+            self._episode, self._rejected_episode = episode, 0
             self._start_after, self._start_refused = -math.inf, ""
             self._replies.clear()
 
@@ -99,7 +99,7 @@ class Outbox:
     def add(self, frame: Frame) -> None:
         """One control step's frame, behind the others."""
         with self._lock:
-            if frame.episode == self._barred:
+            if frame.episode == self._rejected_episode:
                 return
             if len(self._frames) >= self._backlog:
                 self._frames.popleft()
@@ -118,7 +118,7 @@ class Outbox:
             earlier = {n: body for n, body in self._labels.items() if which.items() <= body.items()}
             for old in earlier:
                 del self._labels[old]
-                self._parked.pop(old, None)
+                self._refused_labels.pop(old, None)
             self._labels[name] = which | {"label": name, "outcome": outcome, "source": source}
         try:
             self.save()
@@ -148,11 +148,11 @@ class Outbox:
         return len(self._frames)
 
     @property
-    def settled(self) -> bool:
+    def drained(self) -> bool:
         """Whether the server has confirmed every frame and end, and confirmed or refused every label."""
         with self._lock:
-            told = self.ended <= max(self._end_known, self._begun - 1) or self.ended == self._barred
-            return not self._frames and not (self._labels.keys() - self._parked) and told
+            told = self.ended <= max(self._end_confirmed, self._begun - 1) or self.ended == self._rejected_episode
+            return not self._frames and not (self._labels.keys() - self._refused_labels) and told
 
     @property
     def trouble(self) -> str | None:
@@ -160,8 +160,10 @@ class Outbox:
         with self._lock:
             if self._start_refused:
                 return f"episode {self._episode} does not begin: {self._start_refused}"
-            if self._parked:
-                return f"{len(self._parked)} labels were refused: {next(reversed(self._parked.values()))}"
+            if self._refused_labels:
+                return (
+                    f"{len(self._refused_labels)} labels were refused: {next(reversed(self._refused_labels.values()))}"
+                )
             return None
 
     # The link's thread ------------------------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ class Outbox:
         return int(self._saved.get("ended", 0))
 
     def hello(self, fresh: bool = False) -> dict[str, Any]:
-        """What is said to join the session that was kept, or with `fresh` one that nobody has."""
+        """What is control_message to join the session that was kept, or with `fresh` one that nobody has."""
         if fresh:
             return {"type": "hello", "session": _named(self._session)}
         hello = {"type": "hello", "session": self._saved["session"]}
@@ -193,12 +195,12 @@ class Outbox:
         with self._lock:
             self._saved["session"] = answer["session"]
             for name in [n for n, body in self._labels.items() if body["session"] != answer["session"]]:
-                self._parked.pop(name, None)
+                self._refused_labels.pop(name, None)
                 self._events.note("label_lost", **self._labels.pop(name))
             if "token" in answer:
                 self._saved |= {"token": answer["token"], "ended": 0}
-            self._end_said = self._end_known = answer["episode"] if answer.get("ended") else 0
-            self._saved["ended"] = max(self.ended, self._end_said)
+            self._end_sent = self._end_confirmed = answer["episode"] if answer.get("ended") else 0
+            self._saved["ended"] = max(self.ended, self._end_sent)
             self.unsaved = True
             if first:
                 self._episode = answer["episode"]
@@ -216,36 +218,36 @@ class Outbox:
                 return None
             oldest = self._frames[0].episode if self._frames else self._episode
             if not self._frames or oldest != self._begun:
-                return self._between(oldest)
+                return self._next_control(oldest)
             if self._sent >= min(len(self._frames), self._window):
                 return None
             frame = self._frames[self._sent]
             if frame.episode != self._begun:
                 return None
             if self._sent == 0:
-                self._asked = self._clock()
+                self._oldest_sent_at = self._clock()
             self._sent += 1
-        return packed(frame)
+        return frame_message(frame)
 
-    def _between(self, episode: int) -> bytes | None:
+    def _next_control(self, episode: int) -> bytes | None:
         """The server has every frame of its episode: that it has ended, then labels, then the start of `episode`."""
-        if self.ended >= self._begun > self._end_said:
-            self._end_said = self._begun
-            return said("episode_end", f"end {self._begun}", episode=self._begun)
+        if self.ended >= self._begun > self._end_sent:
+            self._end_sent = self._begun
+            return control_message("episode_end", f"end {self._begun}", episode=self._begun)
         under_way = sum(name in self._labels_sent for name in self._labels)
-        for name in sorted(self._labels, key=self._parked.__contains__) if under_way < _LABELS else ():
+        for name in sorted(self._labels, key=self._refused_labels.__contains__) if under_way < _LABELS else ():
             if name not in self._labels_sent and self._labels[name]["episode"] <= self._begun:
                 self._labels_sent.add(name)
                 body = {key: value for key, value in self._labels[name].items() if key != "session"}
-                return said("label", f"label {name}", **body)
-        if episode in (0, self._begun, self._barred) or self._clock() < self._start_after:
+                return control_message("label", f"label {name}", **body)
+        if episode in (0, self._begun, self._rejected_episode) or self._clock() < self._start_after:
             return None
-        self._starting, self._asked = episode, self._clock()
-        return said("episode_start", f"start {episode}", episode=episode)
+        self._starting, self._oldest_sent_at = episode, self._clock()
+        return control_message("episode_start", f"start {episode}", episode=episode)
 
     def overdue(self, reply_s: float) -> bool:
         """Whether the oldest frame or start under way has had no answer for longer than `reply_s`."""
-        return (self._sent > 0 or self._starting > 0) and self._clock() - self._asked > reply_s
+        return (self._sent > 0 or self._starting > 0) and self._clock() - self._oldest_sent_at > reply_s
 
     def started(self, episode: int) -> None:
         """The server has begun this episode: its frames may follow."""
@@ -254,7 +256,7 @@ class Outbox:
                 self._begun, self._starting, self._start_refused = episode, 0, ""
 
     def confirm(self, head: dict[str, Any], chunk: Any) -> None:
-        """The server has seen a frame, and those before it; what it says is for `poll`."""
+        """The server has obs a frame, and those before it; what it says is for `poll`."""
         now = self._clock()
         with self._lock:
             self._forget_until(head["episode"], head["step"], now)
@@ -273,7 +275,7 @@ class Outbox:
             self._events.note("label_refused", label=which, code=code, why=why)
             with self._lock:
                 if which in self._labels:
-                    self._parked[which] = why
+                    self._refused_labels[which] = why
         elif kind == "start":
             self._refuse_start(int(which), code, why)
         elif kind != "end":
@@ -288,7 +290,7 @@ class Outbox:
             if code != "order":
                 self._start_after = self._clock() + _RETRY_S
                 return
-            self._barred = episode
+            self._rejected_episode = episode
             last = self._frames[-1].step if self._frames else -1
             self._frames = deque(frame for frame in self._frames if frame.episode != episode)
             if episode == self._episode:
@@ -304,14 +306,14 @@ class Outbox:
     def confirm_end(self, episode: int) -> None:
         """The server knows that this episode has ended."""
         with self._lock:
-            self._end_known = max(self._end_known, episode)
+            self._end_confirmed = max(self._end_confirmed, episode)
 
     def acknowledge(self, label: str) -> None:
         """The server has this label on disk."""
         with self._lock:
             if self._labels.pop(label, None) is not None:
                 self.acknowledged.append(label)
-                self._parked.pop(label, None)
+                self._refused_labels.pop(label, None)
                 self.unsaved = True
         self._events.note("label_acknowledged", label=label)
 
@@ -319,7 +321,7 @@ class Outbox:
         while self._sent and (self._frames[0].episode, self._frames[0].step) <= (episode, step):
             self._frames.popleft()
             self._sent -= 1
-        self._asked = now
+        self._oldest_sent_at = now
 
     # What outlives the process ----------------------------------------------------------------------------------------
 

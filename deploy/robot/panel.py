@@ -52,7 +52,7 @@ class Panel:
             def log_message(self, format: str, *args: object) -> None:
                 """The operator's terminal has better things to show."""
 
-            def _say(self, status: int, body: dict[str, Any]) -> None:
+            def _respond(self, status: int, body: dict[str, Any]) -> None:
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -61,32 +61,32 @@ class Panel:
                 self.wfile.write(data)
 
             def do_GET(self) -> None:
-                self._say(200, panel._status())
+                self._respond(200, panel._status())
 
             def do_POST(self) -> None:
                 length = self.headers.get("Content-Length") or "0"
                 raw = self.rfile.read(min(int(length), 4096)) if length.isdigit() else b""
                 if self.path == "/stop":
                     panel._stop()
-                    return self._say(200, {"said": "stop"})
+                    return self._respond(200, {"said": "stop"})
                 if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
-                    return self._say(415, {"error": "send Content-Type: application/json"})
+                    return self._respond(415, {"error": "send Content-Type: application/json"})
                 if self.path == "/go":
                     panel._go()
-                    return self._say(200, {"said": "go"})
+                    return self._respond(200, {"said": "go"})
                 if self.path == "/label":
                     try:
                         outcome = json.loads(raw)["outcome"]
                     except (ValueError, KeyError, TypeError):
                         outcome = None
                     if outcome not in ("success", "failure"):
-                        return self._say(400, {"error": 'expected {"outcome": "success"} or "failure"'})
+                        return self._respond(400, {"error": 'expected {"outcome": "success"} or "failure"'})
                     try:
-                        return self._say(200, {"label": panel._label(outcome)})
+                        return self._respond(200, {"label": panel._label(outcome)})
                     except Exception as error:  # a full disk is the operator's to know
-                        panel._failed("the label", error)
-                        return self._say(500, {"error": f"the label is not kept: {error}"})
-                return self._say(404, {"error": "known: POST /stop, /go, /label"})
+                        panel._report_failure("the label", error)
+                        return self._respond(500, {"error": f"the label is not kept: {error}"})
+                return self._respond(404, {"error": "known: POST /stop, /go, /label"})
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         threading.Thread(target=self._server.serve_forever, name="panel", daemon=True).start()
@@ -104,7 +104,7 @@ class Panel:
             elif key == "q":
                 self._quit()
         except Exception as error:  # one key's failure is not the next one's
-            self._failed(f"key '{key}'", error)
+            self._report_failure(f"key '{key}'", error)
 
     def listen(self) -> None:
         """Reads keys from the terminal in a thread; does nothing where there is none."""
@@ -115,7 +115,7 @@ class Panel:
         """Reads keys from a terminal's descriptor in a thread. A label waits for a disk, and does that in another."""
         self._threads = [
             threading.Thread(target=self._read, args=(terminal,), name="keys", daemon=True),
-            threading.Thread(target=self._put_down, name="labels", daemon=True),
+            threading.Thread(target=self._work_on_labels, name="labels", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -143,14 +143,14 @@ class Panel:
                     keys = os.read(terminal, 64).decode(errors="replace")
                     if not keys:
                         raise OSError("it has closed")
-                    self._heard(keys)
+                    self._handle_keys(keys)
         except OSError as error:
-            self._failed("the terminal, whose keys do nothing from now on,", error)
+            self._report_failure("the terminal, whose keys do nothing from now on,", error)
         finally:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
-    def _heard(self, keys: str) -> None:
+    def _handle_keys(self, keys: str) -> None:
         """Keys that came at once: stop is first, and no go that was pressed before it counts."""
         stop = keys.rfind(" ")
         if stop >= 0:
@@ -161,9 +161,9 @@ class Panel:
             elif key != " " and not (key == "g" and i < stop):
                 self.press(key)
 
-    def _put_down(self) -> None:
+    def _work_on_labels(self) -> None:
         while (key := self._labels.get()) is not None:
             self.press(key)
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _report_failure(self, what: str, error: Exception) -> None:
         self._report(f"{what} failed: {type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ class RobotError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Seen:
+class RobotObservation:
     """What a robot sees and feels now.
 
     Attributes:
@@ -38,7 +38,7 @@ class Robot(Protocol):
         """Makes it ready to move. Raises RobotError."""
         ...
 
-    def observe(self) -> Seen:
+    def observe(self) -> RobotObservation:
         """The newest observation; should not wait for a new one. Raises RobotError."""
         ...
 
@@ -61,7 +61,7 @@ class DryRun:
         """As the robot's."""
         self._robot.connect()
 
-    def observe(self) -> Seen:
+    def observe(self) -> RobotObservation:
         """As the robot's."""
         return self._robot.observe()
 

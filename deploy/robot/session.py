@@ -10,7 +10,7 @@ from typing import Any
 
 from vlamem.deploy.robot.controller import Controller
 from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.link import Joined, Link
+from vlamem.deploy.robot.link import JoinedSession, Link
 from vlamem.deploy.robot.robot_file import RobotFile
 
 _SWITCH_S = 0.0005
@@ -48,7 +48,7 @@ def restore_process() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def join(link: Link, robot_file: RobotFile, timeout_s: float = 30.0) -> Joined:
+def join(link: Link, robot_file: RobotFile, timeout_s: float = 30.0) -> JoinedSession:
     """Reaches the server and checks that its policy is one for this robot.
 
     Raises LinkError when there is no server, RobotFileError when the two do not fit.
@@ -77,12 +77,12 @@ def run_episode(
     link.end(episode)
 
 
-def settle(link: Link, seconds: float) -> bool:
+def drain(link: Link, seconds: float) -> bool:
     """Waits until the server has every frame and end, and has or refuses every label; False when it took longer."""
     until = time.monotonic() + seconds
-    while not link.settled and time.monotonic() < until:
+    while not link.drained and time.monotonic() < until:
         time.sleep(0.02)
-    return link.settled
+    return link.drained
 
 
 def status_of(controller: Controller, link: Link, events: EventLog) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from vlamem.deploy.server.commit import commit_episode
-from vlamem.deploy.server.labels import LabelDesk
-from vlamem.deploy.server.persistence import Owner, SessionStore, layout_of
-from vlamem.deploy.server.server import PolicyServer, ServeOptions
-from vlamem.deploy.server.traces import Spool
+from vlamem.deploy.server.labels import LabelQueue
+from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.policy_server import PolicyServer
+from vlamem.deploy.server.session_record import Owner, layout_of
+from vlamem.deploy.server.session_store import SessionStore
+from vlamem.deploy.server.traces import TraceStore
 from vlamem.memory.success import CriticVerifier, Layout, ProgressCritic
 from vlamem.memory.success.runner import SuccessRunner
 from vlamem.memory.weights import identity
@@ -24,7 +26,7 @@ log = logging.getLogger("vlamem.serve")
 
 
 def preload(policy: str) -> None:
-    """Imports what a server of this policy will need, so that one can be forked (vlamem.deploy.server.respawn).
+    """Imports what a server of this policy will need, so that one can be forked (vlamem.deploy.server.supervisor).
 
     Raises what `find_policy` and `preload_policy` raise.
     """
@@ -68,8 +70,8 @@ def build_server(
     state: Path | None,
     options: ServeOptions,
     critic: Path | None = None,
-) -> tuple[PolicyServer, LabelDesk | None]:
-    """A server of a policy with memory, and its labels' desk, to be closed after it.
+) -> tuple[PolicyServer, LabelQueue | None]:
+    """A server of a policy with memory, and its labels' queue, to be closed after it.
 
     Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to the success memory, and one
     that nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Raises what
@@ -82,22 +84,22 @@ def build_server(
     if critic is not None and not success:
         raise ValueError("a critic judges what a success memory is to keep: give --memory success:FILE")
     wrapped, stored, owner = load_memory_policy(policy, memory, options.sessions.count)
-    store = desk = spool = None
+    store = queue = trace_store = None
     if state is not None:
         store = sessions = SessionStore(state / "sessions", owner, wrapped.state(0))
         if stored is not None:
             bounds, segments, meaning = options.sessions, stored.memory, stored.meaning
-            spool = traces = Spool(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
+            trace_store = traces = TraceStore(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
             verifier = None if critic is None else CriticVerifier(_critic(critic, segments.layout))
-            desk = LabelDesk(
+            queue = LabelQueue(
                 state / "labels.jsonl",
                 lambda label: commit_episode(segments, traces, label, meaning, verifier),
                 log.warning,
                 runs=lambda label: sessions.runs(label.session, label.episode),
-                judges=verifier is not None,
+                takes_unlabelled=verifier is not None,
             )
         else:
-            desk = LabelDesk(
+            queue = LabelQueue(
                 state / "labels.jsonl", lambda label: "kept: this server has no success memory", log.warning
             )
     about = {
@@ -105,8 +107,8 @@ def build_server(
         "aura": owner.memory,
         "success": "none" if stored is None else stored.memory.path.name,
     }
-    encode = wrapped.policy.encode if spool is not None else None
-    server = PolicyServer(wrapped, options, store, desk, spool, about, encode)
+    encode = wrapped.policy.encode if trace_store is not None else None
+    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode)
     if stored is not None:
         stored.proposed = server.metrics.retrieved
-    return server, desk
+    return server, queue

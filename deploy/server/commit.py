@@ -1,4 +1,4 @@
-"""What a label makes of an episode: segments of success memory."""
+"""Commits labelled episodes to success memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vlamem.deploy.server.labels import Label
-from vlamem.deploy.server.traces import Spool
+from vlamem.deploy.server.traces import TraceStore
 from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder
 from vlamem.memory.success.lifecycle.verify import OperatorVerifier, Verifier
 from vlamem.memory.success.memory import SuccessMemory
@@ -16,31 +16,31 @@ Array = np.ndarray[Any, Any]
 
 def commit_episode(
     memory: SuccessMemory,
-    spool: Spool,
+    traces: TraceStore,
     label: Label,
     meaning: Callable[[str], Array] | None = None,
     verifier: Verifier | None = None,
 ) -> str:
-    """Commits a labelled episode to success memory and says what came of it.
+    """Commits a labelled episode to success memory; returns one line with the result.
 
-    Where nobody said what it was, `verifier` judges it. A label that corrects an earlier one takes back what that has
-    stored, as long as the episode is spooled.
+    An episode that nobody labelled is judged by `verifier`. A label that corrects an earlier one retracts what that has
+    stored, as long as the trace is there. `meaning` embeds an instruction. Raises LabelError for a damaged trace.
     """
-    if spool.cut_short(label.session, label.episode):
-        spool.forget(label.session, label.episode)
+    if traces.is_truncated(label.session, label.episode):
+        traces.remove(label.session, label.episode)
         return f"nothing of {label.session}/{label.episode} could be kept: it was longer than its share of the disk"
-    if label.outcome == "unsaid" and spool.settled(label.session, label.episode):
+    if label.outcome == "unlabelled" and traces.is_labelled(label.session, label.episode):
         return f"{label.session}/{label.episode} was labelled"
     recorder = EpisodeRecorder(memory.layout)
     identity: str | None = None
     begun = False
     steps = 0
-    for entry in spool.read(label.session, label.episode):
+    for entry in traces.read(label.session, label.episode):
         if "identity" in entry:
             identity = entry["identity"]
             continue
         if "action" in entry:
-            while begun and steps < entry["step"] - 1:  # a step without word of its action repeats the last
+            while begun and steps < entry["step"] - 1:  # a step without an action repeats the last
                 recorder.act(entry["action"])
                 steps += 1
             if begun:
@@ -55,17 +55,17 @@ def commit_episode(
     if identity is None and begun:
         return f"nothing of {label.session}/{label.episode} could be kept: its record has no beginning"
     trace = recorder.trace()
-    if label.outcome == "unsaid" and verifier is not None:
+    if label.outcome == "unlabelled" and verifier is not None:
         verdict = verifier.verify(trace)
     else:
-        said_so = {"success": True, "failure": False}.get(label.outcome)
-        verdict = OperatorVerifier(name=label.source).verify(trace, said_so)
+        succeeded = {"success": True, "failure": False}.get(label.outcome)
+        verdict = OperatorVerifier(name=label.source).verify(trace, succeeded)
     episode = recorder.finish(verdict, label.made, trace)
     if episode is None:
-        said = f"nothing of {label.session}/{label.episode} could be kept: {len(trace.actions)} actions are known"
+        result = f"nothing of {label.session}/{label.episode} could be kept: {len(trace.actions)} actions are known"
     else:
         committed = memory.commit(episode)
-        said = f"{len(committed.ids)} segments kept, {committed.merged} merged"
-        said += f", {committed.taken_back} of an earlier label taken back" if committed.taken_back else ""
-    spool.settle(label.session, label.episode)
-    return said
+        result = f"{len(committed.ids)} segments kept, {committed.merged} merged"
+        result += f", {committed.taken_back} of an earlier label retracted" if committed.taken_back else ""
+    traces.mark_labelled(label.session, label.episode)
+    return result

@@ -1,11 +1,10 @@
-"""Labels of episodes: on disk before they are acknowledged, and carried out off the control loop, once each.
+"""Labels of episodes: on disk before they are acknowledged, then processed in the background, once each.
 
-`labels.jsonl` has a line for each label and a line for each that was carried out; what a crash leaves undone is done at
-the next start. A label of an episode that still runs is held until that is over, so that it finds all of it.
+`labels.jsonl` has a line for each label and a line for each that was processed; what a crash leaves unprocessed is done
+at the next start. A label of an episode that still runs is held until that is over, so that it finds all of it.
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,11 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vlamem.core.locks import sole
-from vlamem.deploy.server.persistence import sync_folder
+from vlamem.core.jsonl import JsonLog, LineError, read_lines
+from vlamem.core.locks import exclusive_lock
+from vlamem.deploy.server.session_record import IN_USE
 
-Outcome = Literal["success", "failure", "unsaid"]
-"""unsaid: nobody labelled the episode before the next one began, and the server's verifier is asked."""
+Outcome = Literal["success", "failure", "unlabelled"]
+"""unlabelled: nobody labelled the episode before the next one began, and the server's verifier judges it."""
+_ON_DISK = {"unlabelled": "unsaid"}
+"""Outcomes that version 0.1 wrote under another name."""
+_FROM_DISK = {old: new for new, old in _ON_DISK.items()}
+type _Episode = tuple[str, int]
 
 
 class LabelError(ValueError):
@@ -26,14 +30,16 @@ class LabelError(ValueError):
 
 @dataclass(frozen=True)
 class Label:
-    """What someone said of an episode.
+    """The outcome of an episode, as an operator, a task or a verifier reports it.
 
     Attributes:
-        label: its own name; a second label of that name is the same one, sent again.
+        label: its id; a second label of that id is the same one, sent again.
         session, episode: which episode.
         outcome: see Outcome.
-        source: who said it, e.g. "operator".
+        source: who labelled, e.g. "operator".
         made: when [s since 1970].
+
+    Raises LabelError for another outcome, or an id that is not 1 to 64 letters.
     """
 
     label: str
@@ -50,83 +56,83 @@ class Label:
             raise LabelError(f"label id {str(self.label)[:80]!r}: expected 1 to 64 letters")
 
 
-class LabelDesk:
-    """Takes labels, keeps them, and hands each to `carry_out` in a thread of its own.
+class LabelQueue:
+    """Keeps labels on disk and passes each to `process` in a thread of its own.
 
-    `carry_out` returns one line that says what it did; when it raises, the label stays undone and is tried again at the
-    next start, and `report` is told. Of several labels of an episode the newest counts. A label whose episode `runs` at
-    the start is held until it is released.
+    `process` returns one line that says what it did; when it raises, the label stays pending and is tried again at the
+    next start, and `report` gets a line about it. Of several labels of an episode the newest counts. A label whose
+    episode `runs` at the start is held until it is released.
 
     Attributes:
-        taken: labels on disk.
-        judges: whether `carry_out` can judge episodes that nobody labelled, so that it is to be given these too.
+        stored: labels on disk.
+        takes_unlabelled: whether `process` can judge unlabelled episodes, so that they are to be added too.
     """
 
     def __init__(
         self,
         path: Path,
-        carry_out: Callable[[Label], str],
+        process: Callable[[Label], str],
         report: Callable[[str], None] = lambda line: None,
         most: int = 10_000,
         runs: Callable[[Label], bool] = lambda label: False,
-        judges: bool = False,
+        takes_unlabelled: bool = False,
     ) -> None:
-        """`most`: names that are remembered; a label that comes again after as many others counts as a new one.
+        """`most`: ids that are remembered; a label that comes again after as many others counts as a new one.
 
         Raises LabelError for a file that is damaged, InUseError for one that another process has.
         """
-        self._carry_out, self._report, self._most, self.judges = carry_out, report, most, judges
-        self._lock = sole(path.with_name(f".{path.name}.lock"), str(path))
+        self._process, self._report, self.takes_unlabelled = process, report, takes_unlabelled
+        self._lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(path), IN_USE)
         try:
-            self._known, undone, self.taken, self._newest = _read(path, most)
+            self._history = _History(most)
+            unprocessed = self._history.read(path)
+            self._log = JsonLog(path, lambda line: json.dumps(line, sort_keys=True))
         except BaseException:
             self._lock.release()
             raise
-        self._held = [label for label in undone if runs(label)]
-        self._waiting = [label for label in undone if label not in self._held]
+        self.stored = self._history.count
+        self._held = [label for label in unprocessed if runs(label)]
+        self._waiting = [label for label in unprocessed if label not in self._held]
         self._failed: list[Label] = []
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._size = os.fstat(self._file).st_size
-        sync_folder(path.parent)
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="labels", daemon=True)
         self._thread.start()
 
-    def take(self, label: Label, hold: bool = False) -> bool:
-        """Keeps a label: on disk when this returns. False for one taken before. Raises OSError on a full disk.
+    def add(self, label: Label, hold: bool = False) -> bool:
+        """Keeps a label: on disk when this returns. False for one added before. Raises OSError on a full disk.
 
-        With `hold` it is carried out when `release` says that its episode is over.
+        With `hold` it is processed when `release` says that its episode is over.
         """
         with self._changed:
-            if label.label in self._known:
+            if label.label in self._history.known:
                 return False
-            self._append({"label": asdict(label)})
-            _remember(self._known, self._newest, label, self._most)
-            self.taken += 1
+            self._log.append({"label": _to_disk(label)})
+            self._history.remember(label)
+            self.stored += 1
             (self._held if hold else self._waiting).append(label)
             self._changed.notify_all()
             return True
 
     def release(self, session: str, episode: int) -> None:
-        """Episode `episode` of a session is over, and all before it: labels that were held for them are carried out."""
+        """Episode `episode` of a session is over, and all before it: labels that were held for them are processed."""
         over = [label for label in self._held if label.session == session and label.episode <= episode]
         if not over:
             return  # without the lock, which is held while a label is written
         with self._changed:
-            self._waiting += over  # before they are held no more: at no moment is a label in no list
+            self._waiting += over  # before they leave `_held`: at no moment is a label in no list
             self._held = [label for label in self._held if label not in over]
             self._changed.notify_all()
 
     @property
-    def undone(self) -> frozenset[tuple[str, int]]:
-        """Session and episode of every label that is not carried out: what they consisted of is still wanted.
+    def pending(self) -> frozenset[_Episode]:
+        """Session and episode of every label that is not processed: their traces are still needed.
 
-        Read without the lock, which is held while a label is written: who asks has robots to serve.
+        Read without the lock, which is held while a label is written: the caller has robots to serve.
         """
-        return frozenset((label.session, label.episode) for label in self._undone())
+        return frozenset((label.session, label.episode) for label in self._pending())
 
-    def _undone(self) -> list[Label]:
+    def _pending(self) -> list[Label]:
         return self._held + self._waiting + self._failed
 
     @property
@@ -134,33 +140,19 @@ class LabelDesk:
         """Sessions with labels that wait for the end of an episode."""
         return frozenset(label.session for label in self._held)
 
-    def settle(self, timeout_s: float) -> bool:
-        """Waits until every label that is not held was carried out or reported; False when it took longer."""
+    def drain(self, timeout_s: float) -> bool:
+        """Waits until every label that is not held was processed or reported; False when it took longer."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, timeout_s)
 
     def close(self) -> None:
-        """Ends the thread after the label at hand; the others wait for the next start."""
+        """Ends the thread after the current label; the others wait for the next start."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
-        os.close(self._file)
+        self._log.close()
         self._lock.release()
-
-    def _append(self, line: dict[str, Any]) -> None:
-        """One line, on the medium when this returns. Raises OSError when it is not: then nothing of it stays."""
-        data = (json.dumps(line, sort_keys=True) + "\n").encode()
-        os.ftruncate(self._file, self._size)  # cuts what stayed of a line that could not be taken back
-        try:
-            written = os.write(self._file, data)
-            if written != len(data):
-                raise OSError(f"{written} of {len(data)} bytes of a label were written: the disk is full")
-            os.fdatasync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(data)
 
     def _work(self) -> None:
         while True:
@@ -170,66 +162,68 @@ class LabelDesk:
                     return
                 label = self._waiting[0]
             try:
-                said = "another label says what it was" if self._outdone(label) else self._carry_out(label)
+                result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
-                    self._append({"done": label.label, "said": said, "at": time.time()})
+                    self._log.append({"done": label.label, "said": result, "at": time.time()})
                 self._failed = [f for f in self._failed if (f.session, f.episode) != (label.session, label.episode)]
             except Exception as error:  # whatever the store raises, the next label must have its turn
                 self._failed.append(label)
-                self._report(f"label '{label.label}' of {label.session}/{label.episode} stays undone: {error}")
+                self._report(f"label '{label.label}' of {label.session}/{label.episode} stays pending: {error}")
             with self._changed:
                 self._waiting.pop(0)
                 self._changed.notify_all()
 
-    def _outdone(self, label: Label) -> bool:
-        """Whether someone has a later word of the episode; that nobody labelled it gives way to any word undone."""
-        if label.outcome == "unsaid":
-            words = ((o.session, o.episode) for o in self._undone() if o.outcome != "unsaid")
-            return (label.session, label.episode) in words
-        return self._newest.get((label.session, label.episode)) not in (None, label.label)
+    def _superseded(self, label: Label) -> bool:
+        """Whether a later label of the episode counts; an unlabelled one gives way to any that is pending."""
+        episode = label.session, label.episode
+        if label.outcome == "unlabelled":
+            return any(episode == (o.session, o.episode) for o in self._pending() if o.outcome != "unlabelled")
+        return self._history.newest.get(episode) not in (None, label.label)
 
 
-def _remember(known: dict[str, None], newest: dict[tuple[str, int], str], label: Label, most: int) -> None:
-    """Its name, and that it is the newest word of its episode; that nobody labelled that is no word.
+class _History:
+    """The ids of the last `most` labels, and the newest id of each episode."""
 
-    Both forget what is older than `most` others.
-    """
-    known[label.label] = None
-    if label.outcome != "unsaid":
-        newest.pop((label.session, label.episode), None)
-        newest[label.session, label.episode] = label.label
-    if len(known) > most:
-        del known[next(iter(known))]
-    if len(newest) > most:
-        del newest[next(iter(newest))]
+    def __init__(self, most: int) -> None:
+        self._most, self.count = most, 0
+        self.known: dict[str, None] = {}
+        self.newest: dict[_Episode, str] = {}
 
+    def remember(self, label: Label) -> None:
+        """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
+        self.known[label.label] = None
+        if label.outcome != "unlabelled":
+            self.newest.pop((label.session, label.episode), None)
+            self.newest[label.session, label.episode] = label.label
+        if len(self.known) > self._most:
+            del self.known[next(iter(self.known))]
+        if len(self.newest) > self._most:
+            del self.newest[next(iter(self.newest))]
 
-def _read(path: Path, most: int) -> tuple[dict[str, None], list[Label], int, dict[tuple[str, int], str]]:
-    """The last `most` names, the labels not carried out, how many there are, and the newest of each episode.
-
-    A last line cut short was never acknowledged: it is removed.
-    """
-    known: dict[str, None] = {}
-    undone: dict[str, Label] = {}
-    newest: dict[tuple[str, int], str] = {}
-    whole = taken = 0
-    if not path.exists():
-        return known, [], 0, newest
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                os.truncate(path, whole)
-                break
-            whole += len(line)
-            try:
-                body = json.loads(line)
-                if "label" in body:
-                    label = Label(**body["label"])
-                    undone[label.label] = label
-                    _remember(known, newest, label, most)
-                    taken += 1
+    def read(self, path: Path) -> list[Label]:
+        """Remembers every label of a file, and gives those that were not processed. Raises LabelError."""
+        pending: dict[str, Label] = {}
+        try:
+            for entry in read_lines(path, _from_disk, "label"):
+                if isinstance(entry, Label):
+                    pending[entry.label] = entry
+                    self.remember(entry)
+                    self.count += 1
                 else:
-                    undone.pop(body["done"], None)
-            except (ValueError, KeyError, TypeError) as error:
-                raise LabelError(f"{path}, line {number} is no label ({error}): mend or remove that line") from error
-    return known, list(undone.values()), taken, newest
+                    pending.pop(entry, None)
+        except LineError as error:
+            raise LabelError(f"{error}: mend or remove that line") from error
+        return list(pending.values())
+
+
+def _to_disk(label: Label) -> dict[str, Any]:
+    return asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
+
+
+def _from_disk(line: Any) -> Label | str:
+    """A label, or the id of one that was processed."""
+    if "label" not in line:
+        processed: str = line["done"]
+        return processed
+    body = line["label"]
+    return Label(**(body | {"outcome": _FROM_DISK.get(body["outcome"], body["outcome"])}))

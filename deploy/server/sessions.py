@@ -1,4 +1,4 @@
-"""Sessions of a server: a row for each, bounded in number and idle time, resumed by whoever has the token."""
+"""Sessions of a server: one row of the policy each, bounded in number and idle time, resumed with a token."""
 
 import asyncio
 import hmac
@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlamem.deploy.server.persistence import StoredSession, check_name, hash_token
+from vlamem.deploy.server.session_record import StoredSession, check_name, hash_token
 
 
 class SessionError(ValueError):
@@ -27,7 +27,7 @@ class SessionLimits:
 
     Attributes:
         count: sessions at a time, each with a row of the policy.
-        idle_s: a session without a connection is given up after it, one whose connection is silent when another wants
+        idle_s: after it a session without a connection ends, and one whose connection is silent ends when another needs
             its row; what is on disk stays.
         bytes: that the episodes of one session may take on disk until they are labelled.
         rate_hz: messages a second of one connection; beyond it the reader waits.
@@ -47,18 +47,18 @@ class SessionLimits:
 
 @dataclass
 class Session:
-    """One robot's place at the server.
+    """One robot's session at the server.
 
     Attributes:
         name: of the session.
         token: SHA-256 of what resumes it.
         row: of the policy; the session alone uses it.
-        lasting: whether it outlives its connection.
+        persistent: whether it is kept when its connection ends.
         episode: number of its episode, 1 for the first; 0 before it.
         step: last step of the episode that the memory saw; -1 before the first.
-        ended: whether the episode is over; its labels are carried out then.
-        reply: answer to that step, given again when the step comes again.
-        connection: who holds it now.
+        ended: whether the episode is over; its labels are processed then.
+        reply: to that step, sent again when the step comes again.
+        connection: that has it now.
         used: when it was last used [s on the table's clock].
         record: what is on disk, or None when nothing is.
         lock: held while a message of it is worked on.
@@ -67,7 +67,7 @@ class Session:
     name: str
     token: str
     row: int
-    lasting: bool
+    persistent: bool
     episode: int = 0
     step: int = -1
     ended: bool = False
@@ -123,12 +123,12 @@ class SessionTable:
 
         Raises StateError for a name that may not be one, SessionError when the name is taken or the table is full.
         """
-        lasting = name is not None
+        persistent = name is not None
         name = check_name(name) if name is not None else f"anonymous-{secrets.token_hex(8)}"
         if name in self._sessions:
             raise SessionError("taken", f"session '{name}' is in use: resume it with its token, or choose another name")
         token = secrets.token_urlsafe(24)
-        return self.adopt(Session(name, hash_token(token), -1, lasting), connection, now), token
+        return self.adopt(Session(name, hash_token(token), -1, persistent), connection, now), token
 
     def adopt(self, session: Session, connection: Any, now: float) -> Session:
         """Gives a session that was stored a row and a connection. Raises SessionError when the table is full."""
@@ -140,7 +140,7 @@ class SessionTable:
         return session
 
     def resume(self, name: str, token: str, connection: Any, now: float) -> Session | None:
-        """Hands a session over to whoever has its token; None when there is none of this name.
+        """Gives a session to a connection that has its token; None when there is none of this name.
 
         Raises SessionError when the token is another; it says no more than that.
         """
@@ -151,18 +151,18 @@ class SessionTable:
         session.connection, session.used = connection, now
         return session
 
-    def leave(self, session: Session, connection: Any, now: float) -> bool:
+    def disconnect(self, session: Session, connection: Any, now: float) -> bool:
         """A connection ends. True when the session ends with it, and its row is free again."""
         if session.connection is not connection:
             return False  # someone else has resumed it
         session.connection, session.used = None, now
-        if not session.lasting:
+        if not session.persistent:
             self.drop(session)
             return True
         return False
 
     def idle(self, now: float) -> list[Session]:
-        """Sessions that have said nothing for `idle_s`, the first to go first: those without a connection, by age."""
+        """Sessions without a message for `idle_s`, the first to end first: those without a connection, by age."""
         silent = [s for s in self._sessions.values() if now - s.used > self.limits.idle_s and not s.lock.locked()]
         return sorted(silent, key=lambda s: (s.connection is not None, s.used))
 
@@ -177,17 +177,3 @@ def check_token(stored: str, given: str, name: str) -> None:
     """Raises SessionError unless `given` is the token whose hash is `stored`; takes the same time whatever it is."""
     if not hmac.compare_digest(stored, hash_token(given)):
         raise SessionError("taken", f"session '{name}' is not resumed by this token: begin one of another name")
-
-
-class Rate:
-    """A token bucket: how long the reader of one connection has to wait before its next message."""
-
-    def __init__(self, per_s: float, burst: int, now: float) -> None:
-        self._per_s, self._burst = per_s, float(burst)
-        self._left, self._at = float(burst), now
-
-    def take(self, now: float) -> float:
-        """Takes one message; gives the seconds to wait, 0 while the rate is kept."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
-        self._at = now
-        return max(0.0, -self._left / self._per_s)

@@ -1,4 +1,4 @@
-"""What the connections of a server share: sessions, the policy's rows, what is kept on disk, labels and figures."""
+"""The state that all connections of a server share: sessions, rows of the policy, files, labels and metrics."""
 
 import asyncio
 import contextlib
@@ -6,35 +6,26 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.deploy.server.batcher import Batcher, Decision, ServedPolicy
-from vlamem.deploy.server.labels import Label, LabelDesk
+from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
-from vlamem.deploy.server.persistence import SessionStore
+from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_token
-from vlamem.deploy.server.traces import Spool
-from vlamem.deploy.wire import WireLimits
+from vlamem.deploy.server.traces import TraceStore
 
 log = logging.getLogger("vlamem.serve")
 
 
-class _Options(Protocol):
-    @property
-    def wire(self) -> WireLimits: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def execute(self) -> int: ...
-
-
-class Desk:
-    """What all connections of a server share; the calls that change a session are made under its lock."""
+class ServerState:
+    """State that all connections of a server share; a session is changed under its lock alone."""
 
     def __init__(
         self,
@@ -44,12 +35,12 @@ class Desk:
         reader: ObservationReader,
         metrics: Metrics,
         store: SessionStore | None,
-        labels: LabelDesk | None,
-        spool: Spool | None,
-        options: _Options,
+        labels: LabelQueue | None,
+        traces: TraceStore | None,
+        options: ServeOptions,
     ) -> None:
         self.policy, self.table, self.batcher, self.reader, self.metrics = policy, table, batcher, reader, metrics
-        self.store, self.labels, self.spool, self.options = store, labels, spool, options
+        self.store, self.labels, self.traces, self.options = store, labels, traces, options
         action = policy.spec.action
         self.action_size = action.size
         self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in action.components])
@@ -58,9 +49,10 @@ class Desk:
         self._since = time.monotonic()
 
     async def open(self, name: str | None, token: str | None, connection: Any) -> tuple[Session, str | None, bool]:
-        """A session, its token when it is new, and whether it goes on where it was.
+        """A session, its token when it is new, and whether it was restored.
 
-        Raises SessionError or StateError when it cannot be had.
+        Raises SessionError when it is taken, unknown or there is no row for it, StateError when what is stored of it
+        cannot be used.
         """
         now = time.monotonic()
         if name is None or token is None:
@@ -70,9 +62,9 @@ class Desk:
                     "taken", f"session '{name}' is stored: resume it with its token, or choose another name"
                 )
             session, token = self.table.create(name, connection, now)
-            with self._or_dropped(session):
+            with self._dropped_on_error(session):
                 await self._clear(session)
-                if self.store is not None and session.lasting:
+                if self.store is not None and session.persistent:
                     session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
             return session, token, False
         live = self.table.get(name)
@@ -80,20 +72,20 @@ class Desk:
             before = live.connection
             self.table.resume(name, token, connection, now)
             if before is not None and before is not connection:
-                self._later(before.close(1012, "resumed elsewhere"))
+                self._in_background(before.close(1012, "resumed elsewhere"))
             return live, None, True
         if self.store is None or not self.store.has(name):
             raise SessionError("unknown", f"there is no session '{name}' to resume: begin a new one")
         record, state, step = await asyncio.to_thread(self.store.recover, name)
         check_token(record.token, token, name)
-        if self.table.get(name) is not None:  # someone else was quicker
+        if self.table.get(name) is not None:  # another connection was quicker
             return await self.open(name, token, connection)
         self._make_room(now)
         session = Session(name, record.token, -1, True, record.episode, step, record.ended, record=record)
         self.table.adopt(session, connection, now)
-        if self.spool is not None and session.episode and not session.ended:
-            self.spool.resume(name, session.episode)
-        with self._or_dropped(session):
+        if self.traces is not None and session.episode and not session.ended:
+            self.traces.resume(name, session.episode)
+        with self._dropped_on_error(session):
             async with session.lock:
                 await self.batcher.run(lambda: self.policy.restore(session.row, state))
         return session, None, True
@@ -111,46 +103,46 @@ class Desk:
                 "order", f"episode {episode} of session '{session.name}' is over: {session.episode} runs"
             )
         record, before = session.record, session.episode
-        if self.spool is not None and session.lasting:
-            await asyncio.to_thread(self.spool.begin, session.name, episode, self._wanted)
-        if self.store is not None and session.lasting:
+        if self.traces is not None and session.persistent:
+            await asyncio.to_thread(self.traces.begin, session.name, episode, self._pending_labels)
+        if self.store is not None and session.persistent:
             record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
         await self._clear(session)
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
         session.ended = False
         self.release(session)
-        self._judge(session, before)
+        self._queue_unlabelled(session, before)
         return True
 
     async def end(self, session: Session) -> None:
-        """The episode that runs is over, on disk too when this returns, and its labels are carried out.
+        """The episode that runs is over, on disk too when this returns, and its labels are processed.
 
         Raises OSError on a full disk: then it goes on.
         """
         if session.episode and not session.ended:
-            if self.store is not None and session.lasting:
+            if self.store is not None and session.persistent:
                 mark = session.name, session.token, session.episode, True
                 session.record = await asyncio.to_thread(self.store.begin, *mark)
             session.ended = True
             self.release(session)
 
     @property
-    def _wanted(self) -> frozenset[tuple[str, int]]:
-        return frozenset() if self.labels is None else self.labels.undone
+    def _pending_labels(self) -> frozenset[tuple[str, int]]:
+        return frozenset() if self.labels is None else self.labels.pending
 
-    def _judge(self, session: Session, episode: int) -> None:
-        """Has an episode that is over judged; one that was labelled has been carried out before."""
-        if self.labels is not None and self.labels.judges and session.lasting and episode:
-            unsaid = Label(secrets.token_hex(16), session.name, episode, "unsaid", "verifier", time.time())
-            self._later(asyncio.to_thread(self.labels.take, unsaid))
+    def _queue_unlabelled(self, session: Session, episode: int) -> None:
+        """Queues an episode that is over for the verifier, which passes over one that was labelled."""
+        if self.labels is not None and self.labels.takes_unlabelled and session.persistent and episode:
+            unlabelled = Label(secrets.token_hex(16), session.name, episode, "unlabelled", "verifier", time.time())
+            self._in_background(asyncio.to_thread(self.labels.add, unlabelled))
 
     def release(self, session: Session, gone: bool = False) -> None:
-        """Has the labels of a session's episodes that are over carried out; of the last one too when it is `gone`."""
+        """Releases the labels of a session's episodes that are over; of the last one too when the session is `gone`."""
         if self.labels is not None:
             self.labels.release(session.name, session.episode - (not (gone or session.ended)))
 
-    async def see(self, session: Session, step: int, obs: Observation, plan: bool) -> Decision:
-        """One frame: memory ticks, what it wrote is on disk, and a chunk is planned when asked for."""
+    async def observe(self, session: Session, step: int, obs: Observation, plan: bool) -> Decision:
+        """One frame: the memory ticks, what it wrote is on disk, and a chunk is planned if `plan`."""
         began = time.perf_counter()
         spec = self.policy.spec
         noise = None
@@ -163,8 +155,8 @@ class Desk:
         session.step = step
         if decision.state is not None and self.store is not None and session.record is not None:
             await asyncio.to_thread(self.store.persist, session.record, step, decision.state)
-        if self.spool is not None and session.lasting and decision.chunk is not None and decision.key is not None:
-            self.spool.asked(
+        if self.traces is not None and session.persistent and decision.chunk is not None and decision.key is not None:
+            self.traces.record_plan(
                 session.name,
                 session.episode,
                 step,
@@ -176,24 +168,26 @@ class Desk:
         self.metrics.decided(decision, time.perf_counter() - began)
         return decision
 
-    def acted(self, session: Session, step: int, action: Any) -> None:
-        """The robot's word of what it executed before a step. Raises ObservationError for a wrong size."""
+    def record_action(self, session: Session, step: int, action: Any) -> None:
+        """Records the action [A] that the robot executed before a step. Raises ObservationError for a wrong size."""
         given = np.asarray(action, np.float32)
         if given.shape != (self.action_size,) or not np.isfinite(given).all():
             raise ObservationError(
                 f"the executed action is {str(action)[:80]}: expected {self.action_size} finite numbers"
             )
-        if self.spool is not None and session.lasting:
-            self.spool.acted(session.name, session.episode, step, given)
+        if self.traces is not None and session.persistent:
+            self.traces.record_action(session.name, session.episode, step, given)
 
     def sweep(self, now: float) -> None:
         """Ends sessions that were left and not resumed in time; what is on disk stays."""
         for session in self.table.idle(now):
             if session.connection is None:
-                log.info("session %s was left for %.0f s: its row is free", session.name, self.table.limits.idle_s)
+                log.info(
+                    "session %s had no connection for %.0f s: its row is free", session.name, self.table.limits.idle_s
+                )
                 self.drop(session)
         if self.labels is not None and now - self._since > self.table.limits.idle_s:
-            for name in self.labels.held:  # whoever has not resumed a session by now has left its episode
+            for name in self.labels.held:  # a session that was not resumed by now has left its episode
                 if self.table.get(name) is None:
                     self.labels.release(name, 1 << 31)
 
@@ -202,11 +196,11 @@ class Desk:
         self.table.drop(session)
         self.release(session, gone=True)
         if session.ended:
-            self._judge(session, session.episode)
+            self._queue_unlabelled(session, session.episode)
         if self.store is not None:
             self.store.release(session.name)
-        if self.spool is not None:
-            self.spool.release(session.name, self._wanted)
+        if self.traces is not None:
+            self.traces.release(session.name, self._pending_labels)
 
     async def close(self) -> None:
         """Ends the worker thread and the files."""
@@ -218,8 +212,8 @@ class Desk:
             self.store.close()
 
     @contextlib.contextmanager
-    def _or_dropped(self, session: Session) -> Iterator[None]:
-        """A session that cannot be made ready gives its row back."""
+    def _dropped_on_error(self, session: Session) -> Iterator[None]:
+        """Drops a session that cannot be made ready, so that its row is free again."""
         try:
             yield
         except BaseException:
@@ -227,22 +221,22 @@ class Desk:
             raise
 
     def _make_room(self, now: float) -> None:
-        """Of a full table the session that was silent for longest, beyond `idle_s`, gives its row to a new one."""
+        """Drops, of a full table, the session that was silent for longest beyond `idle_s`."""
         silent = self.table.idle(now) if self.table.full else []
         for session in silent[:1]:
             connection, session.connection = session.connection, None
-            log.info("session %s said nothing for %.0f s: another has its row", session.name, now - session.used)
+            log.info("session %s sent nothing for %.0f s: another has its row", session.name, now - session.used)
             self.drop(session)
             if connection is not None:
                 self.metrics.closed.labels("silent").inc()
-                self._later(connection.close(1001, "silent for long, and another needed the place"))
+                self._in_background(connection.close(1001, "silent for long, and another needed the place"))
 
     async def _clear(self, session: Session) -> None:
         mask = np.zeros(self.policy.rows, bool)
         mask[session.row] = True
         await self.batcher.run(lambda: self.policy.reset(mask))
 
-    def _later(self, work: Any) -> None:
+    def _in_background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,4 +1,4 @@
-"""What happens in the episodes of sessions, on disk while they run, so that a label that comes later finds it."""
+"""Traces of episodes (what the policy saw, planned and the robot executed), on disk for a label that comes later."""
 
 import contextlib
 import secrets
@@ -20,25 +20,25 @@ _BLOCK = 4096
 _LENGTH = struct.Struct("<I")
 _TRACE = ".trace"
 _LABELLED = ".labelled"
-"""Behind the name of an episode whose label was carried out."""
+"""Suffix of an episode whose label was processed."""
 _RECORD = WireLimits(bytes=4 << 20)
 
 
-class Spool:
-    """What happens in the episodes of sessions, one file an episode; what is written survives the end of the process.
+class TraceStore:
+    """Traces of the episodes of sessions, one file an episode; what is written survives the end of the process.
 
-    One whose label was carried out stays, for a label that corrects it, until the session's next episode is over.
+    A trace whose label was processed stays, for a label that corrects it, until the session's next episode is over.
 
-    No session takes the room of another: half of its bytes is for the episode that runs, which is cut short there, and
-    half for those that ended and wait for a label, `most` of them. What ended first makes room, also where all sessions
-    together have more than their bytes; an episode that runs is never removed.
+    Each session has its own quota: half of it is for the episode that runs, which is truncated there, and half for
+    those that ended and wait for a label, at most `most` of them. The oldest of these are removed first, also where all
+    sessions together exceed their quota; an episode that runs is never removed.
 
-    It is not synced: a label that comes after power loss may find an episode without its last seconds.
+    Files are not synced: a label that comes after power loss may find a trace without its last seconds.
 
     Args:
         folder: made when missing.
-        session_bytes: of one session.
-        total_bytes: of all sessions.
+        session_bytes: quota of one session.
+        total_bytes: quota of all sessions.
         most: ended episodes of one session.
     """
 
@@ -56,24 +56,24 @@ class Spool:
         labelled = trace.with_suffix(_LABELLED)
         return labelled if labelled.exists() else trace
 
-    def begin(self, session: str, episode: int, wanted: frozenset[tuple[str, int]] = frozenset()) -> None:
+    def begin(self, session: str, episode: int, keep: frozenset[tuple[str, int]] = frozenset()) -> None:
         """Makes room for an episode, which runs from now on; the one before of this session has ended.
 
-        Those that are `wanted`, since a label of theirs is not carried out, stay.
+        Episodes in `keep` stay: a label of theirs is still to be processed.
         """
         with self._lock:
-            self._begin(session, episode, wanted)
+            self._begin(session, episode, keep)
 
     def resume(self, session: str, episode: int) -> None:
         """An episode goes on after a restart: it makes no room for others."""
         self._running[session] = episode
 
-    def _begin(self, session: str, episode: int, wanted: frozenset[tuple[str, int]]) -> None:
+    def _begin(self, session: str, episode: int, keep: frozenset[tuple[str, int]]) -> None:
         self._running[session] = episode
         for suffix in (_TRACE, _LABELLED):
             self.path(session, episode).with_suffix(suffix).unlink(missing_ok=True)
         running = {self.path(*each) for each in list(self._running.items())}
-        kept = running | {self.path(*each) for each in wanted}
+        kept = running | {self.path(*each) for each in keep}
         ended = [trace for trace in _traces(self._folder) if trace.path not in kept]
         count, own, all_ = 0, 0, 0
         for trace in sorted(ended, key=lambda trace: (not trace.labelled, trace.changed), reverse=True):
@@ -86,32 +86,32 @@ class Spool:
             if all_ > self._total or (trace.session == session and (count > self._most or own > self._half)):
                 trace.path.unlink(missing_ok=True)
 
-    def release(self, session: str, wanted: frozenset[tuple[str, int]] = frozenset()) -> None:
-        """The session has ended: its last episode may make room for others, and no label corrects another any more."""
+    def release(self, session: str, keep: frozenset[tuple[str, int]] = frozenset()) -> None:
+        """The session has ended: its last trace may be removed, and labelled ones are, except those in `keep`."""
         with self._lock:
             self._running.pop(session, None)
             for trace in _traces(self._folder):
-                if trace.labelled and trace.session == session and (session, trace.episode) not in wanted:
+                if trace.labelled and trace.session == session and (session, trace.episode) not in keep:
                     trace.path.unlink(missing_ok=True)
 
-    def cut_short(self, session: str, episode: int) -> bool:
-        """Whether an episode reached its share of the session's bytes, so that nothing was written after it."""
+    def is_truncated(self, session: str, episode: int) -> bool:
+        """Whether a trace reached its share of the quota, so that nothing more was written."""
         path = self.path(session, episode)
         return path.exists() and path.stat().st_size >= self._half
 
-    def asked(
+    def record_plan(
         self, session: str, episode: int, step: int, instruction: str, key: Array, proprioception: Array, chunk: Array
     ) -> None:
-        """The policy planned `chunk` at a step from what it saw."""
+        """The policy planned `chunk` [H, A] at a step, from an observation with this key [K] and proprioception [P]."""
         body = {"step": step, "instruction": instruction, "key": key, "proprioception": proprioception, "chunk": chunk}
         self._append(session, episode, body)
 
-    def acted(self, session: str, episode: int, step: int, action: Array) -> None:
-        """The robot executed an action between step - 1 and step."""
+    def record_action(self, session: str, episode: int, step: int, action: Array) -> None:
+        """The robot executed an action [A] between step - 1 and step."""
         self._append(session, episode, {"step": step, "action": action})
 
     def read(self, session: str, episode: int) -> Iterator[dict[str, Any]]:
-        """What was written of an episode, in order; nothing when it is unknown."""
+        """The entries of an episode in order; none when it is unknown. Raises LabelError for a file that is damaged."""
         path = self.path(session, episode)
         if not path.exists():
             return
@@ -127,23 +127,23 @@ class Spool:
                 raise LabelError(f"{path} is damaged at byte {at} ({error})") from error
             at += size
 
-    def settle(self, session: str, episode: int) -> None:
-        """Its label was carried out: it stays for a correction, and is the first to make room."""
+    def mark_labelled(self, session: str, episode: int) -> None:
+        """Its label was processed: the trace stays for a correction, and is the first to be removed."""
         with self._lock:
             path = self.path(session, episode)
             if path.exists():
                 path.replace(path.with_suffix(_LABELLED))
 
-    def settled(self, session: str, episode: int) -> bool:
-        """Whether a label of it was carried out."""
+    def is_labelled(self, session: str, episode: int) -> bool:
+        """Whether a label of it was processed."""
         return self.path(session, episode).suffix == _LABELLED
 
-    def forget(self, session: str, episode: int) -> None:
-        """Removes an episode."""
+    def remove(self, session: str, episode: int) -> None:
+        """Removes a trace."""
         self.path(session, episode).unlink(missing_ok=True)
 
     def _append(self, session: str, episode: int, body: dict[str, Any]) -> None:
-        """Adds an entry; the first gives the episode a name that no other has or had, whatever their sessions are."""
+        """Adds an entry; before the first comes one with an identity that no other episode has or had."""
         data = _entry(body)
         with self._lock, self.path(session, episode).open("ab", buffering=0) as file:
             at = file.tell()
@@ -154,7 +154,7 @@ class Spool:
             written = file.write(data)
             if written != len(data):
                 file.truncate(at)
-                raise OSError(f"{written} of {len(data)} bytes of an episode were written: the disk is full")
+                raise OSError(f"{written} of {len(data)} bytes of a trace were written: the disk is full")
 
 
 def _entry(body: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 
 import vlamem
 from vlamem.core.spec import ActionComponent, PolicySpec
-from vlamem.deploy.server.conversation import Conversation
+from vlamem.deploy.server.handler import MessageHandler
 from vlamem.deploy.server.observations import ObservationError
 from vlamem.deploy.wire import WireError, pack, unpack
 
@@ -30,21 +30,21 @@ _FORMATS = {
 _NAMES = {"translation": "position"}
 
 
-class Harness:
-    """One connection of the harness; answers through the same sessions and batches as every other client."""
+class VlaEvalHandler:
+    """Answers the messages of one vla-eval client, through the same sessions and batches as every other client."""
 
-    def __init__(self, conversation: Conversation) -> None:
-        self._talk = conversation
-        self._desk = conversation._desk
+    def __init__(self, handler: MessageHandler) -> None:
+        self._handler = handler
+        self._state = handler.state
         self._queue: deque[np.ndarray[Any, Any]] = deque()
 
     async def answer(self, raw: bytes | str) -> bytes | None:
-        """The answer to one message, None for those that have none."""
+        """The reply to one message, None for those that have none."""
         seq = 0
         try:
             if isinstance(raw, str):
                 raise WireError("a text message: expected msgpack")
-            message = unpack(raw, self._desk.options.wire)
+            message = unpack(raw, self._state.options.wire)
             if not isinstance(message, dict) or not isinstance(message.get("payload"), dict):
                 raise WireError("expected a map of type, payload, seq and timestamp")
             seq = message.get("seq", 0) if type(message.get("seq")) is int else 0
@@ -60,12 +60,12 @@ class Harness:
                 self._queue.clear()
                 return None
             raise WireError(f"message type {str(kind)[:40]!r} is unknown")
-        except Exception as error:  # the harness is told, whatever it was
-            said = self._talk.refuse(error, extended=False)
-            return _message("error", {"error": said}, seq)
+        except Exception as error:  # whatever it was, the client gets a reply
+            text = self._handler.error_reply(error, extended=False)
+            return _message("error", {"error": text}, seq)
 
     def _hello(self) -> dict[str, Any]:
-        spec = self._desk.policy.spec
+        spec = self._state.policy.spec
         return {
             "harness_version": f"vlamem {vlamem.__version__}",
             "protocol_version": PROTOCOL,
@@ -77,19 +77,19 @@ class Harness:
 
     async def _start(self) -> None:
         self._queue.clear()
-        session = await self._talk.own()
+        session = await self._handler.require_session()
         async with session.lock:
-            await self._desk.begin(session, session.episode + 1)
+            await self._state.begin(session, session.episode + 1)
 
     async def _act(self, payload: dict[Any, Any]) -> np.ndarray[Any, Any]:
-        session = await self._talk.own()
-        obs = await asyncio.to_thread(self._desk.reader.read, payload, _decode)
+        session = await self._handler.require_session()
+        obs = await asyncio.to_thread(self._state.reader.read, payload, _decode)
         async with session.lock:
             if session.episode == 0:
-                await self._desk.begin(session, 1)
-            decision = await self._desk.see(session, session.step + 1, obs, plan=not self._queue)
+                await self._state.begin(session, 1)
+            decision = await self._state.observe(session, session.step + 1, obs, plan=not self._queue)
         if decision.chunk is not None:
-            self._queue.extend(decision.chunk[: self._desk.options.execute])
+            self._queue.extend(decision.chunk[: self._state.options.execute])
         return self._queue.popleft()
 
 
@@ -98,7 +98,7 @@ def _message(kind: str, payload: dict[str, Any], seq: int) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays with text marks, as the harness reads them."""
+    """Arrays with text marks, as vla-eval reads them."""
     if isinstance(value, np.ndarray):
         return {"__ndarray__": True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
     if isinstance(value, dict):

@@ -1,27 +1,29 @@
-"""One process at a time for files that two would spoil."""
+"""Exclusive locks: one process at a time for files that two would spoil."""
 
 import logging
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-log = logging.getLogger("vlamem.serve")
+log = logging.getLogger("vlamem.locks")
 WAIT_S = 20.0
-"""A server that is ending is given so long to let go: connections are closed, labels carried out."""
+"""A process that is ending is given so long to release its lock."""
 
 
 class InUseError(OSError):
-    """Files that another process has; the message says which and the mend."""
+    """Files that another process uses; the message says which and the mend."""
 
 
-def sole(path: Path, what: str, wait_s: float | None = None) -> FileLock:
-    """Locks `path` (a file made beside what it stands for) until the lock is released or this process has ended.
+def exclusive_lock(
+    path: Path, what: str, mend: str = "end that process first", wait_s: float | None = None
+) -> FileLock:
+    """Locks `path`, a file made beside `what` it protects, until the lock is released or this process has ended.
 
-    The operating system lets go of a lock whose process was killed. Raises InUseError when another holds it for longer
-    than `wait_s`, WAIT_S when not given.
+    The operating system releases the lock of a process that was killed. Raises InUseError, with the `mend`, when another
+    holds it for longer than `wait_s` (WAIT_S when not given).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, thread_local=False)  # whoever closes what it stands for lets go of it
+    lock = FileLock(path, thread_local=False)  # any thread may release it
     patience = WAIT_S if wait_s is None else wait_s
     try:
         lock.acquire(timeout=0)
@@ -31,5 +33,5 @@ def sole(path: Path, what: str, wait_s: float | None = None) -> FileLock:
     try:
         lock.acquire(timeout=patience, poll_interval=0.05)
     except Timeout as error:
-        raise InUseError(f"{what} is in use by another process: end that server, or give another --state") from error
+        raise InUseError(f"{what} is in use by another process: {mend}") from error
     return lock

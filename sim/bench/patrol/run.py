@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.files import write_atomically
 from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.patrol.options import ARMS, PatrolBench

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlamem.deploy.robot.protocol import Seen, Vector
+from vlamem.deploy.robot.protocol import RobotObservation, Vector
 from vlamem.deploy.wire import pack
 
 
@@ -16,7 +16,7 @@ class Frame:
 
     episode: int
     step: int
-    seen: Seen
+    observation: RobotObservation
     instruction: str
     plan: bool
     executed: Vector | None
@@ -24,7 +24,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server said of a frame.
+    """What the server control_message of a frame.
 
     Attributes:
         kind: "chunk", "tick" (no chunk was asked for) or "refused".
@@ -44,16 +44,19 @@ class Reply:
     wrote: bool = False
 
 
-def said(kind: str, seq: str, **what: Any) -> bytes:
+def control_message(kind: str, seq: str, **what: Any) -> bytes:
     """A message without an observation; its answer names `seq`."""
     return pack({"vlamem": {"type": kind, "seq": seq} | what})
 
 
-def packed(frame: Frame) -> bytes:
+def frame_message(frame: Frame) -> bytes:
     """A frame's message."""
     head: dict[str, Any] = {"type": "observe", "episode": frame.episode, "step": frame.step, "plan": frame.plan}
     head["seq"] = frame.episode << 32 | frame.step
     if frame.executed is not None:
         head["executed"] = [float(x) for x in frame.executed]
-    body = {"images": dict(frame.seen.images), "proprioception": np.asarray(frame.seen.proprioception, np.float32)}
+    body = {
+        "images": dict(frame.observation.images),
+        "proprioception": np.asarray(frame.observation.proprioception, np.float32),
+    }
     return pack({"vlamem": head, "instruction": frame.instruction} | body)

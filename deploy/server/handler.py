@@ -1,4 +1,4 @@
-"""What one connection says and hears: openpi's observations, and vlamem's sessions, episodes, ticks and labels."""
+"""Answers the messages of one connection: openpi's protocol, and vlamem's sessions, episodes, ticks and labels."""
 
 import asyncio
 import logging
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vlamem.deploy.server.labels import Label, LabelError
 from vlamem.deploy.server.observations import ObservationError
-from vlamem.deploy.server.persistence import StateError
+from vlamem.deploy.server.session_record import StateError
 from vlamem.deploy.server.sessions import Session, SessionError
-from vlamem.deploy.server.state import Desk
+from vlamem.deploy.server.state import ServerState
 from vlamem.deploy.wire import WireError, pack, unpack
 
 if TYPE_CHECKING:
@@ -20,28 +20,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("vlamem.serve")
 
 
-class Conversation:
-    """One connection. A client that says nothing of sessions (openpi's) has one that ends with its connection."""
+class MessageHandler:
+    """Answers the messages of one connection.
 
-    def __init__(self, desk: Desk, connection: "ServerConnection") -> None:
-        self._desk, self._connection = desk, connection
+    A client that opens no session (openpi's) gets one that ends with its connection.
+    """
+
+    def __init__(self, state: ServerState, connection: "ServerConnection") -> None:
+        self.state, self._connection = state, connection
         self.session: Session | None = None
         self.errors = 0
         self._last_total_ms = 0.0
 
     async def answer(self, raw: bytes | str) -> bytes | str | None:
-        """The answer to one message; what is wrong with it is said, with an id that the log has too."""
+        """The reply to one message; to a wrong one an error with an id that the server's log has too."""
         began = time.perf_counter()
         extended, seq = False, None
         try:
             if isinstance(raw, str):
                 raise WireError("a text message: expected msgpack, as openpi-client sends it")
-            message = unpack(raw, self._desk.options.wire)
+            message = unpack(raw, self.state.options.wire)
             if not isinstance(message, dict):
                 raise WireError(f"a message of type {type(message).__name__}: expected a map")
             head = message.get("vlamem")
             if head is None:
-                return self._timed(await self._plain(message), began)
+                return self._timed(await self._openpi(message), began)
             extended = True
             if not isinstance(head, dict):
                 raise WireError(f"'vlamem' holds a {type(head).__name__}: expected a map with a type")
@@ -51,11 +54,11 @@ class Conversation:
             return self._timed(reply, began)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # whatever a client provokes, it gets an answer and the others go on
-            return self.refuse(error, extended, seq)
+        except Exception as error:  # whatever a client provokes, it gets a reply and the others go on
+            return self.error_reply(error, extended, seq)
 
-    def refuse(self, error: Exception, extended: bool, seq: Any = None) -> bytes | str:
-        """What a client is told of an error: short, with an id; the log has the rest."""
+    def error_reply(self, error: Exception, extended: bool, seq: Any = None) -> bytes | str:
+        """The reply that reports an error: short, with an id; the log has the rest."""
         self.errors += 1
         name = secrets.token_hex(6)
         code, text = _code(error), str(error)
@@ -64,61 +67,61 @@ class Conversation:
             text = "the policy failed on this observation: the server's log has more under this id"
         else:
             log.info("error %s (%s): %s", name, code, error)
-        self._desk.metrics.errors.labels(code).inc()
+        self.state.metrics.errors.labels(code).inc()
         if not extended:
             return f"vlamem error {name} ({code}): {text}"
         body = {"type": "error", "id": name, "code": code, "message": text[:500]}
         return pack({"vlamem": body | {"seq": seq if isinstance(seq, int | str) else None}})
 
-    def leave(self) -> None:
-        """The connection has ended."""
+    def disconnected(self) -> None:
+        """The connection has ended; a session that was opened by name waits to be resumed."""
         session, self.session = self.session, None
-        if session is not None and self._desk.table.leave(session, self._connection, time.monotonic()):
-            self._desk.release(session, gone=True)
+        if session is not None and self.state.table.disconnect(session, self._connection, time.monotonic()):
+            self.state.release(session, gone=True)
 
-    async def own(self) -> Session:
-        """The session of this connection; one without a name when it has none."""
+    async def require_session(self) -> Session:
+        """The session of this connection; a new one without a name when it has none."""
         if self.session is None:
-            self.session, _, _ = await self._desk.open(None, None, self._connection)
+            self.session, _, _ = await self.state.open(None, None, self._connection)
         if self.session.connection is not self._connection:
             raise SessionError("taken", f"session '{self.session.name}' was resumed by another connection")
         self.session.used = time.monotonic()
         return self.session
 
-    async def _plain(self, message: Mapping[Any, Any]) -> dict[str, Any]:
+    async def _openpi(self, message: Mapping[Any, Any]) -> dict[str, Any]:
         """openpi's protocol: every observation is a plan; {"reset": True}, of RoboMME's fork, begins an episode."""
-        session = await self.own()
+        session = await self.require_session()
         async with session.lock:
             if message.get("reset"):
-                await self._desk.begin(session, session.episode + 1)
+                await self.state.begin(session, session.episode + 1)
                 return {"reset_finished": True}
             if session.episode == 0:
-                await self._desk.begin(session, 1)
-            obs = self._desk.reader.read(message)
-            decision = await self._desk.see(session, session.step + 1, obs, plan=True)
+                await self.state.begin(session, 1)
+            obs = self.state.reader.read(message)
+            decision = await self.state.observe(session, session.step + 1, obs, plan=True)
         return {"actions": decision.chunk, "policy_timing": {"infer_ms": 1e3 * decision.took_s}}
 
     async def _extended(self, head: Mapping[Any, Any], message: Mapping[Any, Any]) -> dict[str, Any]:
         kind = head.get("type")
         if kind == "hello":
             return await self._hello(head)
-        session = await self.own()
+        session = await self.require_session()
         if kind == "label":
             return await self._label(session, head)
         async with session.lock:
             if kind == "observe":
                 return await self._observe(session, head, message)
             if kind == "episode_start":
-                fresh = await self._desk.begin(session, _count(head, "episode", 1))
+                fresh = await self.state.begin(session, _count(head, "episode", 1))
                 return {"vlamem": {"type": "episode", "episode": session.episode, "step": session.step, "fresh": fresh}}
             if kind == "episode_end":
                 await self._end(session, head)
                 return {"vlamem": {"type": "ended", "episode": session.episode, "step": session.step}}
             if kind == "reset":
-                await self._desk.begin(session, session.episode + 1)
+                await self.state.begin(session, session.episode + 1)
                 return {"vlamem": {"type": "episode", "episode": session.episode, "step": -1, "fresh": True}}
             if kind == "bye":
-                self._desk.drop(session)
+                self.state.drop(session)
                 self.session = None
                 return {"vlamem": {"type": "bye"}}
         known = "hello, episode_start, observe, episode_end, label, reset, bye"
@@ -130,7 +133,7 @@ class Conversation:
             raise WireError("the token is no text")
         if self.session is not None:
             raise SessionError("order", f"this connection has session '{self.session.name}' already")
-        session, fresh, restored = await self._desk.open(name, token, self._connection)
+        session, fresh, restored = await self.state.open(name, token, self._connection)
         self.session = session
         body = {
             "type": "session",
@@ -145,14 +148,14 @@ class Conversation:
     async def _observe(self, session: Session, head: Mapping[Any, Any], message: Mapping[Any, Any]) -> dict[str, Any]:
         episode, step = _count(head, "episode", 1), _count(head, "step", 0)
         if not session.check_step(episode, step):
-            self._desk.metrics.duplicates.inc()
+            self.state.metrics.duplicates.inc()
             if session.reply is not None and session.reply["vlamem"]["step"] == step:
                 return session.reply | {"vlamem": session.reply["vlamem"] | {"duplicate": True}}
             return {"vlamem": {"type": "tick", "episode": episode, "step": step, "duplicate": True}}
-        obs = self._desk.reader.read(message)
+        obs = self.state.reader.read(message)
         if (action := head.get("executed")) is not None:
-            self._desk.acted(session, step, action)
-        decision = await self._desk.see(session, step, obs, plan=bool(head.get("plan")))
+            self.state.record_action(session, step, action)
+        decision = await self.state.observe(session, step, obs, plan=bool(head.get("plan")))
         body = {
             "type": "tick" if decision.chunk is None else "chunk",
             "episode": episode,
@@ -171,12 +174,12 @@ class Conversation:
         if episode > session.episode:
             raise SessionError("episode", f"episode {episode} of session '{session.name}' has not begun")
         if episode == session.episode:
-            await self._desk.end(session)
+            await self.state.end(session)
 
     async def _label(self, session: Session, head: Mapping[Any, Any]) -> dict[str, Any]:
-        """Kept on disk before it is acknowledged, and carried out when its episode is over."""
-        desk = self._desk.labels
-        if desk is None:
+        """A label is on disk before it is acknowledged, and processed when its episode is over."""
+        queue = self.state.labels
+        if queue is None:
             raise LabelError("this server keeps no labels: start it with --state FOLDER")
         episode = _count(head, "episode", 1)
         if episode > session.episode:
@@ -187,9 +190,9 @@ class Conversation:
         if head.get("outcome") not in ("success", "failure"):
             raise LabelError(f"outcome {str(head.get('outcome'))[:40]!r}: expected 'success' or 'failure'")
         label = Label(head.get("label", ""), session.name, episode, head["outcome"], source, time.time())
-        if await asyncio.to_thread(desk.take, label, True):
-            self._desk.metrics.labels.labels(label.outcome).inc()
-        self._desk.release(session)
+        if await asyncio.to_thread(queue.add, label, True):
+            self.state.metrics.labels.labels(label.outcome).inc()
+        self.state.release(session)
         return {"vlamem": {"type": "labelled", "label": label.label, "episode": episode}}
 
     def _timed(self, reply: dict[str, Any], began: float) -> bytes:

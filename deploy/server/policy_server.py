@@ -9,8 +9,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -19,61 +18,24 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 import vlamem
-from vlamem.deploy.server import vla_eval
 from vlamem.deploy.server.batcher import Batcher, ServedPolicy
-from vlamem.deploy.server.conversation import Conversation
-from vlamem.deploy.server.labels import LabelDesk
+from vlamem.deploy.server.handler import MessageHandler
+from vlamem.deploy.server.labels import LabelQueue
 from vlamem.deploy.server.metrics import CONTENT_TYPE, Metrics
 from vlamem.deploy.server.observations import ObservationReader
-from vlamem.deploy.server.persistence import SessionStore
-from vlamem.deploy.server.sessions import Rate, SessionLimits, SessionTable
-from vlamem.deploy.server.state import Desk
-from vlamem.deploy.server.traces import Spool
-from vlamem.deploy.wire import DEFAULT_LIMITS, WireLimits, pack
+from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.rate_limit import RateLimit
+from vlamem.deploy.server.session_store import SessionStore
+from vlamem.deploy.server.sessions import SessionTable
+from vlamem.deploy.server.state import ServerState
+from vlamem.deploy.server.traces import TraceStore
+from vlamem.deploy.server.vla_eval import PATH as VLA_EVAL_PATH
+from vlamem.deploy.server.vla_eval import VlaEvalHandler
+from vlamem.deploy.wire import pack
 
 log = logging.getLogger("vlamem.serve")
 PROTOCOL = 1
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SWEEP_S = 5.0
-
-
-@dataclass(frozen=True)
-class ServeOptions:
-    """How a server listens.
-
-    Attributes:
-        host, port: where; port 0 takes a free one.
-        api_key: that clients must show; required unless host is the machine itself.
-        certificate, private_key: PEM files for TLS, both or none.
-        sessions: bounds.
-        wire: limits of a message.
-        wait_s: longest wait of a frame for those of other sessions.
-        connections: at a time.
-        execute: actions of a chunk that a vla-eval client gets before the next plan.
-        rename: names of observation entries, theirs to ours.
-        seed: of the policy's noise.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_key: str | None = None
-    certificate: Path | None = None
-    private_key: Path | None = None
-    sessions: SessionLimits = field(default_factory=SessionLimits)
-    wire: WireLimits = DEFAULT_LIMITS
-    wait_s: float = 0.002
-    connections: int = 128
-    execute: int = 8
-    rename: Mapping[str, str] = field(default_factory=dict)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.api_key:
-            raise ValueError(
-                f"host {self.host} is reachable from elsewhere: give --api-key-file, or listen on 127.0.0.1"
-            )
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("TLS needs both a certificate and its private key: give --tls-cert and --tls-key")
 
 
 class PolicyServer:
@@ -83,9 +45,9 @@ class PolicyServer:
         policy: with as many rows as there may be sessions.
         options: how it listens.
         store: where sessions are kept over a restart; None keeps none.
-        labels, spool: where labels and episodes go; None refuses labels.
-        about: of the served files, told to clients (names and hashes).
-        encode: the frozen policy's `encode`, where a spool wants keys that no memory computes.
+        labels, traces: where labels and the traces of episodes go; None refuses labels.
+        about: names and hashes of the served files, for clients.
+        encode: the frozen policy's `encode`, where traces need keys that no memory computes.
 
     Raises ValueError when the policy has fewer rows than sessions are allowed.
     """
@@ -95,8 +57,8 @@ class PolicyServer:
         policy: ServedPolicy,
         options: ServeOptions | None = None,
         store: SessionStore | None = None,
-        labels: LabelDesk | None = None,
-        spool: Spool | None = None,
+        labels: LabelQueue | None = None,
+        traces: TraceStore | None = None,
         about: Mapping[str, str] | None = None,
         encode: Any = None,
     ) -> None:
@@ -105,7 +67,7 @@ class PolicyServer:
         batcher = Batcher(policy, self.options.wait_s, policy.rows, lambda: max(1, table.connected), encode)
         self.metrics = Metrics(lambda: len(table), lambda: table.connected, lambda: batcher.oldest_s)
         reader = ObservationReader(policy.spec, self.options.rename)
-        self.desk = Desk(policy, table, batcher, reader, self.metrics, store, labels, spool, self.options)
+        self.state = ServerState(policy, table, batcher, reader, self.metrics, store, labels, traces, self.options)
         self._metadata = {
             "vlamem": {
                 "type": "metadata",
@@ -127,7 +89,7 @@ class PolicyServer:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
         """Listens while the context is open; gives the port. Raises OSError when it is taken."""
-        self.desk.batcher.start()
+        self.state.batcher.start()
         sweeper = asyncio.create_task(self._sweep())
         try:
             async with serve(
@@ -149,7 +111,7 @@ class PolicyServer:
         finally:
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
-            await self.desk.close()
+            await self.state.close()
 
     def _tls(self) -> ssl.SSLContext | None:
         if self.options.certificate is None:
@@ -185,30 +147,30 @@ class PolicyServer:
 
     async def _handle(self, ws: ServerConnection) -> None:
         limits, self._connections = self.options.sessions, self._connections + 1
-        conversation = Conversation(self.desk, ws)
-        harness = vla_eval.Harness(conversation) if _path(ws) == vla_eval.PATH else None
-        rate = Rate(limits.rate_hz, limits.burst, time.monotonic())
+        handler = MessageHandler(self.state, ws)
+        vla_eval = VlaEvalHandler(handler) if _path(ws) == VLA_EVAL_PATH else None
+        rate = RateLimit(limits.rate_hz, limits.burst, time.monotonic())
         try:
-            if harness is None:
+            if vla_eval is None:
                 await self._send(ws, pack(self._metadata))
             async for raw in ws:
                 if pause := rate.take(time.monotonic()):
                     await _closed_or_after(ws, pause)
-                answer = await (conversation if harness is None else harness).answer(raw)
+                answer = await (handler if vla_eval is None else vla_eval).answer(raw)
                 if answer is not None:
                     await self._send(ws, answer)
-                if conversation.errors > limits.errors:
+                if handler.errors > limits.errors:
                     self.metrics.closed.labels("errors").inc()
                     await ws.close(1008, "too many messages were wrong")
         except ConnectionClosed as ending:
-            log.debug("%s has gone (%s): its session waits for it to come back", ws.remote_address, ending)
+            log.debug("%s disconnected (%s): its session is kept for it", ws.remote_address, ending)
         except TimeoutError:
             self.metrics.closed.labels("not reading").inc()
             log.warning("%s does not read: disconnected", ws.remote_address)
             ws.transport.abort()
         finally:
             self._connections -= 1
-            conversation.leave()
+            handler.disconnected()
 
     async def _send(self, ws: ServerConnection, data: bytes | str) -> None:
         async with asyncio.timeout(self.options.sessions.send_s):
@@ -217,7 +179,7 @@ class PolicyServer:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(_SWEEP_S, self.options.sessions.idle_s))
-            self.desk.sweep(time.monotonic())
+            self.state.sweep(time.monotonic())
 
 
 async def _closed_or_after(ws: ServerConnection, seconds: float) -> None:

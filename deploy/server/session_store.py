@@ -1,0 +1,153 @@
+"""Sessions on disk: their records, and the memory of their episode, written when the gate writes and not else.
+
+One folder a session: `session.json` (owner, episode, token's hash; replaced when an episode begins) and
+`memory.journal` (`vlamem.memory.designs.aura.journal`, two slots). A journal entry carries the number of the episode
+that it belongs to, so the memory of one episode is never taken for another's, whenever the power went.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlamem.core.files import sync_folder
+from vlamem.core.locks import exclusive_lock
+from vlamem.deploy.server.session_record import (
+    IN_USE,
+    Owner,
+    StateError,
+    StoredSession,
+    check_name,
+    has_record,
+    layout_of,
+    read_record,
+    stored_sessions,
+    write_record,
+)
+from vlamem.memory.designs.aura.journal import SLOT, StateJournal
+
+_EMPTY = np.zeros(0, np.float32)
+
+
+class SessionStore:
+    """Sessions in a folder, all of one owner.
+
+    Args:
+        folder: made when missing.
+        owner: that new sessions belong to; sessions of another are refused when they are resumed.
+        template: a state of the memory, for its layout; empty when there is none to keep.
+        most: sessions kept; beyond it those that were changed longest ago are removed.
+        writes: whether it may change anything, which one process may do at a time; others may read.
+
+    Raises StateError for a memory whose state a journal cannot hold, InUseError for a folder that another writes to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        owner: Owner,
+        template: Mapping[str, np.ndarray[Any, Any]],
+        most: int = 256,
+        writes: bool = True,
+    ) -> None:
+        self.folder, self.owner, self._most = folder, owner, most
+        self._template = {name: np.asarray(template[name]) for name in sorted(template)}
+        self._bytes = sum(x.nbytes for x in self._template.values())
+        if any(x.dtype != np.float32 for x in self._template.values()) or self._bytes > SLOT - 64:
+            raise StateError(
+                f"a memory of {layout_of(template)} cannot be kept: expected float32 arrays of at most {SLOT - 64} "
+                "bytes; serve without --state"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = exclusive_lock(folder / ".lock", str(folder), IN_USE) if writes else None
+        self._journals: dict[str, StateJournal] = {}
+
+    def begin(self, name: str, token: str, episode: int, ended: bool = False) -> StoredSession:
+        """A session, or a new episode of one: on disk when this returns, and every memory before it void.
+
+        `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over. Raises OSError on a
+        full disk; a session that was not there before is not there then either.
+        """
+        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended)
+        place = self.folder / name
+        if place.is_dir():
+            write_record(place, session)
+            return session
+        self._make_room()
+        place.mkdir()
+        try:
+            write_record(place, session)
+            sync_folder(self.folder)
+        except OSError:
+            shutil.rmtree(place)
+            raise
+        return session
+
+    def persist(self, session: StoredSession, step: int, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Makes `state` what is recovered; on the medium when this returns."""
+        flat = np.concatenate([np.asarray(state[name], np.float32).ravel() for name in self._template])
+        self._journal(session.name).persist(flat, _EMPTY, (session.episode << 32) | (step + 1))
+
+    def recover(self, name: str) -> tuple[StoredSession, dict[str, np.ndarray[Any, Any]], int]:
+        """The session, the memory of its episode (empty when nothing was written in it) and the step of its last write.
+
+        The step is -1 when nothing was written. Raises StateError when it does not exist, is damaged or another's.
+        """
+        session = read_record(self.folder / check_name(name))
+        session.owner.check(self.owner, f"session '{name}'")
+        blank = {k: np.zeros_like(v) for k, v in self._template.items()}
+        if not self._bytes or not (self.folder / name / "memory.journal").exists():
+            return session, blank, -1
+        flat = np.zeros(self._bytes // 4, np.float32)
+        tick = self._journal(name).recover(flat, _EMPTY)
+        if tick is None or tick >> 32 != session.episode:
+            return session, blank, -1
+        at, state = 0, {}
+        for key, like in self._template.items():
+            state[key] = flat[at : at + like.size].reshape(like.shape).copy()
+            at += like.size
+        return session, state, (tick & 0xFFFFFFFF) - 1
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a session."""
+        return has_record(self.folder / check_name(name))
+
+    def runs(self, name: str, episode: int) -> bool:
+        """Whether this episode of a session has begun and is not over."""
+        try:
+            session = read_record(self.folder / check_name(name))
+        except StateError:
+            return False
+        return session.episode == episode and not session.ended
+
+    def release(self, name: str) -> None:
+        """Closes the session's file; what is on disk stays."""
+        journal = self._journals.pop(name, None)
+        if journal is not None:
+            journal.close()
+
+    def remove(self, name: str) -> None:
+        """Removes a session from disk."""
+        self.release(name)
+        shutil.rmtree(self.folder / check_name(name), ignore_errors=True)
+
+    def close(self) -> None:
+        """Closes every file."""
+        for name in list(self._journals):
+            self.release(name)
+        if self._lock is not None:
+            self._lock.release()
+
+    def _journal(self, name: str) -> StateJournal:
+        if name not in self._journals:
+            self._journals[name] = StateJournal(self.folder / name / "memory.journal", self._bytes)
+        return self._journals[name]
+
+    def _make_room(self) -> None:
+        found = stored_sessions(self.folder)
+        for place in found[: max(0, len(found) - self._most + 1)]:
+            if place.name not in self._journals:
+                self.remove(place.name)
