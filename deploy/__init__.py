@@ -1,47 +1,54 @@
 """Serving a policy with memory, and driving a robot with it.
 
-The robot's side (Controller, Link, Limits, robots and their files) needs numpy, msgpack and websockets alone; what the
-server needs besides is imported when it is asked for.
+The robot's side needs numpy, msgpack and websockets alone; what the server needs besides is imported when it is used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlamem.deploy.robot.controller import Controller, ControlOptions
-    from vlamem.deploy.robot.limits import Limits
-    from vlamem.deploy.robot.link import Link, LinkOptions
-    from vlamem.deploy.robot.outbox import LinkError
-    from vlamem.deploy.robot.protocol import DryRun, Robot, RobotError, RobotObservation
-    from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError, load_robot_file
-    from vlamem.deploy.server.policy_server import PolicyServer, ServeOptions
+    from vlamem.deploy.robot import (
+        Controller,
+        ControlOptions,
+        DryRun,
+        Limits,
+        Link,
+        LinkError,
+        LinkOptions,
+        Robot,
+        RobotError,
+        RobotFile,
+        RobotFileError,
+        RobotObservation,
+        load_robot_file,
+    )
+    from vlamem.deploy.server import PolicyServer, ServeOptions
 
-_HOMES = {
-    "Controller": "controller",
-    "ControlOptions": "controller",
-    "Limits": "limits",
-    "Link": "link",
-    "LinkError": "outbox",
-    "LinkOptions": "link",
+_MODULES = {
+    "ControlOptions": "robot",
+    "Controller": "robot",
     "DryRun": "robot",
+    "Limits": "robot",
+    "Link": "robot",
+    "LinkError": "robot",
+    "LinkOptions": "robot",
+    "PolicyServer": "server",
     "Robot": "robot",
     "RobotError": "robot",
+    "RobotFile": "robot",
+    "RobotFileError": "robot",
     "RobotObservation": "robot",
-    "RobotFile": "robot_file",
-    "RobotFileError": "robot_file",
-    "load_robot_file": "robot_file",
-    "PolicyServer": "server",
     "ServeOptions": "server",
+    "load_robot_file": "robot",
 }
 
 __all__ = [
-    "ControlOptions", "Controller", "DryRun", "Limits", "Link", "LinkError", "LinkOptions", "PolicyServer", "Robot",
-    "RobotError", "RobotFile", "RobotFileError", "RobotObservation", "ServeOptions", "load_robot_file",
+    "ControlOptions", "Controller", "DryRun", "Limits", "Link", "LinkError", "LinkOptions", "PolicyServer",
+    "Robot", "RobotError", "RobotFile", "RobotFileError", "RobotObservation", "ServeOptions", "load_robot_file",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are loaded when first asked for."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

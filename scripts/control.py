@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--instruction", help="what to do; a simulated task has its own")
     add("--episodes", type=int, default=1, help="how many, one after the other (1)")
     add("--seconds", type=float, default=60.0, help="longest episode (60)")
-    add("--execute", type=int, default=4, help="steps of a chunk before the next is asked for (4)")
+    add("--execute", type=int, default=4, help="steps of a chunk before the next is requested (4)")
     add("--blend", type=int, default=3, help="steps over which chunks are blended (3)")
     add("--api-key-file", type=Path, help="file whose first line is the server's key")
     add("--tls-ca", type=Path, help="PEM file of the authority that signed the server's certificate")
@@ -57,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
 def _make_robot(args: argparse.Namespace, robot_file: Any) -> Any:
     kind, _, rest = args.robot.partition(":")
     if kind == "mujoco":
-        from vlamem.deploy.robot.mujoco_robot import MujocoRobot
+        from vlamem.deploy.robot import MujocoRobot
 
         return MujocoRobot(rest)
     if kind == "lerobot":
-        from vlamem.deploy.robot.lerobot_robot import make_lerobot
+        from vlamem.deploy.robot import make_lerobot
 
         return make_lerobot(rest, _settings(args.robot_config), robot_file)
     if not rest:
@@ -85,8 +85,7 @@ def _settings(path: Path | None) -> Any:
 
 def main(arguments: list[str]) -> int:
     """`vlamem control`."""
-    from vlamem.deploy.robot.outbox import LinkError
-    from vlamem.deploy.robot.protocol import RobotError
+    from vlamem.deploy.robot import LinkError, RobotError
 
     args = _parser().parse_args(arguments)
     try:
@@ -117,17 +116,21 @@ def _where(joined: Any) -> str:
 
 
 def _control(args: argparse.Namespace) -> int:
-    from vlamem.deploy.robot.controller import Controller, ControlOptions, percentiles
-    from vlamem.deploy.robot.events import EventLog
-    from vlamem.deploy.robot.link import Link, LinkOptions
-    from vlamem.deploy.robot.mujoco_robot import MujocoRobot
-    from vlamem.deploy.robot.outbox import LinkError
-    from vlamem.deploy.robot.panel import KEYS, Panel
-    from vlamem.deploy.robot.protocol import DryRun
-    from vlamem.deploy.robot.robot_file import load_robot_file
-    from vlamem.deploy.robot.session import (
+    from vlamem.deploy.robot import (
+        KEYS,
+        Controller,
+        ControlOptions,
+        DryRun,
+        EventLog,
+        Link,
+        LinkError,
+        LinkOptions,
+        MujocoRobot,
+        Panel,
         drain,
         join,
+        load_robot_file,
+        percentiles,
         prepare_process,
         restore_process,
         run_episode,
@@ -143,7 +146,7 @@ def _control(args: argparse.Namespace) -> int:
     if simulated is None and not args.instruction:
         raise ValueError("a robot has to be told what to do: give --instruction")
     events = EventLog(args.log)
-    # a dry run moves nothing: the session and the labels of the robot's real episodes are none of its business
+    # a dry run moves nothing, so it must not touch the session and labels of the robot's real episodes
     session, state = (f"{args.session}-dry-run", None) if args.dry_run else (args.session, args.state)
     link = Link(LinkOptions(args.server, session, state, read_key(args.api_key_file), args.tls_ca), events)
     joined = join(link, robot_file)
@@ -184,20 +187,20 @@ def _control(args: argparse.Namespace) -> int:
         first = joined.episode if joined.unfinished else joined.episode + 1
         for episode in range(first, first + args.episodes):
             step = joined.step if episode == joined.episode else -1
-            told = simulated.begin(episode, episode).instruction if simulated is not None else ""
+            task_instruction = simulated.begin(episode, episode).instruction if simulated is not None else ""
             end = time.monotonic() + args.seconds
 
             def over(now: float, end: float = end) -> bool:
                 stopped = quitting.is_set() or link.failure is not None
                 return now > end or stopped or (simulated is not None and simulated.status.ended)
 
-            run_episode(controller, link, args.instruction or told, episode, over, step)
+            run_episode(controller, link, args.instruction or task_instruction, episode, over, step)
             if link.failure is not None:
                 raise LinkError(link.failure)
             success = simulated is not None and simulated.status.success
             if simulated is not None:
-                print(f"episode {episode}: {told}: {'success' if success else 'no success'}", flush=True)
-                if args.label_by_task and episode not in labelled:  # the operator knows better
+                print(f"episode {episode}: {task_instruction}: {'success' if success else 'no success'}", flush=True)
+                if args.label_by_task and episode not in labelled:  # the operator's label counts
                     link.label(episode, "success" if success else "failure", "task")
             if quitting.is_set():
                 break

@@ -1,4 +1,4 @@
-"""The key that a server asks of its clients, from the file that both are given."""
+"""The API key of a server and its clients, from the file that both are given."""
 
 from pathlib import Path
 

@@ -26,8 +26,7 @@ from vlamem.scripts.keys import read_key
 from vlamem.scripts.signals import TERMINATION_SIGNALS
 
 if TYPE_CHECKING:
-    from vlamem.deploy.server.policy_server import PolicyServer
-    from vlamem.deploy.server.supervisor import Child
+    from vlamem.deploy.server import Child, PolicyServer
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,7 @@ def _say(line: str) -> None:
 def main(arguments: list[str]) -> int:
     """`vlamem serve`."""
     args = load_config(Args, "serve", arguments, __doc__ or "")
-    from vlamem.deploy.server.assembly import build_server, preload
-    from vlamem.deploy.server.options import ServeOptions
-    from vlamem.deploy.server.sessions import SessionLimits
+    from vlamem.deploy.server import ServeOptions, SessionLimits, build_server, preload
 
     _check(args)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -153,7 +150,7 @@ def main(arguments: list[str]) -> int:
     print(f"vlamem serve: loading {args.policy}, memory {' '.join(args.memory)}", file=sys.stderr, flush=True)
     child = None
     if args.respawn:
-        from vlamem.deploy.server.supervisor import respawn
+        from vlamem.deploy.server import respawn
 
         child = respawn(lambda: preload(args.policy))
         options = replace(options, port=args.port if child.port is None else child.port)

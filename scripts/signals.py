@@ -1,16 +1,16 @@
-"""What ends a verb from outside: SIGTERM, and a terminal that is closed."""
+"""Signals that end a verb: Ctrl-C, SIGTERM, and a terminal that is closed."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Of the system's signals those that end a verb; not every system has the last."""
+"""Not every system has the last."""
 
 
 @contextmanager
 def on_termination(end: Callable[[int], None]) -> Iterator[None]:
-    """Calls `end` with the number of SIGTERM or SIGHUP instead of dying of it; one that is ignored (nohup) stays so."""
+    """Calls `end` with the number of SIGTERM or SIGHUP in place of its default; one that is ignored (nohup) stays so."""
     taken = [s for s in TERMINATION_SIGNALS[1:] if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, lambda number, frame: end(number)) for s in taken}
     try:

@@ -1,10 +1,10 @@
-"""The memory of a server's sessions on disk: look at it, carry it to another machine.
+"""The memory of a server's sessions on disk: shows it, and exports it to another machine.
 
-vlamem state show FOLDER                    every session: whose it is, episode, bytes, norm of its memory
+vlamem state show FOLDER                    every session: policy, episode, bytes, norm of its memory
 vlamem state export FOLDER SESSION FILE     one session into a safetensors file
 vlamem state import FOLDER FILE             the same into another folder, --name renames it
 
-FOLDER is what 'vlamem serve --state FOLDER' was given. A session is taken in only where it belongs: the same policy,
+FOLDER is what 'vlamem serve --state FOLDER' was given. A session is imported only where it belongs: the same policy,
 spec, normaliser, memory weights and version, as other sessions there say or as --policy and --memory say.
 While a server runs on a folder nothing is imported into it.
 
@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 from vlamem.scripts.config import complain
 
 if TYPE_CHECKING:
-    from vlamem.deploy.server.session_record import Owner
-    from vlamem.deploy.server.session_store import SessionStore
+    from vlamem.deploy.server import Owner, SessionStore
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _owner(folder: Path) -> "Owner | None":
     """Of the first session that can be read."""
-    from vlamem.deploy.server.session_record import StateError, read_record
+    from vlamem.deploy.server import StateError, read_record
 
     for place in sorted(p for p in folder.glob("*") if p.is_dir()):
         try:
@@ -57,8 +56,7 @@ def _owner(folder: Path) -> "Owner | None":
 
 
 def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore":
-    from vlamem.deploy.server.session_record import template_of
-    from vlamem.deploy.server.session_store import SessionStore
+    from vlamem.deploy.server import SessionStore, template_of
 
     return SessionStore(folder, owner, template_of(owner.layout), writes=writes)
 
@@ -66,7 +64,7 @@ def _store(folder: Path, owner: "Owner", writes: bool = False) -> "SessionStore"
 def _show(folder: Path) -> int:
     import numpy as np
 
-    from vlamem.deploy.server.session_record import StateError, read_record
+    from vlamem.deploy.server import StateError, read_record
 
     broken = 0
     print(f"{'session':<24} {'episode':>7} {'step':>6} {'bytes':>6} {'norm':>9}  {'changed':<19}  policy, memory")
@@ -89,8 +87,7 @@ def _show(folder: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """`vlamem state`."""
-    from vlamem.deploy.server.session_export import export_session, import_session
-    from vlamem.deploy.server.session_record import StateError
+    from vlamem.deploy.server import StateError, export_session, import_session
 
     args = _parser().parse_args(arguments)
     folder = args.folder / "sessions"
@@ -99,7 +96,7 @@ def main(arguments: list[str]) -> int:
     if args.command == "show":
         return _show(folder)
     if args.command == "export":
-        from vlamem.deploy.server.session_record import read_record
+        from vlamem.deploy.server import read_record
 
         record = read_record(folder / args.session)
         export_session(_store(folder, record.owner), args.session, args.file)
@@ -107,7 +104,7 @@ def main(arguments: list[str]) -> int:
         return 0
     owner = _owner(folder)
     if owner is None:
-        from vlamem.deploy.server.assembly import load_memory_policy
+        from vlamem.deploy.server import load_memory_policy
 
         _, _, owner = load_memory_policy(args.policy, args.memory, 1)
     if not args.file.is_file():

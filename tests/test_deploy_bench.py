@@ -22,8 +22,8 @@ from vlamem.deploy.bench.options import DeployBench
 from vlamem.deploy.bench.page import figures, markdown
 from vlamem.deploy.bench.run import Quiet, Result
 from vlamem.deploy.bench.server_kills import ServerKill, is_cold, overlap_s
-from vlamem.deploy.robot.controller import Mode, Round
 from vlamem.deploy.robot.robot_file import load_robot_file
+from vlamem.deploy.robot.rounds import Mode, Round
 from vlamem.deploy.robot.timeline import Planned
 from vlamem.deploy.wire import WireError, pack, unpack
 from vlamem.scripts.main import main

@@ -99,7 +99,8 @@ import sys
 import time
 import numpy as np
 import vlamem.deploy as deploy
-from vlamem.deploy.robot.session import join, prepare_process
+from vlamem.deploy.robot.session import join
+from vlamem.deploy.robot.realtime import prepare_process
 from vlamem.deploy.robot.link import LinkOptions
 from vlamem.deploy.robot.events import EventLog
 from dataclasses import replace
@@ -109,7 +110,8 @@ class Arm:
     def connect(self): pass
     def close(self): pass
     def observe(self):
-        return deploy.RobotObservation({"front": np.zeros((8, 8, 3), np.uint8)}, np.zeros(8, np.float32), time.monotonic(), 0.0)
+        images = {"front": np.zeros((8, 8, 3), np.uint8)}
+        return deploy.RobotObservation(images, np.zeros(8, np.float32), time.monotonic(), 0.0)
     def send(self, command):
         self.sent += 1
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from vlamem.deploy.bench.audit import audit
-from vlamem.deploy.robot.controller import Controller, ControlOptions, Mode, Round
+from vlamem.deploy.robot.controller import Controller, ControlOptions
 from vlamem.deploy.robot.limits import Limits
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.protocol import DryRun, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import Part, RobotFile, load_robot_file
+from vlamem.deploy.robot.rounds import Mode, Round
 from vlamem.deploy.robot.timeline import Timeline
 
 ARM = replace(load_robot_file("tabletop"), hold_s=0.1, stop_s=0.1, stale_s=0.8)

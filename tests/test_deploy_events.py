@@ -25,28 +25,26 @@ def test_events_are_counted_and_written(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_for_a_while_costs_the_events_of_that_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, said, steps = os.write, [], ["whole", "part", "none", "whole"]
+    write, troubles, steps = os.write, [], ["whole", "part", "none", "none", "whole"]
 
     def sometimes(file: int, data: bytes) -> int:
-        said.append(log.trouble)
+        troubles.append(log.trouble)
         step = steps.pop(0)
         if step == "none":
             raise OSError("no space left")
         return write(file, data[:5] if step == "part" else data)
 
-    monkeypatch.setattr(events.os, "write", sometimes)
+    monkeypatch.setattr(os, "write", sometimes)
     log = EventLog(tmp_path / "events.jsonl")
     for number in range(4):
         log.note("clip", number=number)
     log.close()
-    assert said[0] is None
-    assert "took a part" in said[2]
-    assert "no space left" in said[3]
+    assert [trouble is not None for trouble in troubles] == [False, False, False, True, True]
+    assert "no space left" in troubles[-1]
     assert log.trouble is None
     assert log.counts == {"clip": 4, "event_lost": 2}
-    first, cut, last = (tmp_path / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["number"] for line in (first, last)] == [0, 3]
-    assert len(cut) == 5
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [0, 3]
 
 
 def test_events_that_a_slow_disk_keeps_waiting_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +56,7 @@ def test_events_that_a_slow_disk_keeps_waiting_are_bounded(tmp_path: Path, monke
         return len(data)
 
     monkeypatch.setattr(events, "_MOST", 3)
-    monkeypatch.setattr(events.os, "write", slow)
+    monkeypatch.setattr(os, "write", slow)
     log = EventLog(tmp_path / "events.jsonl")
     log.note("first")
     assert writing.wait(LONG_S)

@@ -246,7 +246,7 @@ def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not(
     ],
 )
 def test_a_wrong_robot_file_is_refused_by_name(tmp_path: Path, old: str, new: str, said: str) -> None:
-    text = (Path(__file__).parent.parent / "deploy" / "files" / "tabletop.toml").read_text()
+    text = (Path(__file__).parent.parent / "deploy" / "robot" / "files" / "tabletop.toml").read_text()
     assert old in text
     (tmp_path / "arm.toml").write_text(text.replace(old, new, 1))
     with pytest.raises(RobotFileError, match=said):

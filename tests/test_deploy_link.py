@@ -173,7 +173,7 @@ def test_a_refused_observation_comes_back_as_such(hosted: Hosted) -> None:
         link.start()
         link.begin(1)
         bad = frame(0, plan=True)
-        bad.seen.images["front"] = np.zeros((9, 9, 3), np.uint8)  # type: ignore[index]  # a dict here
+        bad.observation.images["front"] = np.zeros((9, 9, 3), np.uint8)  # type: ignore[index]  # a dict here
         link.send(bad)
         reply = collect(link, 0)
         assert reply.kind == "refused"
@@ -301,7 +301,7 @@ def test_a_controller_drives_through_a_link(hosted: Hosted) -> None:
         def close(self) -> None: ...
 
         def observe(self) -> RobotObservation:
-            return replace(frame(0, write=True).seen, stamp=time.monotonic(), gripper_force=0.0)
+            return replace(frame(0, write=True).observation, stamp=time.monotonic(), gripper_force=0.0)
 
         def send(self, command: np.ndarray) -> None:
             self.sent += 1

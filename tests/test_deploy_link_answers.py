@@ -101,13 +101,13 @@ def test_a_server_that_does_not_answer_is_left_though_frames_keep_coming(swallow
         assert link._events.counts["server_lost"] >= 1
 
 
-def test_a_greeting_that_was_lost_is_said_again_with_more_patience_each_time() -> None:
+def test_a_handshake_that_was_lost_is_tried_again_with_more_patience_each_time() -> None:
     waited: list[float] = []
 
     class Noted(Link):
-        async def _join(self, ws: Any) -> bool:
+        async def _join(self, connection: Any) -> Any:
             waited.append(self._handshake_s)
-            return await super()._join(ws)
+            return await super()._join(connection)
 
     with answering(lambda connection, said: understood(said), deaf=2, kind=Noted, reply_s=2.0) as link:
         assert waited == [0.5, 1.0, 2.0]

@@ -266,7 +266,7 @@ def test_nothing_that_the_loop_calls_waits_for_the_disk(tmp_path: Path, monkeypa
         writing.set()
         assert written.wait(LONG_S)
 
-    monkeypatch.setattr("vlamem.deploy.robot.outbox.os.fsync", slow)
+    monkeypatch.setattr("os.fsync", slow)
     thread = threading.Thread(target=box.label, args=(1, "success", "operator"))
     thread.start()
     assert writing.wait(LONG_S)
@@ -290,7 +290,7 @@ def test_a_label_that_the_disk_does_not_take_is_none(tmp_path: Path, monkeypatch
     def full(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("vlamem.deploy.robot.outbox.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         box.label(1, "success", "operator")
     assert box.unacknowledged == 0

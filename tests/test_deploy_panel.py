@@ -95,7 +95,8 @@ class Arm:
     def connect(self):
         self.log = open({log!r}, "w", buffering=1)
     def observe(self):
-        return RobotObservation({{"front": np.zeros((8, 8, 3), np.uint8)}}, np.zeros(8, np.float32), time.monotonic(), 0.0)
+        images = {{"front": np.zeros((8, 8, 3), np.uint8)}}
+        return RobotObservation(images, np.zeros(8, np.float32), time.monotonic(), 0.0)
     def send(self, command):
         print(*command, file=self.log)
     def close(self):

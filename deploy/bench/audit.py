@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlamem.deploy.robot.controller import Mode, Round
-from vlamem.deploy.robot.limits import Limits
-from vlamem.deploy.robot.protocol import RobotObservation
-from vlamem.deploy.robot.robot_file import RobotFile
+from vlamem.deploy.robot import Limits, Mode, RobotFile, RobotObservation, Round
 
 
 @dataclass(frozen=True)

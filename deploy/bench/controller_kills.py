@@ -14,8 +14,7 @@ import numpy as np
 from vlamem.core.seeding import stream
 from vlamem.deploy.bench.processes import BenchError, RobotProcess
 from vlamem.deploy.bench.robot_process import RobotRun
-from vlamem.deploy.server.session_record import StateError, StoredSession, read_record, template_of
-from vlamem.deploy.server.session_store import SessionStore
+from vlamem.deploy.server import SessionStore, StateError, StoredSession, read_record, template_of
 
 LIMIT_S = 2.0
 """From the start of the next controller to its first fresh command in the episode; later is not survived."""

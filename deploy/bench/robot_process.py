@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
-from vlamem.deploy.robot.controller import Controller, ControlOptions, Mode, Round, percentiles
-from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.link import Link, LinkOptions
-from vlamem.deploy.robot.mujoco_robot import MujocoRobot
-from vlamem.deploy.robot.robot_file import load_robot_file
-from vlamem.deploy.robot.session import drain, join, prepare_process, restore_process
+from vlamem.deploy.robot import (
+    Controller,
+    ControlOptions,
+    EventLog,
+    Link,
+    LinkOptions,
+    Mode,
+    MujocoRobot,
+    Round,
+    drain,
+    join,
+    load_robot_file,
+    percentiles,
+    prepare_process,
+    restore_process,
+)
 
 _WARM_UP_ROUNDS = 100
 

@@ -1,7 +1,7 @@
 """The control loop at the robot: commands at a fixed rate, whatever the server and the network do.
 
-Each round: look at the robot, hand a frame to the link when a policy step has begun, take what has come back, find the
-command of this moment, put it through the limits, send it. Nothing in a round waits for anything but the robot.
+Each round: observe the robot, pass a frame to the link when a policy step has begun, take the replies that have come,
+find the command of this moment, apply the limits, send it. Nothing in a round waits for anything but the robot.
 
     WAIT    no chunk of this episode yet: at rest
     RUN     the command comes from a chunk
@@ -10,14 +10,12 @@ command of this moment, put it through the limits, send it. Nothing in a round w
     HALT    the operator said stop: at rest, until the operator says go
 """
 
-import enum
 import math
 import threading
 import time
-from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +25,10 @@ from vlamem.deploy.robot.limits import Limits, readable
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.protocol import Robot, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
+from vlamem.deploy.robot.rounds import Mode, Round, Timing
 from vlamem.deploy.robot.timeline import Planned, Timeline
 
 Command = NDArray[np.float64]
-
-
-class Mode(enum.Enum):
-    """What the controller does; see the module."""
-
-    WAIT = "wait"
-    RUN = "run"
-    HOLD = "hold"
-    STOP = "stop"
-    HALT = "halt"
 
 
 class LinkProtocol(Protocol):
@@ -54,7 +43,7 @@ class LinkProtocol(Protocol):
         ...
 
     def poll(self) -> list[Reply]:
-        """What has come back, without waiting."""
+        """The replies that have come, without waiting."""
         ...
 
 
@@ -63,50 +52,16 @@ class ControlOptions:
     """How chunks are used.
 
     Attributes:
-        execute: steps of a chunk after which the next one is asked for.
+        execute: steps of a chunk after which the next one is requested.
         blend: steps over which a chunk gives way to the next.
-        plan_timeout_s: a plan that has not come after this is asked for again.
-        moves: whether the robot does what it is sent; in a dry run no action counts as executed.
+        plan_timeout_s: a plan that has not come after this is requested again.
+        moves: whether the robot executes what it is sent; in a dry run no action counts as executed.
     """
 
     execute: int = 4
     blend: int = 3
     plan_timeout_s: float = 0.5
     moves: bool = True
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round did, for logs and audits.
-
-    Attributes:
-        t: when it began [s on the monotonic clock].
-        episode: that runs.
-        mode: of the controller.
-        command: [A] that was sent, or None.
-        planned: where it came from, or None for one that came from no chunk.
-        proprioception: [P], that the limits were applied to.
-        gripper_force: likewise [N], or None.
-        stamp: of the observation [s].
-    """
-
-    t: float
-    episode: int
-    mode: Mode
-    command: Command | None
-    planned: Planned | None
-    proprioception: NDArray[Any]
-    gripper_force: float | None
-    stamp: float
-
-
-@dataclass
-class Timing:
-    """How well the loop kept time: lateness of each round [s], plans [s], and rounds that were missed."""
-
-    late: "array[float]" = field(default_factory=lambda: array("d"))
-    decisions: "array[float]" = field(default_factory=lambda: array("d"))
-    misses: int = 0
 
 
 class Controller:
@@ -117,8 +72,8 @@ class Controller:
         robot_file: its limits and rates.
         link: to the server.
         options: how chunks are used.
-        events: told of every clip and of every change of mode.
-        record: told of every round.
+        events: gets every clip and every change of mode.
+        record: called with every round.
         clock, sleep: of the loop.
     """
 
@@ -179,7 +134,7 @@ class Controller:
         self._halt.set()
 
     def go(self) -> None:
-        """Takes the operator's stop back; motion goes on with the next fresh chunk."""
+        """Ends the operator's stop; motion goes on with the next fresh chunk."""
         self._halt.clear()
 
     def run(self, until: Callable[[float], bool]) -> None:
@@ -209,7 +164,7 @@ class Controller:
 
     def rest(self) -> None:
         """Commands rest, once and within the limits, and records it as a round; what the robot raises is noted, since
-        this is done when something else has failed. A robot that cannot be obs is sent rest all the same."""
+        this is done when something else has failed. A robot that cannot be observed is sent rest all the same."""
         try:
             obs = self.robot.observe()
         except Exception as error:
@@ -236,7 +191,7 @@ class Controller:
         return self._done(now, command, planned if command is not None else None, obs)
 
     def _observe(self, now: float) -> RobotObservation:
-        """What the robot sees; since when it has shown that is noted, for a robot that shows one frame for ever.
+        """Observes the robot, and notes since when its frame is the same: one that does not change grows stale.
 
         Raises RobotError for a robot that does not report the force that its file limits.
         """
@@ -244,7 +199,7 @@ class Controller:
         if self.file.gripper_force is not None and obs.gripper_force is None:
             raise RobotError(
                 f"robot file '{self.file.name}' limits gripper_force to {self.file.gripper_force:g} N and the robot "
-                "reports none: fill RobotObservation.gripper_force (nan for a reading that failed), or take the limit out"
+                "reports none: fill its observation's gripper_force (nan for a failed reading), or take the limit out"
             )
         if obs.stamp != self._stamp:
             self._stamp, self._stamp_changed_at = obs.stamp, now
@@ -255,7 +210,7 @@ class Controller:
         return obs
 
     def _send(self, requested: Command | None, obs: RobotObservation) -> Command | None:
-        """Sends what the limits leave of a requested; gives that, or None when it is nothing."""
+        """Sends what the limits leave of the requested command; gives that, or None when it is nothing."""
         if requested is None:
             return None
         command, clips = self.limits.apply(requested, self._last, obs)
@@ -268,7 +223,7 @@ class Controller:
         return command
 
     def _done(self, now: float, command: Command | None, planned: Planned | None, obs: RobotObservation) -> Round:
-        """What was done, for whoever records it."""
+        """Records what this round did."""
         done = Round(now, self.episode, self.mode, command, planned, obs.proprioception, obs.gripper_force, obs.stamp)
         if self._record is not None:
             self._record(done)
@@ -282,7 +237,7 @@ class Controller:
         if reply.episode != self.episode:
             self.events.note("stale_reply", episode=reply.episode)
             return
-        asked = self._plan_requests.pop(reply.step, None)
+        requested_at = self._plan_requests.pop(reply.step, None)
         if reply.kind == "refused":
             self._timeline.clear(self.episode)
             self.events.note("observation_refused", step=reply.step, why=reply.detail)
@@ -294,13 +249,13 @@ class Controller:
             self.limits.counts["nan"] += 1
             self.events.note("chunk_refused", shape=list(chunk.shape), step=reply.step)
             return
-        if asked is not None:
-            self.timing.decisions.append(reply.arrived - asked)
+        if requested_at is not None:
+            self.timing.decisions.append(reply.arrived - requested_at)
         if not self._timeline.take(chunk, reply.episode, reply.step, self._at(now)):
             self.events.note("chunk_too_late", step=reply.step)
 
     def _send_frame(self, obs: RobotObservation, step: int, now: float) -> None:
-        """Every policy step's frame goes to memory; some ask for a plan."""
+        """Sends the frame of a policy step to memory; some request a plan."""
         if step > self._step + 1:
             self.events.note("steps_skipped", count=step - self._step - 1)
         pending = [at for s, at in self._plan_requests.items() if now - at <= self.options.plan_timeout_s]
@@ -363,15 +318,3 @@ class Controller:
         if mode is not self.mode:
             self.events.note("mode", was=self.mode.value, now=mode.value)
             self.mode = mode
-
-
-def percentiles(values: "array[float]", scale: float = 1e3) -> dict[str, float]:
-    """p50, p99 and max of seconds, in milliseconds; empty without values."""
-    if not values:
-        return {}
-    sorted_: NDArray[Any] = np.sort(np.asarray(values)) * scale
-    return {
-        "p50": float(np.percentile(sorted_, 50)),
-        "p99": float(np.percentile(sorted_, 99)),
-        "max": float(sorted_[-1]),
-    }

@@ -1,13 +1,14 @@
-"""The robot side's account of itself: one JSON line for each thing that happened, written off the control loop."""
+"""The log of the robot's side: one JSON line an event, written in a thread beside the control loop."""
 
 import json
-import os
 import queue
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from vlamem.core.jsonl import JsonLog
 
 _MOST = 10_000
 """Events that may wait for the disk; beyond it they are counted and lost."""
@@ -26,13 +27,12 @@ class EventLog:
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            self._thread = threading.Thread(target=self._write, args=(file, path), name="events", daemon=True)
+            log = JsonLog(path, _line, sync=False)
+            self._thread = threading.Thread(target=self._write, args=(log, path), name="events", daemon=True)
             self._thread.start()
 
     def note(self, event: str, **what: Any) -> None:
-        """Something happened."""
+        """Counts an event and queues it for the file."""
         self.counts[event] += 1
         if self._thread is None:
             return
@@ -48,16 +48,16 @@ class EventLog:
             self._thread.join()
             self._thread = None
 
-    def _write(self, file: int, path: Path) -> None:
-        cut = b""
+    def _write(self, log: JsonLog, path: Path) -> None:
         while (event := self._queue.get()) is not None:
-            line = (json.dumps(event, default=str) + "\n").encode()
             try:
-                if os.write(file, cut + line) != len(cut + line):
-                    cut = b"\n"  # the next event has a line of its own
-                    raise OSError(f"{path} took a part of an event: the disk is full")
-                cut, self.trouble = b"", None
+                log.append(event)
+                self.trouble = None
             except OSError as error:
                 self.counts["event_lost"] += 1
-                self.trouble = f"events are not written ({error})"
-        os.close(file)
+                self.trouble = f"events are not written to {path} ({error})"
+        log.close()
+
+
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(event, default=str)

@@ -1,4 +1,4 @@
-"""The last thing between a policy and a motor: what may be commanded, and the account of everything that was not."""
+"""Safety limits, applied to every command before the robot gets it; what was clipped is counted by kind."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Clip:
-    """One thing that was kept from a robot.
+    """One command that a limit changed or refused.
 
     Attributes:
         kind: "nan", "range", "speed", "step", "box" or "force".
         part: name of the part.
-        requested, sent: its values.
+        requested, sent: values of the part before and after.
     """
 
     kind: str
@@ -46,28 +46,30 @@ class Limits:
         """What may be sent in place of `requested`, and what was clipped; None when nothing of it may be sent.
 
         `last` is the last command that was sent, None before the first. An absolute part that is outside its range or
-        box stays where it is when that is requested, comes back within speed and step, and goes no further out. While the
-        proprioception is not finite rest takes the place of every wish.
+        box may stay where it is or come back within speed and step, and goes no further out. While the proprioception
+        is not finite every command is replaced by rest.
         """
-        wish = np.array(requested, np.float64)
+        command = np.array(requested, np.float64)
         clips: list[Clip] = []
-        if wish.shape != (self.robot.size,) or not np.isfinite(wish).all():
+        if command.shape != (self.robot.size,) or not np.isfinite(command).all():
             self.counts["nan"] += 1
-            return None, [Clip("nan", "", tuple(map(float, wish.ravel())), ())]
+            return None, [Clip("nan", "", tuple(map(float, command.ravel())), ())]
         if not readable(obs):
             self.counts["nan"] += 1
             rest = self.rest(last, obs)
             sent = () if rest is None else tuple(map(float, rest))
-            return rest, [Clip("nan", "proprioception", tuple(map(float, wish)), sent)]
+            return rest, [Clip("nan", "proprioception", tuple(map(float, command)), sent)]
         for part, at in self._slices:
             base = self.base(part, at, last, obs)
-            value = self._into(clips, part, "range", wish[at], _inside(part, wish[at], base, part.lowest, part.highest))
+            value = self._into(
+                clips, part, "range", command[at], _inside(part, command[at], base, part.lowest, part.highest)
+            )
             value = self._into(clips, part, "box", value, self._box(part, value, base, obs))
             value = self._into(clips, part, "force", value, self._force(part, value, base, obs))
             value = self._into(clips, part, "speed", value, self._speed(part, value, base))
             value = self._into(clips, part, "step", value, self._step(part, value, base))
-            wish[at] = value
-        return wish, clips
+            command[at] = value
+        return command, clips
 
     def violations(self, command: Vector, last: Vector | None, obs: RobotObservation) -> list[str]:
         """Every limit that a command breaks, worked out apart from `apply`; empty for one that may be sent.
@@ -78,7 +80,7 @@ class Limits:
         c = np.asarray(command, np.float64)
         if c.shape != (self.robot.size,) or not np.isfinite(c).all():
             return [f"not {self.robot.size} finite numbers: {c.tolist()}"]
-        blind = not np.isfinite(np.asarray(obs.proprioception, np.float64)).all()
+        unreadable = not np.isfinite(np.asarray(obs.proprioception, np.float64)).all()
         for part, at in self._slices:
             value, base = c[at], self.base(part, at, last, obs)
             delta = part.mode == "delta"
@@ -87,12 +89,12 @@ class Limits:
             highest = part.highest if from_ is None else np.maximum(part.highest, from_)
             if (value < lowest - _SLACK).any() or (value > highest + _SLACK).any():
                 found.append(f"range of {part.name}: {value.tolist()}")
-            limit, felt = self.robot.gripper_force, obs.gripper_force
-            if part.grips and limit is not None and felt is not None and not felt <= limit:
+            limit, force = self.robot.gripper_force, obs.gripper_force
+            if part.grips and limit is not None and force is not None and not force <= limit:
                 most = np.zeros(part.size) if delta or base is None else base
                 if (value > most + _SLACK).any():
-                    found.append(f"force of {part.name}: closes at {felt} N: {value.tolist()}")
-            if blind:
+                    found.append(f"force of {part.name}: closes at {force} N: {value.tolist()}")
+            if unreadable:
                 still = np.zeros(part.size) if delta else base
                 if still is None or not (np.abs(value - still) <= _SLACK).all():
                     found.append(f"motion of {part.name} while the proprioception is not finite: {value.tolist()}")
@@ -149,8 +151,8 @@ class Limits:
         return after
 
     def _force(self, part: Part, value: Command, base: Command | None, obs: RobotObservation) -> Command:
-        most, felt = self.robot.gripper_force, obs.gripper_force
-        if not part.grips or most is None or felt is None or felt <= most:
+        most, force = self.robot.gripper_force, obs.gripper_force
+        if not part.grips or most is None or force is None or force <= most:
             return value
         return np.minimum(value, 0.0 if base is None or part.mode == "delta" else np.minimum(base, 0.0))
 
@@ -201,6 +203,6 @@ def readable(obs: RobotObservation) -> bool:
 
 
 def _inside(part: Part, value: Command, base: Command | None, low: Any, high: Any) -> Command:
-    """Within `low` and `high`; an absolute entry that is requested to stay where it is stays, also outside of them."""
+    """Within `low` and `high`; an absolute entry that already is outside may stay where it is."""
     inside = np.clip(value, low, high)
     return inside if base is None or part.mode == "delta" else np.where(value == base, value, inside)

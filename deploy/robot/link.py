@@ -1,7 +1,7 @@
-"""The robot's line to its server: a thread that keeps a session alive, so that the control loop never waits for it.
+"""The robot's link to its server: a thread that keeps a session alive, so that the control loop never waits for it.
 
-A connection that is lost is made again for as long as it takes. What is sent over it, and sent again, and what comes
-back, is in the outbox.
+A connection that is lost is opened again for as long as it takes. Messages that are to be sent, or sent again, and
+replies are in the outbox.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
+from vlamem.deploy.robot.connection import Connection, JoinedSession
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.outbox import LinkError, Outbox
-from vlamem.deploy.wire import pack, unpack
 
 _SAVE_AGAIN_S = 5.0
 """After it the token and the labels are written again to a disk that took nothing."""
@@ -32,13 +32,13 @@ class LinkOptions:
 
     Attributes:
         server: ws:// or wss:// address.
-        session: name of the session; without `state` something is drawn behind it, since no one can resume it.
+        session: name of the session; without `state` a random suffix is added, since no one can resume it.
         state: folder for the session's token and for labels; None keeps nothing over a restart.
-        api_key: shown to the server, or None.
-        authority: PEM file of the certificate authority, where the system's do not do.
-        reply_s: a server that has not answered a frame for this long is left and looked for again. A greeting is given
-            a quarter of it, and twice as long after each that stayed without an answer, up to the whole: one that the
-            network lost costs a robot that holds still as little as it can.
+        api_key: sent to the server, or None.
+        authority: PEM file of the certificate authority, where the system's do not suffice.
+        reply_s: after so long without a reply to a frame the connection is closed and opened again. A handshake may
+            take a quarter of it, and twice as long after each that got no reply, up to the whole: one that the network
+            lost costs a waiting robot as little time as possible.
         backlog: frames that are kept while there is no server; beyond it the oldest are lost, and counted.
         window: frames that may be under way at once.
 
@@ -60,36 +60,8 @@ class LinkOptions:
             raise ValueError(f"server '{self.server}': expected ws://HOST:PORT, or wss://HOST:PORT with TLS")
 
 
-@dataclass(frozen=True)
-class JoinedSession:
-    """What the server said when it was reached first: its metadata, and where the session is.
-
-    Attributes:
-        metadata: version, limits, the policy's spec.
-        episode: of the session, 0 before its first.
-        step: last step of it that the memory has obs, -1 before the first.
-        restored: whether the session was there already.
-        ended: whether that episode is over, as the server or this robot knows.
-    """
-
-    metadata: dict[str, Any]
-    episode: int
-    step: int
-    restored: bool
-    ended: bool = False
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether this process finds an episode that was interrupted, with frames in its memory."""
-        return self.restored and self.step >= 0 and not self.ended
-
-
-class _ConnectionLost(Exception):  # noqa: N818  # it is the usual end of a connection, not an error
-    """The connection is of no more use."""
-
-
 class Link:
-    """See the module. The methods from `begin` to `label` are for the control thread and never wait for a server."""
+    """A session at a server; the methods from `begin` to `label` are for the control thread and never wait for it."""
 
     def __init__(self, options: LinkOptions, events: EventLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.options, self._events = options, events
@@ -109,7 +81,7 @@ class Link:
         """Why the link has ended for good; None while it lives."""
 
     def start(self, timeout_s: float = 30.0) -> JoinedSession:
-        """Reaches the server for the first time. Raises LinkError when it cannot be reached or does not want us."""
+        """Reaches the server for the first time. Raises LinkError when it cannot be reached or refuses the session."""
         self._thread.start()
         if not self._joined.wait(timeout_s):
             why = self._trouble or "it does not answer"
@@ -128,28 +100,28 @@ class Link:
             self._thread.join(timeout=5)
 
     def begin(self, episode: int) -> None:
-        """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
+        """A new episode: replies to the one before are dropped; what was not sent of it is still sent."""
         self._outbox.begin(episode)
         self._notify()
 
     def end(self, episode: int) -> None:
-        """An episode has ended: its labels may be carried out, and no later process goes on with it."""
+        """An episode has ended: its labels may be processed, and no later process resumes it."""
         self._outbox.end(episode)
         self._notify()
 
     def send(self, frame: Frame) -> None:
-        """One control step's frame."""
+        """Queues a frame."""
         self._outbox.add(frame)
         self._notify()
 
     def poll(self) -> list[Reply]:
-        """What has come back since the last call."""
+        """The replies since the last call."""
         return self._outbox.poll()
 
     def label(self, episode: int, outcome: Literal["success", "failure"], source: str = "operator") -> str:
         """Labels an episode; the label's id appears in `acknowledged` when the server has it on disk.
 
-        Waits for the robot's own disk, and keeps no one else waiting meanwhile. Raises OSError when it is full.
+        Waits for the robot's own disk; no other method waits meanwhile. Raises OSError when it is full.
         """
         name = self._outbox.label(episode, outcome, source)
         self._notify()
@@ -167,7 +139,7 @@ class Link:
 
     @property
     def trouble(self) -> str | None:
-        """Why there is no server, or what it refuses, in a line for the operator; None when there is nothing."""
+        """Why there is no connection, or what the server refuses, in a line for the operator; None without either."""
         return self.failure or self._trouble or self._outbox.trouble
 
     @property
@@ -206,7 +178,7 @@ class Link:
                 await self._save()
 
     async def _save_changes(self, unsaved: asyncio.Event) -> None:
-        """Beside the frames: a slow disk keeps none of them waiting."""
+        """Saves in a thread of its own, so that frames do not wait for a slow disk."""
         while True:
             await unsaved.wait()
             unsaved.clear()
@@ -233,7 +205,7 @@ class Link:
                 self._events.note("link_ended", why=self.failure)
                 self._joined.set()
                 return
-            except Exception as error:  # whatever a server says or a network does, the robot looks for it again
+            except Exception as error:  # whatever a server or a network does, the robot connects again
                 why = f"{type(error).__name__}: {error}"
                 if self._reached:
                     pause = 0.05
@@ -252,6 +224,7 @@ class Link:
 
     async def _serve_connection(self) -> None:
         """One connection, until it is lost."""
+        assert self._wake is not None
         options, self._reached = self.options, False
         headers = {"Authorization": f"Api-Key {options.api_key}"} if options.api_key else None
         context = None
@@ -276,19 +249,14 @@ class Link:
                 known = "wants an API key" if options.api_key is None else "has another API key than the one given"
                 raise LinkError(f"the server {known}: give the file of its key, --api-key-file") from error
             raise
+        expected = None if self.joined is None else self.joined.metadata["fingerprint"]
+        connection = Connection(ws, self._outbox, self._events, options.reply_s, expected)
         try:
-            restored = await self._handshake(ws)
+            joined = await self._join(connection)
             self.connected = self._reached = True
             self._trouble = None
-            self._events.note("connected", restored=restored)
-            reader = asyncio.create_task(self._read(ws))
-            writer = asyncio.create_task(self._write(ws))
-            done, rest = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
-            for task in done:
-                task.result()
+            self._events.note("connected", restored=joined.restored)
+            await connection.exchange(self._wake, lambda: self._closing, self._notify)
         finally:
             self.connected = False
             if self._closing:
@@ -296,104 +264,16 @@ class Link:
             else:
                 ws.transport.abort()
 
-    async def _handshake(self, ws: ClientConnection) -> bool:
-        """`_join`, with the patience that earlier tries have left."""
+    async def _join(self, connection: Connection) -> JoinedSession:
+        """Joins the session, with the patience that earlier tries have left; what it is then is saved."""
         try:
-            restored = await self._join(ws)
+            joined = await connection.join(self._handshake_s)
         except TimeoutError:
             self._handshake_s = min(self.options.reply_s, 2 * self._handshake_s)
             raise
         self._handshake_s = self.options.reply_s / 4
-        return restored
-
-    async def _request(self, ws: ClientConnection, body: dict[str, Any]) -> dict[str, Any]:
-        await ws.send(pack({"vlamem": body}))
-        return await self._receive_head(ws)
-
-    async def _receive_head(self, ws: ClientConnection) -> dict[str, Any]:
-        async with asyncio.timeout(self._handshake_s):
-            message = _message(await ws.recv())
-        head = message.get("vlamem") if isinstance(message, dict) else None
-        if not isinstance(head, dict):
-            raise LinkError("this server does not speak vlamem's protocol: is it 'vlamem serve'?")
-        return head
-
-    async def _join(self, ws: ClientConnection) -> bool:
-        """Says hello; whether the session was there already."""
-        metadata = await self._receive_head(ws)
-        if metadata.get("type") != "metadata" or metadata.get("protocol") != 1:
-            raise LinkError(f"the server speaks protocol {metadata.get('protocol')!r}, this robot speaks 1: update one")
-        if self.joined is not None and metadata["fingerprint"] != self.joined.metadata["fingerprint"]:
-            raise LinkError("the server has another policy now: stop, and start the robot again")
-        answer = await self._request(ws, self._outbox.hello())
-        if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
-            raise LinkError(f"{answer['message']}: another --state of the robot does so (error {answer['id']})")
-        if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
-            self._events.note("session_lost", why=answer["message"])
-            answer = await self._request(ws, self._outbox.hello(fresh=True))
-        if answer["type"] == "error":
-            if self.joined is None and answer["code"] in ("taken", "state", "message"):
-                raise LinkError(f"{answer['message']} (error {answer['id']})")
-            raise _ConnectionLost(answer["message"])
-        restored = bool(answer["restored"])
-        self._outbox.joined(answer, first=self.joined is None)
         await self._save()
         if self.joined is None:
-            ended = 0 < answer["episode"] <= self._outbox.ended
-            self.joined = JoinedSession(metadata, answer["episode"], answer["step"], restored, ended)
+            self.joined = joined
             self._joined.set()
-        return restored
-
-    async def _write(self, ws: ClientConnection) -> None:
-        assert self._wake is not None
-        while not self._closing:
-            self._wake.clear()
-            while (data := self._outbox.next()) is not None:
-                await ws.send(data)
-            if self._outbox.overdue(self.options.reply_s):  # looked for at every frame: a loop that runs sleeps never
-                raise _ConnectionLost("the server does not answer")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.options.reply_s / 4)
-
-    async def _read(self, ws: ClientConnection) -> None:
-        async for raw in ws:
-            message = _message(raw)
-            head = message.get("vlamem") if isinstance(message, dict) else None
-            if not isinstance(head, dict):
-                raise _ConnectionLost(f"the server said {str(message)[:200]}")
-            try:
-                self._handle(head, message)
-            except (KeyError, TypeError, ValueError) as error:
-                raise _ConnectionLost(
-                    f"an answer makes no sense ({type(error).__name__}: {error}): {head}"[:300]
-                ) from error
-            self._notify()
-        raise _ConnectionLost("the server closed the connection")
-
-    def _handle(self, head: dict[str, Any], message: dict[str, Any]) -> None:
-        kind = head.get("type")
-        if kind in ("chunk", "tick"):
-            self._outbox.confirm(head, message.get("actions"))
-        elif kind == "episode":
-            self._outbox.started(head["episode"])
-        elif kind == "ended":
-            self._outbox.confirm_end(head["episode"])
-        elif kind == "labelled":
-            self._outbox.acknowledge(head["label"])
-        elif kind == "error":
-            self._refused(head)
-
-    def _refused(self, head: dict[str, Any]) -> None:
-        self._events.note("refused", code=head.get("code"), id=head.get("id"), why=head.get("message"))
-        code, seq, why = str(head.get("code")), head.get("seq"), str(head.get("message"))
-        if code in ("taken", "full", "state") or (code == "episode" and isinstance(seq, int)):
-            raise _ConnectionLost(why)
-        if not isinstance(seq, int | str):
-            raise _ConnectionLost(f"a message arrived damaged: {why}")
-        self._outbox.refuse(seq, code, why)
-
-
-def _message(raw: bytes | str) -> Any:
-    if isinstance(raw, str):
-        raise _ConnectionLost(f"the server said {raw[:200]}")
-    return unpack(raw)
+        return joined

@@ -1,4 +1,4 @@
-"""What goes over a robot's line and comes back: frames, their answers, and the bytes of either."""
+"""Messages between a robot and its server: frames and the replies to them, and their bytes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +12,15 @@ from vlamem.deploy.wire import pack
 
 @dataclass
 class Frame:
-    """One control step on its way to memory."""
+    """The observation of one policy step, for the server's memory.
+
+    Attributes:
+        episode, step: at which it was taken.
+        observation: of the robot.
+        instruction: the task as a sentence.
+        plan: whether an action chunk is requested.
+        executed: [A], the action executed before it; None when that is unknown.
+    """
 
     episode: int
     step: int
@@ -24,10 +32,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server control_message of a frame.
+    """The server's reply to a frame.
 
     Attributes:
-        kind: "chunk", "tick" (no chunk was asked for) or "refused".
+        kind: "chunk", "tick" (no chunk was requested) or "refused".
         episode, step: of the frame.
         chunk: [H, A], or None.
         detail: of a refusal.
@@ -45,12 +53,12 @@ class Reply:
 
 
 def control_message(kind: str, seq: str, **what: Any) -> bytes:
-    """A message without an observation; its answer names `seq`."""
+    """A message without an observation; its reply names `seq`."""
     return pack({"vlamem": {"type": kind, "seq": seq} | what})
 
 
 def frame_message(frame: Frame) -> bytes:
-    """A frame's message."""
+    """A frame as a message."""
     head: dict[str, Any] = {"type": "observe", "episode": frame.episode, "step": frame.step, "plan": frame.plan}
     head["seq"] = frame.episode << 32 | frame.step
     if frame.executed is not None:

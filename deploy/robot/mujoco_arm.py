@@ -1,9 +1,9 @@
 """A simulated arm in a process of its own: it moves in real time whether or not anyone commands it.
 
-Started by `MujocoRobot` as `python -m vlamem.deploy.robot.mujoco_arm`; speaks vlamem's wire format over a socket pair.
-Like a real arm it has a clock of its own: at each of its control steps it takes the newest command, repeats nothing by
-itself (without a command it stands still), moves, and sends what it sees. Where it listens at a path instead, it
-outlives its controllers: its episode goes on while none is there, and the next one finds it in it.
+Started by `MujocoRobot` as `python -m vlamem.deploy.robot.mujoco_arm`; messages in vlamem's wire format go over
+a socket pair. Like a real arm it has a clock of its own: at each of its control steps it takes the newest command,
+repeats nothing by itself (without a command it stands still), moves, and sends an observation. Where it listens at a
+path instead, it keeps running when its controller ends: its episode goes on, and the next controller finds it in it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Arm:
         log: Path | None,
         listener: socket.socket | None = None,
     ) -> None:
-        """`connection` to its one controller, or a `listener` at which one after the other comes."""
+        """`connection` to its one controller, or a `listener` that accepts one controller after the other."""
         module, _, attribute = suite.partition(":")
         self._suite = getattr(importlib.import_module(module), attribute)
         self._connection, self._size, self._log, self._listener = connection, size, log, listener
@@ -54,7 +54,7 @@ class Arm:
         self._lines: list[str] = []
 
     def run(self) -> None:
-        """Until the other end closes; with a listener, until whoever started it has ended."""
+        """Until the other end closes; with a listener, until the process that started it has ended."""
         due = time.monotonic()
         while True:
             if not self._listen():
@@ -74,7 +74,7 @@ class Arm:
         self._write()
 
     def _listen(self) -> bool:
-        """Takes every message that has come; False when the other end has closed and no one else will come."""
+        """Handles every message that has come; False when the other end has closed and no other controller can come."""
         while self._connection is not None or self._accepted():
             assert self._connection is not None
             try:
@@ -97,11 +97,11 @@ class Arm:
         return self._listener is not None and self._starter_lives()
 
     def _starter_lives(self) -> bool:
-        """Whether whoever started it is still there."""
+        """Whether the process that started it is still there."""
         return os.getppid() == self._parent
 
     def _accepted(self) -> bool:
-        """Whether a controller has come to the listener."""
+        """Whether a controller has connected."""
         if self._listener is None:
             return False
         try:
@@ -147,9 +147,8 @@ class Arm:
             "success": self._success,
             "force": self._force(),
         }
-        with contextlib.suppress(
-            OSError
-        ):  # behind: it will see the next one; gone: the next look at the connection says so
+        # a controller that is behind gets the next one; that it has gone is found by the next read
+        with contextlib.suppress(OSError):
             self._connection.send(pack(body), socket.MSG_DONTWAIT)
         if len(self._lines) > 100:
             self._write()

@@ -18,7 +18,7 @@ TABLETOP = "vlamem.sim.suites.tabletop:SUITE"
 
 @dataclass(frozen=True)
 class ArmStatus:
-    """What the simulation says of its episode.
+    """The episode of the simulation.
 
     Attributes:
         episode: number of it.
@@ -41,7 +41,7 @@ class MujocoRobot:
         size: pixels of an image.
         log: file for every command that the arm received, or None.
         start_s: how long the simulation may take to appear.
-        at: where a simulation listens that outlives its controllers; None starts one that ends with this robot.
+        at: path at which a simulation listens that runs by itself; None starts one that ends with this robot.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class MujocoRobot:
         self.status = ArmStatus(0, "", False, False)
 
     def connect(self) -> None:
-        """Starts the simulation, or goes to the one that listens; it stands still until an episode begins."""
+        """Starts the simulation, or connects to the one that listens; it stands still until an episode begins."""
         if self._at is not None:
             self._socket = _connect_to(self._at, self._start_s)
             return
@@ -82,7 +82,7 @@ class MujocoRobot:
         self._socket = ours
 
     def begin(self, episode: int, layout: int = 0, task: str | None = None) -> ArmStatus:
-        """Lays out an episode and waits until the arm is obs in it; call it between episodes, not in the loop."""
+        """Lays out an episode and waits for its first observation; call it between episodes, not in the loop."""
         self._task = task or self._task
         self._send({"type": "episode", "episode": episode, "task": self._task, "layout": layout})
         until = time.monotonic() + self._start_s

@@ -1,18 +1,17 @@
-"""What a robot has to tell its server, kept until the server has it, and what came back.
+"""Messages of a robot to its server, kept until the server has confirmed them, and the replies.
 
-Frames go out in order and are kept until they are confirmed; after a lost connection they go out again, and the server
-leaves out those that it knows. Only when it has every frame of an episode is it told the rest: that the episode has
-ended, what labels there are, and which episode begins; frames of that one follow when it has begun. Labels are kept
-with the session's name and token, on disk, until the server has them on disk there. The control thread and the link's
-thread share all this: only `label` and `save` wait for anything but the other's turn, and no one waits for those two.
+Frames are sent in order and kept until they are confirmed; after a lost connection they are sent again, and the server
+ignores those that it knows. When it has every frame of an episode the rest is sent: that the episode has ended, its
+labels, and the start of the next episode, whose frames follow when the server has begun it. Labels are kept on disk,
+with the session's name and token, until the server has them on its own disk. The control thread and the link's thread
+share the outbox: only `label` and `save` wait for a disk, and neither thread waits for those two.
 
-What the server refuses does not cost the connection: a frame is dropped; a label is parked, and tried again on the next
-connection; the start of an episode is tried again, unless that episode is over at the server, whose frames are dropped.
+What the server refuses does not cost the connection: a frame is dropped; a label is sent again on the next connection;
+the start of an episode is sent again, unless that episode is over at the server: then its frames are dropped.
 """
 
 import json
 import math
-import os
 import threading
 import uuid
 from collections import deque
@@ -22,13 +21,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlamem.core.files import write_atomically
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.messages import Frame, Reply, control_message, frame_message
 
 _LABELS = 8
-"""Labels that may be under way or parked on one connection: a server counts what it has to refuse, and closes."""
+"""Labels that may be under way or refused on one connection: a server counts what it refuses, and disconnects."""
 _RETRY_S = 2.0
-"""After it an episode whose start the server could not write down is started again."""
+"""After it the start of an episode that the server could not store is sent again."""
 
 
 class LinkError(RuntimeError):
@@ -36,14 +36,14 @@ class LinkError(RuntimeError):
 
 
 class Outbox:
-    """See the module.
+    """The messages that the server has not confirmed; see the module.
 
     Args:
-        session: its name; without `state` something is drawn behind it, since no one can resume it.
+        session: its name; without `state` a random suffix is added, since no one can resume it.
         state: folder for the session's token and for labels; None keeps nothing over a restart.
         backlog: frames that are kept; beyond it the oldest are lost, and counted.
         window: frames that may be under way at once.
-        events: told of lost frames and of labels.
+        events: gets lost frames and labels.
         clock: monotonic [s].
 
     Raises LinkError when what was kept in `state` is damaged.
@@ -84,20 +84,20 @@ class Outbox:
     # The control thread -----------------------------------------------------------------------------------------------
 
     def begin(self, episode: int) -> None:
-        """A new episode: what comes back for the one before is forgotten; what was not sent of it still goes out."""
+        """A new episode: replies to the one before are dropped; what was not sent of it is still sent."""
         with self._lock:
             self._episode, self._rejected_episode = episode, 0
             self._start_after, self._start_refused = -math.inf, ""
             self._replies.clear()
 
     def end(self, episode: int) -> None:
-        """An episode has ended: no later process goes on with it, once it is saved."""
+        """An episode has ended: once that is saved, no later process resumes it."""
         with self._lock:
             self._saved["ended"] = max(self.ended, episode)
             self.unsaved = True
 
     def add(self, frame: Frame) -> None:
-        """One control step's frame, behind the others."""
+        """Adds a frame behind the others."""
         with self._lock:
             if frame.episode == self._rejected_episode:
                 return
@@ -110,7 +110,7 @@ class Outbox:
     def label(self, episode: int, outcome: Literal["success", "failure"], source: str) -> str:
         """Labels an episode, on disk when this returns; the label's id. Raises OSError when it cannot be kept.
 
-        Earlier ones of the episode that the server has not acknowledged are forgotten: sent again they would count.
+        Earlier labels of the episode that the server has not acknowledged are removed: sent later they would count.
         """
         name = uuid.uuid4().hex
         with self._lock:
@@ -131,7 +131,7 @@ class Outbox:
         return name
 
     def poll(self) -> list[Reply]:
-        """What has come back since the last call."""
+        """The replies since the last call."""
         with self._lock:
             found = list(self._replies)
             self._replies.clear()
@@ -151,12 +151,12 @@ class Outbox:
     def drained(self) -> bool:
         """Whether the server has confirmed every frame and end, and confirmed or refused every label."""
         with self._lock:
-            told = self.ended <= max(self._end_confirmed, self._begun - 1) or self.ended == self._rejected_episode
-            return not self._frames and not (self._labels.keys() - self._refused_labels) and told
+            end_known = self.ended <= max(self._end_confirmed, self._begun - 1) or self.ended == self._rejected_episode
+            return not self._frames and not (self._labels.keys() - self._refused_labels) and end_known
 
     @property
     def trouble(self) -> str | None:
-        """What the server refused and still waits here, in a line; None when there is nothing."""
+        """What the server refused and is still to be sent, in a line; None when there is nothing."""
         with self._lock:
             if self._start_refused:
                 return f"episode {self._episode} does not begin: {self._start_refused}"
@@ -170,7 +170,7 @@ class Outbox:
 
     @property
     def token(self) -> str | None:
-        """What the server gave to resume the session with; None before there is one."""
+        """The token that resumes the session; None before there is one."""
         token: str | None = self._saved.get("token")
         return token
 
@@ -180,17 +180,17 @@ class Outbox:
         return int(self._saved.get("ended", 0))
 
     def hello(self, fresh: bool = False) -> dict[str, Any]:
-        """What is control_message to join the session that was kept, or with `fresh` one that nobody has."""
+        """The message that joins the session that was kept, or with `fresh` a new one."""
         if fresh:
             return {"type": "hello", "session": _named(self._session)}
         hello = {"type": "hello", "session": self._saved["session"]}
         return hello | ({"token": self.token} if self.token else {})
 
     def joined(self, answer: dict[str, Any], first: bool) -> None:
-        """The server has answered a hello: session and token are kept, and nothing counts as sent any more.
+        """The server has accepted a hello: session and token are kept, and nothing counts as sent any more.
 
-        Labels of another session are lost: its episodes had the same numbers and were others.
-        `first` takes over the episode at which the server is; later it is the robot that knows.
+        Labels of another session are lost: its episodes had the same numbers and were others. On the `first` connection
+        the server's episode is taken over; later the robot's own counts.
         """
         with self._lock:
             self._saved["session"] = answer["session"]
@@ -206,13 +206,13 @@ class Outbox:
                 self._episode = answer["episode"]
             self._begun, self._starting, self._sent = answer["episode"], 0, 0
             self._labels_sent.clear()
-            least = self._episode if "token" in answer else self._begun  # what is before it has no place there
+            least = self._episode if "token" in answer else self._begun  # frames before it belong to no episode there
             self._frames = deque(frame for frame in self._frames if frame.episode >= least)
             for frame in list(self._frames)[:-1]:
                 frame.plan = False  # a chunk of that moment would come too late
 
     def next(self) -> bytes | None:
-        """The message that is to be sent now; None when all is under way, or waits for what is."""
+        """The next message to send; None when all are under way, or wait for those that are."""
         with self._lock:
             if self._starting:
                 return None
@@ -230,7 +230,7 @@ class Outbox:
         return frame_message(frame)
 
     def _next_control(self, episode: int) -> bytes | None:
-        """The server has every frame of its episode: that it has ended, then labels, then the start of `episode`."""
+        """The next message once the server has all frames of its episode: its end, labels, the next one's start."""
         if self.ended >= self._begun > self._end_sent:
             self._end_sent = self._begun
             return control_message("episode_end", f"end {self._begun}", episode=self._begun)
@@ -246,17 +246,17 @@ class Outbox:
         return control_message("episode_start", f"start {episode}", episode=episode)
 
     def overdue(self, reply_s: float) -> bool:
-        """Whether the oldest frame or start under way has had no answer for longer than `reply_s`."""
+        """Whether the oldest frame or start under way has had no reply for longer than `reply_s`."""
         return (self._sent > 0 or self._starting > 0) and self._clock() - self._oldest_sent_at > reply_s
 
     def started(self, episode: int) -> None:
-        """The server has begun this episode: its frames may follow."""
+        """The server has begun this episode: its frames may be sent."""
         with self._lock:
             if episode == self._starting:
                 self._begun, self._starting, self._start_refused = episode, 0, ""
 
     def confirm(self, head: dict[str, Any], chunk: Any) -> None:
-        """The server has obs a frame, and those before it; what it says is for `poll`."""
+        """The server has a frame, and those before it; its reply is for `poll`."""
         now = self._clock()
         with self._lock:
             self._forget_until(head["episode"], head["step"], now)
@@ -344,18 +344,11 @@ class Outbox:
                 text, self.unsaved = json.dumps(self._saved), self._path is not None
             if self._path is None:
                 return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".new")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds a token
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path)
+            write_atomically(self._path, text, mode=0o600)  # it holds a token
             with self._lock:
                 self.unsaved = text != json.dumps(self._saved)
 
 
 def _named(session: str) -> str:
-    """A session that nobody has."""
+    """A name that no other session has."""
     return f"{session}-{uuid.uuid4().hex[:8]}"

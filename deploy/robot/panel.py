@@ -15,14 +15,14 @@ KEYS = "space: stop   g: go   s: success   f: failure   q: quit"
 
 
 class Panel:
-    """Passes the operator's word on; every call comes from a thread of the panel, never from the control loop.
+    """Passes the operator's commands on; every call comes from a thread of the panel, never from the control loop.
 
     Args:
         stop, go: the controller's.
         label: takes "success" or "failure" and returns the label's id.
         status: what the page shows, as JSON values.
         quit_: ends the run.
-        report: told in a line of what a key or a request could not do.
+        report: gets a line about each key or request that failed.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Panel:
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None:
-                """The operator's terminal has better things to show."""
+                """Nothing: the operator's terminal shows the run."""
 
             def _respond(self, status: int, body: dict[str, Any]) -> None:
                 data = json.dumps(body).encode()
@@ -83,7 +83,7 @@ class Panel:
                         return self._respond(400, {"error": 'expected {"outcome": "success"} or "failure"'})
                     try:
                         return self._respond(200, {"label": panel._label(outcome)})
-                    except Exception as error:  # a full disk is the operator's to know
+                    except Exception as error:  # the operator has to know of a full disk
                         panel._report_failure("the label", error)
                         return self._respond(500, {"error": f"the label is not kept: {error}"})
                 return self._respond(404, {"error": "known: POST /stop, /go, /label"})
@@ -112,7 +112,7 @@ class Panel:
             self.read(sys.stdin.fileno())
 
     def read(self, terminal: int) -> None:
-        """Reads keys from a terminal's descriptor in a thread. A label waits for a disk, and does that in another."""
+        """Reads keys from a terminal's descriptor in a thread; labels, which wait for a disk, have another."""
         self._threads = [
             threading.Thread(target=self._read, args=(terminal,), name="keys", daemon=True),
             threading.Thread(target=self._work_on_labels, name="labels", daemon=True),
@@ -151,7 +151,7 @@ class Panel:
                 termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
     def _handle_keys(self, keys: str) -> None:
-        """Keys that came at once: stop is first, and no go that was pressed before it counts."""
+        """Handles keys that came at once: stop first, and a go that was pressed before it does not count."""
         stop = keys.rfind(" ")
         if stop >= 0:
             self.press(" ")

@@ -1,4 +1,4 @@
-"""What a robot is: four methods. Anything that has them can be driven, an arm, LeRobot's robots or a simulated one."""
+"""The interface of a robot: four methods. An arm of your own, LeRobot's arms and a simulated one have them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ Vector = NDArray[np.floating[Any]]
 
 
 class RobotError(RuntimeError):
-    """A robot that does not answer or cannot do what it was asked; the message says which and the mend."""
+    """A robot that does not respond or cannot do what it was commanded; the message says which and the mend."""
 
 
 @dataclass(frozen=True)
 class RobotObservation:
-    """What a robot sees and feels now.
+    """What a robot observes at one moment.
 
     Attributes:
         images: uint8 [H, W, 3] by camera, RGB, upright.
@@ -47,7 +47,7 @@ class Robot(Protocol):
         ...
 
     def close(self) -> None:
-        """Brings it to rest and lets go of it."""
+        """Brings it to rest and disconnects."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The robot's file: what its commands mean, how fast it may be told, and the limits that nothing passes."""
+"""The robot file: what the entries of an action mean, the control rate, and the safety limits."""
 
 import difflib
 import tomllib

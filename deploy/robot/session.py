@@ -1,51 +1,14 @@
-"""A robot's day: connect, check that robot and policy fit, run episodes, label them, come to rest."""
+"""The steps of a run: join the server, check that robot and policy fit, play episodes, drain the link."""
 
-import gc
-import os
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from vlamem.deploy.robot.connection import JoinedSession
 from vlamem.deploy.robot.controller import Controller
 from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.link import JoinedSession, Link
+from vlamem.deploy.robot.link import Link
 from vlamem.deploy.robot.robot_file import RobotFile
-
-_SWITCH_S = 0.0005
-"""Threads of this process give way to the loop after it; Python's own 5 ms would be its jitter."""
-
-
-@dataclass(frozen=True)
-class Scheduling:
-    """What the operating system gave: whether the loop runs before ordinary processes."""
-
-    realtime: bool
-    reason: str
-
-
-def prepare_process(priority: int = 20) -> Scheduling:
-    """Makes this process fit for a control loop; to be called in the loop's thread after the others have started."""
-    sys.setswitchinterval(_SWITCH_S)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    if not hasattr(os, "sched_setscheduler"):
-        return Scheduling(False, "this system has no real-time scheduling")
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except PermissionError:
-        return Scheduling(False, "not permitted: run as root or with CAP_SYS_NICE for steadier timing")
-    return Scheduling(True, f"SCHED_FIFO {priority}")
-
-
-def restore_process() -> None:
-    """Takes `prepare_process` back."""
-    gc.enable()
-    gc.unfreeze()
-    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def join(link: Link, robot_file: RobotFile, timeout_s: float = 30.0) -> JoinedSession:
@@ -70,7 +33,7 @@ def run_episode(
     over: Callable[[float], bool],
     step: int = -1,
 ) -> None:
-    """One episode until `over(now)`; when it returns the robot is at rest, and memory and server know of the end."""
+    """One episode until `over(now)`; when it returns the robot is at rest, and the end is on its way to the server."""
     controller.begin(instruction, episode, step)
     controller.run(over)
     controller.rest()
@@ -86,7 +49,7 @@ def drain(link: Link, seconds: float) -> bool:
 
 
 def status_of(controller: Controller, link: Link, events: EventLog) -> dict[str, Any]:
-    """What an operator wants to see."""
+    """The state of a run as JSON values, for the operator."""
     return {
         "mode": controller.mode.value,
         "episode": controller.episode,

@@ -1,7 +1,7 @@
 """A policy with memory behind a websocket: sessions, batches, labels, traces, and what survives a restart.
 
-`build_server` makes a server of files, `respawn` starts one again when it dies. Names are imported when first used:
-a parent that forks servers must not start threads, and reading a stored session needs no server.
+`build_server` makes a server from files, `respawn` starts one again when it dies. Names are imported when first used:
+the parent that forks servers must not start threads, and reading a stored session needs no server.
 """
 
 import importlib
@@ -46,8 +46,8 @@ _MODULES = {
 
 __all__ = [
     "Child", "Label", "LabelError", "LabelQueue", "Owner", "PolicyServer", "ServeOptions", "ServedPolicy",
-    "SessionLimits", "SessionStore", "StateError", "StoredSession", "TraceStore", "build_server", "export_session",
-    "import_session", "load_memory_policy", "preload", "read_record", "respawn", "template_of",
+    "SessionLimits", "SessionStore", "StateError", "StoredSession", "TraceStore", "build_server",
+    "export_session", "import_session", "load_memory_policy", "preload", "read_record", "respawn", "template_of",
 ]  # fmt: skip
 
 

@@ -19,8 +19,8 @@ def exclusive_lock(
 ) -> FileLock:
     """Locks `path`, a file made beside `what` it protects, until the lock is released or this process has ended.
 
-    The operating system releases the lock of a process that was killed. Raises InUseError, with the `mend`, when another
-    holds it for longer than `wait_s` (WAIT_S when not given).
+    The operating system releases the lock of a process that was killed. Raises InUseError, with the `mend`, when
+    another holds it for longer than `wait_s` (WAIT_S when not given).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, thread_local=False)  # any thread may release it

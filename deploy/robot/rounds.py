@@ -1,0 +1,67 @@
+"""What the rounds of a control loop did, and how well the loop kept time."""
+
+import enum
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlamem.deploy.robot.timeline import Planned
+
+
+class Mode(enum.Enum):
+    """What the controller does in a round; vlamem.deploy.robot.controller describes each."""
+
+    WAIT = "wait"
+    RUN = "run"
+    HOLD = "hold"
+    STOP = "stop"
+    HALT = "halt"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did, for logs and audits.
+
+    Attributes:
+        t: when it began [s on the monotonic clock].
+        episode: that runs.
+        mode: of the controller.
+        command: [A] that was sent, or None.
+        planned: where it came from, or None for one that came from no chunk.
+        proprioception: [P], that the limits were applied to.
+        gripper_force: likewise [N], or None.
+        stamp: of the observation [s].
+    """
+
+    t: float
+    episode: int
+    mode: Mode
+    command: NDArray[np.float64] | None
+    planned: Planned | None
+    proprioception: NDArray[Any]
+    gripper_force: float | None
+    stamp: float
+
+
+@dataclass
+class Timing:
+    """How well the loop kept time: lateness of each round [s], plans [s], and rounds that were missed."""
+
+    late: "array[float]" = field(default_factory=lambda: array("d"))
+    decisions: "array[float]" = field(default_factory=lambda: array("d"))
+    misses: int = 0
+
+
+def percentiles(values: "array[float]", scale: float = 1e3) -> dict[str, float]:
+    """p50, p99 and max of seconds, in milliseconds; empty without values."""
+    if not values:
+        return {}
+    sorted_: NDArray[Any] = np.sort(np.asarray(values)) * scale
+    return {
+        "p50": float(np.percentile(sorted_, 50)),
+        "p99": float(np.percentile(sorted_, 99)),
+        "max": float(sorted_[-1]),
+    }
