@@ -10,7 +10,7 @@ TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTER
 
 @contextmanager
 def on_termination(end: Callable[[int], None]) -> Iterator[None]:
-    """Calls `end` with the number of SIGTERM or SIGHUP in place of its default; one that is ignored (nohup) stays so."""
+    """Calls `end` with the number of SIGTERM or SIGHUP in place of its default; an ignored one (nohup) stays so."""
     taken = [s for s in TERMINATION_SIGNALS[1:] if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, lambda number, frame: end(number)) for s in taken}
     try:
