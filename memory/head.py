@@ -1,4 +1,4 @@
-"""The head that turns a memory's read-out into a proposal; AURA-Mem and the baselines share it."""
+"""The head that turns a memory's read-out into a proposal; every design here has this one."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.designs.aura.config import HeadConfig as HeadConfig
+from vlamem.memory.config import HeadConfig as HeadConfig
+from vlamem.memory.protocol import StepOut
 
 
 class HeadParams(NamedTuple):
@@ -60,3 +61,16 @@ def propose(
     if config.answer:
         answer = y[..., at:]
     return confidence, chunk, context, answer
+
+
+def ungated_step_out(
+    head: HeadParams,
+    config: HeadConfig,
+    zn: Float[Array, "... D"],
+    r: Float[Array, "... R"],
+    trusted: Bool[Array, "..."],
+) -> StepOut:
+    """The answer of a memory that writes at every trusted tick, given its read-out r; leading axes [B] or [T, B]."""
+    nothing = jnp.zeros(trusted.shape)
+    proposed = propose(head, config, zn @ head.z, r, trusted)
+    return StepOut(*proposed, trusted, trusted.astype(jnp.float32), nothing, ~trusted, nothing)

@@ -1,23 +1,26 @@
-"""What a memory is: a pure step over an explicit state, for AURA-Mem and for every baseline it is compared with.
+"""What a memory is: a pure step over an explicit state, for AURA-Mem and for every design it is compared with.
 
 Shapes: B rows, T ticks, D feature size, H x A action chunk, C context size, n answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.designs.aura.config import FEATURE_LIMIT
+from vlamem.memory.config import FEATURE_LIMIT, HeadConfig
+from vlamem.memory.step_out import StepOut as StepOut
 
 State = Any
 """A pytree of arrays whose leading axis is the row."""
 
 Params = Any
-"""A pytree of arrays."""
+"""A pytree of arrays. To be trained it is a NamedTuple with `mean` and `scale` [D], which standardise the feature and
+are measured, not learned, and `head`, a vlamem.memory.head.HeadParams; a learned gate's parameters are its `gate`."""
 
 Feature = Float[Array, "B D"]
 Features = Float[Array, "T B D"]
@@ -25,46 +28,26 @@ Rows = Bool[Array, "B"]
 Ticks = Bool[Array, "T B"]
 
 
-class StepOut(NamedTuple):
-    """What one step of B rows gives; arrays of JAX or NumPy. For T ticks every field has a leading T axis.
-
-    Attributes:
-        confidence: [B], 0 to 1; 0 in refused rows.
-        chunk: [B, H, A] proposed action chunk, or None.
-        context: [B, C] residual on the policy's conditioning, or None.
-        answer: [B, n] logits, or None; benchmarks ask for it, no policy does.
-        wrote: [B], whether the row's state was written.
-        gate: [B], 0 to 1, the gate's own figure; it is above 1/2 exactly where an unrefused row wrote.
-        surprise: [B], 0 or more; what the memory calls prediction error, 0 where it has no such thing.
-        refused: [B], rows whose feature was not finite or beyond FEATURE_LIMIT: neither written nor trusted.
-        gate_loss: [B], the gate's own training objective, 0 for gates trained by the action error alone.
-    """
-
-    confidence: Float[Any, "B"]
-    chunk: Float[Any, "B H A"] | None
-    context: Float[Any, "B C"] | None
-    answer: Float[Any, "B n"] | None
-    wrote: Bool[Any, "B"]
-    gate: Float[Any, "B"]
-    surprise: Float[Any, "B"]
-    refused: Bool[Any, "B"]
-    gate_loss: Float[Any, "B"]
-
-
 @runtime_checkable
 class Memory(Protocol):
-    """A memory of any kind. `step` is pure, and a batch of B rows gives what B single runs give.
+    """A memory of any design. `step` is pure, and a batch of B rows gives what B single runs give.
 
-    A memory is hashable (a frozen dataclass of its sizes is), so that what was compiled for it can be kept.
+    A memory is hashable (a frozen dataclass of its sizes is), so that what was compiled for it can be kept. What stands
+    below `step` has a default in vlamem.memory.designs.base.MemoryDesign: a design says what is different.
     """
 
     def __hash__(self) -> int:
-        """Equal for memories of equal sizes and kind."""
+        """Equal for memories of equal sizes and design."""
         ...
 
     @property
     def feature_size(self) -> int:
         """D, the feature size that `step` takes."""
+        ...
+
+    @property
+    def head(self) -> HeadConfig:
+        """What is proposed."""
         ...
 
     def init_params(self, key: Array) -> Params:
@@ -84,16 +67,97 @@ class Memory(Protocol):
         """
         ...
 
+    # how it is made and kept
+
+    @classmethod
+    def make(cls, feature_size: int, head: HeadConfig, **options: Any) -> Self:
+        """A memory of this design. Raises ValueError for an option that it has not."""
+        ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The memory that `to_config` described. Raises ValueError for an unknown setting."""
+        ...
+
+    def to_config(self) -> dict[str, Any]:
+        """All sizes and options as JSON; with `feature_size` and `head` among them."""
+        ...
+
+    def with_head(self, head: HeadConfig) -> Self:
+        """The same memory with another head."""
+        ...
+
+    # how it is trained
+
+    @property
+    def carries_state_in_training(self) -> bool:
+        """Whether an episode of training may start from the state that an earlier one left."""
+        ...
+
+    @property
+    def gate_signal(self) -> str | None:
+        """What teaches its gate when to write: "straight-through", "counterfactual", or None without a learned gate.
+
+        With a learned gate its `scan` takes `force` [T, B] last, which is added to the gate's logit.
+        """
+        ...
+
+    def for_training(self, signal: str) -> Self:
+        """The same memory to be trained further: its gate taught by `signal`, any bound of its state dropped.
+
+        Raises ValueError where there is no gate that could be taught so.
+        """
+        ...
+
+    def project(self, params: Params, feedback: float) -> Params:
+        """`params` after an update, brought back to where they are allowed.
+
+        `feedback` bounds the spectral norm of a path from the last read-out into the next write, where there is one.
+        """
+        ...
+
+    def move_threshold(self, params: Params, by: Float[Array, ""]) -> Params:
+        """`params` whose gate's logit is lower by `by`. Raises ValueError for a memory without a threshold."""
+        ...
+
+    def gate_reading(self, params: Params, state: State, z: Feature, out: StepOut) -> Any:
+        """What a learned gate read at the tick that took `state` and gave `out`: arrays with a leading axis of rows."""
+        ...
+
+    def gate_logit(self, params: Params, reading: Any) -> Float[Array, "B"]:
+        """The logit of a learned gate for what it read; a write is where it is above 0."""
+        ...
+
+    def writes(self, params: Params, zs: Features, resets: Ticks) -> Callable[[Params], Ticks]:
+        """Which ticks are written from empty states, as a function of `params` whose threshold alone is moved."""
+        ...
+
+    def state_size(self, state: State) -> Float[Array, "B"] | None:
+        """What `with_bound` bounds, in `state`; None for a design whose state needs no bound."""
+        ...
+
+    def with_bound(self, bound: float) -> Self:
+        """The same memory whose `state_size` no write takes beyond `bound`."""
+        ...
+
 
 def scan(
-    memory: Memory, params: Params, state: State, zs: Features, resets: Ticks, events: Ticks | None = None
+    memory: Memory,
+    params: Params,
+    state: State,
+    zs: Features,
+    resets: Ticks,
+    events: Ticks | None = None,
+    force: Float[Array, "T B"] | None = None,
 ) -> tuple[State, StepOut]:
     """T ticks of `memory` over B rows, resets inside; every field of the answer has a leading T axis.
 
-    A memory that has a quicker way than T steps offers it as a method `scan`; it must give what the steps give.
+    A memory that has a quicker way than T steps offers it as a method `scan`; it must give what the steps give. `force`
+    is for memories with a learned gate, see Memory.gate_signal.
     """
     run = getattr(memory, "scan", partial(step_by_step, memory))
-    found: tuple[State, StepOut] = run(params, state, zs, resets, events)
+    more = () if force is None else (force,)
+    found: tuple[State, StepOut] = run(params, state, zs, resets, events, *more)
     return found
 
 
@@ -153,3 +217,23 @@ def flatten(params: Params) -> Mapping[str, Array]:
     """`params` as a flat mapping from dotted names to arrays, in a stable order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def params_of(memory: Memory, arrays: Mapping[str, Any]) -> Params:
+    """The parameters of `memory` from their dotted names, as `flatten` gives them and a weights file holds them.
+
+    Raises ValueError when names or shapes do not fit.
+    """
+    like = jax.eval_shape(memory.init_params, jax.random.key(0))
+    expected = flatten(like)
+    if expected.keys() != arrays.keys():
+        raise ValueError(f"parameters {sorted(expected.keys() ^ arrays.keys())} do not fit {memory}")
+    for name, leaf in expected.items():
+        if leaf.shape != arrays[name].shape:
+            raise ValueError(f"parameter {name} has shape {arrays[name].shape}, its configuration says {leaf.shape}")
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in expected])
+
+
+def named_arrays(params: Params) -> dict[str, np.ndarray]:
+    """`params` by dotted name as NumPy arrays, for a weights file."""
+    return {name: np.asarray(x) for name, x in flatten(params).items()}

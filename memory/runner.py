@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import PolicySpec
-from vlamem.memory.protocol import StepOut
+from vlamem.memory.step_out import StepOut
 from vlamem.memory.weights import WeightsError
 
 __all__ = [

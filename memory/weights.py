@@ -1,25 +1,30 @@
-"""Memory weights on disk: safetensors with a JSON header that says what they were trained for, and how.
+"""Memory weights on disk: safetensors with a JSON header that says which design they are, for whom, and how trained.
 
-Needs NumPy alone, so that a robot without JAX loads the same file.
+Needs NumPy alone, so that a robot without JAX loads the same file; `load_memory` needs JAX.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vlamem.core.spec import PolicySpec
 from vlamem.core.tensors import write_tensors
-from vlamem.memory.designs.aura.config import AuraConfig, HeadConfig
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs.registry import design, name_of
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from vlamem.memory.protocol import Memory, Params
+
+FORMAT = 2
 _KEY = "vlamem"
+_BASELINE_KEY = "vlamem-baseline"  # of version 0.1, which kept baselines apart
+_BASELINE_GRU_HIDDEN = 64  # was not written into them
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -34,7 +39,7 @@ class TrainedFor:
 
     Attributes:
         policy: its name.
-        fingerprint: of its PolicySpec.
+        fingerprint: of its PolicySpec; where the hash of the policy's weights is known it follows after a dash.
         normaliser: hash of its normaliser.
     """
 
@@ -43,44 +48,48 @@ class TrainedFor:
     normaliser: str
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a weights file says of itself.
-
-    Attributes:
-        config: sizes and gate.
-        trained_for: the policy that it belongs to.
-        command: the training command.
-        metrics: figures of the training run by name.
-    """
-
-    config: AuraConfig
-    trained_for: TrainedFor
-    command: str
-    metrics: Mapping[str, float]
-
-
 def identity(spec: PolicySpec, weights_sha256: str | None) -> TrainedFor:
     """What a memory's weights name as their policy: its spec, normaliser and, where known, the hash of its weights."""
     marks = [spec.fingerprint, *([weights_sha256[:16]] if weights_sha256 else [])]
     return TrainedFor(spec.name, "-".join(marks), spec.normaliser)
 
 
-def load_for(path: Path, used_with: TrainedFor) -> tuple[Header, Arrays]:
-    """`load_weights` of a file for a policy; where the policy's own weights are unknown its spec must do.
+@dataclass(frozen=True)
+class Header:
+    """What a weights file says of itself.
 
-    Raises WeightsError for one of another policy, spec, normaliser or, where both sides know it, other weights.
+    Attributes:
+        design: name of the memory's design, see vlamem.memory.designs.
+        config: its sizes and options as JSON, which the design's `from_config` reads.
+        trained_for: the policy that it belongs to.
+        command: the training command.
+        metrics: figures of the training run by name.
     """
-    header, arrays = load_weights(path)
-    made_for = header.trained_for.fingerprint
-    if "-" not in used_with.fingerprint and made_for.partition("-")[0] == used_with.fingerprint:
-        used_with = replace(used_with, fingerprint=made_for)
-    _check_policy(path, header, used_with)
-    return header, arrays
+
+    design: str
+    config: Mapping[str, Any]
+    trained_for: TrainedFor
+    command: str
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def of(cls, memory: "Memory", trained_for: TrainedFor, command: str, metrics: Mapping[str, float]) -> "Header":
+        """The header of a memory's weights."""
+        return cls(name_of(memory), memory.to_config(), trained_for, command, metrics)
+
+    @property
+    def feature_size(self) -> int:
+        """D of the features that the memory reads."""
+        return int(self.config["feature_size"])
+
+    @property
+    def head(self) -> HeadConfig:
+        """What the memory proposes."""
+        return HeadConfig.from_config(self.config["head"])
 
 
 def save_weights(path: Path, header: Header, arrays: Mapping[str, Any]) -> None:
-    """Writes `arrays` (parameters by dotted name, see `vlamem.memory.protocol.flatten`) and `header` to `path`.
+    """Writes `arrays` (parameters by dotted name, see `vlamem.memory.protocol.named_arrays`) and `header` to `path`.
 
     Whole or not at all: a full disk or a kill leaves what was there. Raises OSError for the former, ValueError for an
     array with NaN or infinity.
@@ -108,53 +117,68 @@ def load_weights(
 ) -> tuple[Header, Arrays]:
     """The header and the parameters by dotted name.
 
+    A policy whose weights' hash is not known is compared by its spec and normaliser alone.
+
     Raises WeightsError when the file is no memory, when it was trained for another policy or normaliser than
     `used_with`, or for features of another size than `feature_size`; the message names both.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            meta = (file.metadata() or {}).get(_KEY)
+            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
     except SafetensorError as error:
         raise WeightsError(f"{path} is not a safetensors file ({error}): save it again") from error
-    if meta is None:
-        raise WeightsError(f"{path} carries no vlamem header: it is not a memory, or was saved by something else")
-    header = _header(path, json.loads(meta))
+    header = _header(path, metadata)
     if used_with is not None:
-        _check_policy(path, header, used_with)
-    if feature_size is not None and feature_size != header.config.feature_size:
+        _check_policy(path, header.trained_for, used_with)
+    if feature_size is not None and feature_size != header.feature_size:
         raise WeightsError(
-            f"feature size {feature_size} does not match this gate ({header.config.feature_size}): it was trained for "
+            f"feature size {feature_size} does not match this gate ({header.feature_size}): it was trained for "
             f"{header.trained_for.policy}; retrain with 'vlamem train-gate' or load that policy"
         )
     return header, arrays
 
 
-def _check_policy(path: Path, header: Header, used_with: TrainedFor) -> None:
-    for name, mine in asdict(header.trained_for).items():
-        theirs = getattr(used_with, name)
-        if name != "policy" and mine != theirs:
+def load_memory(path: Path, used_with: TrainedFor | None = None) -> "tuple[Header, Memory, Params]":
+    """The header, the memory and its parameters in JAX.
+
+    Raises WeightsError as `load_weights` does, and when the design does not know the file's settings or parameters.
+    """
+    from vlamem.memory.protocol import params_of
+
+    header, arrays = load_weights(path, used_with)
+    try:
+        memory = design(header.design).from_config(header.config)
+        return header, memory, params_of(memory, arrays)
+    except ValueError as error:
+        raise WeightsError(f"{path} does not fit this version of its design: {error}") from error
+
+
+def _check_policy(path: Path, made_for: TrainedFor, used_with: TrainedFor) -> None:
+    mine, theirs = made_for.fingerprint, used_with.fingerprint
+    if "-" not in theirs:
+        mine = mine.partition("-")[0]
+    for name, a, b in (("fingerprint", mine, theirs), ("normaliser", made_for.normaliser, used_with.normaliser)):
+        if a != b:
             raise WeightsError(
-                f"{path} was trained for policy {header.trained_for.policy!r} ({name} {mine}) but is used with "
-                f"{used_with.policy!r} ({name} {theirs}): retrain with 'vlamem train-gate' or load that policy"
+                f"{path} was trained for policy {made_for.policy!r} ({name} {a}) but is used with "
+                f"{used_with.policy!r} ({name} {b}): retrain with 'vlamem train-gate' or load that policy"
             )
 
 
-def _header(path: Path, meta: dict[str, Any]) -> Header:
-    if meta.pop("format", None) != FORMAT:
-        raise WeightsError(f"{path} is not of format {FORMAT}: made by another version of vlamem, save it again")
-    config = dict(meta["config"])
-    head = dict(config.pop("head"))
-    if head.get("chunk") is not None:
-        head["chunk"] = tuple(head["chunk"])
-    for kind, given in ((HeadConfig, head), (AuraConfig, config)):
-        known = [field.name for field in fields(kind)]
-        for key in given.keys() - set(known):
-            near = get_close_matches(key, known, 1, 0.0)[0]
-            raise WeightsError(f"{path} has an unknown setting {key!r}, nearest known {near!r}: update vlamem")
-    return Header(
-        AuraConfig(**config, head=HeadConfig(**head)),
-        TrainedFor(**meta["trained_for"]),
-        meta["command"],
-        meta["metrics"],
-    )
+def _header(path: Path, metadata: Mapping[str, str]) -> Header:
+    """The header of this version's format, or of one of version 0.1: gates (format 1) and baselines."""
+    if _KEY in metadata:
+        body = json.loads(metadata[_KEY])
+        if body.get("format") not in (1, FORMAT):
+            raise WeightsError(f"{path} is not of format {FORMAT}: made by another version of vlamem, save it again")
+        name, config, metrics = body.get("design", "aura"), body["config"], body["metrics"]
+    elif _BASELINE_KEY in metadata:
+        body = json.loads(metadata[_BASELINE_KEY])
+        name, metrics = body["kind"], {}
+        config = {"feature_size": body["feature_size"], "head": body["head"]}
+        config |= {"hidden": _BASELINE_GRU_HIDDEN} if name == "gru" else {}
+        config |= {"entries": body["horizon"]} if name == "kv_growing" else {}
+    else:
+        raise WeightsError(f"{path} carries no vlamem header: it is not a memory, or was saved by something else")
+    return Header(name, config, TrainedFor(**body["trained_for"]), body["command"], metrics)

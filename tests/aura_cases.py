@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraParams, HeadConfig
-from vlamem.memory.protocol import flatten
+from vlamem.memory.protocol import named_arrays
 
 HEAD = HeadConfig(chunk=(3, 2), context=5, answer=8, hidden=16)
 SIZE = 32
@@ -25,7 +25,7 @@ def learned(size: int = SIZE, bound: float | None = None) -> tuple[AuraMemory, A
 @functools.cache
 def arrays(size: int = SIZE) -> dict[str, np.ndarray]:
     """The parameters of `learned` by dotted name."""
-    return {name: np.asarray(x) for name, x in flatten(learned(size)[1]).items()}
+    return named_arrays(learned(size)[1])
 
 
 def features(ticks: int, rows: int, size: int = SIZE, seed: int = 1) -> np.ndarray:

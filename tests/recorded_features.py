@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from vlamem.core.seeding import stream
-from vlamem.memory.designs.aura import TrainedFor
 from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter
+from vlamem.memory.weights import TrainedFor
 
 POLICY = TrainedFor("points", "abc-0123", "none")
 D, C, CHUNK, ANSWERS = 20, 4, (4, 7), 3

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from aura_cases import HEAD, SIZE, arrays, features, learned
 
-from vlamem.memory.designs.aura import AuraConfig, AuraTick, pallas
-from vlamem.memory.designs.aura.dispatch import AuraRunner, implementation, params_of
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraTick, pallas
+from vlamem.memory.designs.aura.dispatch import AuraRunner, implementation
 from vlamem.memory.designs.aura.export import export_step, load_step
+from vlamem.memory.protocol import params_of
 
 FIELDS = ("confidence", "chunk", "context", "answer", "gate", "surprise")
 TICKS, BOUND = 1000, 10.0
@@ -122,22 +123,6 @@ def test_the_fused_kernel_lowers_for_cuda_with_the_state_in_place():
     assert "output_operand_alias" in text
 
 
-@bounds
-def test_the_torch_twin_equals_the_jax_step_over_1000_ticks(bound):
-    torch = pytest.importorskip("torch")
-    from vlamem.policies.torch_aura import TorchAura
-
-    zs, resets, outs, state = _expected(bound)
-    module = TorchAura(learned(bound=bound)[0].config, arrays())
-    W, b = module.init(1)
-    for t in range(TICKS):
-        W, b, out = module(W, b, torch.from_numpy(zs[t]), torch.from_numpy(resets[t]))
-        _alike(out, outs[t], f"tick {t}")
-    np.testing.assert_allclose(W, state.W, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="feature size 33"):
-        module(W, b, torch.zeros(1, 33), torch.zeros(1, dtype=torch.bool))
-
-
 def test_the_exported_step_is_loaded_and_gives_what_the_step_gives(tmp_path):
     memory, params = learned(bound=BOUND)
     export_step(memory, params, tmp_path / "step.bin")
@@ -186,4 +171,4 @@ def test_a_runner_refuses_other_rows_sizes_and_parameters():
     with pytest.raises(ValueError, match="feature size 33"):
         runner.step(np.zeros((2, 33), np.float32), np.zeros(2, bool))
     with pytest.raises(ValueError, match="do not fit"):
-        params_of(AuraConfig(SIZE, HEAD, gate="always"), arrays())
+        params_of(AuraMemory(AuraConfig(SIZE, HEAD, gate="always")), arrays())

@@ -13,13 +13,13 @@ POLICY = TrainedFor("smolvla_base", "f00d", "beef")
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "gate.safetensors"
-    save_weights(path, Header(learned()[0].config, POLICY, "vlamem train-gate", {"rate": 0.1}), arrays())
+    save_weights(path, Header.of(learned()[0], POLICY, "vlamem train-gate", {"rate": 0.1}), arrays())
     return path
 
 
 def test_weights_come_back_as_they_were_saved(saved):
     header, loaded = load_weights(saved, POLICY, 32)
-    assert header == Header(learned()[0].config, POLICY, "vlamem train-gate", {"rate": 0.1})
+    assert header == Header.of(learned()[0], POLICY, "vlamem train-gate", {"rate": 0.1})
     assert loaded.keys() == arrays().keys()
     for name, array in arrays().items():
         assert loaded[name].shape == np.shape(array)
@@ -74,6 +74,4 @@ def test_broken_foreign_and_newer_files_are_errors(tmp_path, saved):
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"parameter Wk is not finite"):
-        save_weights(
-            tmp_path / "x.safetensors", Header(learned()[0].config, POLICY, "", {}), {"Wk": np.array([np.nan])}
-        )
+        save_weights(tmp_path / "x.safetensors", Header.of(learned()[0], POLICY, "", {}), {"Wk": np.array([np.nan])})

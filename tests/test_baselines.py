@@ -4,22 +4,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vlamem.memory.designs.attention import fifo, kv_growing, kv_window
-from vlamem.memory.designs.recurrent import GruMemory, LinearAttentionMemory
-from vlamem.memory.designs.slots import SlotsMemory
+from vlamem.memory.designs import design
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import scan, state_bytes, step_by_step
 from vlamem.testing import check_memory
 
 HEAD = HeadConfig(answer=4)
-MEMORIES = {
-    "gru": GruMemory(16, HEAD),
-    "linear": LinearAttentionMemory(16, HEAD),
-    "lru": SlotsMemory(16, HEAD),
-    "fifo": fifo(16, HEAD),
-    "kv_window": kv_window(16, HEAD),
-    "kv_growing": kv_growing(16, HEAD, horizon=32),
-}
+NAMES = ("gru", "linear_attention", "slots", "fifo", "kv_window", "kv_growing")
+MEMORIES = {name: design(name).make(16, HEAD, **({"entries": 32} if name == "kv_growing" else {})) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -28,14 +20,14 @@ def test_every_baseline_conforms(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("gru", 4224), ("linear", 4224), ("lru", 4224), ("fifo", 4128), ("kv_window", 4112)]
+    ("name", "size"), [("gru", 4224), ("linear_attention", 4224), ("slots", 4224), ("fifo", 4128), ("kv_window", 4112)]
 )
 def test_fixed_size_baselines_take_the_bytes_of_aura_memory(name, size):
     assert state_bytes(MEMORIES[name].init(3), 3) == size
 
 
 def test_a_growing_cache_takes_bytes_with_its_horizon():
-    sizes = [state_bytes(kv_growing(16, HEAD, horizon=h).init(1), 1) for h in (100, 200)]
+    sizes = [state_bytes(design("kv_growing").make(16, HEAD, entries=h).init(1), 1) for h in (100, 200)]
     assert sizes[1] == 2 * sizes[0] == 200 * 257
 
 
@@ -67,7 +59,7 @@ def test_a_window_forgets_what_lies_further_back_and_a_growing_cache_does_not():
 
 
 def test_slots_overwrite_the_slot_of_a_known_key_and_else_the_least_recently_used():
-    memory = MEMORIES["lru"]
+    memory = MEMORIES["slots"]
     params = memory.init_params(jax.random.key(0))._replace(q=jnp.zeros((16, 32)))
     keys = jax.random.normal(jax.random.key(3), (17, 1, 16))
     state, no = memory.init(1), jnp.zeros(1, bool)

@@ -13,7 +13,7 @@ import pytest
 import recorded_features as rec
 
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
-from vlamem.memory.protocol import flatten
+from vlamem.memory.protocol import named_arrays
 from vlamem.memory.weights import Header, save_weights
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
@@ -32,8 +32,8 @@ from vlamem.sim.results.statistics import paired_difference
 def write_gate(path: Path, writes_per_tick: float) -> Path:
     """An untrained gate of the recording's policy that says how often it writes."""
     config = AuraConfig(rec.D + rec.C, HeadConfig(chunk=rec.CHUNK, context=rec.C, hidden=16))
-    arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
-    save_weights(path, Header(config, rec.POLICY, "test", {"writes_per_tick": writes_per_tick}), arrays)
+    arrays = named_arrays(AuraMemory(config).init_params(jax.random.key(0)))
+    save_weights(path, Header.of(AuraMemory(config), rec.POLICY, "test", {"writes_per_tick": writes_per_tick}), arrays)
     return path
 
 

@@ -9,11 +9,11 @@ import point_mass
 import pytest
 from test_rollout_memory import HEAD, Wide
 
-from vlamem.memory.designs.aura import AuraConfig, save_weights
+from vlamem.memory.designs.aura import AuraConfig
 from vlamem.memory.designs.aura.step import AuraMemory
-from vlamem.memory.protocol import flatten
+from vlamem.memory.protocol import named_arrays
 from vlamem.memory.train.policy_gradient import RlOptions, Step
-from vlamem.memory.weights import Header, TrainedFor, WeightsError, identity, load_weights
+from vlamem.memory.weights import Header, TrainedFor, WeightsError, identity, load_weights, save_weights
 from vlamem.sim.record.gate_rl import tune_in_suite
 from vlamem.sim.suites.protocol import SuiteError
 
@@ -27,8 +27,8 @@ class KilledError(Exception):
 def gate_in(folder: Path, seed: int = 0, trained_for: TrainedFor | None = None) -> Path:
     """An untrained gate of the wide point-mass policy, which its file says has figures."""
     config = AuraConfig(16, HEAD)
-    arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(seed))).items()}
-    header = Header(config, trained_for or identity(Wide().spec, None), "test", {"held_out_right": 0.9})
+    arrays = named_arrays(AuraMemory(config).init_params(jax.random.key(seed)))
+    header = Header.of(AuraMemory(config), trained_for or identity(Wide().spec, None), "test", {"held_out_right": 0.9})
     save_weights(folder / f"{seed}.safetensors", header, arrays)
     return folder / f"{seed}.safetensors"
 

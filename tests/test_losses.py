@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.memory.designs.attention import fifo
+from vlamem.memory.designs import design
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import scan
@@ -53,7 +53,7 @@ def test_error_of_an_answer_is_its_cross_entropy(out):
 
 
 def test_targets_without_a_head_for_them_are_refused():
-    memory = fifo(D, HeadConfig(answer=5))
+    memory = design("fifo").make(D, HeadConfig(answer=5))
     said = scan(memory, memory.init_params(jax.random.key(0)), memory.init(B), batch().zs, batch().resets)[1]
     with pytest.raises(ValueError, match="targets have a chunk, the memory's head proposes none"):
         action_error(said, Targets(jnp.ones((T, B)), chunk=jnp.zeros((T, B, 2, 3))))

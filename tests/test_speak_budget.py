@@ -9,14 +9,14 @@ import pytest
 import recorded_features as rec
 
 from vlamem.core.seeding import stream
-from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig, save_weights
-from vlamem.memory.protocol import flatten
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
+from vlamem.memory.protocol import named_arrays
 from vlamem.memory.runner import AuraVoice
-from vlamem.memory.train.batches import SpeakData, Wanted
+from vlamem.memory.train.batches import TargetOptions, TrainingSet
 from vlamem.memory.train.budget import BUDGETS, shift_for
 from vlamem.memory.train.features import FeatureWriter, open_features
 from vlamem.memory.train.gate import GateOptions, recalibrate, train_gate
-from vlamem.memory.weights import Header, load_weights
+from vlamem.memory.weights import Header, load_weights, save_weights
 
 TICKS = 20
 EPISODES = 20
@@ -49,9 +49,10 @@ def writes(path: Path, recording: Path, shift: float) -> int:
 def untrained(folder: Path) -> Path:
     """A gate that writes at most ticks, whose file says wrong budgets."""
     config = AuraConfig(rec.D + rec.C, HeadConfig(chunk=rec.CHUNK, context=rec.C, hidden=8), bound=3.0)
-    arrays = {n: np.asarray(x) for n, x in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
+    arrays = named_arrays(AuraMemory(config).init_params(jax.random.key(0)))
     metrics = {"held_out_right": 0.5, "threshold_shift@0.05": -9.0}
-    save_weights(folder / "start.safetensors", Header(config, rec.POLICY, "as it was trained", metrics), arrays)
+    header = Header.of(AuraMemory(config), rec.POLICY, "as it was trained", metrics)
+    save_weights(folder / "start.safetensors", header, arrays)
     return folder / "start.safetensors"
 
 
@@ -104,12 +105,12 @@ def test_the_threshold_rises_no_further_than_a_budget_asks() -> None:
 
 
 def test_recorded_episodes_are_met_once_each_of_every_task_in_turn_whole_and_without_noise(recording: Path) -> None:
-    data = SpeakData(open_features([recording]), Wanted(weights=(("remember", 0.0),)))
+    data = TrainingSet(open_features([recording]), TargetOptions(weights=(("remember", 0.0),)))
     rows = data.once(10_000, stream(0, "test"))
     recorded = [data.row(*entry, 0).feature.tobytes() for task in data.tasks for entry in data.recorded[task]]
     assert sorted(row.feature.tobytes() for row in rows) == sorted(recorded)
     few = data.once(90, stream(0, "test"))
     assert len(few) == 5
-    assert [bool(row.asked.any()) for row in few] == [True, False, True, False, True]
+    assert [bool(row.query.any()) for row in few] == [True, False, True, False, True]
     others = data.once(90, stream(1, "test"))
     assert [r.feature.tobytes() for r in others] != [r.feature.tobytes() for r in few]

@@ -97,8 +97,9 @@ def test_recorded_decisions_have_the_probability_with_which_they_were_drawn() ->
     log_p = np.asarray(log_probability(params().gate, params(), MEMORY, drawn))
     assert (log_p <= 0).all()
     state, force = MEMORY.init(1), jnp.where(jnp.asarray(drawn.wrote), 1e4, -1e4)[:, None]
-    _, out = MEMORY.scan(params(), state, drawn.z[:, None], jnp.zeros((12, 1), bool), None, force)
-    np.testing.assert_allclose(out.surprise[:, 0], drawn.s, rtol=1e-4, atol=1e-5)
+    z, s, _ = drawn.reading
+    _, out = MEMORY.scan(params(), state, z[:, None], jnp.zeros((12, 1), bool), None, force)
+    np.testing.assert_allclose(out.surprise[:, 0], s, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal([s.wrote for s in said], drawn.wrote)
 
 

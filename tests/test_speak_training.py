@@ -13,10 +13,10 @@ import recorded_features as rec
 from vlamem.core.seeding import stream
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory
 from vlamem.memory.runner import AuraVoice
-from vlamem.memory.train.batches import SpeakData, Wanted
+from vlamem.memory.train.batches import TargetOptions, TrainingSet
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
-from vlamem.memory.train.fit import Patience, SpeakTraining, head_parts, masked, train_to_speak
+from vlamem.memory.train.fit import Patience, TrainingOptions, head_parts, masked, train_memory
 from vlamem.memory.train.gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.on_device import TuneOptions, tune_gate
@@ -45,16 +45,16 @@ def gate(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_asks_for_the_residual_to_the_sentence_that_tells_the_answer(recording: Path) -> None:
-    data = SpeakData(open_features([recording]), Wanted())
+    data = TrainingSet(open_features([recording]), TargetOptions())
     rows, resets = data.labelled(48, 4, stream(0, "test"))
     assert resets.any()
     for row in rows:
-        for t in np.flatnonzero(row.asked):
+        for t in np.flatnonzero(row.query):
             told = row.feature[t, rec.D :] + row.residual[t]
             np.testing.assert_allclose(told, data.canonical[row.goal[t, 1]], atol=1e-5)
         skill = row.goal[:, 0] == row.goal[:, 1]
         assert not row.residual[skill].any()
-        assert (row.weight[~skill & (row.asked == 0)] == 0).all()
+        assert (row.weight[~skill & (row.query == 0)] == 0).all()
 
 
 def test_a_stream_is_trained_on_question_by_question_and_goes_on_without_a_reset(tmp_path: Path) -> None:
@@ -63,18 +63,18 @@ def test_a_stream_is_trained_on_question_by_question_and_goes_on_without_a_reset
     three = EpisodeTicks(*(np.concatenate(columns) for columns in zip(*map(columns_of, parts), strict=True)))
     writer.add("remember", 0, "expert", three, True)
     writer.close()
-    data = SpeakData(open_features([tmp_path]), Wanted(long=0.5, keep=1.0))
+    data = TrainingSet(open_features([tmp_path]), TargetOptions(long=0.5, keep=1.0))
     assert data.streams == ("remember",)
     first = data.training["remember"][0][1].first
     assert [(e.first - first, e.ticks) for _, e in data.training["remember"]] == [(0, 20), (20, 20), (40, 20)]
     rows, resets = data.labelled(48, 8, stream(0, "test"))
     assert not resets[:, :4].any()
-    assert all(row.asked.any() for row in rows[:4])
+    assert all(row.query.any() for row in rows[:4])
     assert (resets[:, 4:].sum(axis=0) == 3).all()  # episodes of 20 ticks in a row of 48
 
 
 def test_held_out_layouts_are_never_trained_on(recording: Path) -> None:
-    data = SpeakData(open_features([recording]), Wanted())
+    data = TrainingSet(open_features([recording]), TargetOptions())
     for task in data.tasks:
         trained = {e.episode for _, e in data.training[task]}
         held = {e.episode for _, e in data.held_out[task]}
@@ -117,9 +117,9 @@ def test_the_weights_file_says_what_it_was_trained_for_and_how(gate: Path, recor
     assert len(shifts) == 6
     assert header.metrics["threshold_shift@0.005"] >= header.metrics["threshold_shift@0.2"]
     assert (gate.parent / "curves.json").exists()
-    assert header.config.feature_size == rec.D + rec.C
-    assert header.config.bound is not None
-    assert header.config.bound > 1
+    assert header.feature_size == rec.D + rec.C
+    assert header.config["bound"] is not None
+    assert header.config["bound"] > 1
     assert np.abs(arrays["head.z"][: rec.D, :16]).max() == 0
 
 
@@ -150,8 +150,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(recording: Path, tmp_path
 def test_a_checkpoint_is_written_when_a_minute_has_passed_and_changes_nothing(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = SpeakData(open_features([recording]), Wanted())
-    memory, how = AuraMemory(AuraConfig(data.feature_size, head_for(data, 8))), SpeakTraining(TrainConfig(7), 16, 2)
+    data = TrainingSet(open_features([recording]), TargetOptions())
+    memory, how = AuraMemory(AuraConfig(data.feature_size, head_for(data, 8))), TrainingOptions(TrainConfig(7), 16, 2)
     saved: list[int] = []
     save = Checkpoint.save
     monkeypatch.setattr(
@@ -161,7 +161,7 @@ def test_a_checkpoint_is_written_when_a_minute_has_passed_and_changes_nothing(
     for name, pace in (("still", 0.0), ("slow", 25.0)):
         clock = itertools.count(0.0, pace)
         params.append(
-            train_to_speak(memory, data, replace(how, calibration=2), tmp_path / name, clock=clock.__next__).params
+            train_memory(memory, data, replace(how, calibration=2), tmp_path / name, clock=clock.__next__).params
         )
     assert saved == [7, 3, 6, 7]
     for still, slow in zip(*map(jax.tree.leaves, params), strict=True):
@@ -237,7 +237,7 @@ def test_a_training_can_start_from_a_gate(recording: Path, gate: Path, tmp_path:
     assert trained.score.right > 0.7  # two updates teach a fresh memory nothing
     header, arrays = load_weights(path, rec.POLICY)
     before = load_weights(gate)[1]
-    assert header.config.head.hidden == 32
+    assert header.head.hidden == 32
     np.testing.assert_allclose(arrays["Wk"], before["Wk"], atol=0.05)
     np.testing.assert_array_equal(arrays["mean"], before["mean"])
     with pytest.raises(ValueError, match="holds another training"):
@@ -266,7 +266,7 @@ def test_a_tuned_gate_is_given_figures_of_its_own(recording: Path, gate: Path, t
 
 
 def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> None:
-    data = SpeakData(open_features([recording]), Wanted())
+    data = TrainingSet(open_features([recording]), TargetOptions())
     memory = AuraMemory(AuraConfig(data.feature_size, head_for(data, 16)))
     params = masked(memory.init_params(jax.random.key(0)), head_parts(memory, data))
     z = stream(0, "z").standard_normal((5, data.feature_size)).astype(np.float32)
@@ -311,8 +311,8 @@ def test_a_recording_with_one_sentence_is_of_use_for_chunks_alone(tmp_path: Path
     writer.close()
     recordings = open_features([tmp_path])
     with pytest.raises(FeaturesError, match="one sentence alone"):
-        _ = SpeakData(recordings, Wanted()).scales
-    assert SpeakData(recordings, Wanted(context=False)).scales.chunk >= 0
+        _ = TrainingSet(recordings, TargetOptions()).scales
+    assert TrainingSet(recordings, TargetOptions(context=False)).scales.chunk >= 0
 
 
 def test_a_recording_with_one_wording_a_sentence_can_be_trained_on(tmp_path: Path) -> None:
@@ -331,12 +331,12 @@ def test_recorded_features_that_are_not_finite_are_named_before_they_are_trained
     z = np.memmap(rec.record(tmp_path, 1, ("skill",)) / "z", np.float16, "r+", shape=(20, rec.D))
     z[4, 1] = np.nan
     with pytest.raises(FeaturesError, match=r"episode 0 of task 'skill' \(expert\) has features that are not finite"):
-        SpeakData(open_features([tmp_path]), Wanted()).labelled(8, 1, stream(0, "test"))
+        TrainingSet(open_features([tmp_path]), TargetOptions()).labelled(8, 1, stream(0, "test"))
 
 
 def test_a_task_of_more_weight_is_drawn_more_often(recording: Path) -> None:
     def share(weights: tuple[tuple[str, float], ...]) -> float:
-        data = SpeakData(open_features([recording]), Wanted(weights=weights))
+        data = TrainingSet(open_features([recording]), TargetOptions(weights=weights))
         rows, _ = data.labelled(2000, 4, stream(0, "test"))
         return float(np.mean([row.goal[:, 0] != row.goal[:, 1] for row in rows]))
 
@@ -347,13 +347,13 @@ def test_a_task_of_more_weight_is_drawn_more_often(recording: Path) -> None:
 
 def test_what_cannot_be_trained_on_is_named(recording: Path) -> None:
     with pytest.raises(FeaturesError, match="weight of unknown task 'fold': there are remember, skill"):
-        SpeakData(open_features([recording]), Wanted(weights=(("fold", 2.0),)))
+        TrainingSet(open_features([recording]), TargetOptions(weights=(("fold", 2.0),)))
     with pytest.raises(FeaturesError, match="every one of remember, skill has weight 0"):
-        SpeakData(open_features([recording]), Wanted(weights=(("remember", 0.0), ("skill", 0.0))))
+        TrainingSet(open_features([recording]), TargetOptions(weights=(("remember", 0.0), ("skill", 0.0))))
     with pytest.raises(FeaturesError, match="no features of task 'fold'"):
-        SpeakData(open_features([recording]), Wanted(), ("fold",))
+        TrainingSet(open_features([recording]), TargetOptions(), ("fold",))
     with pytest.raises(ValueError, match="nothing to learn"):
-        Wanted(context=False, chunk=False)
+        TargetOptions(context=False, chunk=False)
 
 
 def test_a_gate_is_tuned_within_256_kib_and_nothing_else_moves(recording: Path, gate: Path, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_a_gate_is_tuned_within_256_kib_and_nothing_else_moves(recording: Path, 
 
 
 def test_a_bound_takes_no_more_memory_of_an_update(recording: Path) -> None:
-    data = SpeakData(open_features([recording]), Wanted(answers=False))
+    data = TrainingSet(open_features([recording]), TargetOptions(answers=False))
     config = AuraConfig(data.feature_size, head_for(data, 16))
     params = AuraMemory(config).init_params(jax.random.key(0))
     free, bounded = (
@@ -380,7 +380,7 @@ def test_a_bound_takes_no_more_memory_of_an_update(recording: Path) -> None:
 
 
 def test_tuning_refuses_a_gate_without_parameters_and_a_state_that_is_too_large(recording: Path) -> None:
-    data = SpeakData(open_features([recording]), Wanted())
+    data = TrainingSet(open_features([recording]), TargetOptions())
     head = head_for(data, 16)
     always = AuraMemory(AuraConfig(data.feature_size, head, gate="always"))
     with pytest.raises(ValueError, match="only a learned one"):

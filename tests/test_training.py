@@ -68,10 +68,10 @@ def test_a_threshold_moved_to_a_rate_holds_it_within_a_tenth_on_held_out_streams
     assert rate_of(memory, params, draw(key_of(3, "held out"), rows=512)) == pytest.approx(rate, rel=0.1)
 
 
-def test_the_doubt_in_decisions_ends_only_where_a_rate_is_asked():
-    for rate, doubts in ((None, [1, 1, 1]), (0.2, [1, 0.5, 0])):
-        config = TrainConfig(updates=100, rate=rate, certain=(0.6, 0.8))
-        assert [float(pace(config, i).doubt) for i in (59, 70, 81)] == pytest.approx(doubts, abs=1e-5)
+def test_the_noise_on_decisions_ends_only_where_a_rate_is_asked():
+    for rate, noises in ((None, [1, 1, 1]), (0.2, [1, 0.5, 0])):
+        config = TrainConfig(updates=100, rate=rate, noise_anneal=(0.6, 0.8))
+        assert [float(pace(config, i).noise) for i in (59, 70, 81)] == pytest.approx(noises, abs=1e-5)
 
 
 def test_gates_without_a_threshold_cannot_be_held():

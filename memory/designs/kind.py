@@ -1,9 +1,8 @@
 """Every other design as a kind of memory: `gru:FILE`, `kv_window:FILE` and the like."""
 
-from vlamem.memory.baseline_files import load_baseline
 from vlamem.memory.registry import MemoryKind, MemoryRequest
 from vlamem.memory.runner import InjectOptions, JaxRows, RecurrentRunner
-from vlamem.memory.weights import WeightsError, identity
+from vlamem.memory.weights import WeightsError, identity, load_memory
 
 __all__ = ["DESIGN"]
 
@@ -12,9 +11,9 @@ def load(request: MemoryRequest) -> RecurrentRunner:
     """The memory in a weights file. Raises WeightsError for one of another design or another policy."""
     path = request.name.file
     assert path is not None
-    design, memory, params = load_baseline(path, identity(request.policy.spec, request.weights_sha256))
-    if design != request.name.kind:
-        raise WeightsError(f"{path} is a memory of design '{design}': write {design}:{path}")
+    header, memory, params = load_memory(path, identity(request.policy.spec, request.weights_sha256))
+    if header.design != request.name.kind:
+        raise WeightsError(f"{path} is a memory of design '{header.design}': write {header.design}:{path}")
     return RecurrentRunner(request.name.label, JaxRows(memory, params, request.rows), request.options)
 
 

@@ -3,7 +3,7 @@
 Shapes: B rows, D feature size, M slots.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Float
 
-from vlamem.memory.designs.recurrent import says
-from vlamem.memory.head import HeadConfig, HeadParams, init_head
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs.base import MemoryDesign
+from vlamem.memory.head import HeadParams, init_head, ungated_step_out
 from vlamem.memory.protocol import Feature, Rows, StepOut, check_feature_size, reset_rows, standardise
 
 
@@ -38,43 +39,38 @@ class SlotsState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SlotsMemory:
+class SlotsMemory(MemoryDesign):
     """Slots read by cosine; a tick is written to the slot with its key, else to the least recently used one.
 
     The slot that is read most, where its key matches, counts as used.
 
     Attributes:
-        size: D.
+        feature_size: D.
         head: what is proposed from the read-out.
         slots: M.
         width: d of keys and values.
         match: cosine above which two keys are one.
     """
 
-    size: int
-    head: HeadConfig = field(default_factory=lambda: HeadConfig(chunk=(8, 7)))
+    feature_size: int
+    head: HeadConfig
     slots: int = 16
     width: int = 32
     match: float = 0.9
-
-    @property
-    def feature_size(self) -> int:
-        """D of the feature."""
-        return self.size
 
     def init_params(self, key: Array) -> SlotsParams:
         """Fresh parameters."""
         keys = jax.random.split(key, 4)
         init = initializers.lecun_normal()
-        k = init(keys[0], (self.size, self.width), jnp.float32)
+        k = init(keys[0], (self.feature_size, self.width), jnp.float32)
         return SlotsParams(
-            mean=jnp.zeros(self.size),
-            scale=jnp.ones(self.size),
+            mean=jnp.zeros(self.feature_size),
+            scale=jnp.ones(self.feature_size),
             k=k,
-            q=k + 0.1 * init(keys[1], (self.size, self.width), jnp.float32),
-            v=init(keys[2], (self.size, self.width), jnp.float32),
+            q=k + 0.1 * init(keys[1], (self.feature_size, self.width), jnp.float32),
+            v=init(keys[2], (self.feature_size, self.width), jnp.float32),
             sharpness=jnp.full((), 8.0),
-            head=init_head(keys[3], self.head, self.size, self.width),
+            head=init_head(keys[3], self.head, self.feature_size, self.width),
         )
 
     def init(self, batch: int) -> SlotsState:
@@ -86,7 +82,7 @@ class SlotsMemory:
         self, params: SlotsParams, state: SlotsState, z: Feature, reset: Rows, event: Rows | None = None
     ) -> tuple[SlotsState, StepOut]:
         """One control tick. Raises ValueError for a feature of another size."""
-        check_feature_size(z.shape[-1], self.size)
+        check_feature_size(z.shape[-1], self.feature_size)
         zn, trusted = standardise(z, params.mean, params.scale)
         keys, values, filled, idle = reset_rows(state, self.init(z.shape[0]), reset)
         k, q = (x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-12) for x in (zn @ params.k, zn @ params.q))
@@ -105,4 +101,4 @@ class SlotsMemory:
         read = jax.nn.one_hot(jnp.argmax(weight, axis=-1), self.slots) * (cosine > self.match)
         used = jnp.maximum(put, read * trusted[:, None])
         idle = jnp.where(trusted[:, None], (idle + 1) * (1 - used), idle)
-        return SlotsState(keys, values, filled, idle), says(params.head, self.head, zn, r, trusted)
+        return SlotsState(keys, values, filled, idle), ungated_step_out(params.head, self.head, zn, r, trusted)

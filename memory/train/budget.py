@@ -12,12 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlamem.core.seeding import stream
-from vlamem.memory.designs.aura import AuraMemory
-from vlamem.memory.designs.aura.scan import scan_chunks
-from vlamem.memory.designs.aura.step import Ahead, look_ahead
-from vlamem.memory.protocol import Params
-from vlamem.memory.train.batches import Row, SpeakData
-from vlamem.memory.train.loop import with_threshold_moved
+from vlamem.memory.protocol import Memory, Params
+from vlamem.memory.train.batches import Row, TrainingSet
 
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Writes per tick for which the file keeps how far the threshold moves."""
@@ -34,7 +30,7 @@ RateAt = Callable[[int], float]
 
 
 def with_budget(
-    memory: AuraMemory, params: Params, data: SpeakData, budget: float | None, seed: int
+    memory: Memory, params: Params, data: TrainingSet, budget: float | None, seed: int
 ) -> tuple[Params, dict[str, float]]:
     """`params` held to the budget if they write more, and how far the threshold moves from there for BUDGETS.
 
@@ -43,7 +39,7 @@ def with_budget(
     rate_at = write_rate(memory, params, data, seed)
     own = 0 if budget is None or rate_at(0) <= budget else shift_for(rate_at, budget)
     shifts = {f"threshold_shift@{b:g}": (shift_for(rate_at, b) - own) / _UNIT for b in BUDGETS}
-    return with_threshold_moved(params, jnp.float32(own / _UNIT)) if own else params, shifts
+    return memory.move_threshold(params, jnp.float32(own / _UNIT)) if own else params, shifts
 
 
 def shift_for(rate_at: RateAt, budget: float) -> int:
@@ -62,20 +58,15 @@ def shift_for(rate_at: RateAt, budget: float) -> int:
     return high
 
 
-def write_rate(memory: AuraMemory, params: Params, data: SpeakData, seed: int) -> RateAt:
+def write_rate(memory: Memory, params: Params, data: TrainingSet, seed: int) -> RateAt:
     """The rate of a gate over recorded episodes; each threshold is looked at once."""
     zs, resets, inside = _in_lanes(data.once(_TICKS, stream(seed, "speak", "budget")))
-    # what needs no state knows nothing of the threshold
-    ahead = jax.jit(lambda p, z: look_ahead(p, memory.config, z)[0])(params, zs)
-
-    @jax.jit
-    def wrote(p: Params, ahead: Ahead, resets: jax.Array) -> jax.Array:
-        return scan_chunks(p, memory.config, memory.init(resets.shape[1]), (ahead, resets, None, None))[1].wrote
+    wrote = memory.writes(params, zs, resets)
 
     @cache
     def rate_at(shift: int) -> float:
-        moved = with_threshold_moved(params, jnp.float32(shift / _UNIT))
-        return float(np.asarray(wrote(moved, ahead, resets))[inside].mean())
+        moved = memory.move_threshold(params, jnp.float32(shift / _UNIT))
+        return float(np.asarray(wrote(moved))[inside].mean())
 
     return rate_at
 

@@ -1,4 +1,4 @@
-"""Trains a memory to speak to a frozen policy from recorded features; JAX only, resumable, at the end one weights file.
+"""Trains a memory on recorded features of a frozen policy; JAX only, resumable.
 
 Two stages: the memory learns what to propose and when to write (vlamem.memory.train.loop); then its confidence is
 fitted to how often the proposal is right, on ticks of all kinds, so that it abstains where it knows nothing.
@@ -19,24 +19,23 @@ import optax
 from jaxtyping import Array
 
 from vlamem.core.seeding import integer_seed, stream
-from vlamem.memory.designs.aura import AuraMemory
 from vlamem.memory.protocol import Memory, Params, StepOut, scan
-from vlamem.memory.train.batches import SpeakData
+from vlamem.memory.train.batches import TrainingSet
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.loop import TrainConfig, Training, begin, pace, update
 from vlamem.memory.train.losses import Batch, action_error, weighted_mean
 
 _BOUND_EPISODES = 30
-"""Most held-out episodes of a task that are looked at for the bound of |W|."""
+"""Most held-out episodes of a task that are looked at for the bound of the state."""
 _BOUND_EVERY = 8
-"""Ticks between two looks at |W|, which a write hardly moves."""
+"""Ticks between two looks at the size of the state, which a write hardly moves."""
 _CHECKPOINT_SECONDS = 60.0
 """Longest time between two checkpoints: on a slow machine a hundred updates are minutes."""
 
 
 @dataclass(frozen=True)
-class SpeakTraining:
-    """How a memory is trained to speak.
+class TrainingOptions:
+    """How a memory is trained on recorded features.
 
     Attributes:
         train: of the gradient updates; its `rate` is the budget of writes per tick.
@@ -64,9 +63,9 @@ class Score(NamedTuple):
     """What held-out episodes say.
 
     Attributes:
-        error: of proposals in units of no memory's, over asked ticks; over all that count where nothing is asked.
-        right: share of asked ticks whose told sentence is the nearest to what is proposed; nan without a context, and
-            where nothing is asked.
+        error: of proposals in units of no memory's, over query ticks; over all that count where there are none.
+        right: share of query ticks at which the oracle instruction is the nearest to what is proposed; nan without a
+            context, and where there are no such ticks.
         rate: writes per tick.
         by_task: (right, rate) of each task.
     """
@@ -79,10 +78,10 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Trained:
-    """A memory that speaks.
+    """A trained memory.
 
     Attributes:
-        memory: what was trained; an AURA memory has got its bound, see `bounded`.
+        memory: what was trained, with the bound of its state, see `bounded`.
         params: in the policy's units.
         history: a dict a look: update, training error, rate, validation error and share right.
         score: at the end.
@@ -103,10 +102,10 @@ class Trained:
 Progress = Callable[[int, dict[str, float]], None]
 
 
-def train_to_speak(
+def train_memory(
     memory: Memory,
-    data: SpeakData,
-    how: SpeakTraining,
+    data: TrainingSet,
+    how: TrainingOptions,
     folder: Path,
     progress: Progress = lambda i, last: None,
     start: Params | None = None,
@@ -118,6 +117,7 @@ def train_to_speak(
     is due, and nothing of what is learned. Raises ValueError when `folder` holds a run of another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # "speak": the random streams have had this name since version 0.1, another would draw other batches
     config, key = how.train, jax.random.key(integer_seed(how.seed, "speak", "init"))
     first = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "standardise"))
     # through NumPy, so that no array is of a weak type: the second update would compile again
@@ -167,18 +167,19 @@ def train_to_speak(
     return Trained(memory, in_policy_units(memory, params, data), history, score, done, seconds, size)
 
 
-def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Memory:
-    """`memory` with a bound of |W|, for an AURA memory: the largest that held-out episodes take it to at any tick.
+def bounded(memory: Memory, params: Params, data: TrainingSet, how: TrainingOptions) -> Memory:
+    """`memory` with the bound of its state: the largest size that held-out episodes take it to at any tick.
 
-    A stream is kept in the range that was trained. A count is told by the size of W, which is largest in the middle of
-    an episode, before what was counted is worked off: a bound that episodes meet there cuts it short.
+    A stream is kept in the range that was trained. AURA-Mem keeps a count in the size of W, which is largest in the
+    middle of an episode, before what was counted is worked off: a bound that episodes meet there cuts it short. A
+    design whose state needs no bound stays as it is.
     """
-    if not isinstance(memory, AuraMemory):
+    if memory.state_size(memory.init(1)) is None:
         return memory
 
     def look(state: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
         state, _ = scan(memory, params, state, *part)
-        return state, jnp.linalg.norm(state.W, axis=(1, 2))
+        return state, jnp.asarray(memory.state_size(state))
 
     length = -(-2 * how.ticks // _BOUND_EVERY) * _BOUND_EVERY
     run = jax.jit(lambda zs, resets: jax.lax.scan(look, memory.init(zs.shape[2]), (zs, resets))[1])
@@ -192,7 +193,7 @@ def bounded(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining)
             largest = max(largest, float(run(*(x.reshape(-1, _BOUND_EVERY, *x.shape[1:]) for x in (zs, resets))).max()))
     bound = round(largest, 2)
     # nothing was held out, or nothing is written: whatever else is wrong with the weights, saving them will say
-    return AuraMemory(replace(memory.config, bound=bound)) if np.isfinite(bound) and bound > 0 else memory
+    return memory.with_bound(bound) if np.isfinite(bound) and bound > 0 else memory
 
 
 class HeadParts(NamedTuple):
@@ -202,21 +203,21 @@ class HeadParts(NamedTuple):
     out: Array
 
 
-def head_parts(memory: Any, data: SpeakData) -> HeadParts:
-    """A head in two halves of its hidden layer: what to say, and how to move.
+def head_parts(memory: Memory, data: TrainingSet) -> HeadParts:
+    """A head in two halves of its hidden layer: one for the context, one for the chunk.
 
-    The sentence (and the confidence) is made of what was remembered and what was told, not of what is seen: a scene is
-    seen at every tick and the scenes of a recording are few, so that a head that sees them learns their answers by
-    heart and leaves the memory unused. The chunk, which has to go to a place, is made of everything.
+    The context (and the confidence) is made of the read-out and of the instruction, not of z: a scene is seen at every
+    tick and the scenes of a recording are few, so that a head that sees them learns their answers by heart and leaves
+    the memory unused. The chunk, which has to go to a place, is made of everything.
     """
-    head = getattr(memory, "config", memory).head
+    head = memory.head
     z, out = np.ones((memory.feature_size, head.hidden), np.float32), np.zeros((head.hidden, head.outputs), np.float32)
-    saying = head.hidden if not head.chunk else head.hidden // 2 if head.context else 0
-    z[: data.meta.feature_size, :saying] = 0
+    half = head.hidden if not head.chunk else head.hidden // 2 if head.context else 0  # that makes the context
+    z[: data.meta.feature_size, :half] = 0
     size = head.chunk[0] * head.chunk[1] if head.chunk else 0
-    out[saying:, 1 : 1 + size] = 1
-    out[:saying, 1 + size :] = 1
-    out[: saying or None, 0] = 1
+    out[half:, 1 : 1 + size] = 1
+    out[:half, 1 + size :] = 1
+    out[: half or None, 0] = 1
     return HeadParts(jnp.asarray(z), jnp.asarray(out))
 
 
@@ -232,12 +233,12 @@ def training_bytes(training: Training) -> int:
     return int(sizes[0] + sum(sizes))
 
 
-def in_policy_units(memory: Any, params: Params, data: SpeakData, back: bool = False) -> Params:
+def in_policy_units(memory: Memory, params: Params, data: TrainingSet, back: bool = False) -> Params:
     """`params` whose head proposes in the units of the policy: targets were divided by their scales in training.
 
     `back` makes those of training out of the policy's.
     """
-    head, at = getattr(memory, "config", memory).head, 1
+    head, at = memory.head, 1
     factor = np.ones(head.outputs, np.float32)
     if head.chunk:
         size = head.chunk[0] * head.chunk[1]
@@ -248,23 +249,23 @@ def in_policy_units(memory: Any, params: Params, data: SpeakData, back: bool = F
     return params._replace(head=made)
 
 
-def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Params:
-    """`params` whose confidence is how likely the proposal is to be asked for and right; all else stays.
+def calibrated(memory: Memory, params: Params, data: TrainingSet, how: TrainingOptions) -> Params:
+    """`params` whose confidence is how likely the proposal is to be needed and right; all else stays.
 
-    Logistic regression on the head's hidden layer, an AURA memory's state carried from batch to batch. Right means: of
-    all sentences that the policy knows, what is proposed is nearest to the one that tells the answer; for a memory
-    without contexts, that it is asked for.
+    Logistic regression on the head's hidden layer, the state carried from batch to batch where training carries it.
+    Right means: of all instructions that the policy knows, what is proposed is nearest to the oracle instruction; for a
+    memory without contexts, that it is needed.
     """
     bias = params.head.out_bias.at[0].set(0.0)
     params = params._replace(head=params.head._replace(out_bias=bias, out=params.head.out.at[:, 0].set(0.0)))
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, how.calibration))
     canonical = jnp.asarray(data.canonical)
 
-    def labelled(left: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> tuple[Any, Array]:
+    def labelled(left: Any, batch: Batch, goal: Array, own: Array, query: Array) -> tuple[Any, Array]:
         left, out = scan(memory, params, left, batch.zs, batch.resets)
         if out.context is None:
-            return left, asked > 0
-        return left, (asked > 0) & _right(out, goal, own, canonical, data.scales.context)
+            return left, query > 0
+        return left, (query > 0) & _right(out, goal, own, canonical, data.scales.context)
 
     def loss(column: tuple[Array, Array], left: Any, batch: Batch, label: Array) -> Array:
         out_, bias_ = params.head.out.at[:, 0].set(column[0]), params.head.out_bias.at[0].set(column[1])
@@ -274,20 +275,20 @@ def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraini
         return -jnp.mean(jnp.where(label, jnp.log(p), jnp.log1p(-p)))
 
     @jax.jit
-    def step(column: Any, state: Any, left: Any, batch: Batch, goal: Array, own: Array, asked: Array) -> Any:
-        after, label = labelled(left, batch, goal, own, asked)
+    def step(column: Any, state: Any, left: Any, batch: Batch, goal: Array, own: Array, query: Array) -> Any:
+        after, label = labelled(left, batch, goal, own, query)
         grads = jax.grad(loss)(column, left, batch, label)
         moves, state = optimizer.update(grads, state)
-        return optax.apply_updates(column, moves), state, after if isinstance(memory, AuraMemory) else left
+        return optax.apply_updates(column, moves), state, after if memory.carries_state_in_training else left
 
     column: Any = (params.head.out[:, 0], params.head.out_bias[0])
     state, left = optimizer.init(column), memory.init(how.rows)
     for i in range(how.calibration):
         rows, resets = data.labelled(how.ticks, how.rows, stream(how.seed, "speak", "calibration", i))
         batch = data.targets(rows, resets)
-        goal, asked = (np.stack([getattr(r, name) for r in rows], axis=1) for name in ("goal", "asked"))
+        goal, query = (np.stack([getattr(r, name) for r in rows], axis=1) for name in ("goal", "query"))
         own = batch.zs[..., data.meta.feature_size :]
-        column, state, left = step(column, state, left, batch, goal, own, asked)
+        column, state, left = step(column, state, left, batch, goal, own, query)
     head = params.head._replace(
         out=params.head.out.at[:, 0].set(column[0]), out_bias=params.head.out_bias.at[0].set(column[1])
     )
@@ -295,9 +296,9 @@ def calibrated(memory: Memory, params: Params, data: SpeakData, how: SpeakTraini
 
 
 def _right(out: StepOut, goal: Array, own: Array, canonical: Array, scale: float) -> Array:
-    """[T, B], whether the nearest sentence to what is proposed is the one that tells the answer."""
-    said = own + scale * jnp.asarray(out.context)
-    distance = jnp.sum(canonical**2, axis=-1) - 2 * said @ canonical.T
+    """[T, B], whether the nearest instruction to what is proposed is the oracle's."""
+    proposed = own + scale * jnp.asarray(out.context)
+    distance = jnp.sum(canonical**2, axis=-1) - 2 * proposed @ canonical.T
     return jnp.argmin(distance, axis=-1) == goal[..., 1]
 
 
@@ -315,7 +316,7 @@ class Patience:
             self._best = min(self._best, error)
 
 
-def held_out_score(memory: Memory, params: Params, data: SpeakData, how: SpeakTraining) -> Score:
+def held_out_score(memory: Memory, params: Params, data: TrainingSet, how: TrainingOptions) -> Score:
     """What `how.held_out` held-out episodes of each task say of `params`, which propose in training's units."""
     return _HeldOut(memory, data, how).score(params)
 
@@ -323,11 +324,11 @@ def held_out_score(memory: Memory, params: Params, data: SpeakData, how: SpeakTr
 class _HeldOut:
     """Whole held-out episodes of every task, run by one compiled function."""
 
-    def __init__(self, memory: Memory, data: SpeakData, how: SpeakTraining) -> None:
+    def __init__(self, memory: Memory, data: TrainingSet, how: TrainingOptions) -> None:
         self._ticks = np.array([e.ticks for t in data.tasks for _, e in data.held_out[t][: how.held_out]])
         length = int(self._ticks.max(initial=0))
-        if not isinstance(memory, AuraMemory):
-            length = min(length, 2 * how.ticks)  # a cache is made for so many
+        if not memory.carries_state_in_training:
+            length = min(length, 2 * how.ticks)  # it has never gone on for longer; a cache is made for so many
         self._rows = {t: data.whole(t, how.held_out, length) for t in data.tasks if data.held_out[t]}
         self._all = [row for rows in self._rows.values() for row in rows]
         if not self._all:
@@ -335,8 +336,8 @@ class _HeldOut:
         resets = np.zeros((length, len(self._all)), bool)
         resets[0] = True
         self._batch = data.targets(self._all, resets)
-        self._asked = np.stack([r.asked for r in self._all], axis=1)
-        self._weight = jnp.asarray(self._asked if self._asked.any() else self._batch.targets.weight, jnp.float32)
+        self._query = np.stack([r.query for r in self._all], axis=1)
+        self._weight = jnp.asarray(self._query if self._query.any() else self._batch.targets.weight, jnp.float32)
         goal = jnp.asarray(np.stack([r.goal for r in self._all], axis=1))
         own = jnp.asarray(self._batch.zs[..., data.meta.feature_size :])
         canonical, scale = jnp.asarray(data.canonical), data.scales.context
@@ -355,20 +356,20 @@ class _HeldOut:
         error, right, wrote = self._run(params)
         inside = np.arange(len(wrote))[:, None] < self._ticks
         by_task, at = {}, 0
-        asked, hit, written = self._asked, np.asarray(right), np.asarray(wrote)
+        query, hit, written = self._query, np.asarray(right), np.asarray(wrote)
         for task, rows in self._rows.items():
             part = slice(at, at + len(rows))
             at += len(rows)
-            share = float(hit[:, part][asked[:, part] > 0].mean()) if asked[:, part].any() else np.nan
+            share = float(hit[:, part][query[:, part] > 0].mean()) if query[:, part].any() else np.nan
             by_task[task] = (share, float(written[:, part][inside[:, part]].mean()))
-        share = float(hit[asked > 0].mean()) if asked.any() else np.nan
+        share = float(hit[query > 0].mean()) if query.any() else np.nan
         return Score(float(weighted_mean(error, self._weight)), share, float(written[inside].mean()), by_task)
 
 
-def _marks(memory: Memory, how: SpeakTraining, data: SpeakData, start: Params | None) -> dict[str, Any]:
-    said = {"memory": repr(memory), "how": asdict(how), "tasks": data.tasks, "wanted": asdict(data.wanted)}
+def _marks(memory: Memory, how: TrainingOptions, data: TrainingSet, start: Params | None) -> dict[str, Any]:
+    marks = {"memory": repr(memory), "how": asdict(how), "tasks": data.tasks, "targets": asdict(data.options)}
     recorded = [[asdict(e) for _, e in kept[t]] for kept in (data.training, data.held_out) for t in data.tasks]
-    said["recorded"] = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()
+    marks["recorded"] = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()
     if start is not None:
-        said["start"] = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(start))).hexdigest()
-    return said | {"policy": asdict(data.meta.policy)}
+        marks["start"] = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(start))).hexdigest()
+    return marks | {"policy": asdict(data.meta.policy)}

@@ -1,6 +1,6 @@
 """Training of memories over recorded or generated features; the frozen policy is never touched.
 
-One jitted update for AURA-Mem and for every baseline; a run depends on its key alone, so that seeds run side by side.
+One jitted update for every design; a run depends on its key alone, so that seeds run side by side.
 """
 
 import math
@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from vlamem.memory.designs.aura.gate import SHARPNESS
-from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import Memory, Params, State, reset_rows, scan
 from vlamem.memory.train.losses import Batch, Losses, counterfactual_loss, straight_through_loss
 
@@ -42,12 +40,11 @@ class TrainConfig:
         ramp: shares of the updates between which the write cost rises from a twentieth to the whole; a gate that is
             charged before its memory is of use closes for good.
         rate: writes per tick that a Lagrange multiplier holds, in (0, 1]; None leaves write_cost as it is.
-        certain: shares of the updates between which, where a rate is asked, the doubt in a learned gate's decisions
+        noise_anneal: shares of the updates between which, where a rate is asked, the noise on a learned gate's logit
             falls from 1 to 0: what is held at the end is then the rate at which it writes when it is used.
-        carry: share of episodes that start from the state that an earlier episode left, so that an AURA memory knows
-            what long use does to W; no gradient crosses from one into the other.
-        feedback: bound on the spectral norm of Wvr, AURA's path from the last read-out into the next value. At 1 a read
-            feeds itself back undiminished: noise adds up write by write, and accuracy falls with the horizon.
+        carry: share of episodes that start from the state that an earlier episode left, where the design carries it in
+            training; no gradient crosses from one into the other.
+        feedback: bound on the spectral norm of a path from the last read-out into the next write, see Memory.project.
         gain: step of the multiplier per update for a rate that is off by its own size; the gate's logit moves by four
             times as much at once, since the cost alone moves it late.
         multipliers: range of the multiplier; below 0 it pays for writes, above what the action error asks for.
@@ -63,7 +60,7 @@ class TrainConfig:
     write_cost: float = 0.1
     ramp: tuple[float, float] = (0.3, 0.7)
     rate: float | None = None
-    certain: tuple[float, float] = (0.6, 0.8)
+    noise_anneal: tuple[float, float] = (0.6, 0.8)
     carry: float = 0.95
     feedback: float = 0.5
     gain: float = 0.05
@@ -88,7 +85,7 @@ class Training(NamedTuple):
         optimizer: state of the optimizer.
         multiplier: cost per write in force; 1 and unused where no rate is asked.
         rate: writes per tick, averaged over the last updates.
-        state: what the last episodes left in each row of an AURA memory, () for other memories.
+        state: what the last episodes left in each row, () where it is not carried.
     """
 
     params: Params
@@ -105,14 +102,14 @@ class Pace(NamedTuple):
         learning_rate: of this update.
         cost: cost of writing at every tick; multiplies the multiplier, and its steps, where a rate is asked.
         carry, rate: see TrainConfig; a rate of 1 where none is asked.
-        doubt: see `losses.straight_through_loss`.
+        noise: see `losses.straight_through_loss`.
     """
 
     learning_rate: Float[Array, ""]
     cost: Float[Array, ""]
     carry: Float[Array, ""]
     rate: Float[Array, ""]
-    doubt: Float[Array, ""]
+    noise: Float[Array, ""]
 
 
 def pace(config: TrainConfig, i: int) -> Pace:
@@ -124,12 +121,12 @@ def pace(config: TrainConfig, i: int) -> Pace:
     def risen(start: float, end: float) -> float:
         return min(1.0, max(0.0, (done - start) / max(end - start, 1e-9)))
 
-    cost, doubt, rate = max(0.05, risen(*config.ramp)), 1.0, 1.0
+    cost, noise, rate = max(0.05, risen(*config.ramp)), 1.0, 1.0
     if config.rate is None:
         cost *= config.write_cost
     else:
-        doubt, rate = 1.0 - risen(*config.certain), config.rate
-    return Pace(*map(jnp.asarray, (config.learning_rate * shape, cost, config.carry, rate, doubt)))
+        noise, rate = 1.0 - risen(*config.noise_anneal), config.rate
+    return Pace(*map(jnp.asarray, (config.learning_rate * shape, cost, config.carry, rate, noise)))
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -156,16 +153,8 @@ def begin(memory: Memory, config: TrainConfig, zs: Float[Array, "T B D"], key: A
     """Fresh parameters, standardised on the features `zs`, and a fresh optimizer."""
     params = standardised(memory.init_params(key), zs)
     rate = jnp.asarray(1.0 if config.rate is None else config.rate, jnp.float32)
-    state = memory.init(zs.shape[1]) if isinstance(memory, AuraMemory) else ()
+    state = memory.init(zs.shape[1]) if memory.carries_state_in_training else ()
     return Training(params, make_optimizer(config).init(params), jnp.ones(()), rate, state)
-
-
-def spectral_bound(x: Float[Array, "n n"]) -> Float[Array, ""]:
-    """An upper bound on the spectral norm of x, at most n^(1/16) times it: |(x^T x)^4|_F^(1/8)."""
-    size = jnp.linalg.norm(x) + 1e-12
-    gram = x.T @ x / size**2
-    fourth = jnp.linalg.matrix_power(gram, 4)
-    return jnp.asarray(size * (jnp.linalg.norm(fourth) + 1e-30) ** 0.125)
 
 
 def update(
@@ -175,31 +164,28 @@ def update(
     cost = training.multiplier * at.cost
     for_state, key = jax.random.split(key)
     start = memory.init(batch.zs.shape[1])
-    if isinstance(memory, AuraMemory):
+    if memory.carries_state_in_training:
         fresh = jax.random.uniform(for_state, batch.resets.shape[1:]) >= at.carry
         start = reset_rows(training.state, start, fresh)
 
     def loss(params: Params) -> tuple[Float[Array, ""], tuple[Losses, State]]:
         if config.signal == "counterfactual":
-            if not isinstance(memory, AuraMemory):
-                raise ValueError(f"the counterfactual signal trains an AURA gate, not {type(memory).__name__}")
             return counterfactual_loss(memory, params, batch, cost, key, config.copies, start)
-        return straight_through_loss(memory, params, batch, cost, key, start, at.doubt)
+        return straight_through_loss(memory, params, batch, cost, key, start, at.noise)
 
     grads, (losses, state) = jax.grad(loss, has_aux=True)(training.params)
     steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
     params = optax.apply_updates(training.params, jax.tree.map(lambda step: at.learning_rate * step, steps))
-    if isinstance(memory, AuraMemory):
-        params = params._replace(Wvr=params.Wvr * jnp.minimum(1.0, config.feedback / spectral_bound(params.Wvr)))
+    params = memory.project(params, config.feedback)
     rate = 0.9 * training.rate + 0.1 * losses.rate
-    state = state if isinstance(memory, AuraMemory) else ()
+    state = state if memory.carries_state_in_training else ()
     multiplier = training.multiplier
     if config.rate is not None:
         # an integral winds itself up on a rate that is out of reach, or while the cost is not yet charged: the step and
         # the range are bounded, and the multiplier moves with the ramp of the cost
         step = at.cost * config.gain * jnp.clip(rate / at.rate - 1.0, -1.0, 1.0)
         multiplier = jnp.clip(multiplier + step, *config.multipliers)
-        params = with_threshold_moved(params, 4.0 * step)
+        params = memory.move_threshold(params, 4.0 * step)
     return Training(params, optimizer, multiplier, rate, state), losses
 
 
@@ -260,20 +246,8 @@ def train(
     return training, jax.tree.map(lambda *x: jnp.stack(x), *history)
 
 
-def with_threshold_moved(params: Params, by: Float[Array, ""]) -> Params:
-    """`params` of an AURA memory whose gate's logit is lower by `by`. Raises ValueError where it has no threshold."""
-    gate = dict(getattr(params, "gate", {}))
-    if "threshold" in gate:
-        gate["threshold"] = gate["threshold"] + by / SHARPNESS
-    elif "out_bias" in gate:
-        gate["out_bias"] = gate["out_bias"] - by
-    else:
-        raise ValueError("this memory has no threshold to move: its rate is fixed by its configuration, ask for none")
-    return params._replace(gate=gate)
-
-
 def hold_rate(
-    memory: AuraMemory, params: Params, batch: Batch, rate: float | Float[Array, ""], reach: float = 40.0
+    memory: Memory, params: Params, batch: Batch, rate: float | Float[Array, ""], reach: float = 40.0
 ) -> Params:
     """`params` with the gate's logit moved, by bisection within +-`reach`, until it writes at `rate` on `batch`.
 
@@ -283,10 +257,10 @@ def hold_rate(
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = 0.5 * (low + high)
-        moved = with_threshold_moved(params, middle)
+        moved = memory.move_threshold(params, middle)
         _, out = scan(memory, moved, memory.init(batch.zs.shape[1]), batch.zs, batch.resets, batch.events)
         too_many = jnp.mean(out.wrote.astype(jnp.float32)) > rate
         return jnp.where(too_many, middle, low), jnp.where(too_many, high, middle)
 
     low, high = jax.lax.fori_loop(0, 18, halve, (jnp.asarray(-reach), jnp.asarray(reach)))
-    return with_threshold_moved(params, 0.5 * (low + high))
+    return memory.move_threshold(params, 0.5 * (low + high))

@@ -1,7 +1,7 @@
 """What a memory is trained on: the error of what it proposes, the cost of writing, and two signals for the gate.
 
-Shapes: T ticks, B rows, H x A action chunk, C context size. Everything takes a memory of the protocol, so that AURA-Mem
-and the baselines are trained by the same code.
+Shapes: T ticks, B rows, H x A action chunk, C context size. Everything takes a memory of the protocol, so that every
+design is trained by the same code.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import Memory, Params, State, StepOut, scan
 
 DECIDED = 1e4
@@ -21,7 +20,7 @@ class Targets(NamedTuple):
     """What should have been proposed; at least one of answer, chunk and context.
 
     Attributes:
-        weight: [T, B], how much each tick's error counts; 0 for ticks at which nothing is asked.
+        weight: [T, B], how much each tick's error counts; 0 for ticks that need no answer.
         answer: [T, B], right answer of a benchmark.
         chunk: [T, B, H, A], the expert's chunk in the policy's normalised action space.
         context: [T, B, C], residual on the policy's context under the instruction that tells the answer.
@@ -59,19 +58,19 @@ class Losses(NamedTuple):
 def action_error(out: StepOut, targets: Targets) -> Float[Array, "T B"]:
     """Error of the proposal at every tick: cross-entropy [nats] of answers, mean squared error of chunk and context.
 
-    Raises ValueError when the memory's head proposes none of what is asked of it.
+    Raises ValueError when the memory's head proposes none of the targets.
     """
     error = jnp.zeros_like(targets.weight)
     for name in ("answer", "chunk", "context"):
-        wanted, said = getattr(targets, name), getattr(out, name)
-        if wanted is None:
+        target, proposed = getattr(targets, name), getattr(out, name)
+        if target is None:
             continue
-        if said is None:
+        if proposed is None:
             raise ValueError(f"targets have a {name}, the memory's head proposes none: give its HeadConfig a {name}")
         if name == "answer":
-            error += -jnp.take_along_axis(jax.nn.log_softmax(said), wanted[..., None], axis=-1)[..., 0]
+            error += -jnp.take_along_axis(jax.nn.log_softmax(proposed), target[..., None], axis=-1)[..., 0]
         else:
-            error += jnp.mean(jnp.square(said - wanted), axis=tuple(range(2, wanted.ndim)))
+            error += jnp.mean(jnp.square(proposed - target), axis=tuple(range(2, target.ndim)))
     return error
 
 
@@ -90,22 +89,20 @@ def charge(p: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def straight_through_loss(
-    memory: Memory, params: Params, batch: Batch, cost: Array, key: Array, state: State | None = None, doubt: Any = 1.0
+    memory: Memory, params: Params, batch: Batch, cost: Array, key: Array, state: State | None = None, noise: Any = 1.0
 ) -> tuple[Float[Array, ""], tuple[Losses, State]]:
     """Action error plus `cost` per write: back-propagation through time, straight through the gate's threshold.
 
-    A learned gate's decision is drawn from its p (`doubt` 1; at 0 it is p > 1/2, as when it is used). Were it always
+    A learned gate's decision is drawn from its p (`noise` 1; at 0 it is p > 1/2, as when it is used). Were it always
     p > 1/2, every write that the memory needs would have been made already, its error's gradient would be next to
     nothing, and the cost alone would move the gate.
     Also right for every memory whose gate is not trained by the action error: the reconstruction gate's own objective
     is part of the sum.
     """
     state = memory.init(batch.zs.shape[1]) if state is None else state
-    if isinstance(memory, AuraMemory) and memory.config.gate == "learned":
-        noise = doubt * jax.random.logistic(key, batch.resets.shape)
-        state, out = memory.scan(params, state, batch.zs, batch.resets, batch.events, noise)
-    else:
-        state, out = scan(memory, params, state, batch.zs, batch.resets, batch.events)
+    drawn = memory.gate_signal == "straight-through"
+    force = noise * jax.random.logistic(key, batch.resets.shape) if drawn else None
+    state, out = scan(memory, params, state, batch.zs, batch.resets, batch.events, force)
     error = weighted_mean(action_error(out, batch.targets), batch.targets.weight)
     own = jnp.mean(out.gate_loss)
     losses = Losses(error, jnp.mean(out.wrote.astype(jnp.float32)), own)
@@ -121,7 +118,7 @@ def _flips(key: Array, wrote: Bool[Array, "T B"], copies: int) -> Bool[Array, "T
 
 
 def counterfactual_loss(
-    memory: AuraMemory,
+    memory: Memory,
     params: Params,
     batch: Batch,
     cost: Array,
@@ -133,9 +130,12 @@ def counterfactual_loss(
 
     Each row is run again in `copies` copies, each with one tick's decision turned over and all others kept. With
     worth = (following error without the write) - (following error with it), in the units of the action error per tick,
-    the gate's p at that tick is drawn to 1 where worth is above the cost and to 0 where it is not. The memory's gate
-    must be 'counterfactual'.
+    the gate's p at that tick is drawn to 1 where worth is above the cost and to 0 where it is not.
+
+    Raises ValueError for a memory whose gate is not taught so.
     """
+    if memory.gate_signal != "counterfactual":
+        raise ValueError(f"the counterfactual signal does not teach the gate of {type(memory).__name__}")
     start = memory.init(batch.zs.shape[1]) if start is None else start
     state = jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), start)
     end, out = scan(memory, params, start, batch.zs, batch.resets, batch.events)
@@ -147,7 +147,8 @@ def counterfactual_loss(
 
     decided = repeat(jnp.where(out.wrote, 1.0, -1.0))
     force = DECIDED * jnp.where(flip.reshape(decided.shape), -decided, decided)
-    _, other = memory.scan(jax.lax.stop_gradient(params), state, repeat(batch.zs), repeat(batch.resets), None, force)
+    fixed = jax.lax.stop_gradient(params)
+    _, other = scan(memory, fixed, state, repeat(batch.zs), repeat(batch.resets), None, force)
     undone = action_error(other, jax.tree.map(repeat, batch.targets))
     at = flip.reshape(decided.shape)
     worth = decided * jnp.sum((undone - repeat(error)) * repeat(weight), axis=0)

@@ -15,9 +15,8 @@ import optax
 from jaxtyping import Array
 
 from vlamem.core.seeding import integer_seed, stream
-from vlamem.memory.designs.aura import AuraMemory
-from vlamem.memory.protocol import Params, State
-from vlamem.memory.train.batches import SpeakData
+from vlamem.memory.protocol import Memory, Params, State
+from vlamem.memory.train.batches import TrainingSet
 from vlamem.memory.train.losses import Batch, straight_through_loss
 
 LIMIT = 256 * 1024
@@ -63,19 +62,19 @@ class Tuned(NamedTuple):
 
 
 def tune_gate(
-    memory: AuraMemory,
+    memory: Memory,
     params: Params,
-    data: SpeakData,
+    data: TrainingSet,
     how: TuneOptions,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tuned:
     """Gradient descent on the gate of `memory` alone, by default one row at a time.
 
-    `params` propose in training's units, see speak_training.in_policy_units. Raises ValueError for a gate without
+    `params` propose in training's units, see fit.in_policy_units. Raises ValueError for a gate without
     parameters, or when the training state is beyond LIMIT.
     """
-    if memory.config.gate != "learned":
-        raise ValueError(f"gate {memory.config.gate!r} is not trained by its action error: only a learned one is tuned")
+    if memory.gate_signal != "straight-through":
+        raise ValueError(f"the gate of {memory} is not trained by its action error: only a learned one is tuned")
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(how.learning_rate, momentum=0.9))
     cost = jnp.asarray(how.write_cost)
 

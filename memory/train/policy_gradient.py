@@ -2,13 +2,14 @@
 
 A group is several episodes from one initial state and one memory state, with one noise of the policy: they differ by
 the gate's drawn decisions alone, so the group's mean return is the baseline of each. With the decisions recorded, so
-are the states that they led to; the gate's log-probability is then a sum over ticks of what it says of [z~, s, r_prev],
-and no gradient has to go back through time.
+are the states that they led to; the gate's log-probability is then a sum over ticks of its logit for what it read, and
+no gradient has to go back through time.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from vlamem.memory.designs.aura import AuraMemory
-from vlamem.memory.designs.aura.gate import GATES, GateInput
-from vlamem.memory.designs.aura.step import look_ahead
-from vlamem.memory.protocol import Params, StepOut, standardise
+from vlamem.memory.protocol import Memory, Params, StepOut, flatten, scan
 from vlamem.memory.train.checkpoint import Checkpoint, History
 
 
@@ -55,11 +53,9 @@ class RlOptions:
 
 
 class Drawn(NamedTuple):
-    """What a gate saw and decided in one episode of T ticks."""
+    """What a gate read, see Memory.gate_reading, and decided in one episode of T ticks."""
 
-    z: Float[np.ndarray, "T D"]
-    s: Float[np.ndarray, "T"]
-    r_prev: Float[np.ndarray, "T d_v"]
+    reading: Any
     wrote: Bool[np.ndarray, "T"]
 
 
@@ -71,14 +67,14 @@ class Rollout(NamedTuple):
 
 
 class DrawingRow:
-    """A row of AURA-Mem whose gate draws its decisions and keeps what it saw; the recurrence of one row."""
+    """The recurrence of one row of a memory, whose learned gate draws its decisions; it keeps what the gate read."""
 
-    def __init__(self, memory: AuraMemory, params: Params, rng: np.random.Generator, temperature: float = 1.0) -> None:
+    def __init__(self, memory: Memory, params: Params, rng: np.random.Generator, temperature: float = 1.0) -> None:
         self._memory, self._params, self._rng, self._temperature = memory, params, rng, temperature
         self._step = _drawing_step(memory)
-        self._kept: list[tuple[np.ndarray, float, np.ndarray, bool]] = []
-        self.feature_size, self.context_size = memory.feature_size, memory.config.head.context
-        self.chunk_shape = memory.config.head.chunk
+        self._kept: list[tuple[Any, bool]] = []
+        self.feature_size, self.context_size = memory.feature_size, memory.head.context
+        self.chunk_shape = memory.head.chunk
         self.reset()
 
     def reset(self, mask: Bool[np.ndarray, "1"] | None = None) -> None:
@@ -91,40 +87,36 @@ class DrawingRow:
         """One control step; a write is drawn."""
         noise = np.float32(self._temperature * self._rng.logistic())
         z = np.asarray(features, np.float32)
-        self._state, out, r_prev = self._step(self._params, self._state, z, noise)
-        on_host: StepOut = jax.tree.map(np.asarray, out)
-        self._kept.append((z[0], float(out.surprise[0]), np.asarray(r_prev[0]), bool(out.wrote[0])))
-        return on_host
+        self._state, *gave = self._step(self._params, self._state, z, noise)
+        out: StepOut
+        out, reading = jax.tree.map(np.asarray, gave)
+        self._kept.append((jax.tree.map(lambda x: x[0], reading), bool(out.wrote[0])))
+        return out
 
     def state(self, row: int = 0) -> dict[str, np.ndarray]:
-        """W and b."""
-        return {"W": np.array(self._state.W[0]), "b": np.array(self._state.b[0])}
+        """A copy of the state by name."""
+        return {name or "state": np.array(x[0]) for name, x in flatten(self._state).items()}
 
     def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
         """Makes `state` the state that the group starts from."""
-        W, b = (jnp.asarray(state[name])[None] for name in ("W", "b"))
-        self._state = self._state._replace(W=W, b=b)
+        leaves = [jnp.asarray(state[name])[None] for name in self.state()]
+        self._state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
 
     def drawn(self) -> Drawn:
-        """What was seen and decided since the reset."""
-        z, s, r_prev, wrote = zip(*self._kept, strict=True)
-        return Drawn(np.stack(z), np.array(s, np.float32), np.stack(r_prev), np.array(wrote))
+        """What was read and decided since the reset."""
+        readings, wrote = zip(*self._kept, strict=True)
+        return Drawn(jax.tree.map(lambda *x: np.stack(x), *readings), np.array(wrote))
 
 
-_STEPS: dict[AuraMemory, Any] = {}
+@cache
+def _drawing_step(memory: Memory) -> Any:
+    @jax.jit
+    def step(params: Params, state: Any, z: Array, noise: Array) -> Any:
+        after, out = scan(memory, params, state, z[None], jnp.zeros((1, 1), bool), None, noise.reshape(1, 1))
+        out = jax.tree.map(lambda x: x[0], out)
+        return after, out, memory.gate_reading(params, state, z, out)
 
-
-def _drawing_step(memory: AuraMemory) -> Any:
-    if memory not in _STEPS:
-
-        def step(params: Params, state: Any, z: Array, noise: Array) -> Any:
-            ahead, _ = look_ahead(params, memory.config, z)
-            r_prev = jnp.einsum("bij,bj->bi", state.W, ahead.q) + state.b
-            after, out = memory.scan(params, state, z[None], jnp.zeros((1, 1), bool), None, noise.reshape(1, 1))
-            return after, jax.tree.map(lambda x: x[0], out), r_prev
-
-        _STEPS[memory] = jax.jit(step)
-    return _STEPS[memory]
+    return step
 
 
 def advantages(returns: Float[np.ndarray, "G"]) -> Float[np.ndarray, "G"]:
@@ -137,30 +129,20 @@ def advantages(returns: Float[np.ndarray, "G"]) -> Float[np.ndarray, "G"]:
 
 
 def log_probability(
-    gate: Any, params: Params, memory: AuraMemory, drawn: Drawn, temperature: float = 1.0
+    gate: Any, params: Params, memory: Memory, drawn: Drawn, temperature: float = 1.0
 ) -> Float[Array, "T"]:
     """log-probability of each recorded decision under `gate`."""
-    zn, _ = standardise(jnp.asarray(drawn.z), params.mean, params.scale)
-    kind, config = GATES[memory.config.gate], memory.config
-    none = jnp.zeros((len(drawn.s), 0))
-    x = GateInput(
-        kind.ahead(gate, config, jnp.asarray(drawn.z), zn),
-        jnp.asarray(drawn.s),
-        jnp.asarray(drawn.r_prev),
-        none,
-        none,
-        None,
-    )
-    logit = kind.logit(gate, config, x) / temperature
+    reading = jax.tree.map(jnp.asarray, drawn.reading)
+    logit = memory.gate_logit(params._replace(gate=gate), reading) / temperature
     return jnp.where(jnp.asarray(drawn.wrote), jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
 
 
 def _padded(drawn: Drawn, advantage: float) -> tuple[Drawn, Float[np.ndarray, "T"]]:
     """An episode filled up to a multiple of 64 ticks, so that few lengths are compiled, and each tick's weight."""
-    ticks = len(drawn.s)
+    ticks = len(drawn.wrote)
     more = -ticks % 64
     weight = np.pad(np.full(ticks, advantage / ticks, np.float32), (0, more))
-    return Drawn(*(np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) for x in drawn)), weight
+    return jax.tree.map(lambda x: np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)), drawn), weight
 
 
 class Step(NamedTuple):
@@ -176,7 +158,7 @@ Play = Callable[[int, int, Callable[[np.random.Generator], DrawingRow]], Sequenc
 
 
 def tune_on_success(
-    memory: AuraMemory,
+    memory: Memory,
     params: Params,
     play: Play,
     how: RlOptions,
@@ -188,8 +170,8 @@ def tune_on_success(
     With a `checkpoint` every update is kept, and a killed run goes on after the last; `progress` is told of those that
     were done before, too. Raises ValueError for a gate without parameters, or when the checkpoint is of another run.
     """
-    if memory.config.gate not in ("learned", "counterfactual"):
-        raise ValueError(f"gate {memory.config.gate!r} has nothing to learn: only learned gates are tuned on success")
+    if memory.gate_signal is None:
+        raise ValueError(f"{memory} has no gate with something to learn: only learned gates are tuned on success")
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(how.learning_rate))
     gate: Any = jax.tree.map(jnp.asarray, params.gate)
     state: Any = optimizer.init(gate)

@@ -9,14 +9,12 @@ import numpy as np
 
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
-from vlamem.memory.designs.aura import AuraMemory
-from vlamem.memory.designs.aura.dispatch import params_of
-from vlamem.memory.protocol import flatten
+from vlamem.memory.protocol import named_arrays
 from vlamem.memory.runner import InjectOptions, RecurrentRunner
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.curves import write_curves
 from vlamem.memory.train.policy_gradient import DrawingRow, RlOptions, Rollout, Step, tune_on_success
-from vlamem.memory.weights import Header, identity, load_weights, save_weights
+from vlamem.memory.weights import Header, identity, load_memory, save_weights
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy
@@ -65,8 +63,7 @@ def tune_in_suite(
     source = find_policy(policy_name)
     policy: FrozenPolicy = load_policy(source)
     used_with = identity(policy.spec, source.sha256)
-    header, arrays = load_weights(gate, used_with)
-    memory = AuraMemory(header.config)
+    header, memory, start = load_memory(gate, used_with)
     found, size = load_suite(suite), policy.spec.image_size
     tasks = select_tasks(found, tasks)
     marks = {
@@ -85,20 +82,19 @@ def tune_in_suite(
         played = []
         for member in range(how.group):
             made = row(stream(how.seed, "rl", update, group, member))
-            inject = InjectOptions("context" if header.config.head.context else "chunk")
-            wrapped = MemoryPolicy(policy, [RecurrentRunner("aura", made, inject)])
+            inject = InjectOptions("context" if memory.head.context else "chunk")
+            wrapped = MemoryPolicy(policy, [RecurrentRunner(header.design, made, inject)])
             success = play_episode(env, wrapped, episode, execute, stream(how.seed, "rl noise", task, episode))
             played.append(Rollout(made.drawn(), success))
         env.close()
         return played
 
     checkpoint = Checkpoint(out, marks)
-    params, steps = tune_on_success(memory, params_of(header.config, arrays), play, how, progress, checkpoint)
+    params, steps = tune_on_success(memory, start, play, how, progress, checkpoint)
     # those of the gate before are not of this one
     metrics = {"rl_success": steps[-1].success, "rl_writes_per_tick": steps[-1].rate}
     path = out / "gate.safetensors"
-    arrays_out = {name: np.asarray(x) for name, x in flatten(params).items()}
-    save_weights(path, Header(header.config, header.trained_for, command, metrics), arrays_out)
+    save_weights(path, Header.of(memory, header.trained_for, command, metrics), named_arrays(params))
     history = [{"update": i, **step._asdict()} for i, step in enumerate(steps, 1)]
     write_curves(out, history, ("success",), ("rate",), "share of episodes that succeeded")
     return path, steps

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from vlamem.memory.designs.aura.config import GATE_KINDS, AuraConfig, HeadConfig
 from vlamem.memory.designs.aura.reference import AuraTick
-from vlamem.memory.weights import TrainedFor, load_weights, save_weights
 
 if TYPE_CHECKING:
     from vlamem.memory.designs.aura.step import AuraMemory, AuraParams, AuraState
@@ -23,9 +22,6 @@ __all__ = [
     "AuraState",
     "AuraTick",
     "HeadConfig",
-    "TrainedFor",
-    "load_weights",
-    "save_weights",
 ]
 
 

@@ -1,9 +1,11 @@
-"""Sizes and gate of an AURA memory, and of the head that it shares with the baselines."""
+"""Sizes and gate of an AURA memory; needs no JAX."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-FEATURE_LIMIT = 1e3
-"""Root mean square of a standardised feature row above which it is refused, as a row with NaN or infinity is."""
+from vlamem.memory.config import HeadConfig as HeadConfig
+from vlamem.memory.config import checked_settings
 
 GATE_KINDS = (
     "learned",
@@ -16,34 +18,6 @@ GATE_KINDS = (
     "reconstruction",
     "oracle",
 )
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """What the head proposes; at least one of the three.
-
-    Attributes:
-        chunk: (H, A), horizon in control steps and action size of a proposed chunk, or None.
-        context: C, size of the proposed context residual, 0 for none.
-        answer: n, number of answers in a benchmark, 0 for none.
-        hidden: width of the hidden layer.
-    """
-
-    chunk: tuple[int, int] | None = None
-    context: int = 0
-    answer: int = 0
-    hidden: int = 64
-
-    def __post_init__(self) -> None:
-        if self.chunk is None and self.context == 0 and self.answer == 0:
-            raise ValueError("a head needs a chunk (H, A), a context size or a number of answers")
-        if self.hidden < 1 or self.context < 0 or self.answer < 0 or (self.chunk and min(self.chunk) < 1):
-            raise ValueError(f"sizes of a head must be positive, got {self}")
-
-    @property
-    def outputs(self) -> int:
-        """Entries of the last layer: one for the confidence, then chunk, context and answer."""
-        return 1 + (self.chunk[0] * self.chunk[1] if self.chunk else 0) + self.context + self.answer
 
 
 @dataclass(frozen=True)
@@ -83,3 +57,8 @@ class AuraConfig:
             raise ValueError(f"bound {self.bound} of |W| must be positive, or None for no bound")
         if min(self.key_size, self.value_size, self.gate_hidden) < 1:
             raise ValueError(f"key_size, value_size and gate_hidden must be positive, got {self}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "AuraConfig":
+        """From what JSON makes of it. Raises ValueError for an unknown setting."""
+        return cls(**checked_settings(cls, {**config, "head": HeadConfig.from_config(config["head"])}))

@@ -11,25 +11,12 @@ from jaxtyping import Bool, Float
 
 from vlamem.memory.designs.aura import pallas
 from vlamem.memory.designs.aura.config import AuraConfig
-from vlamem.memory.designs.aura.reference import AuraTick, TickOut
-from vlamem.memory.designs.aura.step import AuraMemory, AuraParams, AuraState
-from vlamem.memory.protocol import StepOut, check_feature_size, flatten
+from vlamem.memory.designs.aura.reference import AuraTick
+from vlamem.memory.designs.aura.step import AuraMemory, AuraState
+from vlamem.memory.protocol import StepOut, check_feature_size, params_of
 
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 _TICK_ROWS = 4  # up to here, one NumPy tick a row is quicker than a jitted call
-
-
-def params_of(config: AuraConfig, arrays: Arrays) -> AuraParams:
-    """The parameters whose dotted names and arrays a weights file holds. Raises ValueError when they do not fit."""
-    like = jax.eval_shape(AuraMemory(config).init_params, jax.random.key(0))
-    wanted = flatten(like)
-    if wanted.keys() != arrays.keys():
-        raise ValueError(f"parameters {sorted(wanted.keys() ^ arrays.keys())} do not fit a {config.gate!r} gate")
-    for name, leaf in wanted.items():
-        if leaf.shape != arrays[name].shape:
-            raise ValueError(f"parameter {name} has shape {arrays[name].shape}, its configuration says {leaf.shape}")
-    made: AuraParams = jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted])
-    return made
 
 
 def implementation(config: AuraConfig, batch: int, device: str) -> str:
@@ -56,8 +43,8 @@ class AuraRunner:
         if self.implementation == "reference":
             self._ticks = [AuraTick(config, arrays) for _ in range(batch)]
             return
-        memory, params = AuraMemory(config), params_of(config, arrays)
-        self._state = memory.init(batch)
+        memory = AuraMemory(config)
+        params, self._state = params_of(memory, arrays), memory.init(batch)
         step = memory.step if self.implementation == "xla" else functools.partial(pallas.step, config=config)
         self._step = functools.partial(jax.jit(step, donate_argnums=1), params)
 
@@ -75,12 +62,12 @@ class AuraRunner:
             self._state, out = self._step(self._state, jnp.asarray(z), jnp.asarray(reset))
             on_host: StepOut = jax.tree.map(np.asarray, out)
             return on_host
-        said = []
+        rows = []
         for tick, row, again in zip(self._ticks, z, reset, strict=True):
             if again:
                 tick.reset()
-            said.append(tick.tick(row))
-        return _together(said)
+            rows.append(tick.tick(row))
+        return _together(rows)
 
     @property
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -102,11 +89,10 @@ class AuraRunner:
             self._state = AuraState(**{name: jnp.asarray(x) for name, x in saved.items()})
 
 
-def _together(rows: list[TickOut]) -> StepOut:
+def _together(rows: list[StepOut]) -> StepOut:
     """The rows as one answer of arrays that later ticks leave alone."""
     out: dict[str, Any] = {}
-    for name, values in zip(TickOut._fields, zip(*rows, strict=True), strict=True):
-        kind = np.float32 if name in ("confidence", "gate", "surprise") else None
+    for name, values in zip(StepOut._fields, zip(*rows, strict=True), strict=True):
+        kind = np.float32 if name in ("confidence", "gate", "surprise", "gate_loss") else None
         out[name] = None if values[0] is None else np.array(values, kind)
-    out["gate_loss"] = np.zeros(len(rows), np.float32)
     return StepOut(**out)

@@ -176,3 +176,15 @@ GATES: dict[str, Gate] = {
     "oracle": Gate(_no_params, _oracle_logit),
 }
 """The gates by the names of AuraConfig.gate."""
+
+SIGNALS = {"learned": "straight-through", "counterfactual": "counterfactual"}
+"""What teaches each gate that is learned, see vlamem.memory.protocol.Memory.gate_signal."""
+
+
+def move_threshold(params: GateParams, by: Float[Array, ""]) -> GateParams:
+    """`params` of a gate whose logit is lower by `by`. Raises ValueError where it has no threshold."""
+    if "threshold" in params:
+        return params | {"threshold": params["threshold"] + by / SHARPNESS}
+    if "out_bias" in params:
+        return params | {"out_bias": params["out_bias"] - by}
+    raise ValueError("this gate has no threshold to move: its rate is fixed by its configuration, ask for none")

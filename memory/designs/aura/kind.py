@@ -9,7 +9,7 @@ from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.rows import TICKED, AuraRows
 from vlamem.memory.registry import MemoryKind, MemoryRequest
 from vlamem.memory.runner import InjectOptions, JaxRows, RecurrentRunner, StepRows
-from vlamem.memory.weights import Arrays, Header, identity, load_for
+from vlamem.memory.weights import Arrays, Header, identity, load_weights
 
 __all__ = ["AURA", "AuraOptions", "with_budget", "with_gate"]
 
@@ -78,18 +78,19 @@ def rows_of(config: AuraConfig, arrays: Arrays, rows: int) -> StepRows:
     """The recurrence of `rows` rows: in NumPy where the gate has a tick, else in JAX."""
     if config.gate in TICKED:
         return AuraRows(config, arrays, rows)
-    from vlamem.memory.designs.aura.dispatch import params_of
     from vlamem.memory.designs.aura.step import AuraMemory
+    from vlamem.memory.protocol import params_of
 
-    return JaxRows(AuraMemory(config), params_of(config, arrays), rows)
+    memory = AuraMemory(config)
+    return JaxRows(memory, params_of(memory, arrays), rows)
 
 
 def load(request: MemoryRequest) -> RecurrentRunner:
     """The memory in a weights file, under its options. Raises WeightsError for one of another policy."""
     options: AuraOptions = request.options
     assert request.name.file is not None
-    header, arrays = load_for(request.name.file, identity(request.policy.spec, request.weights_sha256))
-    config = header.config
+    header, arrays = load_weights(request.name.file, identity(request.policy.spec, request.weights_sha256))
+    config = AuraConfig.from_config(header.config)
     if options.gate is not None:
         config, arrays = with_gate(config, arrays, options.gate, options.rate, options.seed)
     elif options.budget is not None:

@@ -8,34 +8,20 @@ than numbers and shapes that have to be matched.
 
 from collections.abc import Mapping
 from math import exp, log1p, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import add, maximum, multiply, subtract
 
-from vlamem.memory.designs.aura.config import FEATURE_LIMIT, AuraConfig
+from vlamem.memory.config import FEATURE_LIMIT
+from vlamem.memory.designs.aura.config import AuraConfig
+from vlamem.memory.step_out import StepOut
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 
-class TickOut(NamedTuple):
-    """What one tick says; fields as in `vlamem.memory.protocol.StepOut`, for one row.
-
-    `chunk` [H, A], `context` [C] and `answer` [n] are views that the next tick overwrites.
-    """
-
-    confidence: float
-    chunk: Float[Vector, "H A"] | None
-    context: Float[Vector, "C"] | None
-    answer: Float[Vector, "n"] | None
-    wrote: bool
-    gate: float
-    surprise: float
-    refused: bool
-
-
-_made = tuple.__new__  # of a TickOut: half the time of its constructor
+_made = tuple.__new__  # of a StepOut: half the time of its constructor
 
 
 def sigmoid(x: float) -> float:
@@ -125,8 +111,11 @@ class AuraTick:
         self.W[:] = 0
         self.b[:] = 0
 
-    def tick(self, z: Float[Vector, "D"], propose: bool = True) -> TickOut:
+    def tick(self, z: Float[Vector, "D"], propose: bool = True) -> StepOut:
         """One control tick: gate, write if it opens, read, propose. W and b change on a write only.
+
+        Fields are those of a StepOut for one row, numbers for [B] and arrays without the leading axis; chunk [H, A],
+        context [C] and answer [n] are views that the next tick overwrites.
 
         Without `propose`, for ticks at which no plan is made, the head is left out: confidence is 0, the rest None.
 
@@ -169,14 +158,14 @@ class AuraTick:
 
         p = sigmoid(logit) if trusted else 0.0
         if not propose:
-            return _made(TickOut, (0.0, None, None, None, wrote, p, s, not trusted))
+            return _made(StepOut, (0.0, None, None, None, wrote, p, s, not trusted, 0.0))
         units = self._units
         self._x.dot(self._H, units)
         maximum(units, self._no_units, units)
         units.dot(self._out, self._result)
         confidence = sigmoid(float(self._result[0])) if trusted else 0.0
-        said = confidence, self._chunk, self._context, self._answer, wrote, p, s, not trusted
-        return _made(TickOut, said)
+        fields = confidence, self._chunk, self._context, self._answer, wrote, p, s, not trusted, 0.0
+        return _made(StepOut, fields)
 
     def _write(self, k_dot_q: float, k_unit: float) -> None:
         """W <- W + beta e k^T, b <- b + gamma e, r <- what is read after it; all shrunk where |W| exceeds the bound."""

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 
 from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.reference import AuraTick
-from vlamem.memory.protocol import StepOut
 from vlamem.memory.runner import State, stack_rows
+from vlamem.memory.step_out import StepOut
 
 TICKED = ("learned", "counterfactual", "always", "never")
 """Gates that the NumPy tick runs; the other gates are controls of benchmarks and run in JAX."""

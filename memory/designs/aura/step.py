@@ -18,16 +18,20 @@ With config.bound, a write that takes |W| beyond it shrinks W, b and r. Without,
 regression of v on k: it grows along keys that hardly vary, what comes again surprises no more, and the gate closes.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
+from vlamem.memory.config import HeadConfig, checked_settings
 from vlamem.memory.designs.aura.config import AuraConfig
-from vlamem.memory.designs.aura.gate import GATES, GateInput, GateParams, straight_through
+from vlamem.memory.designs.aura.gate import GATES, SIGNALS, GateInput, GateParams, move_threshold, straight_through
+from vlamem.memory.designs.base import MemoryDesign
 from vlamem.memory.head import HeadParams, init_head, propose
 from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, standardise
 
@@ -170,20 +174,55 @@ def answer(
     written: Written,
 ) -> StepOut:
     """The proposal head([z~, r]), `for_head` being what z~ adds to its hidden layer; leading axes [B] or [T, B]."""
-    said = propose(params.head, config.head, for_head, written.r, trusted)
-    return StepOut(*said, written.wrote, written.p, written.s, ~trusted, written.gate_loss)
+    proposed = propose(params.head, config.head, for_head, written.r, trusted)
+    return StepOut(*proposed, written.wrote, written.p, written.s, ~trusted, written.gate_loss)
+
+
+def spectral_bound(x: Float[Array, "n n"]) -> Float[Array, ""]:
+    """An upper bound on the spectral norm of x, at most n^(1/16) times it: |(x^T x)^4|_F^(1/8)."""
+    size = jnp.linalg.norm(x) + 1e-12
+    gram = x.T @ x / size**2
+    fourth = jnp.linalg.matrix_power(gram, 4)
+    return jnp.asarray(size * (jnp.linalg.norm(fourth) + 1e-30) ** 0.125)
 
 
 @dataclass(frozen=True)
-class AuraMemory:
-    """AURA-Mem of one configuration; a `vlamem.memory.protocol.Memory`."""
+class AuraMemory(MemoryDesign):
+    """AURA-Mem of one configuration; a `vlamem.memory.protocol.Memory`.
+
+    Training carries its state, so that it knows what long use does to W; what bounds it in a stream is |W|.
+    """
 
     config: AuraConfig
+
+    @classmethod
+    def make(cls, feature_size: int, head: HeadConfig, **options: Any) -> "AuraMemory":
+        """AURA-Mem with the options of AuraConfig. Raises ValueError for one that it has not, or out of its range."""
+        return cls(AuraConfig(**checked_settings(AuraConfig, {"feature_size": feature_size, "head": head, **options})))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "AuraMemory":
+        """The memory that `to_config` described. Raises ValueError for an unknown setting."""
+        return cls(AuraConfig.from_config(config))
+
+    def to_config(self) -> dict[str, Any]:
+        """The configuration as JSON."""
+        config: dict[str, Any] = json.loads(json.dumps(asdict(self.config)))
+        return config
 
     @property
     def feature_size(self) -> int:
         """D of the feature."""
         return self.config.feature_size
+
+    @property
+    def head(self) -> HeadConfig:
+        """What is proposed."""
+        return self.config.head
+
+    def with_head(self, head: HeadConfig) -> "AuraMemory":
+        """The same memory with another head."""
+        return AuraMemory(replace(self.config, head=head))
 
     def init_params(self, key: Array) -> AuraParams:
         """Fresh parameters; the feature is taken as standardised until `mean` and `scale` are replaced."""
@@ -236,3 +275,69 @@ class AuraMemory:
         ahead, for_head = look_ahead(params, self.config, zs)
         state, written = scan_chunks(params, self.config, state, (ahead, resets, events, force))
         return state, answer(params, self.config, for_head, ahead.trusted, written)
+
+    @property
+    def carries_state_in_training(self) -> bool:
+        """Trained on empty states alone, W grows with every write and accuracy falls with the horizon."""
+        return True
+
+    @property
+    def gate_signal(self) -> str | None:
+        """What teaches the gate."""
+        return SIGNALS.get(self.config.gate)
+
+    def for_training(self, signal: str) -> "AuraMemory":
+        """The same memory with a learned gate that `signal` teaches, and no bound. Raises ValueError for a control."""
+        if self.gate_signal is None:
+            raise ValueError(f"gate {self.config.gate!r} is a control: only learned gates are trained on")
+        gate = next(gate for gate, taught_by in SIGNALS.items() if taught_by == signal)
+        return AuraMemory(replace(self.config, gate=gate, bound=None))
+
+    def project(self, params: AuraParams, feedback: float) -> AuraParams:
+        """Wvr, the path from the last read-out into the next value, with a spectral norm of `feedback` at most.
+
+        At 1 a read feeds itself back undiminished: noise adds up write by write, and accuracy falls with the horizon.
+        """
+        return params._replace(Wvr=params.Wvr * jnp.minimum(1.0, feedback / spectral_bound(params.Wvr)))
+
+    def move_threshold(self, params: AuraParams, by: Float[Array, ""]) -> AuraParams:
+        """`params` whose gate's logit is lower by `by`. Raises ValueError for a gate without a threshold."""
+        return params._replace(gate=move_threshold(params.gate, by))
+
+    def gate_reading(
+        self, params: AuraParams, state: AuraState, z: Feature, out: StepOut
+    ) -> tuple[Feature, Float[Array, "B"], Float[Array, "B d_v"]]:
+        """The feature, the surprise and r_prev."""
+        ahead, _ = look_ahead(params, self.config, z)
+        return z, out.surprise, jnp.einsum("bij,bj->bi", state.W, ahead.q) + state.b
+
+    def gate_logit(
+        self, params: AuraParams, reading: tuple[Feature, Float[Array, "B"], Float[Array, "B d_v"]]
+    ) -> Float[Array, "B"]:
+        """gate_mlp([z~, s, r_prev])."""
+        z, s, r_prev = reading
+        zn, _ = standardise(z, params.mean, params.scale)
+        gate, none = GATES[self.config.gate], jnp.zeros((len(s), 0))
+        seen = GateInput(gate.ahead(params.gate, self.config, z, zn), s, r_prev, none, none, None)
+        return gate.logit(params.gate, self.config, seen)
+
+    def writes(self, params: AuraParams, zs: Features, resets: Ticks) -> Callable[[AuraParams], Ticks]:
+        """Which ticks are written from empty states; what needs no state knows nothing of the threshold, and is made
+        once."""
+        from vlamem.memory.designs.aura.scan import scan_chunks
+
+        ahead = jax.jit(lambda p, z: look_ahead(p, self.config, z)[0])(params, zs)
+
+        @jax.jit
+        def wrote(p: AuraParams, ahead: Ahead, resets: Ticks) -> Ticks:
+            return scan_chunks(p, self.config, self.init(resets.shape[1]), (ahead, resets, None, None))[1].wrote
+
+        return lambda moved: wrote(moved, ahead, resets)
+
+    def state_size(self, state: AuraState) -> Float[Array, "B"]:
+        """|W|, Frobenius."""
+        return jnp.linalg.norm(state.W, axis=(1, 2))
+
+    def with_bound(self, bound: float) -> "AuraMemory":
+        """The same memory with a bound of |W|."""
+        return AuraMemory(replace(self.config, bound=bound))

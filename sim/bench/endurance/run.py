@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from vlamem.core.seeding import stream
+from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.journal import StateJournal
 from vlamem.memory.designs.aura.reference import AuraTick
 from vlamem.memory.weights import WeightsError, load_weights
@@ -91,7 +92,8 @@ def play(arm: str, folder: Path, stream_file: Path, weights: Path) -> dict[str, 
     """One arm over the whole stream; its figures, with bytes at 50 equally spaced ticks."""
     zs, events = np.load(stream_file), np.load(stream_file.with_name("events.npy"))
     header, arrays = load_weights(weights, feature_size=zs.shape[1])
-    config = header.config if arm == "aura" else replace(header.config, gate="always")
+    own = AuraConfig.from_config(header.config)
+    config = own if arm == "aura" else replace(own, gate="always")
     tick = AuraTick(config, arrays)
     journal = StateJournal(folder / f"{arm}.journal")
     log = os.open(folder / f"{arm}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

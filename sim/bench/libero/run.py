@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlamem.memory.train.gate import GateOptions, train_gate
-from vlamem.memory.weights import identity, load_for
+from vlamem.memory.weights import identity, load_weights
 from vlamem.policies.memories import parse_memories
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
@@ -254,7 +254,7 @@ def memories(bench: LiberoBench, policy: FrozenPolicy, sha256: str | None, begin
 
         train_gate(how, folder, trained)
     for file in files.values():
-        load_for(file, used_with)
+        load_weights(file, used_with)
     always = f"aura:{files['always']}" if "always" in files else f"aura:{files['aura']}?gate=always"
     return {"aura": f"aura:{files['aura']}", "always": always}
 

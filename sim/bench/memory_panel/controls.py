@@ -15,12 +15,14 @@ from safetensors import safe_open
 
 from vlamem.core.factors import factors
 from vlamem.core.files import write_atomically
-from vlamem.memory.baseline_files import baseline, save_baseline
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs import design
+from vlamem.memory.protocol import Memory, named_arrays
 from vlamem.memory.registry import MemoryName
 from vlamem.memory.train.features import open_features
-from vlamem.memory.train.fit import Progress, train_to_speak
+from vlamem.memory.train.fit import Progress, train_memory
 from vlamem.memory.train.gate import GateOptions, data_for, head_for, metrics_of, train_gate
-from vlamem.memory.weights import Header, WeightsError, load_weights
+from vlamem.memory.weights import Header, load_weights, save_weights
 from vlamem.policies.memories import parse_memories
 from vlamem.sim.bench.memory_panel.arms import TRAINED, PanelArm
 from vlamem.sim.bench.memory_panel.options import PanelOptions
@@ -102,7 +104,7 @@ def _wanted(name: str, options: PanelOptions, header: Header, tasks: Set[str], c
         ticks=options.ticks,
         rows=options.rows,
         weights=tuple(w for w in factors("--weight", options.weight).items() if w[0] in tasks),
-        hidden=header.config.head.hidden,
+        hidden=header.head.hidden,
         used_with=header.trained_for,
         command=command,
     )
@@ -111,11 +113,18 @@ def _wanted(name: str, options: PanelOptions, header: Header, tasks: Set[str], c
 
 def _train_baseline(kind: str, base: GateOptions, file: Path, progress: Progress) -> None:
     data = data_for(base)
-    longest = 2 * base.ticks
-    memory = baseline(kind, data.feature_size, head_for(data, base.hidden), longest)
-    trained = train_to_speak(memory, data, base.training(), file.parent, progress)
-    save_baseline(file, kind, PLAYED_TICKS, memory, trained.params, data.meta.policy, base.command)
+    head = head_for(data, base.hidden)
+    memory, played = (_baseline(kind, data.feature_size, head, ticks) for ticks in (2 * base.ticks, PLAYED_TICKS))
+    trained = train_memory(memory, data, base.training(), file.parent, progress)
+    header = Header.of(played, data.meta.policy, base.command, {})
+    save_weights(file, header, named_arrays(trained.params))
     (file.parent / "metrics.json").write_text(json.dumps(metrics_of(trained), indent=1) + "\n", encoding="utf-8")
+
+
+def _baseline(kind: str, feature_size: int, head: HeadConfig, ticks: int) -> Memory:
+    """A baseline that keeps up to `ticks` ticks, where it grows; the GRU has about as many parameters as AURA-Mem."""
+    options = {"gru": {"hidden": 64}, "kv_growing": {"entries": ticks}}.get(kind, {})
+    return design(kind).make(feature_size, head, **options)
 
 
 def _mark(name: str, gate_sha256: str | None, how: GateOptions, recordings: Sequence[str]) -> _Mark:
@@ -143,7 +152,7 @@ def _check(folder: Path, mark: _Mark, how: GateOptions) -> None:
     """
     path, name, now = folder / "control.json", mark["control"], mark
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _renamed(json.loads(path.read_text(encoding="utf-8")))
     elif _weights(name, folder).exists():
         before = _recorded(_weights(name, folder))
         now = _settings(name, how) | {"features": _paths(how.features)}
@@ -156,6 +165,14 @@ def _check(folder: Path, mark: _Mark, how: GateOptions) -> None:
             f"{folder} was trained with other settings: {'; '.join(found)}{keep}: choose another --out, or move "
             f"{folder} and the arms '{name}' and '{name}-*' beside it away to train and play '{name}' again"
         )
+
+
+def _renamed(mark: _Mark) -> _Mark:
+    """A mark of version 0.1 under today's names of its settings."""
+    train = mark["training"]["train"]
+    if "certain" in train:
+        train["noise_anneal"] = train.pop("certain")
+    return mark
 
 
 def _paths(folders: Sequence[Path]) -> list[str]:
@@ -174,26 +191,15 @@ def _recorded(weights: Path) -> _Mark:
             "trained with is not known, choose another --out, or move its folder away to train it again"
         )
     with safe_open(checkpoint, framework="numpy") as file:
-        how = json.loads(file.metadata()["marks"])["how"]
-    if name in GATED:
-        header, _ = load_weights(weights)
-        kind, rate, hidden = header.config.gate, header.config.rate, header.config.head.hidden
-        policy, command = asdict(header.trained_for), header.command
-    else:
-        with safe_open(weights, framework="numpy") as file:
-            said = (file.metadata() or {}).get("vlamem-baseline")
-        if said is None:
-            raise WeightsError(f"{weights} is no baseline memory: move its folder away to train it again")
-        body = json.loads(said)
-        kind, rate, hidden = body["kind"], None, body["head"]["hidden"]
-        policy, command = body["trained_for"], body["command"]
+        how = _renamed({"training": json.loads(file.metadata()["marks"])["how"]})["training"]
+    header, _ = load_weights(weights)
     return {
-        "control": kind,
-        "rate": rate if name in ("random", "periodic") else None,
-        "hidden": hidden,
-        "policy": policy,
+        "control": header.config["gate"] if name in GATED else header.design,
+        "rate": header.config["rate"] if name in ("random", "periodic") else None,
+        "hidden": header.head.hidden,
+        "policy": asdict(header.trained_for),
         "training": how,
-        "features": _paths(_features_in(command)),
+        "features": _paths(_features_in(header.command)),
     }
 
 

@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.designs.attention import fifo, kv_growing, kv_window
+from vlamem.memory.designs import design
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory
-from vlamem.memory.designs.recurrent import GruMemory, LinearAttentionMemory
-from vlamem.memory.designs.slots import SlotsMemory
 from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import Memory
 from vlamem.memory.train.losses import Batch, Targets
@@ -99,11 +97,11 @@ ARMS = (
     Arm("learned", "AURA, straight-through", gate="learned"),
     Arm("oracle", "AURA, oracle gate", gate="oracle"),
     Arm("always", "AURA, always", schedule="always"),
-    Arm("linear", "decaying linear attention", baseline=lambda ticks: LinearAttentionMemory(FEATURES, HEAD)),
-    Arm("lru", "LRU slots", baseline=lambda ticks: SlotsMemory(FEATURES, HEAD), sweep_times=5),
-    Arm("fifo", "FIFO", baseline=lambda ticks: fifo(FEATURES, HEAD)),
-    Arm("kv_window", "KV window", baseline=lambda ticks: kv_window(FEATURES, HEAD)),
-    Arm("gru", "GRU", baseline=lambda ticks: GruMemory(FEATURES, HEAD, GRU_HIDDEN)),
+    Arm("linear", "decaying linear attention", baseline=lambda ticks: design("linear_attention").make(FEATURES, HEAD)),
+    Arm("lru", "LRU slots", baseline=lambda ticks: design("slots").make(FEATURES, HEAD), sweep_times=5),
+    Arm("fifo", "FIFO", baseline=lambda ticks: design("fifo").make(FEATURES, HEAD)),
+    Arm("kv_window", "KV window", baseline=lambda ticks: design("kv_window").make(FEATURES, HEAD)),
+    Arm("gru", "GRU", baseline=lambda ticks: design("gru").make(FEATURES, HEAD, hidden=GRU_HIDDEN)),
     Arm("random", "AURA, random", schedule="random", families=STREAMY),
     Arm("periodic", "AURA, periodic", schedule="periodic", families=STREAMY),
     Arm("counterfactual", "AURA, counterfactual", gate="counterfactual", families=STREAMY),
@@ -112,7 +110,7 @@ ARMS = (
     Arm(
         "kv_growing",
         "growing KV cache",
-        baseline=lambda ticks: kv_growing(FEATURES, HEAD, ticks),
+        baseline=lambda ticks: design("kv_growing").make(FEATURES, HEAD, entries=ticks),
         constant=False,
     ),
     Arm("never", "AURA, never", schedule="never", families=("events",)),

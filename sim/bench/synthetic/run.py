@@ -346,7 +346,7 @@ def _save(memory: Memory, params: Params, done: dict[str, Any], path: Path, comm
         "p_write_event": event[0] / max(1, event[1]),
     }
     first = flatten(jax.tree.map(lambda x: x[0], params))
-    save_weights(path, Header(memory.config, TrainedFor("synthetic events", "none", "none"), command, metrics), first)
+    save_weights(path, Header.of(memory, TrainedFor("synthetic events", "none", "none"), command, metrics), first)
 
 
 def finished(preset: Preset, folder: Path) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 Shapes: B rows, T ticks, D feature size, M entries kept.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float
 
-from vlamem.memory.designs.recurrent import says
-from vlamem.memory.head import HeadConfig, HeadParams, init_head
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs.base import MemoryDesign
+from vlamem.memory.head import HeadParams, init_head, ungated_step_out
 from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, standardise
 
 
@@ -36,41 +37,36 @@ class AttentionState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AttentionMemory:
-    """Causal attention over the last `entries` ticks, this one included; made by fifo, kv_window and kv_growing.
+class AttentionMemory(MemoryDesign):
+    """Causal attention over the last `entries` ticks, this one included; what the three caches below share.
 
     Attributes:
-        size: D.
+        feature_size: D.
         head: what is proposed from the read-out.
         entries: M; the oldest of M + 1 is forgotten.
         width: size d of keys, queries and values.
         shared: keep one vector a tick that is key and value at once.
     """
 
-    size: int
-    head: HeadConfig = field(default_factory=lambda: HeadConfig(chunk=(8, 7)))
+    feature_size: int
+    head: HeadConfig
     entries: int = 16
     width: int = 32
     shared: bool = False
-
-    @property
-    def feature_size(self) -> int:
-        """D of the feature."""
-        return self.size
 
     def init_params(self, key: Array) -> AttentionParams:
         """Fresh parameters."""
         keys = jax.random.split(key, 4)
         init = initializers.lecun_normal()
-        k = init(keys[0], (self.size, self.width), jnp.float32)
+        k = init(keys[0], (self.feature_size, self.width), jnp.float32)
         return AttentionParams(
-            mean=jnp.zeros(self.size),
-            scale=jnp.ones(self.size),
+            mean=jnp.zeros(self.feature_size),
+            scale=jnp.ones(self.feature_size),
             k=k,
-            q=k + 0.1 * init(keys[1], (self.size, self.width), jnp.float32),
-            v=init(keys[2], (self.size, 0 if self.shared else self.width), jnp.float32),
+            q=k + 0.1 * init(keys[1], (self.feature_size, self.width), jnp.float32),
+            v=init(keys[2], (self.feature_size, 0 if self.shared else self.width), jnp.float32),
             slope=jnp.full((), -3.0),
-            head=init_head(keys[3], self.head, self.size, self.width),
+            head=init_head(keys[3], self.head, self.feature_size, self.width),
         )
 
     def init(self, batch: int) -> AttentionState:
@@ -89,7 +85,7 @@ class AttentionMemory:
         self, params: AttentionParams, state: AttentionState, zs: Features, resets: Ticks, events: Ticks | None = None
     ) -> tuple[AttentionState, StepOut]:
         """T ticks at once: each attends to the M latest trusted ticks since its row's reset."""
-        check_feature_size(zs.shape[-1], self.size)
+        check_feature_size(zs.shape[-1], self.feature_size)
         (T, B), M = resets.shape, self.entries
         zn, trusted = standardise(zs, params.mean, params.scale)
         fresh = jnp.swapaxes(jnp.concatenate([zn @ params.k, zn @ params.v], axis=-1), 0, 1)
@@ -113,19 +109,24 @@ class AttentionMemory:
         order = jnp.argsort(alive.astype(jnp.int32), axis=1, stable=True)[:, -M:]
         alive = jnp.take_along_axis(alive, order, axis=1)
         kept = jnp.take_along_axis(every, order[..., None], axis=1) * alive[..., None]
-        return AttentionState(kept, alive), says(params.head, self.head, zn, r, trusted)
+        return AttentionState(kept, alive), ungated_step_out(params.head, self.head, zn, r, trusted)
 
 
-def fifo(size: int, head: HeadConfig, width: int = 32) -> AttentionMemory:
+@dataclass(frozen=True)
+class FifoMemory(AttentionMemory):
     """The latest 32 ticks, one vector of 32 floats each: 4,128 bytes, the most whole entries that 4,224 hold."""
-    return AttentionMemory(size, head, entries=32, width=width, shared=True)
+
+    entries: int = 32
+    shared: bool = True
 
 
-def kv_window(size: int, head: HeadConfig, width: int = 32) -> AttentionMemory:
+@dataclass(frozen=True)
+class KvWindowMemory(AttentionMemory):
     """The latest 16 ticks, key and value of 32 floats each: 4,112 bytes, the most whole entries that 4,224 hold."""
-    return AttentionMemory(size, head, entries=16, width=width)
 
 
-def kv_growing(size: int, head: HeadConfig, horizon: int, width: int = 32) -> AttentionMemory:
-    """A key-value cache with room for `horizon` ticks, 257 bytes each; not of constant size over horizons."""
-    return AttentionMemory(size, head, entries=horizon, width=width)
+@dataclass(frozen=True)
+class KvGrowingMemory(AttentionMemory):
+    """A key-value cache with room for a horizon of `entries` ticks, 257 bytes each; its size grows with the horizon."""
+
+    entries: int = 1024
