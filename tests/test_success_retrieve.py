@@ -1,8 +1,5 @@
 """From candidates to a prior: consistency, averages on the right manifold, confidence, abstention."""
 
-import importlib.util
-import sys
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -48,13 +45,20 @@ def test_warped_distance_is_that_of_the_definition(window):
             assert warped(chunks[i][None], chunks[j][None], window)[0] == pytest.approx(expected)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("dtaidistance"), reason="dtaidistance is not installed")
-def test_the_library_and_numpy_warp_alike(monkeypatch):
-    chunks = stream(1, "warp").standard_normal((7, 16, 7)).cumsum(axis=1)
-    by_library = warped_distances(chunks)
-    assert "dtaidistance" in sys.modules
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    np.testing.assert_allclose(by_library, warped_distances(chunks), atol=1e-9)
+@pytest.mark.parametrize(("horizon", "window"), [(1, 4), (2, 4), (3, 0), (5, 4), (12, 2)])
+def test_distances_of_chunks_of_any_length_are_those_of_the_definition(horizon, window):
+    chunks = stream(1, "warp", horizon).standard_normal((5, horizon, 7)).cumsum(axis=1).astype(np.float32)
+    found = warped_distances(chunks, window)
+    for i in range(5):
+        for j in range(5):
+            assert found[i, j] == pytest.approx(slow_warping(np.float64(chunks[i]), np.float64(chunks[j]), window))
+
+
+def test_near_copies_are_near():
+    """A library's pruned search reports infinity for these."""
+    chunks = np.stack([stream(2, "copies").standard_normal((8, 7))] * 40)
+    chunks += 1e-7 * stream(3, "copies").standard_normal(chunks.shape)
+    assert warped_distances(chunks).max() < 1e-5
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.999])
