@@ -1,4 +1,4 @@
-"""Success memories on disk: look at them, check them, carry them, prune them, calibrate them, draw them.
+"""Success memories on disk: inspect, verify, export, import, prune, calibrate and plot them.
 
 Example: vlamem memory info runs/kitchen.db
 """
@@ -6,7 +6,7 @@ Example: vlamem memory info runs/kitchen.db
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from vlamem.memory.success import SuccessMemory
 
 COMMANDS = {
-    "info": "whose memory it is, what is in it, how it was calibrated",
+    "info": "origins, numbers of episodes and segments, calibration",
     "verify": "check every page, row and checksum, and the index against them; --salvage saves what can be read",
     "export": "write one origin's episodes into a safetensors file",
-    "import": "take in the episodes of a safetensors file or a LeRobotDataset",
+    "import": "store the episodes of a safetensors file or a LeRobotDataset",
     "prune": "delete segments down to a number",
-    "calibrate": "measure from which similarity on two states call for the same actions, plot and store it",
-    "show": "draw stored trajectories and keys in two dimensions",
+    "calibrate": "measure the similarity from which on two states call for the same actions, plot and store it",
+    "show": "plot stored trajectories and keys in two dimensions",
 }
 _USAGE = "usage: vlamem memory COMMAND FILE [options]\n\n{lines}\n\n{doc}"
 
@@ -31,8 +31,8 @@ _USAGE = "usage: vlamem memory COMMAND FILE [options]\n\n{lines}\n\n{doc}"
 class Of:
     """One success memory."""
 
-    file: tyro.conf.Positional[Path]
-    """Database of the memory."""
+    file: tyro.conf.Positional[str]
+    """Store of the memory: a path, or sqlite:PATH."""
     origin: int | None = None
     """Which origin, as numbered by 'info'; needed only where there are several."""
 
@@ -55,16 +55,16 @@ class Export(Of):
 
 @dataclass(frozen=True)
 class Import:
-    """What to take in."""
+    """What to import."""
 
-    file: tyro.conf.Positional[Path]
-    """Database; made when missing."""
+    file: tyro.conf.Positional[str]
+    """Store, a path or sqlite:PATH; made when missing."""
     source: tyro.conf.Positional[Path]
     """An exported memory, or a LeRobotDataset (folder or hub id)."""
     admit: bool = False
-    """Let another policy's or robot's experience in; it is kept apart."""
+    """Admit another policy's or robot's experience; it is kept apart."""
     policy: str = ""
-    """Policy whose memory it is, for a LeRobotDataset: it makes the keys."""
+    """Policy whose memory it is, for a LeRobotDataset: its encoder computes the keys."""
     stride: int = 8
     """Control steps between two segments of a LeRobotDataset, as between two plans."""
     all_succeed: bool = False
@@ -77,10 +77,10 @@ class Prune(Of):
 
     most: int = 0
     """Segments of successes that stay, and again of failures."""
-    eviction: Literal["utility", "fifo", "random"] = "utility"
-    """Which go."""
+    eviction: str = "utility"
+    """Policy that chooses which go: utility, fifo or random."""
     dry_run: bool = False
-    """Say how many would go, delete nothing."""
+    """Print how many would go, delete nothing."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,17 @@ class Calibrate(Of):
     plot: Path | None = None
     """PNG of the two distributions; beside the database when not given."""
     seed: int = 0
-    """Of the pairs that are looked at, where there are too many."""
+    """Of the pairs that are drawn, where there are too many."""
 
 
 @dataclass(frozen=True)
 class Show(Of):
-    """What to draw."""
+    """What to plot."""
 
     plot: Path | None = None
     """PNG; beside the database when not given."""
     episodes: int = 40
-    """Trajectories that are drawn at most, the newest."""
+    """Most trajectories to plot, the newest."""
 
 
 def main(arguments: list[str]) -> int:
@@ -125,16 +125,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _opened(given: Of) -> "SuccessMemory":
-    """The memory of the origin that was asked for. Raises StoreError when it is missing or not said which."""
-    from vlamem.memory.success import StoreError, SuccessMemory, SuccessStore
+    """The memory of the given origin. Raises StoreError when it is missing, or one of several and not chosen."""
+    from vlamem.memory.success import StoreError, SuccessMemory, open_store
 
-    if not given.file.exists():
-        raise StoreError(f"{given.file} is missing: expected the database of a success memory")
-    store = SuccessStore(given.file, read_only=True)
+    store = open_store(given.file, read_only=True)
     origins = store.origins()
     store.close()
     if not origins:
-        raise StoreError(f"{given.file} is empty: nothing was ever stored in it")
+        raise StoreError(f"{given.file} is empty: no episode was ever stored in it")
     chosen = [o for o in origins if given.origin in (None, o[0])]
     if len(chosen) != 1:
         known = ", ".join(f"{i} ({o.robot})" for i, o, _ in origins)
@@ -142,11 +140,19 @@ def _opened(given: Of) -> "SuccessMemory":
     return SuccessMemory(given.file, chosen[0][1], chosen[0][2])
 
 
+def _beside(file: str, ending: str) -> Path:
+    """A file beside the store, named after it."""
+    from vlamem.memory.success.store import split_address
+
+    location = Path(split_address(file)[1])
+    return location.with_name(f"{location.stem}{ending}")
+
+
 def _info(arguments: list[str]) -> int:
-    from vlamem.memory.success import SuccessStore
+    from vlamem.memory.success import open_store
 
     given = parse(Of, "memory info", arguments, COMMANDS["info"])
-    store = SuccessStore(given.file, read_only=True)
+    store = open_store(given.file, read_only=True)
     print(f"{given.file}: {store.bytes() / 1e6:.2f} MB, {len(store.instructions())} instructions")
     for number, origin, layout in store.origins():
         counts = store.counts(number)
@@ -174,7 +180,7 @@ def _info(arguments: list[str]) -> int:
 
 def _verify(arguments: list[str]) -> int:
     from vlamem.memory.success import StoreDamagedError
-    from vlamem.memory.success.store.salvage import salvage
+    from vlamem.memory.success.store import SALVAGERS, split_address
 
     given = parse(Verify, "memory verify", arguments, COMMANDS["verify"])
     try:
@@ -185,7 +191,8 @@ def _verify(arguments: list[str]) -> int:
         complain("memory verify", str(error))
         status = 1
     if given.salvage is not None:
-        saved = salvage(given.file, given.salvage)
+        scheme, location = split_address(given.file)
+        saved = SALVAGERS.find(scheme)(location, given.salvage)
         print(
             f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes saved, {len(saved.lost)} lost"
             + (
@@ -197,7 +204,7 @@ def _verify(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    from vlamem.memory.success.store.snapshot import export
+    from vlamem.memory.success.store import export
 
     given = parse(Export, "memory export", arguments, COMMANDS["export"])
     with _opened(given) as memory:
@@ -213,30 +220,29 @@ def _import_dataset(given: Import) -> int:
     from vlamem.policies.registry import find_policy, load_policy
 
     if not given.policy:
-        raise ValueError("a LeRobotDataset has no keys of its own: say whose memory it is with --policy")
+        raise ValueError("a LeRobotDataset has no keys of its own: name the policy that computes them with --policy")
     reader = DatasetReader(str(given.source), True if given.all_succeed else None)
     source = find_policy(given.policy)
     policy = load_policy(source)
     with open_success(given.file, policy, source.sha256, admit=given.admit).memory as memory:
         stored, left = commit_dataset(reader, policy, memory, given.stride, time.time())
-    print(f"{given.file}: {stored} episodes taken in, {left} left out (failed, or nothing says how they ended)")
+    print(f"{given.file}: {stored} episodes stored, {left} left out (failed, or of unknown outcome)")
     return 0
 
 
 def _import(arguments: list[str]) -> int:
-    from vlamem.memory.success import SuccessStore
-    from vlamem.memory.success.store.snapshot import import_snapshot, read_snapshot
+    from vlamem.memory.success.store import import_snapshot, open_store, read_snapshot
 
     given = parse(Import, "memory import", arguments, COMMANDS["import"])
     if given.source.suffix != ".safetensors" and not given.source.is_file():
         return _import_dataset(given)
     read_snapshot(given.source)  # before a database is made for nothing
-    store = SuccessStore(given.file)
+    store = open_store(given.file)
     try:
         count = import_snapshot(store, given.source, admit=given.admit)
     finally:
         store.close()
-    print(f"{given.file}: {count} segments taken in")
+    print(f"{given.file}: {count} segments stored")
     return 0
 
 
@@ -249,8 +255,8 @@ def _prune(arguments: list[str]) -> int:
     with _opened(given) as memory:
         gone = np.concatenate(
             [
-                victims(shelf, len(shelf) - given.most, given.eviction, memory.retrieve.threshold)
-                for shelf in (memory.successes, memory.failures)
+                victims(index, len(index) - given.most, given.eviction, memory.retrieve.threshold)
+                for index in (memory.successes, memory.failures)
             ]
         )
         if not given.dry_run:
@@ -282,7 +288,7 @@ def _calibrate(arguments: list[str]) -> int:
             seed=given.seed,
         )
         memory.recalibrate(found)
-    path = plot_calibration(found, given.plot or given.file.with_name(f"{given.file.stem}-calibration.png"))
+    path = plot_calibration(found, given.plot or _beside(given.file, "-calibration.png"))
     keys = "as they are" if found.centre is None else "centred"
     print(
         f"threshold {found.threshold:.5f}, keys {keys}, proprioception weighs {found.proprioception_weight:g}: "
@@ -299,6 +305,6 @@ def _show(arguments: list[str]) -> int:
 
     given = parse(Show, "memory show", arguments, COMMANDS["show"])
     with _opened(given) as memory:
-        path = plot_memory(memory, given.plot or given.file.with_name(f"{given.file.stem}.png"), given.episodes)
+        path = plot_memory(memory, given.plot or _beside(given.file, ".png"), given.episodes)
     print(path)
     return 0

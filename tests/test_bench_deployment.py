@@ -231,7 +231,7 @@ def test_page_and_twin_come_from_the_same_trials(tmp_path):
         for s in plan(bench)
     }
     found = Found(
-        trials, [Search("numpy", 100, 9, 0.1, 0.2, 1.0)], [3.0, 4.0], (2, 2),
+        trials, [Search(100, 9, 0.1, 0.2, 1.0)], [3.0, 4.0], (2, 2),
         DecisionTimes((10.0, 10.0, 8.0), (4.0, 11.0, 8.8), (True, False, False), (5.0,), (2.5,)),
     )  # fmt: skip
     page, twin = write_page(bench, COMMAND, "", found, kit())
@@ -297,7 +297,7 @@ def test_a_smoke_test_is_small_and_writes_no_result():
 
 
 def test_measurements_are_of_what_they_say(tmp_path):
-    found = measure_search(3000, 30, 12, "numpy")
+    found = measure_search(3000, 30, 12)
     assert found.recall == 1.0
     assert 0 < found.p50 <= found.p99
     times = measure_commits(tmp_path, layout_of(SPEC), 3, 4)

@@ -1,4 +1,4 @@
-"""`vlamem memory`: each command on a real file, and what it says of wrong input."""
+"""`vlamem memory`: each command on a real file, and wrong input."""
 
 import os
 from dataclasses import replace
@@ -21,14 +21,14 @@ def file(tmp_path):
     return path
 
 
-def test_info_says_whose_memory_it_is_and_what_is_in_it(file, capsys):
+def test_info_prints_origins_numbers_and_calibration(file, capsys):
     assert main(["memory", "info", str(file)]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("policy policy-a", "robot panda", "40 episodes, 160 segments", "1 episodes, 3 segments", "not calib"):
-        assert part in said
+        assert part in printed
 
 
-def test_calibrate_stores_plots_and_info_tells_it(file, capsys):
+def test_calibrate_stores_and_plots_and_info_prints_it(file, capsys):
     assert main(["memory", "calibrate", str(file), "--reach", "0.4"]) == 0
     assert file.with_name("memory-calibration.png").stat().st_size > 5000
     main(["memory", "info", str(file)])
@@ -44,7 +44,7 @@ def test_export_and_import_carry_everything(file, tmp_path, capsys):
     carried, other = tmp_path / "carried.safetensors", tmp_path / "other.db"
     assert main(["memory", "export", str(file), "--to", str(carried)]) == 0
     assert main(["memory", "import", str(other), str(carried)]) == 0
-    assert "163 segments taken in" in capsys.readouterr().out
+    assert "163 segments stored" in capsys.readouterr().out
     assert main(["memory", "verify", str(other)]) == 0
 
 
@@ -62,9 +62,9 @@ def test_verify_names_damage_and_salvages(file, tmp_path, capsys):
         opened.write(os.urandom(4096))
     saved = tmp_path / "saved.db"
     assert main(["memory", "verify", str(file), "--salvage", str(saved)]) == 1
-    told = capsys.readouterr()
-    assert "is damaged" in told.err
-    assert "segments of" in told.out
+    printed = capsys.readouterr()
+    assert "is damaged" in printed.err
+    assert "segments of" in printed.out
     assert main(["memory", "verify", str(saved)]) == 0
 
 

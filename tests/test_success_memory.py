@@ -17,15 +17,14 @@ from vlamem.memory.success import (
     StoreDamagedError,
     StoreError,
     SuccessMemory,
-    SuccessStore,
     calibrate,
+    open_store,
 )
-from vlamem.memory.success.lifecycle.capacity import EVICTIONS, victims
-from vlamem.memory.success.memory import segment_bytes
+from vlamem.memory.success.lifecycle import EVICTIONS, victims
+from vlamem.memory.success.store import export, import_snapshot
 from vlamem.memory.success.store.salvage import salvage
-from vlamem.memory.success.store.snapshot import export, import_snapshot
 
-OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.5), engine="numpy", merge_similarity=0.9999)
+OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.5), merge_similarity=0.9999)
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_what_was_done_in_this_very_state_is_proposed(path):
         np.testing.assert_array_equal(memory.last[0].used, [2])
 
 
-def test_a_memory_that_is_opened_again_says_the_same(path):
+def test_a_memory_that_is_opened_again_proposes_the_same(path):
     with opened(path) as memory:
         memory.commit(episode(1))
         before = asked(memory, segment(1, 4))
@@ -96,8 +95,8 @@ def test_another_instruction_finds_nothing_and_a_paraphrase_by_its_vector_does(p
         s = segment(1, 4)
         assert asked(memory, s, "push the mark").confidence[0] == 0
         for vector, known in ((1.01 * meaning, True), (other, False)):
-            said = memory.query(s.key[None], s.proprioception[None], ["press on the mark"], vector[None])
-            assert bool(said.confidence[0] > 0) is known
+            proposal = memory.query(s.key[None], s.proprioception[None], ["press on the mark"], vector[None])
+            assert bool(proposal.confidence[0] > 0) is known
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
@@ -170,7 +169,7 @@ def test_another_layout_for_the_same_origin_is_refused(path):
 # Capacity, merging, credit --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eviction", EVICTIONS)
+@pytest.mark.parametrize("eviction", list(EVICTIONS))
 def test_the_bound_holds_on_disk_and_in_memory(path, eviction):
     with opened(path, most_segments=7, eviction=eviction) as memory:
         for i in range(6):
@@ -180,7 +179,7 @@ def test_the_bound_holds_on_disk_and_in_memory(path, eviction):
 
 
 def test_a_bound_in_bytes_is_a_bound_on_stored_arrays(path):
-    with opened(path, most_bytes=5 * segment_bytes(LAYOUT) + 3) as memory:
+    with opened(path, most_bytes=5 * LAYOUT.segment_bytes + 3) as memory:
         for i in range(4):
             memory.commit(episode(i))
         assert len(memory) == 5
@@ -280,9 +279,9 @@ def test_calibration_finds_a_threshold_of_the_wanted_precision_that_holds_on_new
         errors = []
         for e in job(1, 30):
             for s in e.segments:
-                said = memory.query(s.key[None], s.proprioception[None], ["go home"])
-                if said.confidence[0] > 0:
-                    errors.append(np.abs(said.chunk[0] - s.chunk).max())
+                proposal = memory.query(s.key[None], s.proprioception[None], ["go home"])
+                if proposal.confidence[0] > 0:
+                    errors.append(np.abs(proposal.chunk[0] - s.chunk).max())
         assert len(errors) > 10
         assert np.mean(np.array(errors) < 0.4) > 0.85
     with opened(path) as memory:
@@ -301,7 +300,7 @@ def test_an_exported_memory_is_the_same_where_it_is_imported(path, tmp_path):
         assert export(memory.store, memory.origin, tmp_path / "memory.safetensors") == 6
         before = asked(memory, segment(1, 4))
     other = tmp_path / "other.db"
-    store = SuccessStore(other)
+    store = open_store(other)
     assert import_snapshot(store, tmp_path / "memory.safetensors") == 6
     assert import_snapshot(store, tmp_path / "memory.safetensors") == 0
     store.close()
@@ -314,7 +313,7 @@ def test_an_export_of_another_robot_is_refused_on_import(path, tmp_path):
     with opened(path) as memory:
         memory.commit(episode(1))
         export(memory.store, memory.origin, tmp_path / "memory.safetensors")
-    store = SuccessStore(tmp_path / "other.db")
+    store = open_store(tmp_path / "other.db")
     store.add_origin(replace(ORIGIN, robot="ur5"), LAYOUT)
     with pytest.raises(OriginError, match="robot is 'ur5'"):
         import_snapshot(store, tmp_path / "memory.safetensors")
@@ -328,7 +327,7 @@ def test_a_truncated_export_is_named(path, tmp_path):
         memory.commit(episode(1))
         export(memory.store, memory.origin, file)
     file.write_bytes(file.read_bytes()[:-40])
-    store = SuccessStore(tmp_path / "other.db")
+    store = open_store(tmp_path / "other.db")
     with pytest.raises(StoreError, match="is damaged"):
         import_snapshot(store, file)
     store.close()

@@ -1,4 +1,4 @@
-"""The database: transactions, versions, damage, a full disk, and a second writer."""
+"""Stores: addresses, transactions, versions, damage, a full disk, and a second writer."""
 
 import sqlite3
 import subprocess
@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 from success_cases import LAYOUT, ORIGIN, episode
 
-from vlamem.memory.success import StoreBusyError, StoreDamagedError, StoreError, StoreFullError, SuccessStore
+from vlamem.memory.success import (
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    SuccessMemory,
+    SuccessStore,
+    open_store,
+)
+from vlamem.memory.success.records import Merge
+from vlamem.memory.success.store import SCHEMES
 from vlamem.memory.success.store.schema import VERSION, migrate
-from vlamem.memory.success.store.sqlite import Merge
+from vlamem.memory.success.store.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -19,17 +29,52 @@ def path(tmp_path):
     return tmp_path / "memory.db"
 
 
-def filled(path, episodes=3) -> tuple[SuccessStore, int]:
-    store = SuccessStore(path)
+def filled(path, episodes=3) -> tuple[SqliteStore, int]:
+    store = SqliteStore(path)
     origin = store.add_origin(ORIGIN, LAYOUT)
     for i in range(episodes):
         store.commit(origin, episode(i))
     return store, origin
 
 
+@pytest.mark.parametrize("form", ["{}", "sqlite:{}"])
+def test_an_address_is_a_path_or_sqlite_and_a_path(path, form):
+    filled(path)[0].close()
+    store = open_store(form.format(path), read_only=True)
+    assert isinstance(store, SuccessStore)
+    assert store.counts(1)["success_segments"] == 9
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["arm:1.db", "100%.db", "what?.db", "a#b.db", "café +.db"])
+def test_a_path_may_hold_signs_that_mean_something_in_an_address(tmp_path, name):
+    open_store(tmp_path / name).close()
+    assert (tmp_path / name).exists()
+    open_store(str(tmp_path / name), read_only=True).close()
+
+
+def test_an_unknown_scheme_is_refused_by_name_and_makes_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="store scheme 'sqllite' is unknown: did you mean 'sqlite'"):
+        open_store("sqllite://kitchen.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+class OtherStore(SqliteStore):
+    """A store of another scheme."""
+
+
+def test_a_store_of_another_scheme_is_one_line_of_the_registry(path, monkeypatch):
+    monkeypatch.setitem(SCHEMES._entries, "other", f"{__name__}:OtherStore")
+    with SuccessMemory(f"other:{path}", ORIGIN, LAYOUT) as memory:
+        memory.commit(episode(1))
+        assert isinstance(memory.store, OtherStore)
+        assert memory.verify() == 3
+
+
 def test_what_was_stored_comes_back_bit_for_bit(path):
     filled(path)[0].close()
-    store = SuccessStore(path)
+    store = SqliteStore(path)
     (origin,) = (i for i, *_ in store.origins())
     stored = list(store.segments(origin))
     assert [s.id for s in stored] == list(range(1, 10))
@@ -81,7 +126,7 @@ def test_a_full_disk_is_named_and_what_was_stored_stays_whole(path):
 
     with pytest.raises(StoreFullError, match="disk is full; nothing was stored"):
         fill()
-    store.check_pages()
+    store.check()
     before = store.counts(origin)["success_episodes"]
     store.limit_bytes(1 << 30)
     assert store.commit(origin, episode(5000))
@@ -91,7 +136,7 @@ def test_a_full_disk_is_named_and_what_was_stored_stays_whole(path):
 
 def test_a_second_writer_waits_and_then_stores(path):
     first, origin = filled(path, 1)
-    second = SuccessStore(path, wait_s=20)
+    second = SqliteStore(path, wait_s=20)
     first._db.execute("BEGIN IMMEDIATE")
     done: list[object] = []
     thread = threading.Thread(target=lambda: done.append(second.commit(origin, episode(1))))
@@ -107,7 +152,7 @@ def test_a_second_writer_waits_and_then_stores(path):
 
 def test_a_second_writer_that_has_waited_long_enough_fails_clearly(path):
     first, origin = filled(path, 1)
-    second = SuccessStore(path, wait_s=0.05)
+    second = SqliteStore(path, wait_s=0.05)
     first._db.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusyError, match=r"another process has been writing for more than 0\.05 s"):
         second.commit(origin, episode(1))
@@ -120,11 +165,11 @@ def test_other_processes_read_while_one_writes(path):
     store, _ = filled(path, 2)
     store._db.execute("BEGIN IMMEDIATE")
     code = (
-        "import sys; from pathlib import Path; from vlamem.memory.success import SuccessStore\n"
-        "s = SuccessStore(Path(sys.argv[1]), wait_s=0.1, read_only=True); print(s.counts(1)['success_segments'])"
+        "import sys; from pathlib import Path; from vlamem.memory.success import open_store\n"
+        "s = open_store(Path(sys.argv[1]), wait_s=0.1, read_only=True); print(s.counts(1)['success_segments'])"
     )
-    said = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "6"
+    child = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "6"
     store._db.execute("ROLLBACK")
     store.close()
 
@@ -133,7 +178,7 @@ def test_a_database_of_the_first_version_is_brought_on(path):
     with sqlite3.connect(path, isolation_level=None) as old:
         migrate(old, 1)
     old.close()
-    store = SuccessStore(path)
+    store = SqliteStore(path)
     assert store._read("PRAGMA user_version")[0][0] == VERSION
     assert store.calibration(1) is None
     store.close()
@@ -145,7 +190,7 @@ def test_a_newer_version_is_refused_and_named(path):
         db.execute(f"PRAGMA user_version = {VERSION + 1}")
     db.close()
     with pytest.raises(StoreError, match=f"schema version {VERSION + 1}, this vlamem knows up to {VERSION}"):
-        SuccessStore(path)
+        SqliteStore(path)
 
 
 def test_another_database_is_not_taken_for_a_memory(path):
@@ -153,13 +198,13 @@ def test_another_database_is_not_taken_for_a_memory(path):
         db.execute("CREATE TABLE notes(text)")
     db.close()
     with pytest.raises(StoreError, match="no success memory"):
-        SuccessStore(path)
+        SqliteStore(path)
 
 
 def test_a_file_that_is_no_database_is_named(path):
     path.write_bytes(b"not a database, but long enough to be read as a header of one" * 40)
     with pytest.raises(StoreDamagedError, match="damaged"):
-        SuccessStore(path)
+        SqliteStore(path)
 
 
 def test_a_changed_value_is_found_by_its_checksum(path):
@@ -167,7 +212,7 @@ def test_a_changed_value_is_found_by_its_checksum(path):
     with sqlite3.connect(path) as db:
         db.execute("UPDATE segments SET progress = 0.77 WHERE id = 5")
     db.close()
-    store = SuccessStore(path)
+    store = SqliteStore(path)
     with pytest.raises(StoreDamagedError, match="segment 5 is not what was written"):
         list(store.segments(1))
     store.close()

@@ -14,17 +14,19 @@ from vlamem.memory.success import (
     CriticVerifier,
     EntryError,
     EpisodeRecorder,
+    LabelledEpisode,
     MemoryOptions,
     OperatorVerifier,
     PredicateVerifier,
     ProgressCritic,
     SuccessMemory,
-    SuccessStore,
-    Told,
+    open_store,
     train_critic,
 )
+from vlamem.memory.success.lifecycle import VERIFIERS
 from vlamem.memory.success.lifecycle.critic import _folds, calibrate_threshold
-from vlamem.memory.success.lifecycle.verify import TrustAll, Verdict, time_to_success
+from vlamem.memory.success.lifecycle.verify import TrustAll, time_to_success
+from vlamem.memory.success.trace import Verdict
 
 
 def recorded(steps: int = 10, every: int = 2, plans: bool = True) -> EpisodeRecorder:
@@ -74,7 +76,7 @@ def test_of_a_failure_the_last_segments_are_kept():
     assert [s.tick for s in made.segments] == [12, 14, 16, 18]
 
 
-def test_nothing_is_stored_without_a_verifiers_word():
+def test_nothing_is_stored_without_a_verdict():
     recorder = recorded()
     for verifier in (PredicateVerifier(), OperatorVerifier()):
         assert recorder.finish(verifier.verify(recorder.trace(), None), 5.0) is None
@@ -97,7 +99,7 @@ def test_time_to_success_is_progress_where_nothing_else_is_known():
 # The critic -----------------------------------------------------------------------------------------------------------
 
 
-def told(i: int, success: bool) -> Told:
+def labelled(i: int, success: bool) -> LabelledEpisode:
     """A hand that comes down to the mark, or stops half-way."""
     draw = stream(0, "told", i)
     end = 1.0 if success else draw.uniform(0.2, 0.6)
@@ -106,29 +108,29 @@ def told(i: int, success: bool) -> Told:
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     proprioception = np.zeros((12, 8), np.float32)
     proprioception[:, 2], proprioception[:, 3] = 0.2 * (1 - done), 1.0
-    return Told(keys.astype(np.float32), proprioception, np.arange(12.0), success)
+    return LabelledEpisode(keys.astype(np.float32), proprioception, np.arange(12.0), success)
 
 
 @pytest.fixture(scope="module")
 def critic() -> ProgressCritic:
-    return train_critic(LAYOUT, [told(i, i % 3 != 0) for i in range(60)], CriticOptions(steps=250))
+    return train_critic([labelled(i, i % 3 != 0) for i in range(60)], CriticOptions(steps=250))
 
 
 def test_the_critic_is_precise_on_episodes_that_it_has_not_seen(critic):
     assert critic.precision >= 0.97
     assert critic.recall > 0.6
-    said = []
+    accepted = []
     for i in range(100, 160):
-        t = told(i, i % 2 == 0)
-        said.append((critic.progress(t.keys, t.proprioception).max() >= critic.threshold, t.success))
-    accepted = [truth for positive, truth in said if positive]
+        t = labelled(i, i % 2 == 0)
+        if critic.progress(t.keys, t.proprioception).max() >= critic.threshold:
+            accepted.append(t.success)
     assert len(accepted) > 15
     assert np.mean(accepted) >= 0.95
 
 
 def test_episodes_of_one_state_are_judged_by_a_member_that_has_not_seen_it():
-    episodes = [replace(told(i, i % 3 != 0), state=i // 4) for i in range(60)]
-    folds = _folds([*episodes, told(60, True)], 0)
+    episodes = [replace(labelled(i, i % 3 != 0), state=i // 4) for i in range(60)]
+    folds = _folds([*episodes, labelled(60, True)], 0)
     for one in range(15):
         assert len({folds[i] for i in range(60) if i // 4 == one}) == 1
     assert len(set(folds)) == 5
@@ -137,20 +139,20 @@ def test_episodes_of_one_state_are_judged_by_a_member_that_has_not_seen_it():
 @pytest.mark.parametrize("successes", [0, 4])
 def test_too_few_states_for_a_critic_are_an_error_that_says_so(successes):
     """All successes, or all episodes, of one initial state: some member would see none."""
-    episodes = [replace(told(i, i % 2 == 0), state=7 if i % 2 == 0 or successes == 0 else i) for i in range(20)]
+    episodes = [replace(labelled(i, i % 2 == 0), state=7 if i % 2 == 0 or successes == 0 else i) for i in range(20)]
     with pytest.raises(EntryError, match="too few states"):
-        train_critic(LAYOUT, episodes, CriticOptions(steps=1))
+        train_critic(episodes, CriticOptions(steps=1))
 
 
 def test_progress_rises_along_a_success(critic):
-    progress = critic.progress(told(200, True).keys, told(200, True).proprioception)
+    progress = critic.progress(labelled(200, True).keys, labelled(200, True).proprioception)
     assert progress[-1] > 0.8 > progress[6] > progress[0]
 
 
-def test_a_saved_critic_says_the_same(critic, tmp_path):
+def test_a_saved_critic_estimates_the_same(critic, tmp_path):
     critic.save(tmp_path / "critic.safetensors")
     loaded = ProgressCritic.load(tmp_path / "critic.safetensors")
-    t = told(3, False)
+    t = labelled(3, False)
     np.testing.assert_allclose(loaded.progress(t.keys, t.proprioception), critic.progress(t.keys, t.proprioception))
     assert loaded.threshold == critic.threshold
 
@@ -158,13 +160,13 @@ def test_a_saved_critic_says_the_same(critic, tmp_path):
 def test_the_critic_verifies_from_the_trace_alone(critic):
     verifier = CriticVerifier(critic)
     for i, success in ((300, True), (303, False)):
-        t = told(i, success)
+        t = labelled(i, success)
         recorder = EpisodeRecorder(LAYOUT)
         recorder.begin("touch the mark")
         for key, proprioception in zip(t.keys, t.proprioception, strict=True):
             recorder.observe(key, proprioception)
             recorder.act(np.zeros(7))
-        verdict = verifier.verify(recorder.trace(), not success)  # what the environment says is not looked at
+        verdict = verifier.verify(recorder.trace(), not success)  # what the environment reports is ignored
         assert (verdict.outcome == "success") is success
         assert verdict.progress.shape == (13,)
 
@@ -176,7 +178,7 @@ def test_features_of_another_size_are_refused_by_the_critic(critic):
 
 def test_too_few_failures_to_learn_from_are_named():
     with pytest.raises(EntryError, match="20 successes and 0 failures are too few"):
-        train_critic(LAYOUT, [told(i, True) for i in range(20)])
+        train_critic([labelled(i, True) for i in range(20)])
 
 
 def test_the_threshold_is_the_lowest_of_the_wanted_precision():
@@ -191,7 +193,7 @@ def test_the_threshold_is_the_lowest_of_the_wanted_precision():
 
 @pytest.fixture
 def memory(tmp_path):
-    made = SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, MemoryOptions(engine="numpy", wait_s=0.05))
+    made = SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, MemoryOptions(wait_s=0.05))
     yield made
     made.close()
 
@@ -206,21 +208,61 @@ def test_the_writer_stores_and_credits_in_order(memory):
     assert writer.close() == ()
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_an_observed_success_is_stored_and_credited_to_what_was_used(memory, later):
+    memory.commit(episode(1))
+    recorder = recorded()
+    trace = replace(recorder.trace(), used=np.array([1, 3]))
+    verdict = PredicateVerifier().verify(trace, True)
+    if later:
+        writer = BackgroundWriter(memory)
+        writer.observe_episode(trace, verdict, 5.0)
+        assert writer.close() == ()
+    else:
+        done = memory.observe_episode(trace, verdict, 5.0)
+        assert done is not None
+        assert done.ids == (4, 5, 6, 7, 8)
+    assert memory.store.episode_heads(memory.origin)[1].made == 5.0
+    assert memory.successes.column("uses").tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+    assert memory.successes.column("successes").tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_an_observed_failure_is_stored_apart_and_an_unknown_outcome_neither_stored_nor_credited(memory):
+    memory.commit(episode(1))
+    trace = replace(recorded(20).trace(), used=np.array([1]))
+    assert memory.observe_episode(trace, OperatorVerifier().verify(trace, None)) is None
+    assert (len(memory), len(memory.failures)) == (3, 0)
+    assert memory.successes.column("uses").tolist() == [0, 0, 0]
+    assert memory.observe_episode(trace, OperatorVerifier().verify(trace, False)) is not None
+    assert (len(memory), len(memory.failures)) == (3, 4)
+    assert memory.successes.column("uses").tolist() == [1, 0, 0]
+    assert memory.successes.column("successes").tolist() == [0, 0, 0]
+
+
+def test_stages_are_found_by_name_and_a_wrong_name_is_answered_with_the_nearest(tmp_path):
+    for verifier in VERIFIERS:
+        assert callable(VERIFIERS.find(verifier).verify)
+    with pytest.raises(ValueError, match="verifier 'critik' is unknown: did you mean 'critic'"):
+        VERIFIERS.find("critik")
+    with pytest.raises(ValueError, match="eviction policy 'newest' is unknown: choose one of utility, fifo, random"):
+        MemoryOptions(eviction="newest")
+
+
 def test_a_query_does_not_wait_for_the_disk(tmp_path):
-    said: list[str] = []
-    options = MemoryOptions(engine="numpy", wait_s=20)
+    reports: list[str] = []
+    options = MemoryOptions(wait_s=20)
     with SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, options) as waiting:
         waiting.commit(episode(1))
-        other = SuccessStore(tmp_path / "memory.db")
+        other = open_store(tmp_path / "memory.db")
         other._db.execute("BEGIN IMMEDIATE")  # another process writes, and does not end
-        writer = BackgroundWriter(waiting, said.append)
+        writer = BackgroundWriter(waiting, reports.append)
         writer.submit(episode(2))
         s = episode(1).segments[1]
         while waiting._writing.acquire(blocking=False):  # until the writer has it
             waiting._writing.release()
         assert waiting.query(s.key[None], s.proprioception[None], ["touch the mark"]).confidence[0] > 0
-        assert writer.waiting == 1
-        assert said == []
+        assert writer.pending == 1
+        assert reports == []
         other._db.execute("ROLLBACK")
         assert writer.flush(20)
         assert len(waiting) == 6
@@ -229,20 +271,20 @@ def test_a_query_does_not_wait_for_the_disk(tmp_path):
 
 
 def test_with_a_full_disk_episodes_are_kept_and_stored_when_there_is_room(memory):
-    said: list[str] = []
-    told_of = threading.Event()
+    reports: list[str] = []
+    reported = threading.Event()
 
     def report(line: str) -> None:
-        said.append(line)
-        told_of.set()
+        reports.append(line)
+        reported.set()
 
     memory.store.limit_bytes(memory.store.bytes())
     writer = BackgroundWriter(memory, report, retry_s=0.02)
     for i in range(60):
         writer.submit(episode(i))
-    assert told_of.wait(20)
-    assert "disk is full" in said[0]
-    assert writer.waiting > 0
+    assert reported.wait(20)
+    assert "disk is full" in reports[0]
+    assert writer.pending > 0
     memory.store.limit_bytes(1 << 30)
     assert writer.flush(20)
     assert memory.verify() == 180
@@ -261,11 +303,11 @@ def test_what_could_not_be_stored_is_given_back_on_closing(memory):
 
 
 def test_an_episode_that_may_not_be_stored_is_reported_and_does_not_stop_the_rest(memory):
-    said: list[str] = []
-    writer = BackgroundWriter(memory, said.append)
+    reports: list[str] = []
+    writer = BackgroundWriter(memory, reports.append)
     writer.submit(episode(1, instruction=" "))
     writer.submit(episode(2))
     assert writer.flush(20)
     assert len(memory) == 3
-    assert "not stored: an episode needs an identity and an instruction" in said[0]
+    assert "not stored: an episode needs an identity and an instruction" in reports[0]
     writer.close()

@@ -66,6 +66,6 @@ def commit_episode(
     else:
         committed = memory.commit(episode)
         result = f"{len(committed.ids)} segments kept, {committed.merged} merged"
-        result += f", {committed.taken_back} of an earlier label retracted" if committed.taken_back else ""
+        result += f", {committed.retracted} of an earlier label retracted" if committed.retracted else ""
     traces.mark_labelled(label.session, label.episode)
     return result

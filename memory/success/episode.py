@@ -2,7 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -84,10 +84,3 @@ class Episode:
                 layout.check_chunk(segment.chunk)
             except EntryError as error:
                 raise EntryError(f"episode '{self.identity}', segment {i}: {error}") from error
-
-
-class Stored(NamedTuple):
-    """Ids of an episode's new segments, and of those that went since it had been stored under another outcome."""
-
-    ids: list[int]
-    taken_back: list[int]

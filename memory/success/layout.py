@@ -13,7 +13,7 @@ _RANGE_TOLERANCE = 1e-3
 
 
 class EntryError(ValueError):
-    """Something that may not be stored or asked; the message names the value, what was expected and the mend."""
+    """Invalid input to a success memory; the message names the value, what was expected and the mend."""
 
 
 class OriginError(ValueError):
@@ -73,6 +73,11 @@ class Layout:
     def proprioception_size(self) -> int:
         """P."""
         return len(self.proprioception_scale)
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of the arrays of one stored segment."""
+        return 4 * (self.key_size + self.proprioception_size + self.horizon * self.action_size)
 
     def to_json(self) -> str:
         """As stored."""

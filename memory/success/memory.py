@@ -1,4 +1,4 @@
-"""Success memory: verified successes on disk, found again by likeness of state, spoken as an elite action prior."""
+"""Success memory: verified successes in a store, retrieved by similarity of state, proposed as action priors."""
 
 import threading
 import time
@@ -12,23 +12,18 @@ from jaxtyping import Float, Int
 from vlamem.core.proposal import Proposal
 from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import EntryError, Layout, Origin, OriginError
-from vlamem.memory.success.lifecycle.capacity import Eviction, victims
+from vlamem.memory.success.lifecycle.capacity import victims
+from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
+from vlamem.memory.success.lifecycle.stages import EVICTIONS
+from vlamem.memory.success.records import Committed, Merge, StoredSegment
 from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.retrieve.consistency import warped
-from vlamem.memory.success.retrieve.index import Engine
+from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
-from vlamem.memory.success.retrieve.segments import Shelf
-from vlamem.memory.success.store.sqlite import (
-    Instruction,
-    Merge,
-    StoreDamagedError,
-    StoredSegment,
-    SuccessStore,
-)
-
-_SENTENCES = 256
-"""Sentences whose stored likes are kept at hand."""
+from vlamem.memory.success.retrieve.segments import SegmentIndex
+from vlamem.memory.success.store import StoreDamagedError, open_store
+from vlamem.memory.success.trace import Trace, Verdict
 
 
 @dataclass(frozen=True)
@@ -37,16 +32,16 @@ class MemoryOptions:
 
     Attributes:
         retrieve: how priors are made. Its threshold is replaced by a stored calibration's.
-        calibrated: False leaves a stored calibration out.
-        proprioception_weight: of the proprioception in the similarity, where no calibration says it.
+        calibrated: False ignores a stored calibration.
+        proprioception_weight: of the proprioception in the similarity, where there is no calibration.
         most_segments: capacity in segments of successes, and again of failures; None has no bound.
         most_bytes: capacity in bytes of stored arrays, likewise.
-        eviction: what goes when it is full.
+        eviction: name of the policy that chooses what goes when it is full; see `lifecycle.stages`.
         merge_similarity: states from here on may be merged; above 1 nothing is.
-        merge_distance: warped distance per step up to which chunks of such states are one.
-        engine: of the index.
+        merge_distance: warped distance per step up to which chunks of such states are merged.
+        failure_segments: how many of the last segments before a failure `observe_episode` keeps.
         wait_s: how long a write waits for another process.
-        check: whether the whole file is checked at opening.
+        check: whether the whole store is checked at opening.
         seed: of random eviction.
     """
 
@@ -55,54 +50,50 @@ class MemoryOptions:
     proprioception_weight: float = 1.0
     most_segments: int | None = None
     most_bytes: int | None = None
-    eviction: Eviction = "utility"
+    eviction: str = "utility"
     merge_similarity: float = 0.999
     merge_distance: float = 0.05
-    engine: Engine = "auto"
+    failure_segments: int = FAILURE_SEGMENTS
     wait_s: float = 10.0
     check: bool = True
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class Committed:
-    """What a commit did: ids of new segments, how many were merged into others, ids that had to go, its time, and how
-    many segments of the same episode under another outcome were taken back."""
-
-    ids: tuple[int, ...]
-    merged: int
-    evicted: tuple[int, ...]
-    milliseconds: float
-    taken_back: int = 0
+    def __post_init__(self) -> None:
+        EVICTIONS.check(self.eviction)
 
 
 class SuccessMemory:
     """The success memory of one origin (policy, weights, normaliser, robot).
 
-    `query` is what a policy asks; `commit` stores a verified episode, from any thread. The database is the truth: the
-    index is rebuilt from it at opening, and checked against it.
+    `query` retrieves; `observe_episode` and `commit` store verified episodes, from any thread. The store is the truth:
+    the indices of successes and failures are rebuilt from it at opening, and checked against it.
 
     Args:
-        path: of the database; made when missing.
+        address: of the store, made when missing: `sqlite:PATH` or a path; see `store.open_store`.
         origin, layout: whose memory it is and what its arrays mean.
         options: how it is kept.
-        admit: let a second origin into a file that has another; the two are kept apart.
+        admit: let a second origin into a store that has another; the two are kept apart.
 
-    Raises OriginError when the file holds another origin's experience and `admit` is False, EntryError when its arrays
-    have another meaning, and the errors of SuccessStore.
+    Raises OriginError when the store holds another origin's experience and `admit` is False, EntryError when its arrays
+    have another meaning, and the errors of `open_store`.
     """
 
     def __init__(
-        self, path: Path, origin: Origin, layout: Layout, options: MemoryOptions | None = None, admit: bool = False
+        self,
+        address: str | Path,
+        origin: Origin,
+        layout: Layout,
+        options: MemoryOptions | None = None,
+        admit: bool = False,
     ) -> None:
         self.options = options or MemoryOptions()
-        self.layout, self.path = layout, Path(path)
+        self.layout = layout
         self._lock = threading.RLock()  # held by whoever reads or changes the index, for moments
-        self._writing = threading.RLock()  # held by whoever writes the database, for as long as the disk takes
-        self.store = SuccessStore(self.path, self.options.wait_s)
+        self._writing = threading.RLock()  # held by whoever writes the store, for as long as the medium takes
+        self.store = open_store(address, self.options.wait_s)
         try:
             if self.options.check:
-                self.store.check_pages()
+                self.store.check()
             self.origin = self._find(origin, admit)
             self._load()
         except BaseException:
@@ -116,17 +107,17 @@ class SuccessMemory:
             if theirs == origin:
                 if layout != self.layout:
                     raise EntryError(
-                        f"{self.path} stores arrays as {layout.to_json()}, asked for {self.layout.to_json()}: open it "
-                        "with the layout that it was made with"
+                        f"{self.store.name} stores arrays as {layout.to_json()}, asked for {self.layout.to_json()}: "
+                        "open it with the layout that it was made with"
                     )
                 return number
         if known and not admit:
-            known[0][1].check(origin, str(self.path), "what it is opened for")
-            raise OriginError(f"{self.path} holds another origin")  # unreachable unless equality is changed
+            known[0][1].check(origin, self.store.name, "what it is opened for")
+            raise OriginError(f"{self.store.name} holds another origin")  # unreachable unless equality is changed
         return self.store.add_origin(origin, self.layout)
 
     def _load(self) -> None:
-        """Builds the shelves from the store."""
+        """Builds the indices from the store."""
         body = self.store.calibration(self.origin) if self.options.calibrated else None
         self.calibration = None if body is None else Calibration.from_json(body)
         retrieve = self.options.retrieve
@@ -137,8 +128,8 @@ class SuccessMemory:
             centre = None if self.calibration.centre is None else np.asarray(self.calibration.centre)
         self.retrieve = retrieve
         self.metric = Metric(self.layout, weight, centre)
-        self.successes = Shelf(self.metric, self.options.engine)
-        self.failures = Shelf(self.metric, self.options.engine)
+        self.successes = SegmentIndex(self.metric)
+        self.failures = SegmentIndex(self.metric)
         self._seen = 0
         self._data_version = self.store.data_version()
         self._take(list(self.store.segments(self.origin)))
@@ -147,11 +138,10 @@ class SuccessMemory:
         self.successes.add([s for s in stored if s.outcome == "success"])
         self.failures.add([s for s in stored if s.outcome == "failure"])
         self._seen = max([self._seen, *(s.id for s in stored)])
-        self._instructions = {i.text: i for i in self.store.instructions()}
-        self._alike: dict[tuple[str, bytes | None], np.ndarray | None] = {}
+        self._instructions = InstructionMatcher(self.store.instructions(), self.retrieve.instruction)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the store."""
         self.store.close()
 
     def __enter__(self) -> "SuccessMemory":
@@ -164,7 +154,7 @@ class SuccessMemory:
         """Segments of successes."""
         return len(self.successes)
 
-    # Asking -------------------------------------------------------------------------------------------------------
+    # Retrieval ----------------------------------------------------------------------------------------------------
 
     def query(
         self,
@@ -175,8 +165,15 @@ class SuccessMemory:
     ) -> Proposal:
         """What the memory proposes for R states; rows where it abstains have weight 0 and a chunk of zeros.
 
-        `meaning` is the policy's vector of each instruction: with it a paraphrase finds what was stored under other
-        words; without, an instruction finds its own words alone. `last` keeps the priors, with what was used for them.
+        `last` keeps the priors, with the segments that they were made of.
+
+        Args:
+            key: of the policy's encoding, unit length.
+            proprioception: raw, as stored.
+            instruction: one a row.
+            meaning: the policy's vector of each instruction: with it a paraphrase finds what was stored under other
+                words; without, an instruction finds its own words alone.
+
         Raises EntryError for keys of another size or values that are not finite.
         """
         keys, states = np.asarray(key, np.float32), np.asarray(proprioception, np.float32)
@@ -187,7 +184,7 @@ class SuccessMemory:
         embedded = self.metric.embed(keys, states)
         with self._lock:
             self.last = tuple(
-                self._recall(x, text, None if meaning is None else meaning[i])
+                self._prior(x, text, None if meaning is None else meaning[i])
                 for i, (x, text) in enumerate(zip(embedded, instruction, strict=True))
             )
         shape = (len(keys), self.layout.horizon, self.layout.action_size)
@@ -197,40 +194,22 @@ class SuccessMemory:
                 chunks[row] = prior.chunk
         return Proposal.of_chunk(chunks, np.array([p.confidence for p in self.last], np.float32))
 
-    def _recall(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
-        allowed = self._same_meaning(text, meaning)
+    def _prior(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
+        allowed = self._instructions.matches(text, meaning)
         k, least = self.retrieve.neighbours, self.retrieve.threshold
-        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else self._nothing()
-        bad = self._nothing()
+        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else self._no_candidates()
+        bad = self._no_candidates()
         known = len(good.ids) > 0 and good.similarity[0] >= least
         if known and self.retrieve.failures and len(self.failures):
             bad = self.failures.nearest(state, k, allowed, least)
         return elite_prior(good, bad, self.layout.parts, self.retrieve)
 
-    def _nothing(self) -> Candidates:
+    def _no_candidates(self) -> Candidates:
         chunks = np.zeros((0, self.layout.horizon, self.layout.action_size), np.float32)
         return Candidates(np.zeros(0, np.int64), np.zeros(0), chunks, np.zeros(0))
 
-    def _same_meaning(self, text: str, meaning: Float[np.ndarray, "C"] | None) -> Int[np.ndarray, "G"] | None:
-        """Ids of instructions that say the same, or None when all do; found once for a sentence."""
-        asked = (text, None if meaning is None else meaning.tobytes())
-        if asked not in self._alike:
-            found = [i.id for i in self._instructions.values() if self._means(i, text, meaning)]
-            if len(self._alike) >= _SENTENCES:
-                self._alike.clear()
-            self._alike[asked] = None if len(found) == len(self._instructions) else np.array(found, np.int64)
-        return self._alike[asked]
-
-    def _means(self, stored: Instruction, text: str, meaning: Float[np.ndarray, "C"] | None) -> bool:
-        if stored.text == text:
-            return True
-        if meaning is None or stored.meaning is None or stored.meaning.shape != meaning.shape:
-            return False
-        product = float(np.linalg.norm(meaning) * np.linalg.norm(stored.meaning))
-        return float(meaning @ stored.meaning) >= self.retrieve.instruction * max(product, 1e-12)
-
     def credit(self, used: Int[np.ndarray, "N"], success: bool) -> None:
-        """Tells the memory how an episode ended in which these segments were used. Raises as `commit`."""
+        """Counts the outcome of an episode on the segments that were used in it. Raises as `commit`."""
         ids = np.unique(used)
         if len(ids):
             with self._writing:
@@ -238,21 +217,44 @@ class SuccessMemory:
                 with self._lock:
                     self.successes.credit(ids, success)
 
-    # Storing ------------------------------------------------------------------------------------------------------
+    # Storage ------------------------------------------------------------------------------------------------------
+
+    def episode_of(self, trace: Trace, verdict: Verdict, made: float | None = None) -> Episode | None:
+        """What `observe_episode` would store; None when nothing may be stored."""
+        when = time.time() if made is None else made
+        return verified_episode(trace, verdict, self.layout, when, self.options.failure_segments)
+
+    def observe_episode(self, trace: Trace, verdict: Verdict, made: float | None = None) -> Committed | None:
+        """Stores what may be stored of an ended episode, then credits its outcome to the segments used in it.
+
+        Nothing is stored or credited of an episode whose outcome is unknown; None when nothing was stored.
+
+        Args:
+            trace: of the episode.
+            verdict: of a verifier.
+            made: time of the episode [s since 1970]; now when not given.
+
+        Raises as `commit`.
+        """
+        episode = self.episode_of(trace, verdict, made)
+        done = None if episode is None else self.commit(episode)
+        if verdict.success is not None:
+            self.credit(trace.used, verdict.success)
+        return done
 
     def commit(self, episode: Episode) -> Committed:
         """Stores a verified episode in one transaction: durable when this returns.
 
-        Near-duplicates are merged, and what has to go for it goes in the same transaction; so does what the same
-        episode was stored as under another outcome, which this one corrects, but for what others were merged into.
+        Near-duplicates are merged, and what has to be evicted is deleted in the same transaction; so is what the same
+        episode was stored as under another outcome, which this one corrects, but for segments others were merged into.
         Raises EntryError for what may not be stored, StoreBusyError and StoreFullError when nothing was stored and it
         may be tried again.
         """
         began = time.perf_counter()
         episode.check(self.layout)
         with self._writing:  # alone changes the index, so that it may read it here without holding `_lock`
-            shelf = self.successes if episode.outcome == "success" else self.failures
-            merges, nearest = self._duplicates(shelf, episode)
+            index = self.successes if episode.outcome == "success" else self.failures
+            merges, nearest = self._duplicates(index, episode)
             fresh = len(episode.segments) - len(merges)
             room = self._room()
             if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
@@ -261,43 +263,43 @@ class SuccessMemory:
                 if not kept:
                     return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
                 episode = replace(episode, segments=kept)
-                merges, nearest = self._duplicates(shelf, episode)
+                merges, nearest = self._duplicates(index, episode)
                 fresh = len(kept) - len(merges)
-            over = 0 if room is None else len(shelf) + fresh - room
+            over = 0 if room is None else len(index) + fresh - room
             spared = np.array([m.onto for m in merges], np.int64)
-            gone = victims(shelf, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
+            gone = victims(index, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
             gone = gone[~np.isin(gone, spared)]
             done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
             if done is None:
                 return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
             stored = list(self.store.segments(self.origin, self._seen))
             with self._lock:
-                shelf.remove(gone)
-                other = self.failures if shelf is self.successes else self.successes
-                other.remove(np.array(done.taken_back, np.int64))
-                for place in shelf.places(spared):
-                    shelf.column("merged")[place] += 1
+                index.remove(gone)
+                other = self.failures if index is self.successes else self.successes
+                other.remove(np.array(done.retracted, np.int64))
+                for place in index.places(spared):
+                    index.column("merged")[place] += 1
                 self._take(stored)
         took = 1e3 * (time.perf_counter() - began)
-        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), took, len(done.taken_back))
+        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), took, len(done.retracted))
 
     def _room(self) -> int | None:
         bounds = []
         if self.options.most_segments is not None:
             bounds.append(self.options.most_segments)
         if self.options.most_bytes is not None:
-            bounds.append(self.options.most_bytes // segment_bytes(self.layout))
+            bounds.append(self.options.most_bytes // self.layout.segment_bytes)
         return min(bounds) if bounds else None
 
-    def _duplicates(self, shelf: Shelf, episode: Episode) -> tuple[list[Merge], list[float]]:
-        """Which segments are stored already in all but name, and the similarity of each to its nearest."""
-        if not len(shelf):
+    def _duplicates(self, index: SegmentIndex, episode: Episode) -> tuple[list[Merge], list[float]]:
+        """Segments that are near-duplicates of stored ones, and the similarity of each to its nearest."""
+        if not len(index):
             return [], []
         merges, nearest = [], []
-        here = self._instructions.get(episode.instruction)
-        states = self.metric.embed(*arrays_of(episode.segments))
+        here = self._instructions.exact(episode.instruction)
+        states = self.metric.embed(*_arrays_of(episode.segments))
         for i, (state, segment) in enumerate(zip(states, episode.segments, strict=True)):
-            found = shelf.nearest(state, 1, None if here is None else np.array([here.id]))
+            found = index.nearest(state, 1, None if here is None else np.array([here]))
             nearest.append(float(found.similarity[0]) if len(found.ids) else -1e30)
             if here is None or nearest[-1] < self.options.merge_similarity:
                 continue
@@ -325,35 +327,34 @@ class SuccessMemory:
             return True
 
     def verify(self) -> int:
-        """Checks the database and the index against it, and gives the number of segments.
+        """Checks the store, and the indices against it; gives the number of segments.
 
-        Raises StoreDamagedError naming the first thing that does not fit.
+        Raises StoreDamagedError naming the first thing that does not match.
         """
-        self.store.check_pages()
+        self.store.check()
         with self._writing, self._lock:
             count = 0
             for stored in self.store.segments(self.origin):
-                shelf = self.successes if stored.outcome == "success" else self.failures
-                at = shelf.places(np.array([stored.id]))
-                if not len(at) or shelf.column("checksum")[at[0]] != stored.segment.checksum(""):
-                    raise StoreDamagedError(f"{self.path}: the index does not hold segment {stored.id}: open it again")
+                index = self.successes if stored.outcome == "success" else self.failures
+                at = index.places(np.array([stored.id]))
+                if not len(at) or index.column("checksum")[at[0]] != stored.segment.checksum(""):
+                    raise StoreDamagedError(
+                        f"{self.store.name}: the index does not hold segment {stored.id}: open it again"
+                    )
                 count += 1
             if count != len(self.successes) + len(self.failures):
-                raise StoreDamagedError(f"{self.path}: the index holds segments that the store has not: open it again")
+                raise StoreDamagedError(
+                    f"{self.store.name}: the index holds segments that the store has not: open it again"
+                )
         return count
 
     def recalibrate(self, calibration: Calibration) -> None:
-        """Stores a calibration and goes on with it."""
+        """Stores a calibration and uses it from now on."""
         with self._writing, self._lock:
             self.store.add_calibration(self.origin, time.time(), calibration.to_json())
             self._load()
 
 
-def segment_bytes(layout: Layout) -> int:
-    """Bytes of the arrays of one stored segment."""
-    return 4 * (layout.key_size + layout.proprioception_size + layout.horizon * layout.action_size)
-
-
-def arrays_of(segments: Sequence[Segment]) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N P"]]:
+def _arrays_of(segments: Sequence[Segment]) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N P"]]:
     """Keys and proprioception of segments."""
     return np.stack([s.key for s in segments]), np.stack([s.proprioception for s in segments])

@@ -1,4 +1,4 @@
-"""Pictures of a success memory: its calibration, its trajectories, its keys."""
+"""Plots of a success memory: calibration, trajectories, keys."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Kills a process in the middle of what it writes and keeps what it had said of it."""
+"""Runs a process, kills it while it writes, and returns what it had printed until then."""
 
 import signal
 import subprocess
@@ -7,11 +7,15 @@ import time
 from collections.abc import Sequence
 
 
-def said_until_killed(module: Sequence[str], after_s: float) -> list[list[str]]:
-    """Runs `python -m` with `module` and its arguments, and kills it with SIGKILL `after_s` seconds after its first
-    line; the lines that it wrote to standard output as words, without one that was cut short.
+def output_until_killed(module: Sequence[str], after_s: float) -> list[list[str]]:
+    """Runs `python -m` with `module` and its arguments, and sends it SIGKILL some time after its first line.
 
-    Raises OSError when it ends without having said anything.
+    Args:
+        module: name of the module, then its arguments.
+        after_s: from the first line of its standard output to the signal [s].
+
+    Gives the lines of its standard output, each split at blanks, without a last one cut short. Raises OSError when it
+    ends without a line.
     """
     child = subprocess.Popen([sys.executable, "-m", *module], stdout=subprocess.PIPE)
     assert child.stdout is not None

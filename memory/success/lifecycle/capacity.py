@@ -1,46 +1,89 @@
-"""What a full memory gives up."""
+"""Eviction: which segments a full memory deletes."""
 
-from typing import Literal
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.core.seeding import stream
-from vlamem.memory.success.retrieve.segments import Shelf
+from vlamem.memory.success.lifecycle.stages import EVICTIONS
 
-Eviction = Literal["utility", "fifo", "random"]
-EVICTIONS: tuple[Eviction, ...] = ("utility", "fifo", "random")
 _USED, _MERGED, _REDUNDANT, _OLD = 0.25, 0.25, 1.0, 0.25
 
 
-def utility(shelf: Shelf, threshold: float) -> Float[np.ndarray, "N"]:
+class UsageCounts(Protocol):
+    """What an eviction policy may look at, oldest segment first; a SegmentIndex is one."""
+
+    @property
+    def ids(self) -> Int[np.ndarray, "N"]:
+        """Ids, rising."""
+        ...
+
+    def column(self, name: str) -> Any:
+        """[N] values: uses, successes, merged, nearest (similarity when stored), made [s since 1970]."""
+        ...
+
+    def reliability(self) -> Float[np.ndarray, "N"]:
+        """Success rate after use, relative to the mean over all uses; 1 for segments never used."""
+        ...
+
+
+class EvictionPolicy(Protocol):
+    """Chooses what goes."""
+
+    def __call__(self, segments: UsageCounts, count: int, threshold: float, seed: int) -> Int[np.ndarray, "count"]:
+        """Ids of `count` segments, 1 to all of them.
+
+        Args:
+            segments: of which some go.
+            count: how many.
+            threshold: similarity from which on two states call for the same actions.
+            seed: of whatever is drawn.
+        """
+        ...
+
+
+def utility(segments: UsageCounts, threshold: float) -> Float[np.ndarray, "N"]:
     """How much each segment is worth keeping, in no unit.
 
     log(reliability) + log(1 + uses) / 4 + log(1 + merged) / 4 - redundancy - age / 4, where redundancy is 0 to 1 as the
     nearest other state's similarity goes from `threshold` to 1, and age is 0 for the newest and 1 for the oldest.
     """
-    n = len(shelf)
-    redundancy = np.clip((shelf.column("nearest") - threshold) / max(1e-9, 1.0 - threshold), 0.0, 1.0)
+    n = len(segments.ids)
+    redundancy = np.clip((segments.column("nearest") - threshold) / max(1e-9, 1.0 - threshold), 0.0, 1.0)
     age = 1.0 - np.arange(n) / max(1, n - 1)
     return np.asarray(
-        np.log(shelf.reliability())
-        + _USED * np.log1p(shelf.column("uses"))
-        + _MERGED * np.log1p(shelf.column("merged"))
+        np.log(segments.reliability())
+        + _USED * np.log1p(segments.column("uses"))
+        + _MERGED * np.log1p(segments.column("merged"))
         - _REDUNDANT * redundancy
         - _OLD * age
     )
 
 
-def victims(shelf: Shelf, count: int, eviction: Eviction, threshold: float, seed: int = 0) -> Int[np.ndarray, "count"]:
-    """Ids of the `count` segments that go, or of all when there are fewer. Raises ValueError for an unknown policy."""
-    ids = shelf.index.ids
-    count = min(count, len(ids))
-    if count <= 0:
-        return np.zeros(0, np.int64)
-    if eviction == "fifo":
-        return ids[:count].copy()
-    if eviction == "random":
-        return stream(seed, "evict", int(ids[-1])).choice(ids, count, replace=False)
-    if eviction == "utility":
-        return ids[np.argsort(utility(shelf, threshold), kind="stable")[:count]]
-    raise ValueError(f"eviction {eviction!r} is unknown: choose one of {', '.join(EVICTIONS)}")
+def least_useful(segments: UsageCounts, count: int, threshold: float, seed: int) -> Int[np.ndarray, "count"]:
+    """Those of least utility; the oldest of equals."""
+    return segments.ids[np.argsort(utility(segments, threshold), kind="stable")[:count]]
+
+
+def oldest(segments: UsageCounts, count: int, threshold: float, seed: int) -> Int[np.ndarray, "count"]:
+    """First in, first out."""
+    return segments.ids[:count].copy()
+
+
+def drawn(segments: UsageCounts, count: int, threshold: float, seed: int) -> Int[np.ndarray, "count"]:
+    """Drawn at random: the control that a policy is compared with."""
+    ids = segments.ids
+    return stream(seed, "evict", int(ids[-1])).choice(ids, count, replace=False)
+
+
+def victims(
+    segments: UsageCounts, count: int, eviction: str, threshold: float, seed: int = 0
+) -> Int[np.ndarray, "count"]:
+    """Ids of the `count` segments that the named policy evicts, or of all when there are fewer.
+
+    Raises ValueError for an unknown policy.
+    """
+    policy: EvictionPolicy = EVICTIONS.find(eviction)
+    count = min(count, len(segments.ids))
+    return policy(segments, count, threshold, seed) if count > 0 else np.zeros(0, np.int64)

@@ -20,12 +20,12 @@ from safetensors import safe_open
 
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.core.tensors import write_tensors
-from vlamem.memory.success.layout import EntryError, Layout
+from vlamem.memory.success.layout import EntryError
 
 FORMAT = 1
 KIND = "progress_critic"
 _FAILED = 0.5
-"""Most progress that training tells of a failed episode."""
+"""Highest target progress of a failed episode."""
 _FOLDS = 5
 _FEWEST = 5
 
@@ -52,8 +52,8 @@ class CriticOptions:
 
 
 @dataclass(frozen=True)
-class Told:
-    """One recorded episode to learn from.
+class LabelledEpisode:
+    """A recorded episode of known outcome, to train a critic on.
 
     Attributes:
         keys, proprioception, ticks: of its observations.
@@ -76,13 +76,13 @@ class Told:
 
 @dataclass(frozen=True)
 class ProgressCritic:
-    """An ensemble of small networks; the mean of what they say.
+    """An ensemble of small networks whose mean estimates progress.
 
     Attributes:
         weights: by name, each with a leading axis of ensemble members.
         mean, scale: of the input.
         threshold: highest progress of an episode from which on it is a success.
-        failure_threshold: below it an episode is a failure; between the two nothing is said.
+        failure_threshold: below it an episode is a failure; between the two the outcome is unknown.
         precision, recall: at the threshold, on episodes that each member was not trained on.
         episodes, successes: behind these.
     """
@@ -111,7 +111,7 @@ class ProgressCritic:
     def save(self, path: Path) -> None:
         """Writes a safetensors file, whole or not at all. Raises OSError, e.g. on a full disk."""
         arrays = {f"w.{name}": np.ascontiguousarray(a, np.float32) for name, a in self.weights.items()}
-        arrays |= {"mean": np.float32(self.mean), "scale": np.float32(self.scale)}  # type: ignore[dict-item]  # arrays
+        arrays |= {"mean": np.asarray(self.mean, np.float32), "scale": np.asarray(self.scale, np.float32)}
         plain = {n: getattr(self, n) for n in _NUMBERS}
         write_tensors(path, arrays, {"kind": KIND, "format": str(FORMAT), "numbers": json.dumps(plain)})
 
@@ -138,38 +138,38 @@ def _forward(weights: Mapping[str, Any], x: Any) -> Any:
     return 1.0 / (1.0 + np.exp(-(h @ weights["w3"] + weights["b3"][:, None])[..., 0]))
 
 
-def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | None = None) -> ProgressCritic:
+def train_critic(episodes: Sequence[LabelledEpisode], options: CriticOptions | None = None) -> ProgressCritic:
     """Trains one member a fold on the other folds' episodes, and calibrates the threshold on what each has not seen.
 
     The threshold is the lowest at which the wanted precision is reached; where none is, the highest progress of any
     failure, above which there is no failure by construction. Raises EntryError with too few episodes of either outcome.
     """
     options = options or CriticOptions()
-    outcomes = np.array([t.success for t in told])
+    outcomes = np.array([e.success for e in episodes])
     if min(outcomes.sum(), (~outcomes).sum()) < _FEWEST:
         raise EntryError(
             f"{int(outcomes.sum())} successes and {int((~outcomes).sum())} failures are too few for a critic: record "
             f"{_FEWEST} of each at least"
         )
-    folds = _folds(told, options.seed)
+    folds = _folds(episodes, options.seed)
     for fold in range(_FOLDS):
         if len(set(outcomes[folds != fold])) < 2:
             raise EntryError(
-                f"{len(told)} episodes begin in too few states for a critic: without those of fold {fold} there is no "
-                f"{'success' if outcomes[folds == fold].any() else 'failure'} left to learn from; record other states"
+                f"{len(episodes)} episodes begin in too few states for a critic: without those of fold {fold} no "
+                f"{'success' if outcomes[folds == fold].any() else 'failure'} is left to train on; record other states"
             )
-    typical = float(np.mean([t.ticks[-1] for t in told if t.success]))
-    xs = [np.concatenate([t.keys, t.proprioception], axis=1) for t in told]
+    typical = float(np.mean([e.ticks[-1] for e in episodes if e.success]))
+    xs = [np.concatenate([e.keys, e.proprioception], axis=1) for e in episodes]
     everything = np.concatenate(xs)
     mean = everything.mean(axis=0)
     scale = 1.0 / np.maximum(everything.std(axis=0), 1e-2 * np.abs(everything).max(initial=1e-6))
     inputs = [(x - mean) * scale for x in xs]
     members = []
-    peaks = np.empty(len(told))
+    peaks = np.empty(len(episodes))
     for fold in range(_FOLDS):
         chosen = np.flatnonzero(folds != fold)
         x = np.concatenate([inputs[i] for i in chosen])
-        y = np.concatenate([told[i].progress(typical) for i in chosen])
+        y = np.concatenate([episodes[i].progress(typical) for i in chosen])
         members.append(_fit(x, y, options, fold))
         for i in np.flatnonzero(folds == fold):
             peaks[i] = _forward({n: a[None] for n, a in members[-1].items()}, inputs[i]).max()
@@ -177,16 +177,16 @@ def train_critic(layout: Layout, told: Sequence[Told], options: CriticOptions | 
     threshold, precision, recall = calibrate_threshold(peaks, outcomes, options.precision)
     low = float(np.quantile(peaks[outcomes], 0.05)) if outcomes.any() else 0.0
     return ProgressCritic(
-        weights, mean, scale, threshold, min(threshold, low), precision, recall, len(told), int(outcomes.sum())
+        weights, mean, scale, threshold, min(threshold, low), precision, recall, len(episodes), int(outcomes.sum())
     )
 
 
-def _folds(told: Sequence[Told], seed: int) -> Int[np.ndarray, "N"]:
+def _folds(episodes: Sequence[LabelledEpisode], seed: int) -> Int[np.ndarray, "N"]:
     """Which member an episode is kept from: initial states are dealt out, those with a success first."""
     _, states = np.unique(
-        [f"episode {i}" if t.state is None else t.state for i, t in enumerate(told)], return_inverse=True
+        [f"episode {i}" if e.state is None else e.state for i, e in enumerate(episodes)], return_inverse=True
     )
-    good = np.unique(states[[t.success for t in told]])
+    good = np.unique(states[[e.success for e in episodes]])
     dealt = np.empty(states.max() + 1, int)
     for name, group in (("1", good), ("0", np.setdiff1d(states, good))):
         dealt[stream(seed, "folds", name).permutation(group)] = np.arange(len(group)) % _FOLDS

@@ -1,4 +1,4 @@
-"""Collects what happens in an episode, and makes of it what may be stored."""
+"""Records an episode as it happens, and cuts what may be stored of it."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -6,59 +6,46 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.episode import Episode, Segment
+from vlamem.memory.success.episode import Episode
 from vlamem.memory.success.layout import Layout
-from vlamem.memory.success.lifecycle.verify import Verdict
+from vlamem.memory.success.trace import EncodedObservation, Trace, Verdict
+
+FAILURE_SEGMENTS = 4
+"""Last segments before a failure that are kept."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A tick at which the policy was asked: what it saw, and the chunk that it planned (None when it planned none)."""
+def verified_episode(
+    trace: Trace, verdict: Verdict, layout: Layout, made: float, failure_segments: int = FAILURE_SEGMENTS
+) -> Episode | None:
+    """What may be stored of an episode under a verdict; None when nothing may.
 
-    tick: int
-    key: Float[np.ndarray, "K"]
-    proprioception: Float[np.ndarray, "P"]
-    planned: Float[np.ndarray, "H A"] | None
+    Of a success the prefix up to the progress peak; of a failure the last segments before its end.
 
-
-@dataclass(frozen=True)
-class Trace:
-    """An episode as it happened.
-
-    Attributes:
-        identity, instruction, meaning: as in Episode.
-        seen: ticks at which the policy was asked, and the last one after the end when it was observed.
-        actions: [T, A], executed.
-        used: ids of the stored segments that priors were made of.
+    Args:
+        trace: of the episode.
+        verdict: on it.
+        layout: of the memory that it is for.
+        made: time of the episode [s since 1970].
+        failure_segments: how many of the last segments before a failure are kept.
     """
-
-    identity: str
-    instruction: str
-    meaning: Float[np.ndarray, "C"] | None
-    seen: tuple[Seen, ...]
-    actions: Float[np.ndarray, "T A"]
-    used: Int[np.ndarray, "U"]
-
-    def segments(self, layout: Layout, progress: Float[np.ndarray, "T1"], first: int, last: int) -> tuple[Segment, ...]:
-        """Segments that begin at an asked tick from `first` to before `last`.
-
-        Nothing executed from `last` on is kept: there a chunk goes on as it was planned, and where no plan is known the
-        segment is left out.
-        """
-        found = []
-        for seen in self.seen:
-            if not first <= seen.tick < last:
-                continue
-            chunk = self.actions[seen.tick : min(last, seen.tick + layout.horizon)]
-            missing = layout.horizon - len(chunk)
-            if missing:
-                if seen.planned is None:
-                    continue
-                chunk = np.concatenate([chunk, seen.planned[-missing:]])
-            found.append(
-                Segment(seen.tick, float(progress[seen.tick]), seen.key, seen.proprioception, np.float32(chunk))  # type: ignore[arg-type]  # an array of that type
-            )
-        return tuple(found)
+    if verdict.outcome == "unknown" or not len(trace.actions):
+        return None
+    if verdict.outcome == "success":
+        segments = trace.segments(layout, verdict.progress, 0, verdict.peak)
+    else:
+        segments = trace.segments(layout, verdict.progress, 0, len(trace.actions))[-failure_segments:]
+    if not segments:
+        return None
+    return Episode(
+        trace.identity,
+        trace.instruction,
+        verdict.outcome,
+        verdict.verifier,
+        verdict.confidence,
+        made,
+        segments,
+        trace.meaning,
+    )
 
 
 @dataclass
@@ -71,11 +58,11 @@ class EpisodeRecorder:
     """
 
     layout: Layout
-    failure_segments: int = 4
+    failure_segments: int = FAILURE_SEGMENTS
     _identity: str = field(default="", init=False)
     _instruction: str = field(default="", init=False)
     _meaning: Float[np.ndarray, "C"] | None = field(default=None, init=False)
-    _seen: list[Seen] = field(default_factory=list, init=False)
+    _observations: list[EncodedObservation] = field(default_factory=list, init=False)
     _actions: list[np.ndarray] = field(default_factory=list, init=False)
     _used: list[np.ndarray] = field(default_factory=list, init=False)
 
@@ -84,7 +71,7 @@ class EpisodeRecorder:
     ) -> None:
         """Forgets the episode before and begins another; a random identity is drawn when none is given."""
         self._identity, self._instruction, self._meaning = identity or uuid.uuid4().hex, instruction, meaning
-        self._seen, self._actions, self._used = [], [], []
+        self._observations, self._actions, self._used = [], [], []
 
     def observe(
         self,
@@ -95,8 +82,10 @@ class EpisodeRecorder:
     ) -> None:
         """What the policy sees before the next action, the chunk it plans now, and the stored segments behind it."""
         plan = None if planned is None else np.array(planned, np.float32)
-        self._seen.append(
-            Seen(len(self._actions), np.array(key, np.float32), np.array(proprioception, np.float32), plan)
+        self._observations.append(
+            EncodedObservation(
+                len(self._actions), np.array(key, np.float32), np.array(proprioception, np.float32), plan
+            )
         )
         if used is not None:
             self._used.append(np.asarray(used, np.int64))
@@ -109,29 +98,8 @@ class EpisodeRecorder:
         """The episode until now."""
         actions = np.stack(self._actions) if self._actions else np.zeros((0, self.layout.action_size), np.float32)
         used = np.unique(np.concatenate(self._used)) if self._used else np.zeros(0, np.int64)
-        return Trace(self._identity, self._instruction, self._meaning, tuple(self._seen), actions, used)
+        return Trace(self._identity, self._instruction, self._meaning, tuple(self._observations), actions, used)
 
     def finish(self, verdict: Verdict, made: float, trace: Trace | None = None) -> Episode | None:
-        """What may be stored of the episode under a verdict; None when nothing may.
-
-        Of a success the prefix up to the progress peak; of a failure the last segments before its end.
-        """
-        trace = trace or self.trace()
-        if verdict.outcome == "unknown" or not len(trace.actions):
-            return None
-        if verdict.outcome == "success":
-            segments = trace.segments(self.layout, verdict.progress, 0, verdict.peak)
-        else:
-            segments = trace.segments(self.layout, verdict.progress, 0, len(trace.actions))[-self.failure_segments :]
-        if not segments:
-            return None
-        return Episode(
-            trace.identity,
-            trace.instruction,
-            verdict.outcome,
-            verdict.verifier,
-            verdict.confidence,
-            made,
-            segments,
-            trace.meaning,
-        )
+        """What may be stored of the episode (or of `trace`) under a verdict; see `verified_episode`."""
+        return verified_episode(trace or self.trace(), verdict, self.layout, made, self.failure_segments)

@@ -1,43 +1,25 @@
-"""Who says that an episode succeeded. Nothing is stored without a verifier's word.
+"""Verifiers: who judges whether an episode succeeded. Nothing is stored without a verdict.
 
 Published: unverified memory takes 92.4 down to 87.6, verified lifts it to 94.4 (Retrieve-then-Steer).
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.memory.success.trace import Trace, Verdict
+
 if TYPE_CHECKING:
     from vlamem.memory.success.lifecycle.critic import ProgressCritic
-    from vlamem.memory.success.lifecycle.recorder import Trace
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a verifier says of an episode.
-
-    Attributes:
-        outcome: "unknown" stores nothing.
-        verifier: its name.
-        confidence: 0 to 1.
-        peak: number of actions after which progress was highest; what came later is not stored.
-        progress: [T + 1], before the first action and after each, 0 to 1.
-    """
-
-    outcome: Literal["success", "failure", "unknown"]
-    verifier: str
-    confidence: float
-    peak: int
-    progress: Float[np.ndarray, "T1"]
-
-
+@runtime_checkable
 class Verifier(Protocol):
     """Judges a finished episode."""
 
-    def verify(self, trace: "Trace", success: bool | None = None) -> Verdict:
-        """The verdict; `success` is what the environment or an operator says, None when no one does."""
+    def verify(self, trace: Trace, success: bool | None = None) -> Verdict:
+        """The verdict; `success` is what the environment or an operator reports, None when neither does."""
         ...
 
 
@@ -46,7 +28,7 @@ def time_to_success(length: int, peak: int) -> Float[np.ndarray, "T1"]:
     return np.minimum(np.arange(length + 1) / max(1, peak), 1.0)
 
 
-def _of_word(name: str, confidence: float, trace: "Trace", success: bool | None) -> Verdict:
+def _reported(name: str, confidence: float, trace: Trace, success: bool | None) -> Verdict:
     length = len(trace.actions)
     if success is None:
         return Verdict("unknown", name, 0.0, 0, np.zeros(length + 1))
@@ -56,11 +38,11 @@ def _of_word(name: str, confidence: float, trace: "Trace", success: bool | None)
 
 
 class PredicateVerifier:
-    """The simulator's own check of success, which ends the episode; progress is time to success."""
+    """The environment's own success predicate, which ends the episode; progress is time to success."""
 
-    def verify(self, trace: "Trace", success: bool | None = None) -> Verdict:
-        """Raises nothing; without a word of the simulator the outcome is unknown."""
-        return _of_word("predicate", 1.0, trace, success)
+    def verify(self, trace: Trace, success: bool | None = None) -> Verdict:
+        """As the environment reports; unknown when it reports nothing."""
+        return _reported("predicate", 1.0, trace, success)
 
 
 class OperatorVerifier:
@@ -74,9 +56,9 @@ class OperatorVerifier:
     def __init__(self, confidence: float = 1.0, name: str = "operator") -> None:
         self.confidence, self.name = confidence, name
 
-    def verify(self, trace: "Trace", success: bool | None = None) -> Verdict:
+    def verify(self, trace: Trace, success: bool | None = None) -> Verdict:
         """As labelled; unknown without a label."""
-        return _of_word(self.name, self.confidence, trace, success)
+        return _reported(self.name, self.confidence, trace, success)
 
 
 class CriticVerifier:
@@ -90,27 +72,27 @@ class CriticVerifier:
     def __init__(self, critic: "ProgressCritic", failures: bool = True) -> None:
         self.critic, self.failures = critic, failures
 
-    def verify(self, trace: "Trace", success: bool | None = None) -> Verdict:
-        """Reads the trace alone: what the environment says is not looked at."""
+    def verify(self, trace: Trace, success: bool | None = None) -> Verdict:
+        """Judges the trace alone; `success` is ignored."""
         length = len(trace.actions)
-        if not trace.seen or not length:
+        if not trace.observations or not length:
             return Verdict("unknown", "critic", 0.0, 0, np.zeros(length + 1))
-        ticks = np.array([s.tick for s in trace.seen])
-        told = self.critic.progress(
-            np.stack([s.key for s in trace.seen]), np.stack([s.proprioception for s in trace.seen])
+        ticks = np.array([o.tick for o in trace.observations])
+        estimated = self.critic.progress(
+            np.stack([o.key for o in trace.observations]), np.stack([o.proprioception for o in trace.observations])
         )
-        progress = np.interp(np.arange(length + 1), ticks, told)
-        peak = int(ticks[np.argmax(told)])
-        if told.max() >= self.critic.threshold and peak > 0:
+        progress = np.interp(np.arange(length + 1), ticks, estimated)
+        peak = int(ticks[np.argmax(estimated)])
+        if estimated.max() >= self.critic.threshold and peak > 0:
             return Verdict("success", "critic", float(self.critic.precision), peak, progress)
-        if self.failures and told.max() < self.critic.failure_threshold:
-            return Verdict("failure", "critic", 1.0 - float(told.max()), 0, progress)
+        if self.failures and estimated.max() < self.critic.failure_threshold:
+            return Verdict("failure", "critic", 1.0 - float(estimated.max()), 0, progress)
         return Verdict("unknown", "critic", 0.0, peak, progress)
 
 
 class TrustAll:
     """Takes every episode for a success: the unverified control arm, for benchmarks alone."""
 
-    def verify(self, trace: "Trace", success: bool | None = None) -> Verdict:
+    def verify(self, trace: Trace, success: bool | None = None) -> Verdict:
         """Success, whatever happened."""
-        return _of_word("none", 0.0, trace, True)
+        return _reported("none", 0.0, trace, True)

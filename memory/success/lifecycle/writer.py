@@ -4,16 +4,34 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int
 
 from vlamem.memory.success.episode import Episode
 from vlamem.memory.success.layout import EntryError
-from vlamem.memory.success.memory import Committed, SuccessMemory
-from vlamem.memory.success.store.sqlite import StoreError
+from vlamem.memory.success.records import Committed
+from vlamem.memory.success.store.errors import StoreError
+from vlamem.memory.success.trace import Trace, Verdict
 
 RETRY_S = 5.0
+
+
+class Sink(Protocol):
+    """Where a writer writes to; a SuccessMemory is one."""
+
+    def episode_of(self, trace: Trace, verdict: Verdict, made: float | None = None) -> Episode | None:
+        """What may be stored of an ended episode; None when nothing may be stored."""
+        ...
+
+    def commit(self, episode: Episode) -> Committed:
+        """Stores a verified episode."""
+        ...
+
+    def credit(self, used: Int[np.ndarray, "N"], success: bool) -> None:
+        """Counts the outcome of an episode on the segments that were used in it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,18 +45,18 @@ class BackgroundWriter:
     """Commits to a success memory from a thread of its own; control never waits.
 
     A full disk or another process's long write loses nothing: the episode is kept and tried again, in order. An episode
-    that may not be stored, or a damaged file, is told to `report` and dropped.
+    that may not be stored, or a damaged file, is reported and dropped.
 
     Args:
         memory: to write to.
-        report: told of every problem, from the writer's thread.
+        report: called with each problem, from the writer's thread.
         retry_s: pause before a commit is tried again.
         most_kept: episodes that are kept at most while the disk is full; the oldest goes first, and is reported.
     """
 
     def __init__(
         self,
-        memory: SuccessMemory,
+        memory: Sink,
         report: Callable[[str], None] = lambda line: None,
         retry_s: float = RETRY_S,
         most_kept: int = 1000,
@@ -52,7 +70,7 @@ class BackgroundWriter:
         self._thread.start()
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         """Episodes and credits that are not on disk yet."""
         with self._changed:
             return len(self._jobs)
@@ -60,7 +78,7 @@ class BackgroundWriter:
     def submit(
         self, episode: Episode | None, used: Int[np.ndarray, "U"] | None = None, success: bool | None = None
     ) -> None:
-        """Hands over an episode, and how the episode ended in which segments `used` were used; returns at once."""
+        """Hands over an episode, and the outcome of the episode in which segments `used` were used; returns at once."""
         with self._changed:
             if self._closing:
                 raise RuntimeError("this writer is closed: make another")
@@ -69,6 +87,10 @@ class BackgroundWriter:
                 self._report(f"more than {self._most} episodes wait to be stored: the oldest was given up")
             self._jobs.append(_Job(episode, np.zeros(0, np.int64) if used is None else used, success))
             self._changed.notify_all()
+
+    def observe_episode(self, trace: Trace, verdict: Verdict, made: float | None = None) -> None:
+        """As SuccessMemory.observe_episode, from the writer's thread; returns at once."""
+        self.submit(self._memory.episode_of(trace, verdict, made), trace.used, verdict.success)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until everything is on disk; False when it took longer."""

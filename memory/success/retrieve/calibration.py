@@ -1,4 +1,4 @@
-"""From which similarity on two states call for the same actions: measured on recorded segments, per policy.
+"""Calibration of the similarity threshold on recorded segments, per policy.
 
 A pair of segments of different episodes and one instruction is alike when their chunks agree (warped distance within
 reach), unlike otherwise. The threshold is the lowest similarity above which at least a wanted share of pairs is alike.
@@ -26,10 +26,10 @@ _PAIRS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured.
+    """A calibrated metric and threshold, with the evidence behind them.
 
     Attributes:
-        threshold: similarity from which on states are taken for alike.
+        threshold: similarity from which on two states call for the same actions.
         proprioception_weight, centre: of the metric.
         precision: share of pairs above the threshold that are alike.
         coverage: share of alike pairs that are above it.

@@ -1,4 +1,4 @@
-"""From similar states to one elite action prior: weigh, keep what agrees, average, and say how sure.
+"""From similar states to one elite action prior: weights, consistency, average, confidence.
 
 After Retrieve-then-Steer (arXiv 2605.10094): K = 10, softmax weights, candidates that agree by dynamic time warping,
 confidence from similarity and spread, abstention otherwise. Its temperature is 0.05 in units of similarity, with which
@@ -28,10 +28,10 @@ class RetrieveOptions:
         consistency: False averages all candidates, whether they agree or not.
         similarity_gain, spread_gain, bias: confidence is sigmoid(bias + similarity_gain * u - spread_gain * spread /
             reach), where u is 0 at the threshold and 1 at similarity 1.
-        most: highest confidence that is ever said.
-        outcomes: candidates that were used before weigh more or less by how these episodes ended.
-        failures: confidence is lowered where the prior is like what preceded failures.
-        instruction: cosine of two instructions' vectors from which on they mean the same.
+        most: upper bound of the confidence.
+        outcomes: candidates weigh more or less by how episodes ended in which they were used.
+        failures: confidence is lowered where the prior resembles what preceded failures.
+        instruction: cosine of two instructions' vectors from which on they mean the same; see InstructionMatcher.
     """
 
     threshold: float = 0.9
@@ -80,7 +80,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Prior:
-    """What one state's candidates come to.
+    """The elite action prior retrieved for one state.
 
     Attributes:
         chunk: [H, A]; None when the memory abstains.
@@ -88,8 +88,8 @@ class Prior:
         used: ids of the segments in the chunk.
         similarity: of the nearest candidate, -inf without one.
         spread: mean warped distance of the used chunks from their mean, per step.
-        why: "" or why it abstains: "unknown" (nothing similar enough) or "disagree".
-        failure: 0 to 1, how like what preceded failures.
+        why: "", or the reason of abstention: "unknown" (nothing similar enough) or "disagree".
+        failure: 0 to 1, similarity to what preceded failures.
     """
 
     chunk: Float[np.ndarray, "H A"] | None
@@ -127,14 +127,14 @@ def elite_prior(good: Candidates, bad: Candidates, parts: tuple[ActionPart, ...]
         spread = float(weights @ np.linalg.norm(chunks - chunk, axis=-1).mean(axis=1))
     known = (float(weights @ s) - options.threshold) / room
     logit = options.bias + options.similarity_gain * known - options.spread_gain * spread / options.reach
-    failure = _like_failure(chunk, bad, options) if options.failures else 0.0
+    failure = _failure_similarity(chunk, bad, options) if options.failures else 0.0
     sure = float(min(options.most, 1.0 / (1.0 + np.exp(-logit)))) * (1.0 - failure)
     if options.outcomes:
         sure *= float(min(1.0, weights @ good.reliability[near][np.isin(good.ids[near], ids)]))
     return Prior(chunk, sure, ids, best, spread, "", failure)
 
 
-def _like_failure(chunk: Float[np.ndarray, "H A"], bad: Candidates, options: RetrieveOptions) -> float:
+def _failure_similarity(chunk: Float[np.ndarray, "H A"], bad: Candidates, options: RetrieveOptions) -> float:
     """0 to 1: whether nearly this was done, from nearly here, before a failure."""
     near = bad.similarity >= options.threshold
     if not near.any():

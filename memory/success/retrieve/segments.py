@@ -1,4 +1,4 @@
-"""The entries of one outcome in memory: their index, and arrays beside it in the same order."""
+"""The segment index: segments of one outcome in memory, with arrays beside it in the same order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.memory.success.layout import Layout
-from vlamem.memory.success.retrieve.index import Engine, ExactIndex
+from vlamem.memory.success.records import StoredSegment
+from vlamem.memory.success.retrieve.index import ExactIndex
 from vlamem.memory.success.retrieve.metric import Metric, similarity
 from vlamem.memory.success.retrieve.prior import Candidates
-from vlamem.memory.success.store.sqlite import StoredSegment
 
 _FIRST = 256
 _PRIOR = 2.0
 """Uses that a segment is credited with, at the mean rate, before it was ever used."""
 
 
-class Shelf:
+class SegmentIndex:
     """Segments of one outcome, findable by similarity of state."""
 
-    def __init__(self, metric: Metric, engine: Engine) -> None:
+    def __init__(self, metric: Metric) -> None:
         layout: Layout = metric.layout
-        self.metric, self.index = metric, ExactIndex(metric.size, engine)
+        self.metric, self.index = metric, ExactIndex(metric.size)
         self._columns: dict[str, np.ndarray] = {
             "chunk": np.zeros((_FIRST, layout.horizon, layout.action_size), np.float32),
             "uses": np.zeros(_FIRST, np.int64),
@@ -36,8 +36,13 @@ class Shelf:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def ids(self) -> Int[np.ndarray, "N"]:
+        """Ids in the order in which segments were added, oldest first."""
+        return self.index.ids
+
     def column(self, name: str) -> Any:
-        """One value a segment, in the order of `index.ids`; may be written to."""
+        """One value a segment, in the order of `ids`; may be written to."""
         return self._columns[name][: len(self)]
 
     def add(self, stored: Sequence[StoredSegment]) -> None:
@@ -63,7 +68,7 @@ class Shelf:
 
     def remove(self, ids: Int[np.ndarray, "N"]) -> None:
         """Removes segments by id."""
-        keep = ~np.isin(self.index.ids, ids)
+        keep = ~np.isin(self.ids, ids)
         n = int(keep.sum())
         for column in self._columns.values():
             column[:n] = column[: len(self)][keep]
@@ -71,9 +76,9 @@ class Shelf:
 
     def places(self, ids: Int[np.ndarray, "N"]) -> Int[np.ndarray, "M"]:
         """Positions of those of `ids` that are here."""
-        at = np.searchsorted(self.index.ids, ids)
+        at = np.searchsorted(self.ids, ids)
         at = np.minimum(at, max(0, len(self) - 1))
-        return np.asarray(at[self.index.ids[at] == ids]) if len(self) else np.zeros(0, np.int64)
+        return np.asarray(at[self.ids[at] == ids]) if len(self) else np.zeros(0, np.int64)
 
     def credit(self, ids: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts one use of each segment."""
@@ -92,12 +97,12 @@ class Shelf:
         alike = similarity(distances)
         kept = max(1, int((alike >= least).sum()))
         at, alike = at[:kept], alike[:kept]
-        return Candidates(self.index.ids[at], alike, self.column("chunk")[at], self.reliability(at))
+        return Candidates(self.ids[at], alike, self.column("chunk")[at], self.reliability(at))
 
     def reliability(self, at: Int[np.ndarray, "N"] | slice = slice(None)) -> Float[np.ndarray, "N"]:
         """How often episodes succeeded after a segment was used, relative to the mean over all uses; 1 if never used.
 
-        A segment's own count is drawn towards the mean as if it had been used twice at the mean rate.
+        A segment's own rate is shrunk towards the mean, as if it had been used twice more at the mean rate.
         """
         uses, successes = self.column("uses"), self.column("successes")
         total = int(uses.sum())

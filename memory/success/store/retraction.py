@@ -1,4 +1,4 @@
-"""A stored episode whose outcome was said wrong: what of it goes, and what stays because others lean on it."""
+"""Retraction of a stored episode whose outcome was labelled wrongly."""
 
 import sqlite3
 
@@ -7,11 +7,12 @@ import numpy as np
 from vlamem.memory.success.episode import Outcome, Segment
 
 
-def take_back(db: sqlite3.Connection, origin: int, identity: str, outcome: Outcome) -> list[int] | None:
+def retract(db: sqlite3.Connection, origin: int, identity: str, outcome: Outcome) -> list[int] | None:
     """Makes room, in the transaction at hand, for an episode that is stored under another outcome than `outcome`.
 
     Its segments are deleted and their ids given; those into which others were merged stay, as an episode of their own
-    name, since what they hold was right there. None for an episode that is stored under this outcome already.
+    name, since they stand for segments of other episodes too. None for an episode that is stored under this outcome
+    already.
     """
     row = db.execute("SELECT id, outcome FROM episodes WHERE origin=? AND identity=?", (origin, identity)).fetchone()
     if row is None:

@@ -1,4 +1,4 @@
-"""Saves what can still be read of a damaged success memory into a new file."""
+"""Saves what can still be read of a damaged SQLite store into a new file."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ import numpy as np
 
 from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import EntryError, Layout, Origin
-from vlamem.memory.success.store.sqlite import StoreDamagedError, StoreError, SuccessStore, read_segment
+from vlamem.memory.success.store.errors import StoreDamagedError, StoreError
+from vlamem.memory.success.store.sqlite import SqliteStore, read_segment
 
 
 @dataclass(frozen=True)
 class Salvaged:
-    """What came out whole, and what was lost: ids of segments that are not readable or not what was written."""
+    """Numbers of what was saved, and ids of the segments that cannot be read or fail their checksum."""
 
     episodes: int
     segments: int
@@ -25,18 +26,19 @@ _EMPTY_RUN = 10_000
 """Ids without a readable row after which the end is taken to be reached, when the file does not know its last id."""
 
 
-def salvage(damaged: Path, into: Path) -> Salvaged:
+def salvage(location: str | Path, into: Path) -> Salvaged:
     """Copies every segment whose row can be read and whose checksum holds, row by row, into a new database.
 
     The damaged file is opened for reading only. Raises StoreError when `into` exists, StoreDamagedError when not even
     the origins can be read.
     """
+    damaged = Path(location)
     if into.exists():
         raise StoreError(f"{into} exists: name a new file to salvage into")
-    db = sqlite3.connect(f"file:{damaged.absolute().as_posix()}?mode=ro", uri=True, isolation_level=None)
+    db = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         origins = _origins(db, damaged)
-        store = SuccessStore(into)
+        store = SqliteStore(into)
         try:
             return _copy(db, damaged, store, origins)
         finally:
@@ -49,12 +51,12 @@ def _origins(db: sqlite3.Connection, damaged: Path) -> dict[int, tuple[Origin, L
     try:
         rows = db.execute("SELECT id, policy, weights, normaliser, robot, layout FROM origins").fetchall()
     except sqlite3.DatabaseError as error:
-        raise StoreDamagedError(f"{damaged} does not even say whose memory it is ({error}): nothing to save") from error
+        raise StoreDamagedError(f"{damaged} has no readable origins ({error}): nothing to save") from error
     return {int(r[0]): (Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows}
 
 
 def _copy(
-    db: sqlite3.Connection, damaged: Path, store: SuccessStore, origins: dict[int, tuple[Origin, Layout]]
+    db: sqlite3.Connection, damaged: Path, store: SqliteStore, origins: dict[int, tuple[Origin, Layout]]
 ) -> Salvaged:
     lost: list[int] = []
     groups: dict[int, tuple[int, Episode, list[Segment]]] = {}

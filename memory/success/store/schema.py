@@ -1,9 +1,9 @@
-"""The database schema of a success memory, version by version."""
+"""The SQLite schema of a success memory, version by version, and the migration from one to the next."""
 
 import sqlite3
 
 APPLICATION_ID = 0x564C4D53
-"""Says in the file's header that it is a success memory."""
+"""Marks the file, in its header, as a success memory."""
 
 _VERSION_1 = """
 CREATE TABLE origins(

@@ -1,4 +1,4 @@
-"""A success memory as one safetensors file: to carry it, to keep it, to look at it elsewhere."""
+"""A success memory as one safetensors file: a backup, and the way from one store to another."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from safetensors.numpy import load as load_tensors
 from vlamem.core.tensors import write_tensors
 from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import EntryError, Layout, Origin
-from vlamem.memory.success.store.sqlite import StoreError, SuccessStore
+from vlamem.memory.success.store.errors import StoreError
+from vlamem.memory.success.store.interface import SuccessStore
 
 FORMAT = 1
 KIND = "success_memory"
@@ -27,7 +28,7 @@ def export(store: SuccessStore, origin: int, path: Path) -> int:
     ((known, layout),) = ((o, lay) for i, o, lay in store.origins() if i == origin)
     stored = list(store.segments(origin))
     if not stored:
-        raise StoreError(f"{store.path} holds no segments of this origin: nothing to export")
+        raise StoreError(f"{store.name} holds no segments of this origin: nothing to export")
     names = {i.id: i for i in store.instructions()}
     heads = store.episode_heads(origin)
     header = {
@@ -109,7 +110,7 @@ def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = Non
         theirs.check(origin, str(path), "what it is imported for")
     known = store.origins()
     if known and not admit and all(o != theirs for _, o, _ in known):
-        known[0][1].check(theirs, str(store.path), str(path))
+        known[0][1].check(theirs, store.name, str(path))
     number = store.add_origin(theirs, layout)
     count = sum(len(done.ids) for episode in episodes if (done := store.commit(number, episode)) is not None)
     if calibration is not None and store.calibration(number) is None:

@@ -10,104 +10,30 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.episode import Episode, Outcome, Segment, Stored
+from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import Layout, Origin
-from vlamem.memory.success.store.retraction import take_back
+from vlamem.memory.success.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
+from vlamem.memory.success.store.errors import (
+    SALVAGE,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+)
+from vlamem.memory.success.store.retraction import retract
 from vlamem.memory.success.store.schema import APPLICATION_ID, VERSION, migrate, version_of
 
-SALVAGE = "save what can be read with 'vlamem memory verify --salvage NEW_FILE'"
 
-
-class StoreError(ValueError):
-    """A database that cannot be used as a success memory; the message names the file and the mend."""
-
-
-class StoreDamagedError(StoreError):
-    """A database of which a part cannot be read, or is not what was written."""
-
-
-class StoreBusyError(OSError):
-    """Another process has been writing for longer than this one was told to wait. Nothing was stored."""
-
-
-class StoreFullError(OSError):
-    """The disk is full. Nothing was stored, and what was there before is whole."""
-
-
-@dataclass(frozen=True)
-class StoredSegment:
-    """A segment with what the store knows of it.
-
-    Attributes:
-        id: in the store; later segments have higher ones, and none is used twice.
-        episode: id of its episode.
-        instruction: id of its instruction.
-        outcome: of its episode.
-        segment: itself.
-        uses, successes: how often it was retrieved for a decision, and in how many of these the episode succeeded.
-        merged: near-duplicates that it stands for.
-        nearest: highest similarity to another segment when it was stored.
-        made: time of its episode [s since 1970].
-    """
-
-    id: int
-    episode: int
-    instruction: int
-    outcome: Outcome
-    segment: Segment
-    uses: int
-    successes: int
-    merged: int
-    nearest: float
-    made: float
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """A sentence that episodes were told."""
-
-    id: int
-    text: str
-    meaning: Float[np.ndarray, "C"] | None
-
-
-@dataclass(frozen=True)
-class EpisodeHead:
-    """An episode without its segments."""
-
-    id: int
-    identity: str
-    instruction: int
-    outcome: Outcome
-    verifier: str
-    confidence: float
-    made: float
-
-    def described(self) -> dict[str, object]:
-        """What of it is worth writing down, as JSON values."""
-        names = ("identity", "outcome", "verifier", "confidence", "made")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Near-duplicate: `segment` of the new episode, by index, is counted on the stored segment `onto`."""
-
-    segment: int
-    onto: int
-
-
-class SuccessStore:
-    """A success memory's file.
+class SqliteStore:
+    """A store (see SuccessStore) in one SQLite file.
 
     Args:
-        path: of the database; made when missing unless `read_only`.
+        location: path of the database; made when missing unless `read_only`.
         wait_s: how long to wait for another writer.
         read_only: nothing is written, not even a migration.
 
@@ -115,15 +41,16 @@ class SuccessStore:
     cannot be read, StoreBusyError and StoreFullError as their names say.
     """
 
-    def __init__(self, path: Path, wait_s: float = 10.0, read_only: bool = False) -> None:
+    def __init__(self, location: str | Path, wait_s: float = 10.0, read_only: bool = False) -> None:
+        path = Path(location)
         if read_only and not path.exists():
             raise StoreError(f"{path} is missing: expected the file of a success memory")
-        self.path, self.wait_s = path, wait_s
+        self.path, self.name, self.wait_s = path, str(path), wait_s
         fresh = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         with self._named():
-            uri = f"file:{path.absolute().as_posix()}?mode={'ro' if read_only else 'rwc'}"
+            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
             self._db = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
         try:
             with self._named():
@@ -194,17 +121,17 @@ class SuccessStore:
         nearest: Sequence[float] = (),
         merges: Sequence[Merge] = (),
         evict: Sequence[int] = (),
-    ) -> Stored | None:
+    ) -> StoredEpisode | None:
         """Stores a checked episode in one transaction; None if it was there.
 
-        `nearest` says for each segment its highest similarity to a stored one; segments in `merges` are counted on
+        `nearest` is, for each segment, its highest similarity to a stored one; segments in `merges` are counted on
         another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done,
         but for one under another outcome: that is corrected.
         On the medium when this returns. Raises StoreBusyError or StoreFullError; nothing was stored then.
         """
         onto = {m.segment: m.onto for m in merges}
         with self._write() as db:
-            gone = take_back(db, origin, episode.identity, episode.outcome)
+            gone = retract(db, origin, episode.identity, episode.outcome)
             if gone is None:
                 return None
             at = db.execute(
@@ -234,7 +161,7 @@ class SuccessStore:
                     "INSERT INTO usage(segment, nearest) VALUES (?,?)", (row, float(nearest[i]) if nearest else -1e30)
                 )
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in evict])
-        return Stored(ids, gone)
+        return StoredEpisode(ids, gone)
 
     def _instruction(self, db: sqlite3.Connection, episode: Episode) -> int:
         meaning = None if episode.meaning is None else _blob(episode.meaning)
@@ -242,7 +169,7 @@ class SuccessStore:
         return int(db.execute("SELECT id FROM instructions WHERE text=?", (episode.instruction,)).fetchone()[0])
 
     def instructions(self) -> list[Instruction]:
-        """Every sentence in the file."""
+        """Every instruction in the file."""
         rows = self._read("SELECT id, text, meaning FROM instructions ORDER BY id")
         return [Instruction(int(i), t, None if m is None else np.frombuffer(m, np.float32)) for i, t, m in rows]
 
@@ -314,11 +241,11 @@ class SuccessStore:
 
     # Soundness ----------------------------------------------------------------------------------------------------
 
-    def check_pages(self) -> None:
-        """Reads every page. Raises StoreDamagedError with what the database says of itself."""
-        said = [str(r[0]) for r in self._read("PRAGMA quick_check(5)")]
-        if said != ["ok"]:
-            raise StoreDamagedError(f"{self.path} is damaged ({'; '.join(said)}): {SALVAGE}")
+    def check(self) -> None:
+        """Reads every page. Raises StoreDamagedError with what the database reports."""
+        found = [str(r[0]) for r in self._read("PRAGMA quick_check(5)")]
+        if found != ["ok"]:
+            raise StoreDamagedError(f"{self.path} is damaged ({'; '.join(found)}): {SALVAGE}")
         broken = self._read("PRAGMA foreign_key_check")
         if broken:
             raise StoreDamagedError(f"{self.path}: {broken[0][0]} row {broken[0][1]} refers to nothing: {SALVAGE}")
@@ -352,7 +279,7 @@ class SuccessStore:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            said, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
+            message, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_BUSY:
                 raise StoreBusyError(
                     errno.EBUSY,
@@ -364,14 +291,14 @@ class SuccessStore:
                     errno.ENOSPC, "the disk is full; nothing was stored, make room and store again", str(self.path)
                 ) from error
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise StoreDamagedError(f"{self.path} is damaged ({said}): {SALVAGE}") from error
+                raise StoreDamagedError(f"{self.path} is damaged ({message}): {SALVAGE}") from error
             if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise OSError(errno.EIO, f"{said}; nothing was stored", str(self.path)) from error
+                raise OSError(errno.EIO, f"{message}; nothing was stored", str(self.path)) from error
             raise
 
 
 def read_segment(row: tuple, layout: Layout, path: Path) -> StoredSegment:
-    """A row of `SuccessStore.segments` with its arrays; raises StoreDamagedError when the checksum says otherwise."""
+    """A row of `SqliteStore.segments` with its arrays; raises StoreDamagedError when its checksum does not match."""
     sizes = (layout.key_size, layout.proprioception_size, layout.horizon * layout.action_size)
     if tuple(len(b) for b in row[6:9]) != tuple(4 * n for n in sizes):
         raise StoreDamagedError(f"{path}: segment {row[0]} has arrays of other sizes than its layout: {SALVAGE}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vlamem.memory.success.lifecycle.capacity import EVICTIONS, Eviction
+from vlamem.memory.success.lifecycle import EVICTIONS
 from vlamem.sim.bench.deployment.options import DeploymentBench
 from vlamem.sim.suites.tabletop.shift import Shift
 
@@ -81,7 +81,7 @@ class Arm:
     consistency: bool = True
     failures: bool = True
     most_segments: int | None = None
-    eviction: Eviction = "utility"
+    eviction: str = "utility"
     changes: bool = False
 
 

@@ -1,8 +1,8 @@
-"""Kills a process that writes a success memory, at a random moment, and looks at what is left.
+"""Crash test: kills a process that writes a success memory, at a random moment, and checks what is left.
 
-The child commits episodes, credits and deletions for ever; before each commit it says 'try', after it 'done'. What must
-hold, whenever it is killed: the database opens and every page and checksum is sound; every episode that was 'done' is
-there whole; none is there that was never tried, or in part; the index rebuilt from it agrees; writing goes on.
+The child commits episodes, credits and evictions for ever; before each commit it prints 'try', after it 'done'. What
+must hold, whenever it is killed: the store opens and every page and checksum is sound; every episode printed as 'done'
+is there whole; none is there that was never tried, or in part; the index rebuilt from it agrees; writing goes on.
 """
 
 import os
@@ -15,13 +15,13 @@ from vlamem.core.seeding import stream
 from vlamem.memory.success.episode import Episode, Segment
 from vlamem.memory.success.layout import ActionPart, Layout, Origin
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
-from vlamem.sim.bench.kills import said_until_killed
+from vlamem.sim.bench.kills import output_until_killed
 
 LAYOUT = Layout(
     16, 8, (ActionPart("translation", 3, "linear"), ActionPart("gripper", 1, "vote")), (0.1,) * 4, quaternion=None
 )
 ORIGIN = Origin("crash", "crash", "crash", "crash")
-OPTIONS = MemoryOptions(most_segments=400, merge_similarity=2.0, engine="numpy", wait_s=10.0)
+OPTIONS = MemoryOptions(most_segments=400, merge_similarity=2.0, wait_s=10.0)
 SEGMENTS = 6
 
 
@@ -54,15 +54,15 @@ def kill_and_check(path: Path, first: int, after_s: float) -> tuple[int, list[st
 
     Raises OSError when the writer does not even begin.
     """
-    words = said_until_killed(["vlamem.sim.bench.deployment.crash", str(path), str(first)], after_s)
-    done = {int(w[1]) for w in words if w[0] == "done"}
-    tried = {int(w[1]) for w in words if w[0] == "try"}
-    evicted = {int(i) for w in words if w[0] == "done" for i in w[2:]}
+    lines = output_until_killed(["vlamem.sim.bench.deployment.crash", str(path), str(first)], after_s)
+    done = {int(line[1]) for line in lines if line[0] == "done"}
+    tried = {int(line[1]) for line in lines if line[0] == "try"}
+    evicted = {int(i) for line in lines if line[0] == "done" for i in line[2:]}
     return max(tried) + 1, check(path, done, tried, evicted, first)
 
 
 def check(path: Path, done: set[int], tried: set[int], evicted: set[int], first: int) -> list[str]:
-    """What is wrong with the file after a kill; empty when every promise was kept."""
+    """What is wrong with the store after a kill; empty when nothing is."""
     wrong: list[str] = []
     memory = SuccessMemory(path, ORIGIN, LAYOUT, OPTIONS)  # raises where pages or checksums are not sound
     with memory:
@@ -91,7 +91,7 @@ def check(path: Path, done: set[int], tried: set[int], evicted: set[int], first:
 def run(folder: Path, kills: int, seed: int = 0, longest_s: float = 0.4) -> tuple[int, list[str]]:
     """Kills a writer of one growing file `kills` times at random moments; how many it survived, and what was wrong.
 
-    The file is begun anew: what an earlier test left in it would be taken for what this one never stored.
+    The file is made anew: episodes that an earlier test left in it would count as never tried.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "crash.db"

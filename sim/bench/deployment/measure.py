@@ -12,7 +12,7 @@ from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.memory.success import Episode, MemoryOptions, Origin, Segment, SuccessMemory
 from vlamem.memory.success.layout import Layout
-from vlamem.memory.success.retrieve.index import ExactIndex
+from vlamem.memory.success.retrieve import ExactIndex
 from vlamem.memory.success.runner import SuccessRunner
 from vlamem.sim.bench.deployment.arms import MAIN
 from vlamem.sim.bench.deployment.env import DeployedEnv
@@ -25,7 +25,6 @@ NEIGHBOURS = 16
 class Search:
     """Exact search of 16 in many segments: percentiles [ms], recall against brute force in double precision."""
 
-    engine: str
     segments: int
     queries: int
     p50: float
@@ -33,12 +32,12 @@ class Search:
     recall: float
 
 
-def measure_search(segments: int, queries: int, size: int, engine: str, seed: int = 0) -> Search:
+def measure_search(segments: int, queries: int, size: int, seed: int = 0) -> Search:
     """Searches random unit vectors, for which no index can take a short cut, from states near some of them."""
     draw = stream(seed, "search", segments, size)
     vectors = draw.standard_normal((segments, size), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    index = ExactIndex(size, engine)  # type: ignore[arg-type]  # one of the engines
+    index = ExactIndex(size)
     index.add(vectors, np.arange(segments), np.zeros(segments, np.int64))
     asked = vectors[draw.integers(segments, size=queries)] + 0.1 * draw.standard_normal((queries, size))
     asked = asked.astype(np.float32)
@@ -54,7 +53,7 @@ def measure_search(segments: int, queries: int, size: int, engine: str, seed: in
         true = np.argpartition(distances, NEIGHBOURS)[:NEIGHBOURS]
         found += len(set(true.tolist()) & set(index.search(query, NEIGHBOURS)[0].tolist()))
     p50, p99 = np.percentile(times, (50, 99))
-    return Search(index.engine, segments, queries, float(p50), float(p99), found / (NEIGHBOURS * len(checked)))
+    return Search(segments, queries, float(p50), float(p99), found / (NEIGHBOURS * len(checked)))
 
 
 def measure_commits(folder: Path, layout: Layout, episodes: int, segments: int, seed: int = 0) -> list[float]:

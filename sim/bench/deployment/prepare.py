@@ -19,10 +19,10 @@ from vlamem.memory.success import (
     Calibration,
     CriticOptions,
     EntryError,
+    LabelledEpisode,
     PredicateVerifier,
     ProgressCritic,
     Segment,
-    Told,
     Trace,
     calibrate,
     train_critic,
@@ -54,7 +54,7 @@ def prepare(
     layout = layout_of(kit.policy.spec)
     try:
         if not judge.exists():
-            train_critic(layout, told, CriticOptions(seed=kit.seed)).save(judge)
+            train_critic(told, CriticOptions(seed=kit.seed)).save(judge)
     except EntryError as error:
         report(f"{task}: no critic, the simulator verifies in its place: {error}")
     else:
@@ -105,9 +105,9 @@ def _arrays(i: int, trace: Trace, success: bool, kit: Kit) -> dict[str, np.ndarr
     verdict = PredicateVerifier().verify(trace, success)
     segments = trace.segments(layout_of(kit.policy.spec), verdict.progress, 0, len(trace.actions)) if success else ()
     found = {
-        f"{i}.keys": np.stack([s.key for s in trace.seen]),
-        f"{i}.states": np.stack([s.proprioception for s in trace.seen]),
-        f"{i}.ticks": np.array([s.tick for s in trace.seen], np.int64),
+        f"{i}.keys": np.stack([s.key for s in trace.observations]),
+        f"{i}.states": np.stack([s.proprioception for s in trace.observations]),
+        f"{i}.ticks": np.array([s.tick for s in trace.observations], np.int64),
     }
     if segments:
         found[f"{i}.chunks"] = np.stack([s.chunk for s in segments])
@@ -115,7 +115,7 @@ def _arrays(i: int, trace: Trace, success: bool, kit: Kit) -> dict[str, np.ndarr
     return found
 
 
-def _read(record: Path) -> tuple[list[Told], list[Segment], list[int]]:
+def _read(record: Path) -> tuple[list[LabelledEpisode], list[Segment], list[int]]:
     """Episodes for the critic; segments of successes, with their episode, for the threshold."""
     from safetensors import safe_open
 
@@ -125,7 +125,7 @@ def _read(record: Path) -> tuple[list[Told], list[Segment], list[int]]:
     told, segments, owners = [], [], []
     for i, head in enumerate(heads):
         keys, states, ticks = (arrays[f"{i}.{n}"] for n in ("keys", "states", "ticks"))
-        told.append(Told(keys, states, ticks.astype(float), bool(head["success"]), int(head["state"])))
+        told.append(LabelledEpisode(keys, states, ticks.astype(float), bool(head["success"]), int(head["state"])))
         for chunk, tick in zip(arrays.get(f"{i}.chunks", ()), arrays.get(f"{i}.starts", ()), strict=True):
             at = int(np.flatnonzero(ticks == tick)[0])
             segments.append(Segment(int(tick), 0.0, keys[at], states[at], chunk))

@@ -240,9 +240,9 @@ def _page(bench: DeploymentBench, notes: str, found: "Found", kit: Kit, pictures
         "Exact search of 16 among random unit vectors of the size of TinyVLA's key and state; storing an episode of 16",
         "segments durably in a memory of 1,000; decisions with and without memory in turn on the same observations.",
         "",
-        "| engine | segments | p50 [ms] | p99 [ms] | recall |",
-        "| --- | --- | --- | --- | --- |",
-        *(f"| {s.engine} | {s.segments} | {s.p50:.2f} | {s.p99:.2f} | {s.recall:.4f} |" for s in found.search),
+        "| segments | p50 [ms] | p99 [ms] | recall |",
+        "| --- | --- | --- | --- |",
+        *(f"| {s.segments} | {s.p50:.2f} | {s.p99:.2f} | {s.recall:.4f} |" for s in found.search),
         "",
         f"The memory spoke at {100 * np.mean(found.times.spoke or [False]):.0f} % of the timed decisions, where "
         "sampling takes fewer steps; where it is silent the chain costs what asking it costs.",

@@ -221,9 +221,9 @@ def _measured(
 ) -> Found:
     layout = layout_of(kit.policy.spec)
     size = layout.key_size + layout.proprioception_size
-    search = [measure_search(bench.search_segments, 400, size, engine) for engine in _engines()]
+    search = [measure_search(bench.search_segments, 400, size)]
     for s in search:
-        report(f"search by {s.engine}: p50 {s.p50:.2f} ms, p99 {s.p99:.2f} ms, recall {s.recall:.4f}")
+        report(f"search: p50 {s.p50:.2f} ms, p99 {s.p99:.2f} ms, recall {s.recall:.4f}")
     commits = measure_commits(bench.out / "measured", layout, bench.commits, 16)
     survived, wrong = crash_test(bench.out / "crash", bench.kills, bench.seed)
     for line in wrong:
@@ -238,9 +238,3 @@ def _measured(
         voice.memory.close()
         env.close()
     return Found(trials, search, commits, (survived, bench.kills), times)
-
-
-def _engines() -> tuple[str, ...]:
-    from vlamem.memory.success.retrieve.index import default_engine
-
-    return ("numpy", "faiss") if default_engine() == "faiss" else ("numpy",)

@@ -25,7 +25,7 @@ from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.journal import StateJournal
 from vlamem.memory.designs.aura.reference import AuraTick
 from vlamem.memory.weights import WeightsError, load_weights
-from vlamem.sim.bench.kills import said_until_killed
+from vlamem.sim.bench.kills import output_until_killed
 from vlamem.sim.results.pages import Figure, write_result_page
 
 ARMS = ("aura", "always", "kv")
@@ -153,7 +153,7 @@ def kill_and_recover(path: Path, seed: int, after_s: float) -> bool:
     That is the state of the last 'done', or, when the kill fell between a finished write and its 'done', of the 'try'
     that follows it. Raises OSError when the process does not even begin.
     """
-    words = said_until_killed(["vlamem.sim.bench.endurance.run", "persist", str(path), str(seed)], after_s)
+    words = output_until_killed(["vlamem.sim.bench.endurance.run", "persist", str(path), str(seed)], after_s)
     allowed = {(int(t), int(c)) for said, t, c in words[-2:] if said == "done"}
     allowed |= {(int(t), int(c)) for said, t, c in words[-1:] if said == "try"}
     journal = StateJournal(path)

@@ -1,0 +1,98 @@
+"""What a store gives back: segments with their use counts, episodes, instructions, and what a commit did."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from vlamem.memory.success.episode import Outcome, Segment
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """A segment with what the store knows of it.
+
+    Attributes:
+        id: in the store; later segments have higher ones, and none is used twice.
+        episode: id of its episode.
+        instruction: id of its instruction.
+        outcome: of its episode.
+        segment: itself.
+        uses, successes: how often it was retrieved for a decision, and in how many of these the episode succeeded.
+        merged: near-duplicates that it stands for.
+        nearest: highest similarity to another segment when it was stored.
+        made: time of its episode [s since 1970].
+    """
+
+    id: int
+    episode: int
+    instruction: int
+    outcome: Outcome
+    segment: Segment
+    uses: int
+    successes: int
+    merged: int
+    nearest: float
+    made: float
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An instruction of stored episodes, with the policy's vector of it where one was given."""
+
+    id: int
+    text: str
+    meaning: Float[np.ndarray, "C"] | None
+
+
+@dataclass(frozen=True)
+class EpisodeHead:
+    """An episode without its segments."""
+
+    id: int
+    identity: str
+    instruction: int
+    outcome: Outcome
+    verifier: str
+    confidence: float
+    made: float
+
+    def described(self) -> dict[str, object]:
+        """Its fields as JSON values, without ids."""
+        names = ("identity", "outcome", "verifier", "confidence", "made")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Near-duplicate: `segment` of the new episode, by index, is counted on the stored segment `onto`."""
+
+    segment: int
+    onto: int
+
+
+class StoredEpisode(NamedTuple):
+    """Ids of an episode's new segments, and ids deleted because a commit under another outcome corrects the episode."""
+
+    ids: list[int]
+    retracted: list[int]
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a commit did.
+
+    Attributes:
+        ids: of new segments.
+        merged: segments that were counted on a near-duplicate instead of being stored.
+        evicted: ids of segments deleted to keep the capacity.
+        milliseconds: time of the commit.
+        retracted: segments of the same episode under another outcome that were deleted.
+    """
+
+    ids: tuple[int, ...]
+    merged: int
+    evicted: tuple[int, ...]
+    milliseconds: float
+    retracted: int = 0
