@@ -49,7 +49,7 @@ def _row(tree: Any, row: int) -> Any:
 def _saved_and_restored(state: State) -> State:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
-        save_file({name: np.asarray(x) for name, x in flatten(state).items()}, path)
+        save_file({name: np.asarray(x, order="C") for name, x in flatten(state).items()}, path)
         arrays = load_file(path)
     names = list(flatten(state))
     return jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(arrays[name]) for name in names])
