@@ -1,4 +1,4 @@
-"""A success memory as a voice of a frozen policy: layout and origin from its spec, paraphrases, and steering by it."""
+"""A success memory of a frozen policy: layout and origin from its spec, paraphrases, and steering by it."""
 
 from dataclasses import replace
 
@@ -23,54 +23,54 @@ def standing(rows: int = 3):
     return replace(seen, proprioception=state)
 
 
-def remember(voice: SuccessRunner, policy, seen, instruction: str) -> np.ndarray:
+def remember(runner: SuccessRunner, policy, seen, instruction: str) -> np.ndarray:
     """Stores one success from the first row's state and gives its chunk."""
     key = policy.encode(seen).key[0]
     chunk = np.full((policy.spec.horizon, 7), 0.25, np.float32)
     segment = Segment(0, 0.0, key, seen.proprioception[0], chunk)
-    episode = Episode("one", instruction, "success", "operator", 1.0, 0.0, (segment,), voice.meaning(instruction))
-    voice.memory.commit(episode)
+    episode = Episode("one", instruction, "success", "operator", 1.0, 0.0, (segment,), runner.meaning(instruction))
+    runner.memory.commit(episode)
     return chunk
 
 
 def test_an_empty_memory_leaves_the_policy_bit_for_bit_and_a_filled_one_steers_the_row_that_it_knows(tmp_path):
     policy, seen = small_policy(), standing()
-    voice = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
-    robot = wrap(policy, success=voice, rows=3)
+    runner = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
+    robot = wrap(policy, runner, rows=3)
     eps = noise(policy, 3)
     bare = policy.sample(policy.encode(seen), eps)
     np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)
-    chunk = remember(voice, policy, seen, seen.instruction[0])
+    chunk = remember(runner, policy, seen, seen.instruction[0])
     steered = robot.plan(robot.observe(seen), eps)
     assert np.abs(steered[0] - chunk).mean() < 0.7 * np.abs(bare[0] - chunk).mean()
-    for row, prior in enumerate(voice.memory.last):
+    for row, prior in enumerate(runner.memory.last):
         if prior.confidence == 0:
             np.testing.assert_array_equal(steered[row], bare[row])
-    voice.memory.close()
+    runner.memory.close()
 
 
 def test_other_words_of_one_vector_find_the_memory(tmp_path):
     policy, seen = small_policy(), standing(1)
-    voice = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
-    remember(voice, policy, seen, seen.instruction[0])
+    runner = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
+    remember(runner, policy, seen, seen.instruction[0])
     key = policy.encode(seen).key
-    vector = voice.meaning(seen.instruction[0])
-    voice._meanings |= {"the same in other words": 2.0 * vector, "something else": -vector}
-    assert voice.query(key, seen.proprioception, ["the same in other words"]).confidence[0] > 0
-    assert voice.query(key, seen.proprioception, ["something else"]).confidence[0] == 0
-    voice.memory.close()
+    vector = runner.meaning(seen.instruction[0])
+    runner._meanings |= {"the same in other words": 2.0 * vector, "something else": -vector}
+    assert runner.query(key, seen.proprioception, ["the same in other words"]).chunk_weight[0] > 0
+    assert runner.query(key, seen.proprioception, ["something else"]).chunk_weight[0] == 0
+    runner.memory.close()
 
 
 def test_sentences_without_end_are_answered_and_not_remembered_without_end(tmp_path):
     policy = small_policy()
-    voice = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
-    first = voice.meaning("touch the red cube")
+    runner = open_success(tmp_path / "memory.db", policy, options=OPTIONS)
+    first = runner.meaning("touch the red cube")
     sentences = [f"touch the blue ball {number}" for number in range(260)]
-    vectors = np.stack([voice.meaning(text) for text in sentences])
+    vectors = np.stack([runner.meaning(text) for text in sentences])
     np.testing.assert_array_equal(vectors[-2:], policy.context_of(sentences[-2:]))
-    np.testing.assert_array_equal(voice.meaning("touch the red cube"), first)
-    assert max(len(voice._meanings), len(policy._contexts)) <= 256
-    voice.memory.close()
+    np.testing.assert_array_equal(runner.meaning("touch the red cube"), first)
+    assert max(len(runner._meanings), len(policy._contexts)) <= 256
+    runner.memory.close()
 
 
 def test_other_weights_normaliser_or_units_are_refused_by_name(tmp_path):
