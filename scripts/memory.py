@@ -192,7 +192,7 @@ def _verify(arguments: list[str]) -> int:
         status = 1
     if given.salvage is not None:
         scheme, location = split_address(given.file)
-        saved = SALVAGERS.find(scheme)(location, given.salvage)
+        saved = SALVAGERS.get(scheme)(location, given.salvage)
         print(
             f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes saved, {len(saved.lost)} lost"
             + (

@@ -44,7 +44,7 @@ def test_what_was_done_in_this_very_state_is_proposed(path):
     with opened(path) as memory:
         memory.commit(episode(1))
         proposal = asked(memory, segment(1, 4))
-        assert proposal.confidence[0] > 0.9
+        assert proposal.chunk_weight[0] > 0.9
         np.testing.assert_array_equal(proposal.chunk[0], segment(1, 4).chunk)
         np.testing.assert_array_equal(memory.last[0].used, [2])
 
@@ -60,9 +60,9 @@ def test_a_memory_that_is_opened_again_proposes_the_same(path):
 
 def test_an_empty_memory_and_an_unknown_state_abstain(path):
     with opened(path) as memory:
-        assert asked(memory, segment(5)).confidence[0] == 0
+        assert asked(memory, segment(5)).chunk_weight[0] == 0
         memory.commit(episode(1))
-        assert asked(memory, segment(5)).confidence[0] == 0
+        assert asked(memory, segment(5)).chunk_weight[0] == 0
         assert memory.last[0].why == "unknown"
 
 
@@ -71,7 +71,7 @@ def test_states_that_look_alike_are_told_apart_by_where_the_robot_is(path):
         memory.commit(episode(1))
         seen = segment(1, 4)
         elsewhere = seen.proprioception + np.array([0.3, 0, 0, 0, 0, 0, 0, 0], np.float32)
-        assert memory.query(seen.key[None], elsewhere[None], ["touch the mark"]).confidence[0] == 0
+        assert memory.query(seen.key[None], elsewhere[None], ["touch the mark"]).chunk_weight[0] == 0
 
 
 def test_a_batch_of_rows_equals_single_rows(path):
@@ -84,7 +84,7 @@ def test_a_batch_of_rows_equals_single_rows(path):
         )
         for i, row in enumerate(rows):
             alone = asked(memory, row)
-            assert alone.confidence[0] == together.confidence[i]
+            assert alone.chunk_weight[0] == together.chunk_weight[i]
             np.testing.assert_array_equal(alone.chunk[0], together.chunk[i])
 
 
@@ -93,10 +93,10 @@ def test_another_instruction_finds_nothing_and_a_paraphrase_by_its_vector_does(p
     with opened(path) as memory:
         memory.commit(replace(episode(1), meaning=meaning))
         s = segment(1, 4)
-        assert asked(memory, s, "push the mark").confidence[0] == 0
+        assert asked(memory, s, "push the mark").chunk_weight[0] == 0
         for vector, known in ((1.01 * meaning, True), (other, False)):
             proposal = memory.query(s.key[None], s.proprioception[None], ["press on the mark"], vector[None])
-            assert bool(proposal.confidence[0] > 0) is known
+            assert bool(proposal.chunk_weight[0] > 0) is known
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
@@ -106,9 +106,9 @@ def test_a_sentence_that_was_asked_in_vain_is_found_once_it_is_stored(path):
     with opened(path) as memory:
         memory.commit(episode(1))
         s = episode(2).segments[0]
-        assert asked(memory, s, "wipe the mark").confidence[0] == 0
+        assert asked(memory, s, "wipe the mark").chunk_weight[0] == 0
         memory.commit(episode(2, instruction="wipe the mark"))
-        assert asked(memory, s, "wipe the mark").confidence[0] > 0
+        assert asked(memory, s, "wipe the mark").chunk_weight[0] > 0
 
 
 def test_a_key_of_another_size_is_named_with_both_sizes(path):
@@ -153,11 +153,11 @@ def test_another_origin_is_refused_by_name_and_kept_apart_when_asked_for(path, f
     with pytest.raises(OriginError, match=f"{field} is .* but 'another'"):
         SuccessMemory(path, other, LAYOUT, OPTIONS)
     with SuccessMemory(path, other, LAYOUT, OPTIONS, admit=True) as apart:
-        assert asked(apart, segment(1, 4)).confidence[0] == 0
+        assert asked(apart, segment(1, 4)).chunk_weight[0] == 0
         apart.commit(episode(2))
     with opened(path) as memory:
         assert len(memory) == 3
-        assert asked(memory, segment(2, 4)).confidence[0] == 0
+        assert asked(memory, segment(2, 4)).chunk_weight[0] == 0
 
 
 def test_another_layout_for_the_same_origin_is_refused(path):
@@ -226,12 +226,12 @@ def test_credit_survives_reopening_and_lowers_confidence_in_what_misled(path):
     with opened(path) as memory:
         memory.commit(episode(1))
         memory.commit(episode(2))
-        before = asked(memory, segment(1, 4)).confidence[0]
+        before = asked(memory, segment(1, 4)).chunk_weight[0]
         for _ in range(4):
             memory.credit(np.array([2]), success=False)
             memory.credit(np.array([5]), success=True)
     with opened(path) as memory:
-        assert asked(memory, segment(1, 4)).confidence[0] < before
+        assert asked(memory, segment(1, 4)).chunk_weight[0] < before
         assert memory.successes.column("uses").tolist() == [0, 4, 0, 0, 4, 0]
 
 
@@ -240,14 +240,14 @@ def test_failures_are_kept_apart_from_successes(path):
         memory.commit(episode(1, outcome="failure"))
         assert len(memory) == 0
         assert len(memory.failures) == 3
-        assert asked(memory, segment(1, 4)).confidence[0] == 0
+        assert asked(memory, segment(1, 4)).chunk_weight[0] == 0
 
 
 def test_what_another_process_stored_is_taken_over_on_refresh(path):
     with opened(path) as first, opened(path) as second:
         second.commit(episode(1))
         assert first.refresh()
-        assert asked(first, segment(1, 4)).confidence[0] > 0
+        assert asked(first, segment(1, 4)).chunk_weight[0] > 0
         assert not first.refresh()
         second.prune(np.array([1, 2, 3]))
         first.refresh()
@@ -280,7 +280,7 @@ def test_calibration_finds_a_threshold_of_the_wanted_precision_that_holds_on_new
         for e in job(1, 30):
             for s in e.segments:
                 proposal = memory.query(s.key[None], s.proprioception[None], ["go home"])
-                if proposal.confidence[0] > 0:
+                if proposal.chunk_weight[0] > 0:
                     errors.append(np.abs(proposal.chunk[0] - s.chunk).max())
         assert len(errors) > 10
         assert np.mean(np.array(errors) < 0.4) > 0.85
@@ -352,4 +352,4 @@ def test_a_damaged_page_is_detected_named_and_the_rest_is_salvaged(path, tmp_pat
     with opened(tmp_path / "saved.db") as saved, opened(whole) as before:
         assert saved.verify() == found.segments
         for s in saved.store.segments(saved.origin):
-            assert asked(before, s.segment).confidence[0] > 0.9
+            assert asked(before, s.segment).chunk_weight[0] > 0.9

@@ -55,7 +55,7 @@ def test_a_path_may_hold_signs_that_mean_something_in_an_address(tmp_path, name)
 
 def test_an_unknown_scheme_is_refused_by_name_and_makes_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="store scheme 'sqllite' is unknown: did you mean 'sqlite'"):
+    with pytest.raises(ValueError, match="unknown store scheme 'sqllite': did you mean 'sqlite'"):
         open_store("sqllite://kitchen.db")
     assert list(tmp_path.iterdir()) == []
 
@@ -65,7 +65,8 @@ class OtherStore(SqliteStore):
 
 
 def test_a_store_of_another_scheme_is_one_line_of_the_registry(path, monkeypatch):
-    monkeypatch.setitem(SCHEMES._entries, "other", f"{__name__}:OtherStore")
+    monkeypatch.setattr(SCHEMES, "_entries", dict(SCHEMES._entries))
+    SCHEMES.register("other", f"{__name__}:OtherStore")
     with SuccessMemory(f"other:{path}", ORIGIN, LAYOUT) as memory:
         memory.commit(episode(1))
         assert isinstance(memory.store, OtherStore)

@@ -241,10 +241,10 @@ def test_an_observed_failure_is_stored_apart_and_an_unknown_outcome_neither_stor
 
 def test_stages_are_found_by_name_and_a_wrong_name_is_answered_with_the_nearest(tmp_path):
     for verifier in VERIFIERS:
-        assert callable(VERIFIERS.find(verifier).verify)
-    with pytest.raises(ValueError, match="verifier 'critik' is unknown: did you mean 'critic'"):
-        VERIFIERS.find("critik")
-    with pytest.raises(ValueError, match="eviction policy 'newest' is unknown: choose one of utility, fifo, random"):
+        assert callable(VERIFIERS.get(verifier).verify)
+    with pytest.raises(ValueError, match="unknown verifier 'critik': did you mean 'critic'"):
+        VERIFIERS.get("critik")
+    with pytest.raises(ValueError, match="unknown eviction policy 'newest': choose one of utility, fifo, random"):
         MemoryOptions(eviction="newest")
 
 
@@ -260,7 +260,7 @@ def test_a_query_does_not_wait_for_the_disk(tmp_path):
         s = episode(1).segments[1]
         while waiting._writing.acquire(blocking=False):  # until the writer has it
             waiting._writing.release()
-        assert waiting.query(s.key[None], s.proprioception[None], ["touch the mark"]).confidence[0] > 0
+        assert waiting.query(s.key[None], s.proprioception[None], ["touch the mark"]).chunk_weight[0] > 0
         assert writer.pending == 1
         assert reports == []
         other._db.execute("ROLLBACK")

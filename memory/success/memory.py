@@ -59,7 +59,7 @@ class MemoryOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        EVICTIONS.check(self.eviction)
+        EVICTIONS.get(self.eviction)
 
 
 class SuccessMemory:

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
-    from vlamem.memory.success import Calibration, SuccessMemory
+    from vlamem.memory.success.memory import SuccessMemory
+    from vlamem.memory.success.retrieve.calibration import Calibration
 
 
 def plot_calibration(found: "Calibration", path: Path) -> Path:

@@ -84,6 +84,6 @@ def victims(
 
     Raises ValueError for an unknown policy.
     """
-    policy: EvictionPolicy = EVICTIONS.find(eviction)
+    policy = EVICTIONS.get(eviction)
     count = min(count, len(segments.ids))
     return policy(segments, count, threshold, seed) if count > 0 else np.zeros(0, np.int64)

@@ -3,9 +3,14 @@
 A stage of another kind (admission, say) is a file beside this one and a registry here.
 """
 
-from vlamem.memory.success.registry import Registry
+from typing import TYPE_CHECKING, Any
 
-VERIFIERS = Registry(
+from vlamem.core.registry import Registry
+
+if TYPE_CHECKING:
+    from vlamem.memory.success.lifecycle.capacity import EvictionPolicy
+
+VERIFIERS: Registry[Any] = Registry(
     "verifier",
     {
         "predicate": "vlamem.memory.success.lifecycle.verify:PredicateVerifier",
@@ -16,7 +21,7 @@ VERIFIERS = Registry(
 )
 """Classes of verifiers; an instance judges a trace, see `verify.Verifier`."""
 
-EVICTIONS = Registry(
+EVICTIONS: Registry["EvictionPolicy"] = Registry(
     "eviction policy",
     {
         "utility": "vlamem.memory.success.lifecycle.capacity:least_useful",

@@ -1,20 +1,25 @@
 """Which store an address means: `sqlite:PATH`, or a path alone; another database is one file here and one line."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vlamem.memory.success.registry import Registry
+from vlamem.core.registry import Registry
 from vlamem.memory.success.store.interface import SuccessStore
 
+if TYPE_CHECKING:
+    from vlamem.memory.success.store.salvage import Salvaged
+
 _DEFAULT = "sqlite"
-SCHEMES = Registry(
+SCHEMES: Registry[Callable[[str, float, bool], SuccessStore]] = Registry(
     "store scheme",
     {
         "sqlite": "vlamem.memory.success.store.sqlite:SqliteStore",
     },
 )
 """Classes of stores, made with (location, wait_s, read_only)."""
-SALVAGERS = Registry(
+SALVAGERS: Registry[Callable[[str, Path], "Salvaged"]] = Registry(
     "salvage from a store of scheme",
     {
         "sqlite": "vlamem.memory.success.store.salvage:salvage",
@@ -30,7 +35,7 @@ def split_address(address: str | Path) -> tuple[str, str]:
     if colon and scheme in SCHEMES:
         return scheme, location
     if re.match(r"[a-z][a-z0-9+.-]*:/", text):  # pathlib makes one slash of two
-        SCHEMES.check(scheme)
+        SCHEMES.get(scheme)
     return _DEFAULT, text
 
 
@@ -46,6 +51,4 @@ def open_store(address: str | Path, wait_s: float = 10.0, read_only: bool = Fals
     memory or comes from a newer version, StoreDamagedError for what cannot be read.
     """
     scheme, location = split_address(address)
-    store = SCHEMES.find(scheme)(location, wait_s, read_only)
-    assert isinstance(store, SuccessStore)
-    return store
+    return SCHEMES.get(scheme)(location, wait_s, read_only)
