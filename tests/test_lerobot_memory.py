@@ -58,7 +58,7 @@ def upright() -> Observation:
 
 def filled(folder: Path, path: Path) -> Path:
     """A success memory of a checkpoint that did nothing in the state `upright`, and succeeded."""
-    from vlamem.memory.success.episode import Episode, Segment
+    from vlamem.memory.success import Episode, Segment
     from vlamem.policies.success import open_success
 
     source = find_policy(f"{folder}?actions=osc_pose")

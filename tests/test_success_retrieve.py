@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 from success_cases import LAYOUT
 
 from vlamem.core.seeding import stream
-from vlamem.memory.success.layout import ActionPart
+from vlamem.memory.success.experience.layout import ActionPart
 from vlamem.memory.success.retrieve.aggregate import aggregate, rotation_mean
 from vlamem.memory.success.retrieve.consistency import consistent, warped, warped_distances
 from vlamem.memory.success.retrieve.prior import Candidates, RetrieveOptions, elite_prior

@@ -18,7 +18,7 @@ from vlamem.memory.success import (
     SuccessStore,
     open_store,
 )
-from vlamem.memory.success.records import Merge
+from vlamem.memory.success.experience.records import Merge
 from vlamem.memory.success.store import SCHEMES
 from vlamem.memory.success.store.schema import VERSION, migrate
 from vlamem.memory.success.store.sqlite import SqliteStore

@@ -23,10 +23,10 @@ from vlamem.memory.success import (
     open_store,
     train_critic,
 )
+from vlamem.memory.success.experience.trace import Verdict
 from vlamem.memory.success.lifecycle import VERIFIERS
 from vlamem.memory.success.lifecycle.critic import _folds, calibrate_threshold
 from vlamem.memory.success.lifecycle.verify import TrustAll, time_to_success
-from vlamem.memory.success.trace import Verdict
 
 
 def recorded(steps: int = 10, every: int = 2, plans: bool = True) -> EpisodeRecorder:

@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vlamem.core.files import sync_folder
@@ -18,7 +17,7 @@ def export_session(store: SessionStore, name: str, path: Path) -> StoredSession:
     """Writes a stored session to one safetensors file. Raises OSError, e.g. on a full disk."""
     session, state, step = store.recover(name)
     record = json.dumps(asdict(session) | {"step": step}, sort_keys=True)
-    write_tensors(path, {k: np.ascontiguousarray(v) for k, v in state.items()}, {"vlamem_session": record})
+    write_tensors(path, state, {"vlamem_session": record})
     return session
 
 

@@ -1,7 +1,9 @@
 """Success memory: verified successes in a durable store, retrieved as elite action priors for a frozen policy."""
 
-from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.layout import ActionPart, EntryError, Layout, Origin, OriginError
+from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.layout import ActionPart, EntryError, Layout, Origin, OriginError
+from vlamem.memory.success.experience.records import Committed
+from vlamem.memory.success.experience.trace import EncodedObservation, Trace, Verdict
 from vlamem.memory.success.lifecycle.critic import CriticOptions, LabelledEpisode, ProgressCritic, train_critic
 from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder
 from vlamem.memory.success.lifecycle.verify import (
@@ -12,7 +14,6 @@ from vlamem.memory.success.lifecycle.verify import (
 )
 from vlamem.memory.success.lifecycle.writer import BackgroundWriter
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
-from vlamem.memory.success.records import Committed
 from vlamem.memory.success.retrieve.calibration import Calibration, calibrate
 from vlamem.memory.success.retrieve.prior import Prior, RetrieveOptions
 from vlamem.memory.success.store import (
@@ -23,7 +24,6 @@ from vlamem.memory.success.store import (
     SuccessStore,
     open_store,
 )
-from vlamem.memory.success.trace import EncodedObservation, Trace, Verdict
 
 __all__ = [
     "ActionPart",

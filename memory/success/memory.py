@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.core.proposal import Proposal
-from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.layout import EntryError, Layout, Origin, OriginError
+from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.layout import EntryError, Layout, Origin, OriginError
+from vlamem.memory.success.experience.records import Committed, Merge, StoredSegment
+from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
 from vlamem.memory.success.lifecycle.stages import EVICTIONS
-from vlamem.memory.success.records import Committed, Merge, StoredSegment
 from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
@@ -23,7 +24,6 @@ from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 from vlamem.memory.success.store import StoreDamagedError, open_store
-from vlamem.memory.success.trace import Trace, Verdict
 
 
 @dataclass(frozen=True)

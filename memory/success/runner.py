@@ -12,7 +12,7 @@ from vlamem.core.spec import ActionComponent, PolicySpec
 from vlamem.memory.protocol import StepOut
 from vlamem.memory.registry import PolicyView
 from vlamem.memory.runner import MemorySpec, StatelessRunner
-from vlamem.memory.success.layout import ActionPart, EntryError, Layout, Origin, PartKind
+from vlamem.memory.success.experience.layout import ActionPart, EntryError, Layout, Origin, PartKind
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)

@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.core.tensors import write_tensors
-from vlamem.memory.success.layout import EntryError
+from vlamem.memory.success.experience.layout import EntryError
 
 FORMAT = 1
 KIND = "progress_critic"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.episode import Episode
-from vlamem.memory.success.layout import Layout
-from vlamem.memory.success.trace import EncodedObservation, Trace, Verdict
+from vlamem.memory.success.experience.episode import Episode
+from vlamem.memory.success.experience.layout import Layout
+from vlamem.memory.success.experience.trace import EncodedObservation, Trace, Verdict
 
 FAILURE_SEGMENTS = 4
 """Last segments before a failure that are kept."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.memory.success.trace import Trace, Verdict
+from vlamem.memory.success.experience.trace import Trace, Verdict
 
 if TYPE_CHECKING:
     from vlamem.memory.success.lifecycle.critic import ProgressCritic

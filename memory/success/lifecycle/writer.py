@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int
 
-from vlamem.memory.success.episode import Episode
-from vlamem.memory.success.layout import EntryError
-from vlamem.memory.success.records import Committed
+from vlamem.memory.success.experience.episode import Episode
+from vlamem.memory.success.experience.layout import EntryError
+from vlamem.memory.success.experience.records import Committed
+from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.store.errors import StoreError
-from vlamem.memory.success.trace import Trace, Verdict
 
 RETRY_S = 5.0
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.memory.success.layout import ActionPart
+from vlamem.memory.success.experience.layout import ActionPart
 
 _ROUNDS = 8
 _CLOSE = 1e-6

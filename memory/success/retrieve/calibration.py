@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vlamem.core.seeding import stream
-from vlamem.memory.success.layout import EntryError, Layout
+from vlamem.memory.success.experience.layout import EntryError, Layout
 from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.metric import Metric, similarity
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.records import Instruction
+from vlamem.memory.success.experience.records import Instruction
 
 _REMEMBERED = 256
 """Instructions whose matches are remembered; a client may invent new ones for ever."""

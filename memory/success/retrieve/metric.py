@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.memory.success.layout import Layout
+from vlamem.memory.success.experience.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.layout import ActionPart
+from vlamem.memory.success.experience.layout import ActionPart
 from vlamem.memory.success.retrieve.aggregate import aggregate
 from vlamem.memory.success.retrieve.consistency import consistent, warped, warped_distances
 

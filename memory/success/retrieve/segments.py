@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.layout import Layout
-from vlamem.memory.success.records import StoredSegment
+from vlamem.memory.success.experience.layout import Layout
+from vlamem.memory.success.experience.records import StoredSegment
 from vlamem.memory.success.retrieve.index import ExactIndex
 from vlamem.memory.success.retrieve.metric import Metric, similarity
 from vlamem.memory.success.retrieve.prior import Candidates

@@ -6,9 +6,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from vlamem.memory.success.episode import Episode
-from vlamem.memory.success.layout import Layout, Origin
-from vlamem.memory.success.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
+from vlamem.memory.success.experience.episode import Episode
+from vlamem.memory.success.experience.layout import Layout, Origin
+from vlamem.memory.success.experience.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 
-from vlamem.memory.success.episode import Outcome, Segment
+from vlamem.memory.success.experience.episode import Outcome, Segment
 
 
 def retract(db: sqlite3.Connection, origin: int, identity: str, outcome: Outcome) -> list[int] | None:

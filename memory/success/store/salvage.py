@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.layout import EntryError, Layout, Origin
+from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.store.errors import StoreDamagedError, StoreError
 from vlamem.memory.success.store.sqlite import SqliteStore, read_segment
 

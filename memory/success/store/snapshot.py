@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from vlamem.core.tensors import write_tensors
-from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.layout import EntryError, Layout, Origin
+from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.store.errors import StoreError
 from vlamem.memory.success.store.interface import SuccessStore
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.layout import Layout, Origin
-from vlamem.memory.success.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
+from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.layout import Layout, Origin
+from vlamem.memory.success.experience.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
 from vlamem.memory.success.store.errors import (
     SALVAGE,
     StoreBusyError,

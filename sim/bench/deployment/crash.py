@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vlamem.core.seeding import stream
-from vlamem.memory.success.episode import Episode, Segment
-from vlamem.memory.success.layout import ActionPart, Layout, Origin
-from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
+from vlamem.memory.success import ActionPart, Episode, Layout, MemoryOptions, Origin, Segment, SuccessMemory
 from vlamem.sim.bench.kills import output_until_killed
 
 LAYOUT = Layout(

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.memory.success import Episode, MemoryOptions, Origin, Segment, SuccessMemory
-from vlamem.memory.success.layout import Layout
+from vlamem.memory.success import Episode, Layout, MemoryOptions, Origin, Segment, SuccessMemory
 from vlamem.memory.success.retrieve import ExactIndex
 from vlamem.memory.success.runner import SuccessRunner
 from vlamem.sim.bench.deployment.arms import MAIN

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.memory.success.layout import EntryError, Layout
+from vlamem.memory.success.experience.layout import EntryError, Layout
 
 Outcome = Literal["success", "failure"]
 

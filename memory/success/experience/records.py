@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vlamem.memory.success.episode import Outcome, Segment
+from vlamem.memory.success.experience.episode import Outcome, Segment
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.episode import Segment
-from vlamem.memory.success.layout import Layout
+from vlamem.memory.success.experience.episode import Segment
+from vlamem.memory.success.experience.layout import Layout
 
 
 @dataclass(frozen=True)
