@@ -11,6 +11,8 @@ class Brightness:
     """Satisfies FrozenPolicy."""
 
     spec = PolicySpec("brightness", 4, 3, 2, 2, 20.0, ("agentview", "wrist"), 16, 8, OSC_POSE, "none")
+    history = 1
+    lowest_start = 0.2
 
     def encode(self, obs: Observation) -> Encoding:
         light = [obs.images[c].mean((1, 2, 3)) / 255 for c in self.spec.cameras]

@@ -10,7 +10,7 @@ import numpy as np
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE, ActionComponent, ActionSpec, PolicySpec
-from vlamem.sim.suites.protocol import TaskInfo
+from vlamem.sim.suites.protocol import Cue, TaskInfo
 
 SIZE = 16
 
@@ -59,7 +59,7 @@ class PointMass(gymnasium.Env):  # type: ignore[type-arg]
     def _observation(self, images: bool | None = None) -> dict[str, Any]:
         found: dict[str, Any] = {
             "proprioception": np.array([*self.place, *self.speed], np.float32),
-            "instruction": "go to the mark",
+            "instruction": self.instruction,
         }
         if images is None:
             images = self.render_on_step
@@ -70,6 +70,13 @@ class PointMass(gymnasium.Env):  # type: ignore[type-arg]
             image[at[0], at[1]] = 255
             found["top"] = image
         return found
+
+    @property
+    def instruction(self) -> str:
+        return "go to the mark"
+
+    def cue(self) -> Cue | None:
+        return None
 
     def expert_action(self) -> Any:
         action = np.zeros(7, np.float32)
@@ -104,6 +111,9 @@ SPEC = PolicySpec("points", 8, 2, 2, 2, 20.0, ("top",), SIZE, 4, OSC_POSE, "none
 
 class PointPolicy:
     """Pushes towards the mark that it sees, with noise."""
+
+    history = 1
+    lowest_start = 0.2
 
     def __init__(self, spec: PolicySpec = SPEC) -> None:
         self.spec = spec

@@ -1,5 +1,6 @@
 """scripts/config.py and scripts/main.py"""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from vlamem.scripts.bench import BENCHES
-from vlamem.scripts.config import ConfigError, load_config, preset, read_yaml
+from vlamem.scripts.config import RENAMED, ConfigError, load_config, preset, read_yaml
 from vlamem.scripts.main import VERBS, main
 from vlamem.sim.rollout.config import RolloutConfig
 
@@ -79,6 +80,46 @@ def test_an_unknown_option_exits_2_and_names_the_nearest(capsys: pytest.CaptureF
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert "--episodes" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "now"),
+    [
+        (["rollout", "--speak", "chunk"], r"--memory 'aura\?inject=context'"),
+        (["rollout", "--speak=blend"], "--ablation blend"),
+        (["rollout", "--replan-on-write"], r"--memory 'aura\?replan_on_write=true'"),
+        (["rollout", "--no-replan-on-write"], r"--memory 'aura\?replan_on_write=true'"),
+        (["rollout", "--budget", "0.1"], r"--memory 'aura\?budget="),
+        (["rollout", "--abstain-below", "0.1"], r"--memory 'aura\?abstain_below="),
+        (["rollout", "--memory-control", "freeze"], "--ablation freeze, noise or swap"),
+        (["serve", "--aura", "shipped"], "--memory aura or aura:FILE"),
+        (["serve", "--success", "s.db"], "--memory success:FILE"),
+        (["serve", "--speak", "chunk"], r"--memory 'aura\?inject="),
+        (["bench", "deploy", "--aura", "untrained"], "--memory aura, aura:FILE or untrained"),
+    ],
+)
+def test_an_option_that_changed_its_name_is_refused_by_the_new_one(
+    words: list[str], now: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert re.search(f"is of version 0.1: write .*{now}", said)
+    assert said.count("\n") == 1
+
+
+def test_a_key_that_changed_its_name_is_refused_in_a_file_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("episodes: 7\nspeak: chunk\n")
+    assert main(["rollout", "--config", str(file)]) == 2
+    assert "key 'speak' is of version 0.1, write --memory" in capsys.readouterr().err
+
+
+def test_no_option_of_today_is_refused_as_an_old_one() -> None:
+    for verb in ("rollout", "serve"):
+        today = yaml.safe_load((resources.files("vlamem.configs") / f"{verb}.yaml").read_text(encoding="utf-8"))
+        assert not today.keys() & RENAMED[verb].keys()
 
 
 @pytest.mark.parametrize(

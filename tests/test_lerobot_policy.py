@@ -96,8 +96,8 @@ def test_a_steered_row_depends_on_itself_alone(family: str, policies: dict[str, 
     obs = observation(history=policy.history)
     noise = wide_noise(policy)[:, policy.family.first : policy.family.first + policy.spec.horizon, :ACTIONS]
     chunk = stream(2, "chunk").uniform(-0.5, 0.5, noise.shape).astype(np.float32)
-    together = policy.sample(policy.encode(obs), noise, Proposal(np.array([0.0, 0.5, 0.9], np.float32), chunk))
-    waiting = policy.sample(policy.encode(obs), noise, Proposal(np.array([0.5, 0.5, 0.5], np.float32), chunk))
+    together = policy.sample(policy.encode(obs), noise, Proposal.of_chunk(chunk, [0.0, 0.5, 0.9]))
+    waiting = policy.sample(policy.encode(obs), noise, Proposal.of_chunk(chunk, [0.5, 0.5, 0.5]))
     np.testing.assert_allclose(together[1], waiting[1], atol=1e-5)
     np.testing.assert_allclose(together[2], np.clip(chunk[2], -1, 1), atol=1e-4)
 
@@ -125,10 +125,10 @@ def test_a_trusted_chunk_draws_the_sample_towards_itself(family: str, policies: 
     chunk = stream(2, "chunk").uniform(-0.5, 0.5, noise.shape).astype(np.float32)
     bare = policy.sample(policy.encode(obs), noise)
     apart = []
-    for confidence in (0.0, 0.5, 1.0):
-        steered = policy.sample(policy.encode(obs), noise, Proposal(np.full(3, confidence, np.float32), chunk))
+    for weight in (0.0, 0.5, 1.0):
+        steered = policy.sample(policy.encode(obs), noise, Proposal.of_chunk(chunk, np.full(3, weight)))
         apart.append(float(np.abs(steered - chunk).mean()))
-    assert np.array_equal(policy.sample(policy.encode(obs), noise, Proposal(np.zeros(3, np.float32), chunk)), bare)
+    assert np.array_equal(policy.sample(policy.encode(obs), noise, Proposal.of_chunk(chunk, np.zeros(3))), bare)
     assert apart[2] < min(apart[:2])
 
 
@@ -140,11 +140,11 @@ def test_steps_above_the_entry_do_not_call_the_network(family: str, policies: di
     handle = policy.network.model.action_out_proj.register_forward_hook(lambda *_: calls.append(1))
     try:
         counts = {}
-        for confidence in (None, 0.5, 1.0):
+        for weight in (None, 0.5, 1.0):
             calls.clear()
-            proposal = None if confidence is None else Proposal(np.full(3, confidence, np.float32), noise)
+            proposal = None if weight is None else Proposal.of_chunk(noise, np.full(3, weight))
             policy.sample(policy.encode(obs), noise, proposal)
-            counts[confidence] = len(calls)
+            counts[weight] = len(calls)
     finally:
         handle.remove()
     assert counts == {None: 10, 0.5: 5, 1.0: 0}
@@ -167,7 +167,7 @@ def test_real_time_chunking_goes_on_under_a_proposal_to_another_row(
     with policy.guided(**left):
         guided = policy.sample(policy.encode(obs), noise)
         chunk = np.zeros((3, policy.spec.horizon, ACTIONS), np.float32)
-        mixed = policy.sample(policy.encode(obs), noise, Proposal(np.array([0, 1, 0], np.float32), chunk))
+        mixed = policy.sample(policy.encode(obs), noise, Proposal.of_chunk(chunk, [0, 1, 0]))
     assert not np.array_equal(free, guided)
     np.testing.assert_array_equal(mixed[[0, 2]], guided[[0, 2]])
     assert not np.array_equal(mixed[1], guided[1])
@@ -182,7 +182,7 @@ def test_a_context_reaches_what_the_network_is_told(family: str, policies: dict[
     assert np.abs(own - told).max() > 0
     residual = np.stack([told - own] * 3)
     bare = policy.sample(policy.encode(obs), noise)
-    steered = policy.sample(policy.encode(obs), noise, Proposal(np.array([1, 0, 1], np.float32), None, residual))
+    steered = policy.sample(policy.encode(obs), noise, Proposal.of_context(residual, [1, 0, 1]))
     assert not np.array_equal(steered[0], bare[0])
     np.testing.assert_array_equal(steered[1], bare[1])
 
@@ -203,7 +203,7 @@ def test_the_context_of_multi_task_dit_is_exactly_what_another_sentence_does(
     noise = wide_noise(policy, 1)
     other = Observation(obs.images, obs.proprioception, ("push the blue block now",))
     own, told = policy.context_of([*obs.instruction, *other.instruction])
-    steered = policy.sample(policy.encode(obs), noise, Proposal(np.ones(1, np.float32), None, (told - own)[None]))
+    steered = policy.sample(policy.encode(obs), noise, Proposal.of_context((told - own)[None], [1]))
     np.testing.assert_allclose(steered, policy.sample(policy.encode(other), noise), atol=1e-5)
 
 

@@ -96,5 +96,16 @@ def test_after_preloading_the_shipped_policy_loading_imports_nothing_of_weight()
     assert not {"torch", "safetensors", "vlamem"} & {name.partition(".")[0] for name in late}, late
 
 
+class Forgetful:
+    """Has all that a frozen policy declares but what it reads at once and where its sampler is entered."""
+
+    spec = encode = sample = context_of = None
+
+
+def test_a_policy_of_ones_own_that_declares_too_little_is_refused_by_what_is_missing() -> None:
+    with pytest.raises(PolicyError, match=r"'test_registry:Forgetful' has no history, lowest_start, which"):
+        load_policy(find_policy("test_registry:Forgetful"))
+
+
 def test_a_policy_of_ones_own_is_made_by_its_factory() -> None:
     assert load_policy(find_policy("point_mass:policy")).spec.name == "points"

@@ -1,4 +1,4 @@
-"""Rollouts of several episodes side by side: `--batch`, in sim/episode.py, sim/rows.py and sim/rollout.py."""
+"""Rollouts of several episodes side by side, `--batch`: one pass for all, groups, and what a batch cannot do."""
 
 import importlib.util
 from dataclasses import replace
@@ -195,7 +195,7 @@ def test_the_batch_is_part_of_a_run_that_has_one_and_of_no_other(tmp_path: Path)
         ({"batch": 0}, "batch is 0: expected 1 or more"),
         ({"batch": -3}, "batch is -3: expected 1 or more"),
         (
-            {"memory": "aura", "memory_control": "freeze"},
+            {"memory": ("aura",), "ablation": "freeze"},
             r"'freeze' works on one environment .* batch is 4: use --batch 1",
         ),
     ],
@@ -209,8 +209,8 @@ def test_what_a_batch_cannot_do_is_named(tmp_path: Path, given: dict[str, Any], 
 @pytest.mark.parametrize("memory", ["none", "aura"])
 def test_on_the_tabletop_results_depend_on_neither_workers_nor_what_was_resumed(tmp_path: Path, memory: str) -> None:
     asked = config(
-        tmp_path / "one", suite="tabletop", policy="tiny", tasks=("recall_colour",), memory=memory, size=84, execute=8,
-        episodes=3, batch=2,
+        tmp_path / "one", suite="tabletop", policy="tiny", tasks=("recall_colour",), memory=(memory,), size=84,
+        execute=8, episodes=3, batch=2,
     )  # fmt: skip
     assert rollout(asked).errors == 0
     rollout(replace(asked, workers=2, out=tmp_path / "two"))
@@ -228,7 +228,7 @@ def test_on_the_tabletop_results_depend_on_neither_workers_nor_what_was_resumed(
 @needs_tabletop
 def test_an_oracle_tells_each_row_of_its_own_environment(tmp_path: Path) -> None:
     asked = config(
-        tmp_path, suite="tabletop", policy="tiny", tasks=("recall_colour",), memory="oracle", size=84, execute=8,
+        tmp_path, suite="tabletop", policy="tiny", tasks=("recall_colour",), memory=("oracle",), size=84, execute=8,
         episodes=2, batch=2,
     )  # fmt: skip
     rollout(asked)

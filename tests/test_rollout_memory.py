@@ -1,4 +1,4 @@
-"""Rollouts with a memory: sim/memories.py, the memory's part of sim/plan.py and sim/episode.py."""
+"""Rollouts with a memory: the memory's part of a run's configuration, of an episode, of ablations and of oracles."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,22 +8,23 @@ import jax
 import numpy as np
 import point_mass
 import pytest
+from memory_cases import Recalling, runner, save_gate
 
 from vlamem.core.observation import Encoding, Observation
-from vlamem.memory.baseline_files import baseline, load_baseline, save_baseline
-from vlamem.memory.designs.aura import AuraConfig, HeadConfig, save_weights
-from vlamem.memory.designs.aura.step import AuraMemory
-from vlamem.memory.protocol import flatten
-from vlamem.memory.runner import AuraVoice, identity
-from vlamem.memory.weights import Header, WeightsError
-from vlamem.policies.fuse import SpeakOptions
+from vlamem.core.proposal import Proposal
+from vlamem.memory.baseline_files import baseline, save_baseline
+from vlamem.memory.designs.aura import AuraConfig, HeadConfig
+from vlamem.memory.registry import MemoryName, MemoryNameError, load_memory
+from vlamem.memory.weights import WeightsError, identity
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.scripts.config import preset
 from vlamem.sim.results.episodes import with_gate
+from vlamem.sim.rollout.ablations import ABLATIONS, OutputAblation, StateAblation
 from vlamem.sim.rollout.config import PlanError, RolloutConfig
 from vlamem.sim.rollout.episode import Player
-from vlamem.sim.rollout.memories import MemoryControl, MemoryName, MemoryNameError, voice_of
+from vlamem.sim.rollout.oracles import OracleRunner, Privileged
 from vlamem.sim.rollout.run import rollout
+from vlamem.sim.suites.protocol import Cue
 
 
 class Wide(point_mass.PointPolicy):
@@ -52,11 +53,8 @@ HEAD = HeadConfig(chunk=(8, 7), context=2)
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained gate of the wide point-mass policy."""
     path = tmp_path_factory.mktemp("gate") / "gate.safetensors"
-    config = AuraConfig(16, HEAD)
-    arrays = {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
     metrics = {"threshold_shift@0.01": 4.0, "threshold_shift@0.1": 1.0}
-    save_weights(path, Header(config, identity(Wide().spec, None), "test", metrics), arrays)
-    return path
+    return save_gate(path, AuraConfig(16, HEAD), identity(Wide().spec, None), metrics)
 
 
 def config(gate: Path, out: Path, **given: Any) -> RolloutConfig:
@@ -64,7 +62,7 @@ def config(gate: Path, out: Path, **given: Any) -> RolloutConfig:
         preset(RolloutConfig, "rollout"),
         suite="point_mass:SUITE",
         policy="test_rollout_memory:wide",
-        memory=f"aura:{gate}",
+        memory=(f"aura:{gate}",),
         tasks=("near",),
         size=16,
         execute=4,
@@ -86,53 +84,84 @@ def test_a_memory_ticks_at_every_control_step_and_its_writes_and_bytes_are_recor
     assert record.ticks == record.steps
     assert record.decisions < record.steps
     assert record.state_bytes == 4224
-    always = play(config(gate, tmp_path, memory=f"always:{gate}"))
+    always = play(config(gate, tmp_path, memory=(f"aura:{gate}?gate=always",)))
     assert always.writes == always.ticks == always.steps
 
 
 def test_a_memory_that_is_never_sure_leaves_the_episode_as_it_is_without_one(gate: Path, tmp_path: Path) -> None:
-    bare = play(config(gate, tmp_path, memory="none"))
-    silent = play(config(gate, tmp_path, abstain_below=1.0))
+    bare = play(config(gate, tmp_path, memory=("none",)))
+    silent = play(config(gate, tmp_path, memory=(f"aura:{gate}?abstain_below=1",)))
     assert (bare.steps, bare.outcome, bare.decisions) == (silent.steps, silent.outcome, silent.decisions)
     assert bare.ticks == bare.state_bytes == 0
 
 
-def test_every_way_of_speaking_plays_and_re_planning_on_writes_decides_more_often(gate: Path, tmp_path: Path) -> None:
-    for speak in ("context", "chunk", "both", "blend", "alone"):
-        play(config(gate, tmp_path, speak=speak, abstain_below=0.0))
-    often = play(config(gate, tmp_path, memory=f"always:{gate}", replan_on_write=True))
+def test_every_injection_plays_and_re_planning_on_writes_decides_more_often(gate: Path, tmp_path: Path) -> None:
+    for inject in ("context", "chunk", "both"):
+        play(config(gate, tmp_path, memory=(f"aura:{gate}?inject={inject}&abstain_below=0",)))
+    often = play(config(gate, tmp_path, memory=(f"aura:{gate}?gate=always&replan_on_write=true",)))
     assert often.decisions == often.steps
 
 
 def test_camera_noise_reaches_the_policy_and_is_repeatable(gate: Path, tmp_path: Path) -> None:
-    noisy = config(gate, tmp_path, memory="none", camera_noise=200.0)
+    noisy = config(gate, tmp_path, memory=("none",), camera_noise=200.0)
     first, again = play(noisy), play(noisy)
     assert first.steps == again.steps
-    assert (first.steps, first.outcome) != ((bare := play(config(gate, tmp_path, memory="none"))).steps, bare.outcome)
+    assert (first.steps, first.outcome) != (
+        (bare := play(config(gate, tmp_path, memory=("none",)))).steps,
+        bare.outcome,
+    )
+
+
+@pytest.mark.parametrize("ablation", ["blend", "proposal_only"])
+def test_ablations_of_the_output_play_the_proposed_chunk(gate: Path, tmp_path: Path, ablation: Any) -> None:
+    memory = (f"aura:{gate}?inject=chunk&abstain_below=0",)
+    played = [play(config(gate, tmp_path, memory=memory, ablation=name)) for name in ("none", ablation)]
+    assert (played[0].steps, played[0].outcome) != (played[1].steps, played[1].outcome)
+
+
+@pytest.mark.parametrize("ablation", ["freeze", "noise", "swap"])
+def test_ablations_of_the_state_play_and_are_repeatable(gate: Path, tmp_path: Path, ablation: Any) -> None:
+    asked = config(gate, tmp_path, memory=(f"aura:{gate}?abstain_below=0",), ablation=ablation)
+    first, again = play(asked), play(asked)
+    assert replace(first, wall_clock={}) == replace(again, wall_clock={})
+
+
+def test_several_memories_are_played_and_named_together(gate: Path, tmp_path: Path) -> None:
+    both = config(gate, tmp_path, memory=(f"aura:{gate}?gate=always", f"aura:{gate}?gate=never"))
+    assert both.arm == "aura?gate=always+aura?gate=never"
+    record = play(both)
+    assert record.state_bytes == 2 * 4224
+    assert record.writes == record.ticks
+    assert record.arm == both.arm
 
 
 def test_options_at_their_defaults_leave_the_record_of_a_run_as_it_was(tmp_path: Path, gate: Path) -> None:
-    bare = config(gate, tmp_path, memory="none")
-    assert "speak" not in bare.results_depend_on()
-    told = config(gate, tmp_path, speak="chunk", budget=0.02, replan_on_write=True)
-    assert told.results_depend_on()["speak"] == "chunk"
-    assert "--speak chunk" in told.command()
-    assert "--budget 0.02" in told.command()
-    assert "--replan-on-write" in told.command()
+    bare = config(gate, tmp_path, memory=("none",))
+    assert "ablation" not in bare.results_depend_on()
+    assert "--memory none" in bare.command()
+    assert bare.arm == "none"
+    asked = config(gate, tmp_path, memory=(f"aura:{gate}?inject=chunk&budget=0.02",), ablation="freeze")
+    assert asked.results_depend_on()["memory"] == [f"aura:{gate}?inject=chunk&budget=0.02"]
+    assert asked.arm == "aura?inject=chunk&budget=0.02"
+    assert "--ablation freeze" in asked.command()
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"memory": "aurora"}, "unknown memory 'aurora'"),
-        ({"memory": "aura:nowhere.safetensors"}, "no weights at nowhere"),
-        ({"memory": "oracle:file"}, "takes no file"),
-        ({"memory": "baseline"}, "needs its weights"),
+        ({"memory": ("aurora",)}, "unknown memory 'aurora': did you mean 'aura'"),
+        ({"memory": ("aura:nowhere.safetensors",)}, "no weights at nowhere"),
+        ({"memory": ("oracle:file",)}, "takes no file"),
+        ({"memory": ("gru",)}, "memory 'gru' needs weights, gru:FILE"),
+        ({"memory": ("success",)}, "memory 'success' needs its file, success:FILE"),
+        ({"memory": ("oracle", "oracle")}, "memory 'oracle' is given twice"),
+        ({"memory": ("none", "oracle")}, "unknown memory 'none'"),
         ({"policy": "expert"}, "is scripted and takes no memory"),
-        ({"budget": 0.0}, "budget is 0.0"),
+        ({"memory": ("aura?budget=0",)}, "budget is 0.0"),
         ({"camera_noise": -1.0}, "camera_noise is -1.0"),
-        ({"abstain_below": 1.5}, "0 to 1"),
-        ({"memory": "none", "memory_control": "freeze"}, "needs a memory with a state"),
+        ({"memory": ("aura?abstain_below=1.5",)}, "0 to 1"),
+        ({"memory": ("none",), "ablation": "freeze"}, "ablation 'freeze' needs a memory with a state"),
+        ({"memory": ("oracle",), "ablation": "blend"}, "ablation 'blend' needs a memory with a state"),
     ],
 )
 def test_what_a_rollout_cannot_do_with_a_memory_is_named(gate: Path, tmp_path: Path, given: Any, message: str) -> None:
@@ -143,8 +172,14 @@ def test_what_a_rollout_cannot_do_with_a_memory_is_named(gate: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"memory": "oracle"}, "told what a memory task hides, and suite 'points' has no such task"),
-        ({"memory_control": "freeze"}, "begins when a memory task's cue ends, and suite 'points' has no such task"),
+        (
+            {"memory": ("oracle",)},
+            "'oracle' is given what a memory task hides, and suite 'points' has no such task",
+        ),
+        (
+            {"ablation": "freeze"},
+            "'freeze' begins when a memory task's cue ends, and suite 'points' has no such task",
+        ),
     ],
 )
 def test_a_suite_that_hides_nothing_is_refused_at_once(gate: Path, tmp_path: Path, given: Any, message: str) -> None:
@@ -155,73 +190,162 @@ def test_a_suite_that_hides_nothing_is_refused_at_once(gate: Path, tmp_path: Pat
 
 def test_a_budget_moves_the_threshold_between_what_was_measured(gate: Path) -> None:
     policy = Wide()
-    name, mine = MemoryName.parse(f"aura:{gate}"), identity(policy.spec, None)
-    plain = voice_of(name, policy, mine, None)
-    held = voice_of(name, policy, mine, 0.1)
-    assert isinstance(plain, AuraVoice)
-    assert isinstance(held, AuraVoice)
-    draw = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
-    open_, less = ([row.tick(z).gate for z in draw] for row in (plain.row(), held.row()))
-    assert np.mean(less) < np.mean(open_)
+
+    def gates(options: str) -> float:
+        """The mean gate over random features."""
+        memory = load_memory(MemoryName.parse(f"aura:{gate}{options}"), policy, None, 1)
+        draw = np.random.default_rng(0).standard_normal((40, 1, 16)).astype(np.float32)
+        return float(np.mean([memory.step(z, np.array([0])).gate for z in draw]))
+
+    assert gates("?budget=0.01") < gates("?budget=0.1") < gates("")
     with pytest.raises(ValueError, match=r"outside 0.01 to 0.1"):
-        voice_of(name, policy, mine, 0.5)
+        gates("?budget=0.5")
 
 
 class Clock:
-    """An environment of which a control needs nothing but the time."""
+    """An environment of which an ablation or an oracle needs no more than its cue."""
 
-    def __init__(self) -> None:
-        self.now, self.task = 0, self
+    instruction = "go"
 
-    @property
-    def cue_over(self) -> bool:
-        return self.now >= 3
+    def __init__(self, cue_ends: int = 3) -> None:
+        self.now, self.cue_ends, self.answer = 0, cue_ends, "go left"
+
+    def cue(self) -> Cue:
+        return Cue(self.now >= self.cue_ends, self.now >= self.cue_ends, self.answer)
 
 
-@pytest.mark.parametrize("kind", ["freeze", "noise", "other"])
-def test_controls_take_the_memory_apart_from_the_end_of_the_cue_on(gate: Path, kind: Any) -> None:
-    policy = MemoryPolicy(Wide(), AuraVoice.load(gate).with_gate("always"), options=SpeakOptions())
-    control, clock, states = MemoryControl(kind, policy, "near", 0, 0), Clock(), []
-    control.other = {"W": np.full((32, 32), 7.0, np.float32), "b": np.zeros(32, np.float32)}
+def tick(policy: MemoryPolicy, draw: np.random.Generator) -> None:
+    images = {"top": np.zeros((1, 16, 16, 3), np.uint8)}
+    policy.observe(Observation(images, draw.uniform(-1, 1, (1, 4)).astype(np.float32), ("go",)))
+
+
+@pytest.mark.parametrize("kind", ["freeze", "noise", "swap"])
+def test_ablations_act_on_the_state_from_the_end_of_the_cue_on(kind: Any) -> None:
+    policy = MemoryPolicy(Wide(), [runner(AuraConfig(16, HEAD), gate="always")])
+    ablation, clock, states = StateAblation(kind, policy, "near", 0, 0), Clock(), []
+    ablation.donor = {"W": np.full((32, 32), 7.0, np.float32), "b": np.zeros(32, np.float32)}
     draw = np.random.default_rng(0)
     for now in range(6):
         clock.now = now
-        control.before(clock)
+        ablation.before_tick(clock)  # type: ignore[arg-type]
         states.append(policy.state(0)["W"])
-        place = draw.uniform(-1, 1, (1, 4)).astype(np.float32)
-        images = {"top": np.zeros((1, 16, 16, 3), np.uint8)}
-        policy.observe(Observation(images, place, ("go",)))
+        tick(policy, draw)
     assert not np.array_equal(states[1], states[2])
     if kind == "freeze":
         np.testing.assert_array_equal(states[3], states[5])
     elif kind == "noise":
         assert abs(np.corrcoef(states[4].ravel(), states[5].ravel())[0, 1]) < 0.2
+        assert states[5].std() == pytest.approx(states[4].std(), rel=0.5)
     else:
-        np.testing.assert_array_equal(states[3], control.other["W"])
-        assert not np.array_equal(states[4], control.other["W"])
+        np.testing.assert_array_equal(states[3], ablation.donor["W"])
+        assert not np.array_equal(states[4], ablation.donor["W"])
+
+
+def test_a_swap_needs_the_state_of_another_episode() -> None:
+    policy = MemoryPolicy(Wide(), [runner(AuraConfig(16, HEAD))])
+    with pytest.raises(RuntimeError, match="set donor"):
+        StateAblation("swap", policy, "near", 0, 0).before_tick(Clock(0))  # type: ignore[arg-type]
+
+
+class Contexts(Wide):
+    """Adds a proposed context to the first two entries of an action, and knows no chunks."""
+
+    def sample(self, encoding: Encoding, noise: Any, proposal: Any = None) -> Any:
+        chunk = super().sample(encoding, noise)
+        if proposal is not None:
+            assert proposal.chunk is None
+            chunk[..., :2] += (proposal.context_weight[:, None] * proposal.context)[:, None]
+        return chunk
+
+
+@pytest.mark.parametrize("kind", ["blend", "proposal_only"])
+def test_ablations_of_the_output_leave_the_sampler_alone_and_mix_into_its_chunk(kind: Any) -> None:
+    policy = Contexts()
+    ablated = OutputAblation(policy, kind)
+    images = {"top": np.zeros((3, 16, 16, 3), np.uint8)}
+    encoding = ablated.encode(Observation(images, np.zeros((3, 4), np.float32), ("go",) * 3))
+    noise = np.random.default_rng(0).standard_normal((3, 8, 7)).astype(np.float32)
+    bare = policy.sample(encoding, noise)
+    chunk = np.full((3, 8, 7), 0.25, np.float32)
+    np.testing.assert_array_equal(ablated.sample(encoding, noise), bare)
+    weight, residual = np.array([0.0, 0.5, 1.0], np.float32), np.full((3, 2), 0.125, np.float32)
+    mixed = ablated.sample(encoding, noise, Proposal.of_chunk(chunk, weight))
+    share = weight if kind == "blend" else np.array([0.0, 1.0, 1.0], np.float32)
+    np.testing.assert_array_equal(mixed[0], bare[0])
+    np.testing.assert_allclose(mixed, bare + share[:, None, None] * (chunk - bare), atol=1e-6)
+    told = ablated.sample(encoding, noise, Proposal(chunk, weight, residual, np.ones(3, np.float32)))
+    np.testing.assert_allclose(told[0, :, :2], bare[0, :, :2] + 0.125, atol=1e-6)
+    alone = ablated.sample(encoding, noise, Proposal.of_context(residual, np.ones(3)))
+    np.testing.assert_array_equal(alone, policy.sample(encoding, noise, Proposal.of_context(residual, np.ones(3))))
+    assert (ablated.spec, ablated.history, ablated.lowest_start) == (policy.spec, policy.history, 0.0)
+
+
+def test_an_ablation_of_the_output_takes_a_proposals_weight_as_it_is() -> None:
+    policy = OutputAblation(Wide(), "blend")
+    sure = Recalling(policy.spec, 0.25, 1.0)
+    wrapped = MemoryPolicy(policy, [sure])
+    seen = Observation({"top": np.zeros((1, 16, 16, 3), np.uint8)}, np.zeros((1, 4), np.float32), ("go",))
+    np.testing.assert_array_equal(wrapped.plan(wrapped.observe(seen), np.zeros((1, 8, 7))), np.full((1, 8, 7), 0.25))
+
+
+class Sentences(Wide):
+    def context_of(self, instruction: list[str]) -> Any:
+        return np.array([[len(sentence), 1.0] for sentence in instruction], np.float32)
+
+
+def test_an_oracle_follows_the_answer_and_a_first_observation_keeps_what_was_so_when_the_cue_ended() -> None:
+    policy, clocks = Sentences(), [Clock(2), Clock(9)]
+    said: dict[str, list[list[float]]] = {}
+    for name in ("oracle", "first-observation"):
+        memory = load_memory(MemoryName.parse(name), policy, None, 2)
+        assert isinstance(memory, OracleRunner)
+        assert isinstance(memory, Privileged)
+        memory.reset(np.ones(2, bool))
+        for now, answer in enumerate(["go left", "go left", "go left", "go right now", "go right now"]):
+            for row, clock in enumerate(clocks):
+                clock.now, clock.answer = now, answer
+                memory.look(clock, row)  # type: ignore[arg-type]
+            out = memory.step(np.zeros((2, 16), np.float32), np.array([0, 1]))
+            proposal = memory.propose(out, None, None, 0.2)  # type: ignore[arg-type]
+            said.setdefault(name, []).append((proposal.context[:, 0] * proposal.context_weight).tolist())
+            assert not out.wrote.any()
+        assert memory.state(0) == {}
+        memory.reset(np.array([True, False]))
+        assert not memory.step(np.zeros((1, 16), np.float32), np.array([0])).confidence.any()
+    left, right = len("go left") - len("go"), len("go right now") - len("go")
+    assert [row[0] for row in said["first-observation"]] == [0, 0, left, left, left]
+    assert [row[0] for row in said["oracle"]] == [left, left, left, right, right]
+    assert [row[1] for row in said["first-observation"]] == [0] * 5
 
 
 @pytest.mark.parametrize("kind", ["gru", "kv_window", "kv_growing"])
 def test_a_baseline_is_read_back_and_refused_for_another_policy(tmp_path: Path, kind: str) -> None:
-    memory, mine = baseline(kind, 16, HEAD, 12), identity(Wide().spec, "a" * 64)
+    policy = Wide()
+    memory, mine = baseline(kind, 16, HEAD, 12), identity(policy.spec, "a" * 64)
     path = tmp_path / "baseline.safetensors"
     save_baseline(path, kind, 12, memory, memory.init_params(jax.random.key(0)), mine, "test")
-    row = load_baseline(path, mine).row()
-    said = [row.tick(z) for z in np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)]
-    assert all(s.wrote for s in said)
-    kept = row.state()
-    after = row.tick(np.ones(16, np.float32))
-    row.restore(kept)
-    np.testing.assert_array_equal(row.tick(np.ones(16, np.float32)).context, after.context)
-    with pytest.raises(WeightsError, match="train it again"):
-        load_baseline(path, identity(Wide().spec, "b" * 64))
+    name = MemoryName.parse(f"{kind}:{path}")
+    loaded, row = load_memory(name, policy, "a" * 64, 2), np.array([1])
+    outs = [loaded.step(z, row) for z in np.random.default_rng(0).standard_normal((3, 1, 16)).astype(np.float32)]
+    assert all(out.wrote.all() for out in outs)
+    kept = loaded.state(1)
+    after = loaded.step(np.ones((1, 16), np.float32), row)
+    loaded.restore(1, kept)
+    np.testing.assert_array_equal(loaded.step(np.ones((1, 16), np.float32), row).context, after.context)
+    with pytest.raises(WeightsError, match=r"was trained for (policy )?'points'"):
+        load_memory(name, policy, "b" * 64, 1)
+    other = "kv_window" if kind == "gru" else "gru"
+    with pytest.raises(WeightsError, match=f"a memory of design '{kind}': write {kind}:"):
+        load_memory(MemoryName.parse(f"{other}:{path}"), policy, "a" * 64, 1)
 
 
-def test_an_unknown_memory_or_baseline_is_named() -> None:
+def test_an_unknown_memory_is_named() -> None:
     with pytest.raises(MemoryNameError, match="choose one of"):
         MemoryName.parse("lstm")
-    with pytest.raises(ValueError, match="gru, kv_window, kv_growing"):
-        baseline("lstm", 16, HEAD, 8)
+
+
+def test_every_ablation_has_a_preset_and_none_is_the_default() -> None:
+    assert preset(RolloutConfig, "rollout").ablation == ABLATIONS[0] == "none"
 
 
 def test_a_frame_shows_the_gate_and_marks_a_write() -> None:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import OSC_POSE, PolicySpec
-from vlamem.memory.runner import Said
+from vlamem.memory.protocol import StepOut
+from vlamem.memory.runner import InjectOptions, RecurrentRunner
 from vlamem.memory.train.features import EpisodeTicks, Features, FeaturesError, parts_of
 from vlamem.scripts.main import main
 from vlamem.sim.record import features
@@ -36,6 +37,8 @@ class Eyes:
     """Its feature is sixteen pixels of the picture; it moves at random, less so when it is told a colour."""
 
     spec = SPEC
+    history = 1
+    lowest_start = 0.2
 
     def encode(self, obs: Observation) -> Encoding:
         z = obs.images["agentview"][:, ::4, ::4, 0].reshape(len(obs.instruction), -1).astype(np.float32)
@@ -49,46 +52,52 @@ class Eyes:
 
 
 class Hints:
-    """A memory that is always sure of the same residual, and counts its ticks."""
+    """A recurrence that is always sure of the same residual, and counts its ticks."""
 
     feature_size, context_size, chunk_shape = 16, 3, None
 
     def __init__(self) -> None:
         self.ticks = 0
 
-    def row(self) -> "Hints":
-        return self
-
-    def reset(self) -> None:
+    def reset(self, mask: Any) -> None:
         self.ticks = 0
 
-    def tick(self, feature: Any) -> Said:
+    def step(self, features: Any, rows: Any) -> StepOut:
         self.ticks += 1
-        return Said(1.0, None, np.ones(3, np.float32), True, 1.0, 0.0)
+        one, no, yes = np.ones(1, np.float32), np.zeros(1, np.float32), np.ones(1, bool)
+        return StepOut(one, None, np.ones((1, 3), np.float32), None, yes, one, no, ~yes, no)
+
+    def state(self, row: int) -> dict[str, np.ndarray]:
+        return {"ticks": np.array([self.ticks])}
+
+    def restore(self, row: int, state: Any) -> None:
+        (self.ticks,) = state["ticks"]
 
 
 class Listening(Eyes):
     """Keeps what it was told and what was proposed to it at every plan."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, float]] = []
+        self.given: list[tuple[str, float]] = []
 
     def sample(self, encoding: Encoding, noise: Any, proposal: Any = None) -> Any:
-        self.heard.append((encoding.context[0], 0.0 if proposal is None else float(proposal.context.sum())))
+        residual = 0.0 if proposal is None else float((proposal.context_weight[:, None] * proposal.context).sum())
+        self.given.append((encoding.context[0], residual))
         return super().sample(encoding, noise)
 
 
-def test_an_actor_that_remembers_hears_its_memory_and_is_told_its_own_sentence_alone() -> None:
+def test_an_actor_that_remembers_is_given_its_memorys_residual_and_its_own_sentence_alone() -> None:
     env = SUITE.make("recall_colour", image_size=16, delay=4)
     env.task.acting_steps, env.task.longest = 12, 40
-    policy, memory = Listening(), Hints()
-    ticks, _ = record_features(env, policy, 3, "remembers", memory)  # type: ignore[arg-type]
-    assert memory.ticks == len(ticks.z)
-    assert {said for _, said in policy.heard} == {3.0}
-    assert {told for told, _ in policy.heard} <= set(env.task.goal(False).training_sentences)
-    for actor, voice in (("remembers", None), ("told", memory)):
+    policy, recurrence = Listening(), Hints()
+    memory = RecurrentRunner("hints", recurrence, InjectOptions())
+    ticks, _ = record_features(env, policy, 3, "remembers", [memory])
+    assert recurrence.ticks == len(ticks.z)
+    assert {residual for _, residual in policy.given} == {3.0}
+    assert {told for told, _ in policy.given} <= set(env.task.goal(False).training_sentences)
+    for actor, memories in (("remembers", []), ("told", [memory])):
         with pytest.raises(ValueError, match="memory"):
-            record_features(env, policy, 3, actor, voice)  # type: ignore[arg-type]
+            record_features(env, policy, 3, actor, memories)
     env.close()
 
 
@@ -140,7 +149,7 @@ def test_a_chunk_is_what_the_expert_does_until_something_unforeseeable_happens()
 def test_a_recording_goes_on_with_another_number_of_processes_and_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(env: Any, policy: Any, episode: int, actor: str, voice: Any) -> tuple[EpisodeTicks, bool]:
+    def short(env: Any, policy: Any, episode: int, actor: str, memories: Any) -> tuple[EpisodeTicks, bool]:
         zero = np.zeros((2, 1))
         return EpisodeTicks(np.zeros((2, 16)), np.zeros((2, 4, 7)), np.zeros((2, 2), int), zero[:, 0]), True
 
@@ -156,7 +165,7 @@ def test_a_recording_goes_on_with_another_number_of_processes_and_episodes(
 def test_episodes_that_a_cut_left_half_are_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played: list[int] = []
 
-    def short(env: Any, policy: Any, episode: int, actor: str, voice: Any) -> tuple[EpisodeTicks, bool]:
+    def short(env: Any, policy: Any, episode: int, actor: str, memories: Any) -> tuple[EpisodeTicks, bool]:
         played.append(episode)
         z = np.full((2, 16), 1.0 + episode)
         return EpisodeTicks(z, np.zeros((2, 4, 7)), np.zeros((2, 2), int), np.zeros(2)), True

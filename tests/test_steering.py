@@ -1,4 +1,4 @@
-"""Steering of any sampler: equal to TinyVLA's own, bit for bit the bare sampler at confidence 0."""
+"""Steering of any sampler: equal to TinyVLA's own, bit for bit the bare sampler at weight 0."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def towards_target(x: np.ndarray, t: np.ndarray) -> np.ndarray:
     return (x - TARGET) / t[:, None, None]
 
 
-def proposal(confidence: list[float], value: float = -0.3) -> Proposal:
-    return Proposal(np.array(confidence, np.float32), np.full(SHAPE, value, np.float32))
+def proposal(weight: list[float], value: float = -0.3) -> Proposal:
+    return Proposal.of_chunk(np.full(SHAPE, value, np.float32), np.array(weight))
 
 
 def test_the_field_is_integrated_from_the_start_time_to_data():
@@ -29,7 +29,7 @@ def test_the_field_is_integrated_from_the_start_time_to_data():
     np.testing.assert_allclose(out, TARGET, atol=1e-5)
 
 
-def test_rows_of_confidence_0_are_the_bare_sampler_bit_for_bit():
+def test_rows_of_weight_0_are_the_bare_sampler_bit_for_bit():
     bare = steer_flow(towards_target, noise(), 7)
     steered = steer_flow(towards_target, noise(), 7, proposal([0.0, 0.9, 0.0]))
     np.testing.assert_array_equal(steered[[0, 2]], bare[[0, 2]])
@@ -62,9 +62,9 @@ def test_a_proposal_that_is_all_but_certain_is_the_chunk_and_the_policy_is_not_a
     assert not asked
 
 
-@pytest.mark.parametrize(("confidence", "steps"), [(0.0, 10), (0.5, 5), (0.8, 2), (0.81, 0), (1.0, 0)])
-def test_steps_are_in_proportion_to_the_start_time(confidence, steps):
-    assert step_counts(start_time(np.array([confidence])), 10)[0] == steps
+@pytest.mark.parametrize(("weight", "steps"), [(0.0, 10), (0.5, 5), (0.8, 2), (0.81, 0), (1.0, 0)])
+def test_steps_are_in_proportion_to_the_start_time(weight, steps):
+    assert step_counts(start_time(np.array([weight])), 10)[0] == steps
 
 
 def test_tiny_vla_steers_as_the_generic_sampler():
@@ -77,7 +77,7 @@ def test_tiny_vla_steers_as_the_generic_sampler():
     draw = stream(1, "tiny")
     size = (rows, policy.spec.horizon, policy.spec.action.size)
     eps = draw.standard_normal(size).astype(np.float32)
-    said = Proposal(np.linspace(0, 1, rows).astype(np.float32), draw.uniform(-1, 1, size).astype(np.float32))
+    said = Proposal.of_chunk(draw.uniform(-1, 1, size).astype(np.float32), np.linspace(0, 1, rows))
     told = encoding.context
     with torch.inference_mode():
         condition, _ = policy.network.reader(told.instruction, told.seen, told.z, told.proprioception)
@@ -116,7 +116,7 @@ def test_denoising_enters_where_the_start_time_is_due_and_ends_at_data():
     np.testing.assert_allclose(entered, np.sqrt(bars[16]) * -0.3 + np.sqrt(1 - bars[16]) * noise(), atol=1e-6)
 
 
-def test_denoising_rows_of_confidence_0_are_the_bare_sampler_bit_for_bit():
+def test_denoising_rows_of_weight_0_are_the_bare_sampler_bit_for_bit():
     bars = np.linspace(0.01, 0.98, 20)
     bare = steer_denoising(denoise_with(bars), noise(), bars)
     steered = steer_denoising(denoise_with(bars), noise(), bars, proposal([0.7, 0.0, 0.0]))
@@ -128,7 +128,7 @@ def test_a_reversed_schedule_is_refused():
         steer_denoising(lambda x, i: x, noise(), [0.9, 0.1])
 
 
-def test_blending_is_by_confidence_and_leaves_abstaining_rows():
+def test_blending_is_by_weight_and_leaves_abstaining_rows():
     chunk = noise()
     out = blend(chunk, proposal([0.0, 0.5, 1.0]))
     np.testing.assert_array_equal(out[0], chunk[0])
@@ -148,6 +148,6 @@ def test_a_proposal_with_nan_or_of_another_shape_is_refused(way):
     with pytest.raises(ValueError, match="NaN"):
         steer(proposal([1.0] * 3, np.nan))
     with pytest.raises(ValueError, match=r"expected \[3, 4, 2\]"):
-        steer(Proposal(np.ones(3, np.float32), np.zeros((3, 5, 2), np.float32)))
+        steer(Proposal.of_chunk(np.zeros((3, 5, 2), np.float32), np.ones(3)))
     with pytest.raises(ValueError, match=r"0\.\.1"):
         steer(proposal([2.0] * 3))

@@ -1,4 +1,4 @@
-"""A success memory of a frozen policy: layout and origin from its spec, paraphrases, and steering by it."""
+"""A success memory as a memory of a frozen policy: layout and origin from its spec, paraphrases, and steering by it."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from vlamem.memory.success.memory import MemoryOptions
 from vlamem.memory.success.runner import SuccessRunner, layout_of, open_success, origin_of
 from vlamem.policies.memory_policy import wrap
 
-OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8))
+OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8), engine="numpy")
 
 
 def standing(rows: int = 3):
@@ -41,12 +41,28 @@ def test_an_empty_memory_leaves_the_policy_bit_for_bit_and_a_filled_one_steers_t
     bare = policy.sample(policy.encode(seen), eps)
     np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)
     chunk = remember(runner, policy, seen, seen.instruction[0])
+    proposed = []
+    runner.proposed = proposed.append
     steered = robot.plan(robot.observe(seen), eps)
     assert np.abs(steered[0] - chunk).mean() < 0.7 * np.abs(bare[0] - chunk).mean()
     for row, prior in enumerate(runner.memory.last):
         if prior.confidence == 0:
             np.testing.assert_array_equal(steered[row], bare[row])
+    np.testing.assert_array_equal(proposed[0].chunk_weight, np.float32([p.confidence for p in runner.memory.last]))
+    assert len(proposed) == 1
+    assert not robot.ticks
+    assert robot.state(0) == {}
     runner.memory.close()
+
+
+def test_options_of_a_success_memory_are_written_after_its_file(tmp_path):
+    policy = small_policy()
+    robot = wrap(policy, f"success:{tmp_path / 'memory.db'}?most_segments=7&calibrated=false")
+    (runner,) = robot.memories
+    assert (runner.memory.options.most_segments, runner.memory.options.calibrated) == (7, False)
+    runner.memory.close()
+    with pytest.raises(ValueError, match="most_segments is 0: expected 1 or more"):
+        wrap(policy, f"success:{tmp_path / 'memory.db'}?most_segments=0")
 
 
 def test_other_words_of_one_vector_find_the_memory(tmp_path):
@@ -56,8 +72,8 @@ def test_other_words_of_one_vector_find_the_memory(tmp_path):
     key = policy.encode(seen).key
     vector = runner.meaning(seen.instruction[0])
     runner._meanings |= {"the same in other words": 2.0 * vector, "something else": -vector}
-    assert runner.query(key, seen.proprioception, ["the same in other words"]).chunk_weight[0] > 0
-    assert runner.query(key, seen.proprioception, ["something else"]).chunk_weight[0] == 0
+    assert runner.query(key, seen.proprioception, ["the same in other words"]).weight[0] > 0
+    assert runner.query(key, seen.proprioception, ["something else"]).weight[0] == 0
     runner.memory.close()
 
 

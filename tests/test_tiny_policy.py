@@ -77,26 +77,26 @@ def test_the_default_network_is_small_and_keeps_the_promises_too() -> None:
     check_policy(policy, observation(size=84))
 
 
-def test_the_checker_finds_a_policy_that_listens_without_confidence() -> None:
+def test_the_checker_finds_a_policy_that_takes_a_proposal_of_weight_0() -> None:
     class Credulous(TinyVLA):
         def sample(self, encoding: Encoding, noise: np.ndarray, proposal: Proposal | None = None) -> np.ndarray:
             chunk = super().sample(encoding, noise, proposal)
             return chunk if proposal is None or proposal.chunk is None else chunk + 1e-6
 
     policy = small_policy()
-    with pytest.raises(ConformanceError, match="confidence 0 changes the chunk"):
+    with pytest.raises(ConformanceError, match="weight 0 changes the chunk"):
         check_policy(Credulous(policy.network, policy.tokeniser, policy.normaliser), observation())
 
 
-def test_rows_of_confidence_zero_are_bit_identical_beside_rows_that_are_steered() -> None:
+def test_rows_of_weight_zero_are_bit_identical_beside_rows_that_are_steered() -> None:
     policy, rows = small_policy(), 5
     encoding, start = policy.encode(observation(rows)), noise(policy, rows)
     bare = policy.sample(encoding, start)
     rng = np.random.default_rng(2)
     chunk, context = rng.normal(size=start.shape).astype("f4"), rng.normal(size=(rows, 8)).astype("f4")
-    for confidence in ([0, 1, 0, 0.5, 0.01], [0, 0, 0, 0, 0]):
-        trusted = np.array(confidence, np.float32)
-        steered = policy.sample(encoding, start, Proposal(trusted, chunk, context))
+    for weight in ([0, 1, 0, 0.5, 0.01], [0, 0, 0, 0, 0]):
+        trusted = np.array(weight, np.float32)
+        steered = policy.sample(encoding, start, Proposal(chunk, trusted, context, trusted))
         assert steered[trusted == 0].tobytes() == bare[trusted == 0].tobytes()
         assert all((steered[i] != bare[i]).any() for i in np.flatnonzero(trusted))
 
@@ -107,7 +107,7 @@ def test_a_trusted_chunk_draws_the_sample_nearer_the_more_it_is_trusted() -> Non
     chunk = np.full_like(start, 0.5)
     gaps = []
     for trust in (0.0, 0.5, 1.0):
-        proposal = Proposal(np.full(2, trust, np.float32), chunk)
+        proposal = Proposal.of_chunk(chunk, np.full(2, trust))
         gaps.append(float(np.abs(policy.sample(encoding, start, proposal) - chunk).mean()))
     assert gaps[0] > gaps[1] > gaps[2]
 
@@ -118,7 +118,7 @@ def test_a_full_context_residual_is_the_other_sentence() -> None:
     start = noise(policy, 2)
     told = policy.context_of(["touch the blue ball"] * 2)
     residual = told - policy.context_of(list(seen.instruction))
-    steered = policy.sample(policy.encode(seen), start, Proposal(np.ones(2, np.float32), None, residual))
+    steered = policy.sample(policy.encode(seen), start, Proposal.of_context(residual, np.ones(2)))
     other = Observation(seen.images, seen.proprioception, ("touch the blue ball",) * 2)
     np.testing.assert_allclose(steered, policy.sample(policy.encode(other), start), atol=1e-5)
 
@@ -148,12 +148,20 @@ def test_wrong_inputs_are_named() -> None:
     encoding, start = policy.encode(good), noise(policy, 2)
     with pytest.raises(ValueError, match="noise is"):
         policy.sample(encoding, start[:, :3])
-    with pytest.raises(ValueError, match="confidence"):
-        policy.sample(encoding, start, Proposal(np.array([0.0, 1.5], np.float32)))
     with pytest.raises(ValueError, match="proposed chunk is"):
-        policy.sample(encoding, start, Proposal(np.ones(2, np.float32), start[:, :3]))
-    with pytest.raises(ValueError, match="proposed context has NaN"):
-        policy.sample(encoding, start, Proposal(np.ones(2, np.float32), None, np.full((2, 8), np.nan, np.float32)))
+        policy.sample(encoding, start, Proposal.of_chunk(start[:, :3], np.ones(2)))
+    with pytest.raises(ValueError, match=r"proposed context is \[2, 5\], expected \[2, 8\]"):
+        policy.sample(encoding, start, Proposal.of_context(np.zeros((2, 5), np.float32), np.ones(2)))
+    with pytest.raises(ValueError, match="the proposal has 3 rows, expected 2"):
+        policy.sample(encoding, start, Proposal.of_chunk(None, np.zeros(3)))
+
+
+def test_a_part_of_an_encoding_samples_what_the_whole_samples_in_its_rows() -> None:
+    policy, rows = small_policy(), 4
+    encoding, start = policy.encode(observation(rows)), noise(policy, rows)
+    bare = policy.sample(encoding, start)
+    part = policy.sample(encoding.rows([3, 1]), start[[3, 1]])
+    np.testing.assert_allclose(part, bare[[3, 1]], atol=1e-5)
 
 
 def test_fewer_steps_are_an_option() -> None:
