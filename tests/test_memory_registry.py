@@ -176,7 +176,7 @@ def test_a_memory_is_registered_by_one_line() -> None:
     assert "yours" in kinds
     with pytest.raises(ValueError, match="'mine' is test_memory_registry:KIND already"):
         kinds.register("mine", "test_memory_registry:WITH_FILE")
-    with pytest.raises(ValueError, match="expected package.module:ATTRIBUTE"):
+    with pytest.raises(ValueError, match=r"expected package\.module:ATTRIBUTE"):
         kinds.register("theirs", "test_memory_registry")
 
 

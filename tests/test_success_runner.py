@@ -12,7 +12,7 @@ from vlamem.memory.success.memory import MemoryOptions
 from vlamem.memory.success.runner import SuccessRunner, layout_of, open_success, origin_of
 from vlamem.policies.memory_policy import wrap
 
-OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8), engine="numpy")
+OPTIONS = MemoryOptions(retrieve=RetrieveOptions(threshold=0.8))
 
 
 def standing(rows: int = 3):

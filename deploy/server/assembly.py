@@ -105,7 +105,7 @@ def build_server(
     about = {
         "policy": policy,
         "aura": owner.memory,
-        "success": "none" if stored is None else stored.memory.path.name,
+        "success": "none" if stored is None else Path(stored.memory.store.name).name,
     }
     encode = wrapped.policy.encode if trace_store is not None else None
     server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode)
