@@ -1,4 +1,4 @@
-"""`vlamem train-gate`: trains what AURA-Mem writes and says, from recorded features of a frozen policy."""
+"""`vlamem train-gate`: trains a memory, by default AURA-Mem, on recorded features of a frozen policy."""
 
 import math
 import shlex
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from vlamem.memory.train.fit import Score
     from vlamem.memory.train.gate import GateOptions
 
-_HELP = """Trains a gate on features recorded with 'vlamem collect --features': JAX only, but for --method rl.
+_HELP = """Trains a memory on features recorded with 'vlamem collect --features': JAX only, but for --method rl.
 
 A killed run is continued by the same command.
 
 example: vlamem train-gate --features data/features --budget 0.05 --out runs/gate
          vlamem train-gate --features data/features --tasks recall_colour --targets context --out runs/gate-recall
+         vlamem train-gate --features data/features --design 'gru?hidden=64' --out runs/gru
          vlamem train-gate --features data/more --start-from runs/gate/gate.safetensors --out runs/gate-more
          vlamem train-gate --features data/more --start-from runs/gate/gate.safetensors --updates 0 --out runs/budgets
 """
@@ -41,10 +42,12 @@ class Args:
     """Policy that the features must be of; empty to take them as they are."""
     targets: Literal["context", "chunk", "both"]
     """What the memory is to propose; of a gate to start from, what its head proposes of it."""
+    design: str
+    """Memory design, NAME[?option=value&option=value]; one of your own is package.module:Class in place of NAME."""
     method: Literal["bptt", "counterfactual", "rl"]
     """What trains the gate: straight through its threshold, the error each write saves, or success in simulation."""
     gate: Literal["learned", "always", "never", "random", "periodic"]
-    """learned, or a control gate that is not trained."""
+    """Of AURA-Mem: learned, or a control gate that is not trained."""
     budget: float | None
     """Writes per tick of recorded episodes at most, e.g. 0.02; what the write cost leaves when not given."""
     rate: float
@@ -94,6 +97,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--updates 0 measures the budgets of a gate that is trained: name its file with --start-from")
     if args.updates == 0 and (args.low_memory or args.method != "bptt" or args.seeds > 1 or args.budget is not None):
         raise ValueError("--updates 0 trains nothing: leave out --low-memory, --method, --seeds and --budget")
+    if args.start_from is not None and args.design != "aura":
+        raise ValueError(f"--design {args.design}: the design of --start-from is kept, leave it out")
     from tqdm import tqdm
 
     from vlamem.memory.train.gate import best_of, folders_of, held_out_score_of, train_seeds
@@ -114,7 +119,7 @@ def main(arguments: list[str]) -> int:
         return _tune(args, options)
     if args.start_from is not None:
         before = held_out_score_of(args.start_from, options)
-        print(f"{args.start_from}: {_said(before)}")
+        print(f"{args.start_from}: {_described(before)}")
         _print_tasks(before)
     with tqdm(total=options.updates * args.seeds, unit="update", desc="gate", delay=0.5) as bar:
         done = 0
@@ -128,7 +133,7 @@ def main(arguments: list[str]) -> int:
         runs = train_seeds(options, args.seeds, args.out, progress)
     for path, trained in runs:
         print(
-            f"{path}: {_said(trained.score, args.budget)}, {trained.updates} updates in "
+            f"{path}: {_described(trained.score, args.budget)}, {trained.updates} updates in "
             f"{trained.seconds / 60:.1f} min, {trained.training_bytes / 1024:.0f} KiB of training state"
         )
         _print_tasks(trained.score)
@@ -185,6 +190,7 @@ def _options(args: Args, command: str) -> "GateOptions":
         features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None, args.targets),
         tasks=args.tasks,
         targets=args.targets,
+        design=args.design,
         gate=METHODS.get(args.method, "learned") if args.gate == "learned" else args.gate,
         budget=args.budget,
         rate=args.rate,
@@ -203,10 +209,10 @@ def _options(args: Args, command: str) -> "GateOptions":
 
 
 def _right(share: float) -> str:
-    return "no context asked" if math.isnan(share) else f"{100 * share:5.1f} % right"
+    return "no query" if math.isnan(share) else f"{100 * share:5.1f} % right"
 
 
-def _said(score: "Score", budget: float | None = None) -> str:
+def _described(score: "Score", budget: float | None = None) -> str:
     most = "" if budget is None else f" (budget {100 * budget:g} %)"
     return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks{most}"
 
@@ -253,7 +259,7 @@ def _tune(args: Args, options: "GateOptions") -> int:
 
 def _compare(before: "Score", after: "Score") -> None:
     for name, score in (("before", before), ("after", after)):
-        print(f"{name}: {_said(score)}")
+        print(f"{name}: {_described(score)}")
         _print_tasks(score)
 
 

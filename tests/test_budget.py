@@ -1,4 +1,4 @@
-"""policies/speak_budget.py: the rate of writes that is held is that of recorded episodes in use."""
+"""memory/train/budget.py: the rate of writes that is held is that of recorded episodes in use."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 import recorded_features as rec
 
 from vlamem.core.seeding import stream
-from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraTick, HeadConfig
+from vlamem.memory.designs.aura.kind import with_threshold_moved
 from vlamem.memory.protocol import named_arrays
-from vlamem.memory.runner import AuraVoice
 from vlamem.memory.train.batches import TargetOptions, TrainingSet
 from vlamem.memory.train.budget import BUDGETS, shift_for
 from vlamem.memory.train.features import FeatureWriter, open_features
@@ -36,13 +36,14 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def writes(path: Path, recording: Path, shift: float) -> int:
     """Writes over every recorded episode, tick by tick as on a robot, with the threshold moved."""
-    row, count = AuraVoice.load(path).with_threshold_moved(shift).row(), 0
+    header, arrays = load_weights(path)
+    row, count = AuraTick(AuraConfig.from_config(header.config), with_threshold_moved(arrays, shift)), 0
     for features in open_features([recording]):
         for line in features.episodes:
             ticks = features.ticks(line)
             row.reset()
-            told = features.contexts[ticks.goal[:, 0], 0]
-            count += sum(row.tick(z).wrote for z in np.concatenate([ticks.z, told], axis=1, dtype=np.float32))
+            own = features.contexts[ticks.goal[:, 0], 0]
+            count += sum(row.tick(z).wrote for z in np.concatenate([ticks.z, own], axis=1, dtype=np.float32))
     return count
 
 

@@ -1,4 +1,4 @@
-"""policies/speak_batches.py, speak_training.py and speak_gate.py, on recordings made without a simulator."""
+"""memory/train: batches, fit, gate and on_device, on recordings made without a simulator."""
 
 import itertools
 from dataclasses import replace
@@ -11,8 +11,7 @@ import pytest
 import recorded_features as rec
 
 from vlamem.core.seeding import stream
-from vlamem.memory.designs.aura import AuraConfig, AuraMemory
-from vlamem.memory.runner import AuraVoice
+from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraTick
 from vlamem.memory.train.batches import TargetOptions, TrainingSet
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
@@ -33,6 +32,12 @@ def options(recording: Path) -> GateOptions:
     return GateOptions((recording,), updates=300, ticks=48, rows=8, hidden=32, write_cost=0.05, seed=1)
 
 
+def tick_of(path: Path, gate: str = "learned") -> AuraTick:
+    """The robot's tick of a weights file, under its own gate or another."""
+    header, arrays = load_weights(path, rec.POLICY)
+    return AuraTick(replace(AuraConfig.from_config(header.config), gate=gate), arrays)
+
+
 def columns_of(ticks: EpisodeTicks) -> list[np.ndarray]:
     return [ticks.z, ticks.chunk, ticks.goal, ticks.asked]
 
@@ -44,14 +49,14 @@ def gate(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_batch_asks_for_the_residual_to_the_sentence_that_tells_the_answer(recording: Path) -> None:
+def test_the_target_of_a_query_is_the_residual_to_the_oracle_instruction(recording: Path) -> None:
     data = TrainingSet(open_features([recording]), TargetOptions())
     rows, resets = data.labelled(48, 4, stream(0, "test"))
     assert resets.any()
     for row in rows:
         for t in np.flatnonzero(row.query):
-            told = row.feature[t, rec.D :] + row.residual[t]
-            np.testing.assert_allclose(told, data.canonical[row.goal[t, 1]], atol=1e-5)
+            oracle = row.feature[t, rec.D :] + row.residual[t]
+            np.testing.assert_allclose(oracle, data.canonical[row.goal[t, 1]], atol=1e-5)
         skill = row.goal[:, 0] == row.goal[:, 1]
         assert not row.residual[skill].any()
         assert (row.weight[~skill & (row.query == 0)] == 0).all()
@@ -82,27 +87,28 @@ def test_held_out_layouts_are_never_trained_on(recording: Path) -> None:
         assert not trained & held
 
 
-def test_a_trained_gate_says_the_answer_after_the_cue_is_gone_and_abstains_before(recording: Path, gate: Path) -> None:
-    voice = AuraVoice.load(gate, rec.POLICY)
-    canonical, row = rec.contexts()[:, 0], voice.row()
+def test_a_trained_memory_proposes_the_answer_after_the_cue_is_gone_and_abstains_before(
+    recording: Path, gate: Path
+) -> None:
+    canonical, row = rec.contexts()[:, 0], tick_of(gate)
     right, before, after, writes = 0, [], [], 0
     for number in range(60, 80):
         ticks, own = rec.episode(number, "remember"), rec.contexts()[0, 1]
         row.reset()
         for t, z in enumerate(ticks.z):
-            said = row.tick(np.concatenate([z, own]).astype(np.float32))
-            writes += said.wrote
-            (after if ticks.asked[t] else before).append(said.confidence) if t != 7 else None
-        assert said.context is not None
-        nearest = np.linalg.norm(canonical - (own + said.context), axis=1).argmin()
+            out = row.tick(np.concatenate([z, own]).astype(np.float32))
+            writes += out.wrote
+            (after if ticks.asked[t] else before).append(out.confidence) if t != 7 else None
+        assert out.context is not None
+        nearest = np.linalg.norm(canonical - (own + out.context), axis=1).argmin()
         right += int(nearest == ticks.goal[-1, 1])
     assert right >= 17
     assert np.mean(after) > np.mean(before) + 0.2
     assert 20 <= writes < 200
 
 
-def test_a_trained_gate_is_silent_in_a_skill(gate: Path) -> None:
-    row = AuraVoice.load(gate).row()
+def test_a_trained_memory_abstains_in_a_skill(gate: Path) -> None:
+    row = tick_of(gate)
     ticks = rec.episode(70, "skill")
     own = rec.contexts()[ticks.goal[0, 0], 1]
     confidences = [row.tick(np.concatenate([z, own]).astype(np.float32)).confidence for z in ticks.z]
@@ -134,13 +140,13 @@ def test_a_killed_training_goes_on_to_the_same_weights(recording: Path, tmp_path
             raise KilledError
 
     whole, _ = train_gate(short, tmp_path / "whole")
-    from vlamem.memory.train import gate as speak_gate
+    from vlamem.memory.train import gate as train_module
 
     how = replace(short.training(), checkpoint_every=8)
     object.__setattr__(short, "training", lambda: how)
     with pytest.raises(KilledError):
-        speak_gate.train_gate(short, tmp_path / "killed", kill)
-    resumed, trained = speak_gate.train_gate(short, tmp_path / "killed")
+        train_module.train_gate(short, tmp_path / "killed", kill)
+    resumed, trained = train_module.train_gate(short, tmp_path / "killed")
     assert trained.updates == 24
     first, second = load_weights(whole)[1], load_weights(resumed)[1]
     for name, array in first.items():
@@ -281,7 +287,7 @@ def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> 
     assert np.abs(said[0][:, 1 : 1 + size] - said[1][:, 1 : 1 + size]).max() > 0.1
 
 
-def test_where_nothing_is_to_be_remembered_the_gate_learns_to_shut_and_the_voice_to_be_silent(
+def test_where_nothing_is_to_be_remembered_the_gate_learns_to_shut_and_the_memory_to_abstain(
     recording: Path, tmp_path: Path
 ) -> None:
     path, trained = train_gate(replace(options(recording), tasks=("skill",), targets="context", updates=400), tmp_path)
@@ -289,16 +295,16 @@ def test_where_nothing_is_to_be_remembered_the_gate_learns_to_shut_and_the_voice
     assert np.isnan(trained.score.right)
     assert 0 < trained.score.error < 0.1
     assert trained.score.rate <= 1 / 19  # once an episode
-    voice, confidences = AuraVoice.load(path, rec.POLICY), []
-    for gate in (voice, voice.with_gate("always")):
-        row = gate.row()
+    confidences = []
+    for gate in ("learned", "always"):
+        row = tick_of(path, gate)
         for number in range(60, 65):
             ticks = rec.episode(number, "skill")
             own = rec.contexts()[ticks.goal[0, 0], 1]
             row.reset()
-            said = [row.tick(np.concatenate([z, own]).astype(np.float32)) for z in ticks.z]
-            assert sum(s.wrote for s in said) <= 2 if gate is voice else all(s.wrote for s in said)
-            confidences += [s.confidence for s in said]
+            outs = [row.tick(np.concatenate([z, own]).astype(np.float32)) for z in ticks.z]
+            assert sum(o.wrote for o in outs) <= 2 if gate == "learned" else all(o.wrote for o in outs)
+            confidences += [o.confidence for o in outs]
     assert max(confidences) < 0.1
 
 

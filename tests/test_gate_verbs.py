@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import recorded_features as rec
-from test_speak_budget import untrained
+from test_budget import untrained
 
 from vlamem.memory.train.budget import BUDGETS
 from vlamem.memory.train.fit import Score, Trained

@@ -15,10 +15,10 @@ from vlamem.core.observation import Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE
-from vlamem.policies.conformance import check_policy
 from vlamem.policies.lerobot import LeRobotPolicy
 from vlamem.policies.lerobot.steering import row_generators
 from vlamem.policies.registry import find_policy, load_policy
+from vlamem.testing import check_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 

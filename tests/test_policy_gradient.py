@@ -1,4 +1,4 @@
-"""policies/speak_rl.py: group-relative policy gradient on a gate, with a player that needs no simulator."""
+"""memory/train/policy_gradient.py: group-relative policy gradient on a gate, with a player that needs no simulator."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +12,6 @@ import pytest
 
 from vlamem.core.seeding import stream
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
-from vlamem.memory.runner import RowMemory
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.policy_gradient import (
     DrawingRow,
@@ -38,14 +37,17 @@ def features(seed: int, cue: int) -> np.ndarray:
     return z
 
 
-def play(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
+def decisions(row: DrawingRow, zs: np.ndarray) -> list[bool]:
+    return [bool(row.step(z[None], np.array([0])).wrote[0]) for z in zs]
+
+
+def play(update: int, group: int, row: Callable[[np.random.Generator], DrawingRow]) -> list[Rollout]:
     """An episode succeeds when the cue was written."""
     cue = 2 + (update + group) % 8
     rollouts = []
     for member in range(6):
         made = row(stream(1, update, group, member))
-        assert isinstance(made, DrawingRow)
-        wrote = [made.tick(z).wrote for z in features(update * 10 + group, cue)]
+        wrote = decisions(made, features(update * 10 + group, cue))
         rollouts.append(Rollout(made.drawn(), wrote[cue]))
     return rollouts
 
@@ -71,7 +73,7 @@ def test_a_killed_run_goes_on_after_its_last_update_to_the_same_gate(tmp_path: P
 
     played: list[int] = []
 
-    def dying(update: int, group: int, row: Callable[[np.random.Generator], RowMemory]) -> list[Rollout]:
+    def dying(update: int, group: int, row: Callable[[np.random.Generator], DrawingRow]) -> list[Rollout]:
         played.append(update)
         if played == [0, 0, 1, 1, 2, 2]:
             raise KilledError
@@ -92,7 +94,7 @@ def test_a_killed_run_goes_on_after_its_last_update_to_the_same_gate(tmp_path: P
 
 def test_recorded_decisions_have_the_probability_with_which_they_were_drawn() -> None:
     row = DrawingRow(MEMORY, params(), stream(0, "row"))
-    said = [row.tick(z) for z in features(3, 4)]
+    wrote = decisions(row, features(3, 4))
     drawn = row.drawn()
     log_p = np.asarray(log_probability(params().gate, params(), MEMORY, drawn))
     assert (log_p <= 0).all()
@@ -100,7 +102,7 @@ def test_recorded_decisions_have_the_probability_with_which_they_were_drawn() ->
     z, s, _ = drawn.reading
     _, out = MEMORY.scan(params(), state, z[:, None], jnp.zeros((12, 1), bool), None, force)
     np.testing.assert_allclose(out.surprise[:, 0], s, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal([s.wrote for s in said], drawn.wrote)
+    np.testing.assert_array_equal(wrote, drawn.wrote)
 
 
 def test_a_group_whose_returns_are_alike_teaches_nothing() -> None:
@@ -119,7 +121,7 @@ def test_a_cold_gate_draws_what_it_would_decide() -> None:
     zs = features(3, 4)
     _, out = MEMORY.scan(params(), MEMORY.init(1), zs[:, None], jnp.zeros((12, 1), bool))
     cold = DrawingRow(MEMORY, params(), stream(0, "row"), temperature=1e-6)
-    assert [cold.tick(z).wrote for z in zs] == np.asarray(out.wrote[:, 0]).tolist()
+    assert decisions(cold, zs) == np.asarray(out.wrote[:, 0]).tolist()
     assert RlOptions().temperature < 1
 
 

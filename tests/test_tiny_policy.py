@@ -12,12 +12,12 @@ import torch
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import SpecMismatchError
-from vlamem.policies.conformance import ConformanceError, check_policy
 from vlamem.policies.tiny.language import PAD, UNKNOWN, InstructionError, Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, parameters_of
 from vlamem.policies.tiny.normaliser import Normaliser
 from vlamem.policies.tiny.policy import SampleOptions, TinyVLA
 from vlamem.policies.tiny.weights import WeightsError, load_weights, read_header, save_weights
+from vlamem.testing import ConformanceError, check_policy
 
 WORDS = Tokeniser.of(["touch the red cube", "touch the blue ball"])
 SMALL = ModelConfig(

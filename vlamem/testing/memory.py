@@ -1,5 +1,6 @@
-"""Conformance checks for what others plug in: run them over your own memory or policy before a rollout with it."""
+"""A conformance checker for memories, in the manner of gymnasium's check_env."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from vlamem.core.seeding import stream
 from vlamem.memory.protocol import Memory, Params, State, StepOut, flatten, scan, state_bytes, step_by_step
-from vlamem.policies.conformance import check_policy
-
-__all__ = ["ConformanceError", "check_memory", "check_policy"]
+from vlamem.testing.errors import ConformanceError, require
 
 Step = Callable[[Params, State, Array, Array, Array], tuple[State, StepOut]]
-
-
-class ConformanceError(AssertionError):
-    """A memory that breaks a promise of the protocol; the message names the promise and where it broke."""
-
-
-def _require(kept: bool, promise: str, where: str = "") -> None:
-    if not kept:
-        raise ConformanceError(f"{promise}{': ' if where else ''}{where}")
 
 
 def _equal(a: Any, b: Any, promise: str, tolerance: float = 0.0) -> None:
@@ -34,12 +24,12 @@ def _equal(a: Any, b: Any, promise: str, tolerance: float = 0.0) -> None:
     others = flatten(b)
     for name, array in flatten(a).items():
         x, y = np.asarray(array), np.asarray(others[name])
-        _require(x.shape == y.shape and x.dtype == y.dtype, promise, f"{name} is {x.shape} and {y.shape}")
+        require(x.shape == y.shape and x.dtype == y.dtype, promise, f"{name} is {x.shape} and {y.shape}")
         if tolerance == 0.0 or x.dtype == np.bool_:
-            _require(np.array_equal(x, y, equal_nan=True), promise, f"{name} differs")
+            require(np.array_equal(x, y, equal_nan=True), promise, f"{name} differs")
         else:
             off = float(np.abs(x - y).max(initial=0.0))
-            _require(off <= tolerance * max(1.0, float(np.abs(y).max(initial=0.0))), promise, f"{name} is off by {off}")
+            require(off <= tolerance * max(1.0, float(np.abs(y).max(initial=0.0))), promise, f"{name} is off by {off}")
 
 
 def _row(tree: Any, row: int) -> Any:
@@ -70,7 +60,8 @@ def check_memory(
     The promises: the state keeps its shapes and bytes over the horizon; a reset row goes on as a new one does and the
     others are untouched; a batch gives what single rows give; the same input gives the same bits; a saved and restored
     state goes on alike; a feature row with NaN or infinity is refused, leaves the state as it was and poisons nothing;
-    confidences are in [0, 1]; a feature of another size is a ValueError; `scan` gives what steps give.
+    confidences are in [0, 1]; a feature of another size is a ValueError; `scan` gives what steps give, and opens and
+    shuts a learned gate by force; what `to_config` describes is the same memory.
 
     Args:
         memory: what to check.
@@ -98,16 +89,18 @@ def check_memory(
         states.append(state)
         outs.append(out)
         _check_out(out, batch)
-        _require(not bool(out.refused.any()), "finite features are not refused", f"tick {t}")
+        require(not bool(out.refused.any()), "finite features are not refused", f"tick {t}")
     if constant_bytes:
         sizes = {state_bytes(s, batch) for s in states}
-        _require(len(sizes) == 1, "state bytes are constant over the horizon", str(sorted(sizes)))
+        require(len(sizes) == 1, "state bytes are constant over the horizon", str(sorted(sizes)))
 
     _check_determinism(memory, params, states, outs, zs, events)
     _check_reset(memory, step, params, states[-1], zs, events)
     _check_single_rows(memory, params, states, outs, zs, events, tolerance)
     _check_refusal(memory, step, params, states[-1], zs[0], events[0])
     _check_scan(memory, params, states, outs, zs, events, tolerance)
+    _check_force(memory, params, zs, events)
+    _check_config(memory)
     restored = _saved_and_restored(states[-1])
     _equal(
         step(params, restored, zs[0], none, events[0]),
@@ -123,13 +116,13 @@ def check_memory(
 
 def _check_out(out: StepOut, batch: int) -> None:
     for name, x in flatten(out).items():
-        _require(x.shape[:1] == (batch,), "every answer has a row for each row", f"{name} is {x.shape}")
-        _require(bool(jnp.isfinite(x).all()), "answers are finite", name)
+        require(x.shape[:1] == (batch,), "every answer has a row for each row", f"{name} is {x.shape}")
+        require(bool(jnp.isfinite(x).all()), "answers are finite", name)
     for name in ("confidence", "gate"):
         x = getattr(out, name)
-        _require(bool(((x >= 0) & (x <= 1)).all()), f"{name} is in [0, 1]")
-    _require(bool((out.surprise >= 0).all()), "surprise is 0 or more")
-    _require(out.wrote.dtype == jnp.bool_ and out.refused.dtype == jnp.bool_, "wrote and refused are booleans")
+        require(bool(((x >= 0) & (x <= 1)).all()), f"{name} is in [0, 1]")
+    require(bool((out.surprise >= 0).all()), "surprise is 0 or more")
+    require(out.wrote.dtype == jnp.bool_ and out.refused.dtype == jnp.bool_, "wrote and refused are booleans")
 
 
 def _check_determinism(
@@ -178,9 +171,9 @@ def _check_refusal(memory: Memory, step: Step, params: Params, used: State, z: A
     for bad in (np.nan, np.inf, -np.inf):
         state, out = step(params, used, z.at[0, -1].set(bad), none, events)
         _check_out(out, batch)
-        _require(bool(out.refused[0]) and not bool(out.refused[1:].any()), f"a row with {bad} is refused, alone")
-        _require(not bool(out.wrote[0]), f"a row with {bad} is not written")
-        _require(float(out.confidence[0]) == 0.0, f"a row with {bad} has confidence 0")
+        require(bool(out.refused[0]) and not bool(out.refused[1:].any()), f"a row with {bad} is refused, alone")
+        require(not bool(out.wrote[0]), f"a row with {bad} is not written")
+        require(float(out.confidence[0]) == 0.0, f"a row with {bad} has confidence 0")
         _equal(_row(state, 0), _row(used, 0), f"a row with {bad} leaves its state as it was")
         for row in range(1, batch):
             _equal(_row((state, out), row), _row((clean_state, clean), row), f"{bad} in one row leaves the others")
@@ -202,3 +195,19 @@ def _check_scan(
         for t, expected in enumerate(outs):
             at = jax.tree.map(lambda x, t=t: x[t], out)
             _equal(at, expected, f"{name} gives what steps give (tick {t})", tolerance)
+
+
+def _check_force(memory: Memory, params: Params, zs: Array, events: Array) -> None:
+    if memory.gate_signal is None:
+        return
+    resets = jnp.zeros(zs.shape[:2], bool)
+    for force, decided in ((1e4, True), (-1e4, False)):
+        _, out = scan(memory, params, memory.init(zs.shape[1]), zs, resets, events, jnp.full(zs.shape[:2], force))
+        require(bool((out.wrote == decided).all()), f"a force of {force:g} on the logit decides every write")
+
+
+def _check_config(memory: Memory) -> None:
+    config = json.loads(json.dumps(memory.to_config()))
+    again = type(memory).from_config(config)
+    require(again == memory and hash(again) == hash(memory), "to_config describes the memory", f"{again}, not {memory}")
+    require(config["feature_size"] == memory.feature_size, "to_config has the feature_size")

@@ -8,18 +8,10 @@ from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.policies.protocol import FrozenPolicy
+from vlamem.testing.errors import require
 
 TOLERANCE = 1e-4
 """Largest difference between a row in a batch and the same row alone: matrix kernels differ by batch size."""
-
-
-class ConformanceError(AssertionError):
-    """A policy that breaks the contract; the message says which promise and by how much."""
-
-
-def _demand(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConformanceError(message)
 
 
 def check_policy(policy: FrozenPolicy, observation: Observation, reads_noise: bool = True) -> None:
@@ -30,16 +22,16 @@ def check_policy(policy: FrozenPolicy, observation: Observation, reads_noise: bo
     else is proposed and to whichever other rows. `reads_noise` is False for policies that regress a chunk, such as ACT.
     """
     spec, rows = policy.spec, len(observation.instruction)
-    _demand(rows >= 2, f"the observation has {rows} rows: check with two or more")
+    require(rows >= 2, f"the observation has {rows} rows: check with two or more")
     size = (rows, spec.horizon, spec.action.size)
     noise = stream(0, "check_policy").standard_normal(size).astype(np.float32)
     kept = noise.copy()
     encoding = policy.encode(observation)
     _check_encoding(policy, encoding, rows)
     bare = policy.sample(encoding, noise)
-    _demand(bare.shape == size, f"sample gives {bare.shape}, the spec says {size}")
-    _demand(bool(np.isfinite(bare).all()), "sample gives values that are not finite")
-    _demand(np.array_equal(noise, kept), "sample changes the noise that it was given")
+    require(bare.shape == size, f"sample gives {bare.shape}, the spec says {size}")
+    require(bool(np.isfinite(bare).all()), "sample gives values that are not finite")
+    require(np.array_equal(noise, kept), "sample changes the noise that it was given")
     _check_determinism(policy, observation, encoding, noise, bare, reads_noise)
     _check_rows_alone(policy, observation, encoding, noise, bare)
     _check_abstention(policy, encoding, noise, bare)
@@ -48,15 +40,15 @@ def check_policy(policy: FrozenPolicy, observation: Observation, reads_noise: bo
 def _check_encoding(policy: FrozenPolicy, encoding: Encoding, rows: int) -> None:
     spec = policy.spec
     for name, array, width in (("z", encoding.z, spec.feature_size), ("key", encoding.key, spec.key_size)):
-        _demand(array.shape == (rows, width), f"{name} is {array.shape}, the spec says {(rows, width)}")
-        _demand(bool(np.isfinite(array).all()), f"{name} has values that are not finite")
+        require(array.shape == (rows, width), f"{name} is {array.shape}, the spec says {(rows, width)}")
+        require(bool(np.isfinite(array).all()), f"{name} has values that are not finite")
     length = np.linalg.norm(encoding.key, axis=1)
-    _demand(
+    require(
         bool(np.allclose(length, 1, atol=1e-3)), f"keys have length {length.min():.4f} to {length.max():.4f}, not 1"
     )
     context = policy.context_of(["touch it", "touch it"])
-    _demand(context.shape == (2, spec.context_size), f"context_of gives {context.shape} for two sentences")
-    _demand(np.array_equal(context[0], context[1]), "context_of gives two vectors for one sentence")
+    require(context.shape == (2, spec.context_size), f"context_of gives {context.shape} for two sentences")
+    require(np.array_equal(context[0], context[1]), "context_of gives two vectors for one sentence")
 
 
 def _check_determinism(
@@ -68,14 +60,14 @@ def _check_determinism(
     reads_noise: bool,
 ) -> None:
     again = policy.encode(observation)
-    _demand(np.array_equal(again.z, encoding.z), "encode gives another z the second time")
-    _demand(np.array_equal(again.key, encoding.key), "encode gives another key the second time")
-    _demand(np.array_equal(policy.sample(again, noise), bare), "sample gives another chunk the second time")
+    require(np.array_equal(again.z, encoding.z), "encode gives another z the second time")
+    require(np.array_equal(again.key, encoding.key), "encode gives another key the second time")
+    require(np.array_equal(policy.sample(again, noise), bare), "sample gives another chunk the second time")
     other = policy.sample(encoding, -noise)
     if reads_noise:
-        _demand(not np.array_equal(other, bare), "sample gives the same chunk for another noise")
+        require(not np.array_equal(other, bare), "sample gives the same chunk for another noise")
     else:
-        _demand(np.array_equal(other, bare), "sample gives another chunk for another noise")
+        require(np.array_equal(other, bare), "sample gives another chunk for another noise")
 
 
 def _check_rows_alone(
@@ -101,7 +93,7 @@ def _check_rows_alone(
             ("chunk", chunk, bare[one]),
         ):
             gap = float(np.abs(single - batched).max())
-            _demand(gap <= TOLERANCE, f"{name} of row {row} in a batch differs from the row alone by {gap:.2e}")
+            require(gap <= TOLERANCE, f"{name} of row {row} in a batch differs from the row alone by {gap:.2e}")
 
 
 def _check_abstention(
@@ -119,13 +111,13 @@ def _check_abstention(
         "nothing": Proposal(None, no, None, no),
     }.items():
         abstained = policy.sample(encoding, noise, proposal)
-        _demand(np.array_equal(abstained, bare), f"a proposal of {name} with weight 0 changes the chunk")
+        require(np.array_equal(abstained, bare), f"a proposal of {name} with weight 0 changes the chunk")
     trusted = np.arange(rows) % 2 == 1
     weight = trusted.astype(np.float32)
     mixed = policy.sample(encoding, noise, Proposal(chunk, weight, context, weight))
-    _demand(np.array_equal(mixed[~trusted], bare[~trusted]), "a proposal to one row changes a row of weight 0")
-    _demand(not np.array_equal(mixed[trusted], bare[trusted]), "a proposal of weight 1 changes nothing")
+    require(np.array_equal(mixed[~trusted], bare[~trusted]), "a proposal to one row changes a row of weight 0")
+    require(not np.array_equal(mixed[trusted], bare[trusted]), "a proposal of weight 1 changes nothing")
     part = [rows - 1, 0]
     of_part = policy.sample(encoding.rows(part), noise[part])
     gap = float(np.abs(of_part - bare[part]).max())
-    _demand(gap <= TOLERANCE, f"the part of an encoding for some rows gives other chunks, off by {gap:.2e}")
+    require(gap <= TOLERANCE, f"the part of an encoding for some rows gives other chunks, off by {gap:.2e}")

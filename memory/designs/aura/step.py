@@ -21,7 +21,7 @@ regression of v on k: it grows along keys that hardly vary, what comes again sur
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -196,12 +196,12 @@ class AuraMemory(MemoryDesign):
     config: AuraConfig
 
     @classmethod
-    def make(cls, feature_size: int, head: HeadConfig, **options: Any) -> "AuraMemory":
+    def make(cls, feature_size: int, head: HeadConfig, **options: Any) -> Self:
         """AURA-Mem with the options of AuraConfig. Raises ValueError for one that it has not, or out of its range."""
         return cls(AuraConfig(**checked_settings(AuraConfig, {"feature_size": feature_size, "head": head, **options})))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "AuraMemory":
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The memory that `to_config` described. Raises ValueError for an unknown setting."""
         return cls(AuraConfig.from_config(config))
 
@@ -220,9 +220,9 @@ class AuraMemory(MemoryDesign):
         """What is proposed."""
         return self.config.head
 
-    def with_head(self, head: HeadConfig) -> "AuraMemory":
+    def with_head(self, head: HeadConfig) -> Self:
         """The same memory with another head."""
-        return AuraMemory(replace(self.config, head=head))
+        return replace(self, config=replace(self.config, head=head))
 
     def init_params(self, key: Array) -> AuraParams:
         """Fresh parameters; the feature is taken as standardised until `mean` and `scale` are replaced."""
@@ -286,12 +286,12 @@ class AuraMemory(MemoryDesign):
         """What teaches the gate."""
         return SIGNALS.get(self.config.gate)
 
-    def for_training(self, signal: str) -> "AuraMemory":
+    def for_training(self, signal: str) -> Self:
         """The same memory with a learned gate that `signal` teaches, and no bound. Raises ValueError for a control."""
         if self.gate_signal is None:
             raise ValueError(f"gate {self.config.gate!r} is a control: only learned gates are trained on")
         gate = next(gate for gate, taught_by in SIGNALS.items() if taught_by == signal)
-        return AuraMemory(replace(self.config, gate=gate, bound=None))
+        return replace(self, config=replace(self.config, gate=gate, bound=None))
 
     def project(self, params: AuraParams, feedback: float) -> AuraParams:
         """Wvr, the path from the last read-out into the next value, with a spectral norm of `feedback` at most.
@@ -338,6 +338,6 @@ class AuraMemory(MemoryDesign):
         """|W|, Frobenius."""
         return jnp.linalg.norm(state.W, axis=(1, 2))
 
-    def with_bound(self, bound: float) -> "AuraMemory":
+    def with_bound(self, bound: float) -> Self:
         """The same memory with a bound of |W|."""
-        return AuraMemory(replace(self.config, bound=bound))
+        return replace(self, config=replace(self.config, bound=bound))
