@@ -7,6 +7,7 @@ may be given; what they propose is fused into one proposal.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
@@ -86,7 +87,7 @@ class MemoryName:
         """
         location, _, query = text.partition("?")
         kind, _, file = location.partition(":")
-        if "." in kind and kind not in KINDS:
+        if kind not in KINDS and kind not in _OLD and _is_module(kind):
             attribute, _, file = file.partition(":")
             kind = f"{kind}:{attribute}"
         if kind in _OLD:
@@ -176,6 +177,11 @@ def load_memory(name: MemoryName, policy: PolicyView, weights_sha256: str | None
     """The memory of a name for B = `rows` rows. Raises what its kind's `load` raises."""
     request = MemoryRequest(name, name.read_options(), policy, weights_sha256, rows)
     return KINDS.get(name.kind).load(request)
+
+
+def _is_module(name: str) -> bool:
+    """Whether what stands before a colon is a module and no kind: package.module, or one that is on the path."""
+    return "." in name or (name.isidentifier() and find_spec(name) is not None)
 
 
 def _renamed(kind: str, file: str) -> str:

@@ -4,7 +4,7 @@ Listens on this machine alone unless told otherwise. /healthz says that it lives
 path /vla-eval speaks vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart, and
 with --respawn it starts again by itself, in a fraction of a second, when it crashes or is killed.
 
-Example: vlamem serve --policy tiny --aura shipped --state runs/serve
+Example: vlamem serve --policy tiny --memory aura --state runs/serve
 
 Exit status: 0 ended by Ctrl-C, SIGTERM or a terminal that was closed, 2 not possible as asked.
 """

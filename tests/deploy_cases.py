@@ -24,6 +24,7 @@ from vlamem.deploy.server.session_record import Owner, hash_token, layout_of
 from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
+from vlamem.memory.protocol import StepOut
 from vlamem.policies.memory_policy import Tick
 
 LONG_S = 120.0
@@ -55,7 +56,9 @@ class Summing:
         if (p[:, 7] == 13).any():
             raise RuntimeError("unlucky")
         key = np.tile(np.float32([1, 0]), (len(p), 1))
-        return Tick(rows, obs, Encoding(key, key, None), None, wrote, wrote.astype(np.float32), np.zeros(len(p)))
+        gate, no = wrote.astype(np.float32), np.zeros(len(p), np.float32)
+        out = StepOut(no, None, None, None, wrote, gate, no, no.astype(bool), no)
+        return Tick(rows, obs, Encoding(key, key, None), (out,))
 
     def plan(self, tick: Tick, noise: np.ndarray) -> np.ndarray:
         chunk = np.zeros((len(tick.rows), 4, 7), np.float32)

@@ -1,4 +1,4 @@
-"""What tests of the lerobot plugins share: wrapped checkpoints, observations step by step, and a voice that counts."""
+"""What tests of the lerobot plugins share: wrapped checkpoints, observations step by step, and a memory that counts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,9 @@ import numpy as np
 from lerobot_cases import ACTIONS, observation, raw_batch
 
 from vlamem.core.observation import Observation
-from vlamem.memory.runner import Said
+from vlamem.memory.protocol import StepOut
+from vlamem.memory.registry import MemoryKind, MemoryRequest
+from vlamem.memory.runner import InjectOptions, RecurrentRunner
 
 
 def wrapped(folder: Path, **options: Any) -> Any:
@@ -31,7 +33,7 @@ def seen(step: int, rows: int = 1) -> Observation:
 
 @dataclass
 class Counting:
-    """A voice that counts its ticks and proposes a fixed chunk with a fixed confidence."""
+    """A recurrence that keeps what it reads, row by row, and proposes a fixed chunk with a fixed confidence."""
 
     confidence: float
     feature_size: int
@@ -44,25 +46,45 @@ class Counting:
     def chunk_shape(self) -> tuple[int, int]:
         return self.horizon, ACTIONS
 
-    def row(self) -> "Counting":
-        return self
+    def reset(self, mask: np.ndarray) -> None:
+        self.resets += int(mask.sum())
 
-    def reset(self) -> None:
-        self.resets += 1
+    def step(self, features: np.ndarray, rows: np.ndarray) -> StepOut:
+        self.seen.extend(features)
+        sure = np.full(len(rows), self.confidence, np.float32)
+        chunk, yes = np.zeros((len(rows), *self.chunk_shape), np.float32), np.ones(len(rows), bool)
+        return StepOut(sure, chunk, None, None, yes, np.ones_like(sure), np.zeros_like(sure), ~yes, np.zeros_like(sure))
 
-    def tick(self, feature: np.ndarray) -> Said:
-        self.seen.append(feature)
-        return Said(self.confidence, np.zeros(self.chunk_shape, np.float32), None, True, 1.0, 0.0)
-
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self, row: int) -> dict[str, np.ndarray]:
         return {"ticks": np.array([len(self.seen)])}
+
+    def restore(self, row: int, state: Any) -> None:
+        raise AssertionError("nothing here restores a state")
+
+
+@dataclass(frozen=True)
+class CountingOptions:
+    """Options of the memory `lerobot_plugin_cases:COUNTING`."""
+
+    confidence: float = 0.0
+
+
+_COUNTING: dict[int, Counting] = {}
+"""By the frozen policy that each is for: a wrapped policy loads its memories anew for another number of rows."""
+
+
+def _load(request: MemoryRequest) -> RecurrentRunner:
+    spec, key = request.policy.spec, id(request.policy)
+    _COUNTING.setdefault(key, Counting(request.options.confidence, spec.feature_size, spec.horizon))
+    return RecurrentRunner("counting", _COUNTING[key], InjectOptions("chunk"))
+
+
+COUNTING = MemoryKind(_load, CountingOptions, "none")
+COUNTING_FILE = MemoryKind(_load, CountingOptions, "weights")
 
 
 def remembering(folder: Path, confidence: float, **options: Any) -> tuple[Any, Counting]:
-    """A wrapped policy whose memory is a Counting voice."""
-    from vlamem.policies.fuse import SpeakOptions
-
-    policy = wrapped(folder, **options)
-    voice = Counting(confidence, policy.frozen.spec.feature_size, policy.frozen.spec.horizon)
-    policy._voice, policy._options = voice, SpeakOptions("chunk")
-    return policy, voice
+    """A wrapped policy with a memory that counts."""
+    _COUNTING.clear()
+    policy = wrapped(folder, memory=f"lerobot_plugin_cases:COUNTING?confidence={confidence}", **options)
+    return policy, _COUNTING[id(policy.frozen)]

@@ -15,8 +15,8 @@ from vlamem.memory.success import RetrieveOptions
 from vlamem.memory.success import memory as success_memory
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
+from vlamem.memory.success.runner import layout_of, origin_of
 from vlamem.policies.registry import PolicySource
-from vlamem.policies.success import layout_of, origin_of
 from vlamem.scripts.bench_deployment import _notes
 from vlamem.scripts.config import preset
 from vlamem.sim.bench.deployment import run as deployment
@@ -45,8 +45,8 @@ class UnitKeys(PointPolicy):
         bare = super().sample(encoding, noise)
         if proposal is None:
             return bare
-        c = proposal.confidence[:, None, None]
-        return np.where(c > 0, (1 - c) * bare + c * proposal.chunk, bare).astype(np.float32)
+        w = proposal.chunk_weight[:, None, None]
+        return np.where(w > 0, (1 - w) * bare + w * proposal.chunk, bare).astype(np.float32)
 
 
 class ShiftedPoint:

@@ -11,7 +11,7 @@ from point_mass import PointMass
 from test_bench_deployment import ShiftedPoint, kit, same
 
 from vlamem.memory.train.gate import GateOptions
-from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.memories import SHIPPED_GATE
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
@@ -222,7 +222,7 @@ def test_both_memories_are_trained_alike_on_the_features_or_share_the_gate_that_
     assert [(how.gate, how.targets) for how in trained] == [("learned", "context"), ("always", "context")]
     assert "vlamem train-gate --features some --policy tiny --targets context --gate always" in trained[1].command
     alone = libero.memories(replace(bench, gate=SHIPPED_GATE, features=()), *given)
-    assert alone == {"aura": f"aura:{SHIPPED_GATE}", "always": f"always:{SHIPPED_GATE}"}
+    assert alone == {"aura": f"aura:{SHIPPED_GATE}", "always": f"aura:{SHIPPED_GATE}?gate=always"}
 
 
 @needs_libero

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from deploy_cases import LONG_S, client, options, run
 
-from vlamem.deploy.server.assembly import build_server
+from vlamem.deploy.server.assembly import build_server, load_memory_policy
 from vlamem.memory.success import ProgressCritic
+from vlamem.memory.success.runner import open_success
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.policies.success import open_success
 
 
 def retrieved(server: Any) -> list[float]:
@@ -43,7 +43,7 @@ def test_a_labelled_episode_is_found_again_in_the_next_one_and_after_a_restart(t
         queue.close()
 
     for restarted in (False, True):
-        server, queue = build_server("tiny", "shipped", tmp_path / "s.db", tmp_path / "state", options())
+        server, queue = build_server("tiny", ["aura", f"success:{tmp_path / 's.db'}"], tmp_path / "state", options())
         run(lambda server=server, queue=queue, restarted=restarted: scenario(server, queue, restarted))
 
 
@@ -64,7 +64,7 @@ def test_an_episode_that_nobody_labelled_is_judged_by_the_critic_when_the_next_b
     says: float, stored: bool, tmp_path: Path
 ) -> None:
     file = critic(tmp_path / "critic.safetensors", 64, says)
-    server, queue = build_server("tiny", "none", tmp_path / "s.db", tmp_path / "state", options(), critic=file)
+    server, queue = build_server("tiny", [f"success:{tmp_path / 's.db'}"], tmp_path / "state", options(), critic=file)
 
     async def scenario() -> None:
         size, cameras = server.state.policy.spec.image_size, server.state.policy.spec.cameras
@@ -95,15 +95,15 @@ def test_an_episode_that_nobody_labelled_is_judged_by_the_critic_when_the_next_b
 def test_a_critic_of_another_policy_or_without_a_memory_is_refused(tmp_path: Path) -> None:
     other = critic(tmp_path / "other.safetensors", 10, 0.5)
     with pytest.raises(ValueError, match="train one for this policy"):
-        build_server("tiny", "none", tmp_path / "s.db", tmp_path / "state", options(), critic=other)
-    with pytest.raises(ValueError, match="give --success"):
-        build_server("tiny", "none", None, tmp_path / "state", options(), critic=other)
+        build_server("tiny", [f"success:{tmp_path / 's.db'}"], tmp_path / "state", options(), critic=other)
+    with pytest.raises(ValueError, match="give --memory success:FILE"):
+        build_server("tiny", ["none"], tmp_path / "state", options(), critic=other)
 
 
 def test_a_server_without_files_for_labels_says_what_is_missing_and_one_without_memory_serves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give --state"):
-        build_server("tiny", "none", tmp_path / "s.db", None, options())
-    server, queue = build_server("tiny", "none", None, None, options())
+        build_server("tiny", [f"success:{tmp_path / 's.db'}"], None, options())
+    server, queue = build_server("tiny", ["none"], None, options())
     assert queue is None
 
     async def scenario() -> None:
@@ -114,3 +114,22 @@ def test_a_server_without_files_for_labels_says_what_is_missing_and_one_without_
             assert (await c.ask("label", label="a", episode=1, outcome="success"))["vlamem"]["code"] == "label"
 
     run(scenario)
+
+
+def test_two_success_memories_are_refused_before_one_of_them_would_stay_empty(tmp_path: Path) -> None:
+    two = [f"success:{tmp_path / name}" for name in ("a.db", "b.db")]
+    with pytest.raises(ValueError, match="2 success memories are given: a server commits to one"):
+        build_server("tiny", two, tmp_path / "state", options())
+
+
+def test_sessions_of_a_server_belong_to_the_weights_of_all_its_memories(tmp_path: Path) -> None:
+    _, _, alone = load_memory_policy("tiny", ["aura"], 1)
+    _, stored, both = load_memory_policy("tiny", ["aura", f"success:{tmp_path / 's.db'}"], 1)
+    assert stored is not None
+    assert (both.memory, both.layout) == (alone.memory, alone.layout)
+    _, _, controls = load_memory_policy("tiny", ["aura?gate=always", "aura?gate=never"], 1)
+    assert controls.memory == f"{alone.memory}+{alone.memory}"
+    assert controls.layout != alone.layout
+    _, _, bare = load_memory_policy("tiny", ["none"], 1)
+    assert bare.memory == "none"
+    stored.memory.close()

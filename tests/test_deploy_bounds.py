@@ -216,8 +216,8 @@ def test_metrics_tell_the_age_of_a_frame_that_waits() -> None:
 
 def test_metrics_count_what_success_memory_proposed_and_where_it_abstained() -> None:
     metrics = Metrics(lambda: 0, lambda: 0, lambda: 0.0)
-    for confidence in ([0.5, 0.0, 0.9], [0.0]):
-        metrics.retrieved(Proposal(np.float32(confidence)))
+    for weight in ([0.5, 0.0, 0.9], [0.0]):
+        metrics.retrieved(Proposal.of_chunk(np.zeros((len(weight), 4, 7), np.float32), weight))
     assert figure(metrics.text(), "vlamem_retrieval_hits_total") == 2
     assert figure(metrics.text(), "vlamem_retrieval_abstentions_total") == 2
 

@@ -17,7 +17,7 @@ from vlamem.deploy.server.commit import commit_episode
 from vlamem.deploy.server.labels import Label, LabelError, LabelQueue
 from vlamem.deploy.server.traces import TraceStore
 from vlamem.memory.success import Origin, SuccessMemory
-from vlamem.policies.success import layout_of as success_layout
+from vlamem.memory.success.runner import layout_of as success_layout
 
 
 def test_labels_left_undone_are_carried_out_at_the_next_start_and_done_ones_are_not(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_on
         assert "nothing" in commit_episode(memory, traces, replace(label("c"), episode=2))
         stored = memory.query(key[None], np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]), ["touch it"])
     assert stored.chunk is not None
-    assert stored.confidence[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
+    assert stored.weight[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
 
 
 def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_carried_out_again_is_not(

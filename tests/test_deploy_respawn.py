@@ -234,7 +234,7 @@ def test_a_system_without_a_safe_fork_is_refused(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def serving(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
-    words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--aura", "shipped", "--port", "0"]
+    words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--memory", "aura", "--port", "0"]
     process = subprocess.Popen([*words, "--state", str(tmp_path)], stdout=subprocess.PIPE, text=True)
     children: list[int] = []
     try:

@@ -60,7 +60,7 @@ from pathlib import Path
 import numpy as np
 from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset, record_dataset
 from vlamem.memory.train.features import open_features
-from vlamem.policies.success import open_success
+from vlamem.memory.success.runner import open_success
 from dataset_policy import Brightness
 
 marked, bare, out = map(Path, sys.argv[1:4])

@@ -14,7 +14,7 @@ from lerobot_plugin_cases import batch, remembering, seen, wrapped
 
 from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.watch import MOST, WATCH, Watch, Watched
-from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.memories import SHIPPED_GATE
 from vlamem.policies.registry import find_policy, load_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
@@ -24,7 +24,7 @@ def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[st
     import vlamem
     from vlamem.memory.weights import WeightsError
 
-    library = vlamem.wrap("tiny", aura="shipped")
+    library = vlamem.wrap("tiny", "aura")
     draw, size = np.random.default_rng(0), library.spec.image_size
     seen = [
         Observation(
@@ -38,8 +38,8 @@ def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[st
     torch.manual_seed(3)
     for tick in ticks:
         expected = library.plan(tick, torch.randn(1, library.spec.horizon, ACTIONS).numpy())
-    for name in ("shipped", str(SHIPPED_GATE)):
-        policy = wrapped(Path("tiny"), aura=name, n_action_steps=1)
+    for name in ("aura", f"aura:{SHIPPED_GATE}"):
+        policy = wrapped(Path("tiny"), memory=name, n_action_steps=1)
         torch.manual_seed(3)
         for obs in seen:
             action = policy.select_action(raw_batch(obs))
@@ -47,7 +47,7 @@ def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[st
         for key, value in library.state(0).items():
             np.testing.assert_array_equal(policy.memory.state(0)[key], value)
     with pytest.raises(WeightsError):
-        wrapped(folders["act"], aura="shipped")
+        wrapped(folders["act"], memory="aura")
 
 
 def upright() -> Observation:
@@ -59,21 +59,21 @@ def upright() -> Observation:
 def filled(folder: Path, path: Path) -> Path:
     """A success memory of a checkpoint that did nothing in the state `upright`, and succeeded."""
     from vlamem.memory.success import Episode, Segment
-    from vlamem.policies.success import open_success
+    from vlamem.memory.success.runner import open_success
 
     source = find_policy(f"{folder}?actions=osc_pose")
     policy, here = load_policy(source), upright()
-    voice = open_success(path, policy, source.sha256)
+    runner = open_success(path, policy, source.sha256)
     nothing = np.zeros((policy.spec.horizon, ACTIONS), np.float32)
     segment = Segment(0, 0.0, policy.encode(here).key[0], here.proprioception[0], nothing)
-    meaning = voice.meaning(here.instruction[0])
+    meaning = runner.meaning(here.instruction[0])
     for number in range(4):
         episode = Episode(
             f"{number}", here.instruction[0], "success", "predicate", 1.0, 1.0, (segment,),
             meaning if meaning.size else None,
         )  # fmt: skip
-        voice.memory.commit(episode)
-    voice.memory.close()
+        runner.memory.commit(episode)
+    runner.memory.close()
     return path
 
 
@@ -88,14 +88,53 @@ def test_a_success_memory_in_a_file_steers_what_it_knows_also_when_saved_and_loa
     inner = "checkpoint?actions=osc_pose"
     known = raw_batch(upright())
     bare = wrapped(Path(inner)).select_action(known)
-    policy = wrapped(Path(inner), success="memory.db")
+    policy = wrapped(Path(inner), memory="success:memory.db")
     steered = policy.select_action(known)
     assert steered.abs().mean() < 0.5 * bare.abs().mean()
     policy.save_pretrained(tmp_path / "saved")
     monkeypatch.chdir(tmp_path / "saved")
     assert torch.equal(VlamemPolicy.from_pretrained(".").select_action(known), steered)
     with pytest.raises(ValueError, match=r"no success memory at .*/saved/memory\.db"):
-        wrapped(folders["act"], success="memory.db")
+        wrapped(folders["act"], memory="success:memory.db")
+
+
+@pytest.mark.parametrize(
+    ("old", "now"), [("aura", "aura:FILE"), ("success", "success:FILE"), ("way", r"'aura\?inject=context'")]
+)
+def test_options_that_changed_their_name_are_refused_by_the_new_one(
+    folders: dict[str, Path], old: str, now: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"option {old} is of version 0.1: write --policy\.memory={now}"):
+        wrapped(folders["act"], **{old: "shipped"})
+
+
+def test_several_memories_are_given_side_by_side(folders: dict[str, Path], tmp_path: Path) -> None:
+    inner = Path(f"{folders['act']}?actions=osc_pose")
+    filled(folders["act"], tmp_path / "memory.db")
+    known = raw_batch(upright())
+    success = f"success:{tmp_path / 'memory.db'}"
+    alone, both = (wrapped(inner, memory=given) for given in (success, f"{success} lerobot_plugin_cases:COUNTING"))
+    assert torch.equal(alone.select_action(known), both.select_action(known))
+    assert [memory.spec.name for memory in both.memory.memories] == ["success", "counting"]
+    assert both.memory.ticks
+
+
+def test_weights_of_every_memory_are_saved_beside_the_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
+    from lerobot_policy_vlamem import VlamemPolicy
+
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    given = [f"lerobot_plugin_cases:COUNTING_FILE:{tmp_path / name}?confidence=0.5" for name in ("one", "two")]
+    policy = wrapped(folders["act"], memory=f"{given[0]} lerobot_plugin_cases:COUNTING {given[1]}")
+    policy.save_pretrained(tmp_path / "saved")
+    assert [(tmp_path / "saved" / f"memory-{i}.safetensors").read_text() for i in (0, 2)] == ["one", "two"]
+    for name in ("one", "two"):
+        (tmp_path / name).unlink()
+    again = VlamemPolicy.from_pretrained(str(tmp_path / "saved"))
+    again.save_pretrained(tmp_path / "saved")
+    assert [str(name.file) for name in again._names if name.file] == [
+        str(tmp_path / "saved" / f"memory-{i}.safetensors") for i in (0, 2)
+    ]
 
 
 def test_real_time_chunking_is_the_frozen_policys_own_in_the_environments_units(folders: dict[str, Path]) -> None:
@@ -118,12 +157,12 @@ def test_real_time_chunking_is_the_frozen_policys_own_in_the_environments_units(
 
 
 def test_between_two_chunks_the_memory_sees_what_the_robot_published(folders: dict[str, Path]) -> None:
-    policy, voice = remembering(folders["smolvla"], confidence=0.0)
+    policy, memory = remembering(folders["smolvla"], confidence=0.0)
     policy.predict_action_chunk(batch(0, 1))
     for step in range(1, 4):
         publish(step)
     policy.predict_action_chunk(batch(4, 1))  # of a robot that did not publish this one
-    assert len(voice.seen) == 1 + 3 + 1
+    assert len(memory.seen) == 1 + 3 + 1
     publish(5)
     policy.reset()
     assert WATCH.take() == []
@@ -136,28 +175,28 @@ def publish(step: int) -> None:
 
 
 def test_under_real_time_chunking_each_control_step_is_ticked_once_and_in_order(folders: dict[str, Path]) -> None:
-    policy, voice = remembering(folders["smolvla"], confidence=0.0)
+    policy, memory = remembering(folders["smolvla"], confidence=0.0)
     expected = [policy.frozen.encode(seen(step)).z[0] for step in range(5)]
     policy.predict_action_chunk(batch(0, 1))
     for step in range(1, 4):
         publish(step)  # the third comes while lerobot still holds the second
     for again in range(3):
         policy.predict_action_chunk(batch(2, 1))
-        assert len(voice.seen) == 3, f"call {again} with one observation"
+        assert len(memory.seen) == 3, f"call {again} with one observation"
     publish(4)
     policy.predict_action_chunk(batch(4, 1))
-    assert len(voice.seen) == 5
-    np.testing.assert_array_equal(voice.seen, expected)
+    assert len(memory.seen) == 5
+    np.testing.assert_array_equal(memory.seen, expected)
 
 
 def test_an_episode_that_begins_with_the_same_observation_is_ticked(folders: dict[str, Path]) -> None:
-    policy, voice = remembering(folders["smolvla"], confidence=0.0)
+    policy, memory = remembering(folders["smolvla"], confidence=0.0)
     policy.predict_action_chunk(batch(0, 1))
     policy.reset()
     policy.predict_action_chunk(batch(0, 1))
     policy.reset(np.array([True]))
     policy.predict_action_chunk(batch(0, 1))
-    assert len(voice.seen) == 3
+    assert len(memory.seen) == 3
 
 
 def test_steps_given_back_come_before_what_was_published_since_and_the_oldest_are_dropped() -> None:

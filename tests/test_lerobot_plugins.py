@@ -40,14 +40,14 @@ def test_a_memory_that_abstains_changes_no_action_and_sees_every_observation(
     family: str, folders: dict[str, Path]
 ) -> None:
     bare = wrapped(folders[family])
-    policy, voice = remembering(folders[family], confidence=0.0)
+    policy, memory = remembering(folders[family], confidence=0.0)
     torch.manual_seed(3)
     expected = [bare.select_action(batch(step)) for step in range(6)]
     torch.manual_seed(3)
     actions = [policy.select_action(batch(step)) for step in range(6)]
     assert torch.equal(torch.stack(actions), torch.stack(expected))
-    assert len(voice.seen) == 6 * 2  # two rows; chunks of four actions are planned twice
-    assert len({feature.tobytes() for feature in voice.seen}) == 12
+    assert len(memory.seen) == 6 * 2  # two rows; chunks of four actions are planned twice
+    assert len({feature.tobytes() for feature in memory.seen}) == 12
 
 
 def test_a_memory_that_is_sure_moves_the_actions(folders: dict[str, Path]) -> None:
@@ -59,13 +59,13 @@ def test_a_memory_that_is_sure_moves_the_actions(folders: dict[str, Path]) -> No
 
 
 def test_reset_of_one_row_plans_that_row_anew_and_leaves_the_other(folders: dict[str, Path]) -> None:
-    policy, voice = remembering(folders["diffusion"], confidence=0.0)
+    policy, memory = remembering(folders["diffusion"], confidence=0.0)
     policy.select_action(batch(0))
     before = [list(queue) for queue in policy._queues]
-    resets = voice.resets
+    resets = memory.resets
     policy.reset(np.array([True, False]))
     action = policy.select_action(batch(1))
-    assert voice.resets == resets + 1
+    assert memory.resets == resets + 1
     assert np.array_equal(action[1].numpy(), before[1][0])
     assert [len(queue) for queue in policy._queues] == [3, 2]
     newest = policy._history[-1].proprioception

@@ -16,7 +16,7 @@ from lerobot_cases import SIZE, installed_plugins, run_program
 from lerobot_plugin_cases import wrapped
 
 from vlamem.policies.lerobot.watch import WATCH
-from vlamem.policies.memory_policy import SHIPPED_GATE
+from vlamem.policies.memories import SHIPPED_GATE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 
@@ -74,13 +74,14 @@ def test_a_policy_with_a_gate_is_saved_again_in_its_folder_and_named_by_it_to_le
     pytest.importorskip("robosuite")
     from lerobot_policy_vlamem import VlamemPolicy
 
-    folder = tmp_path / "saved"
-    policy = wrapped(Path("tiny"), aura=str(SHIPPED_GATE))
+    folder, gate = tmp_path / "saved", tmp_path / "gate.safetensors"
+    gate.write_bytes(SHIPPED_GATE.read_bytes())
+    policy = wrapped(Path("tiny"), memory=f"aura:{gate}")
     policy.save_pretrained(folder)
     again = VlamemPolicy.from_pretrained(str(folder))
     again.save_pretrained(folder)  # where its gate is already
     assert again.remembers
-    assert (folder / "aura.safetensors").read_bytes() == SHIPPED_GATE.read_bytes()
+    assert (folder / "memory-0.safetensors").read_bytes() == SHIPPED_GATE.read_bytes()
     done = run_program(
         "lerobot-eval", installed, "--env.type=vlamem_tabletop", "--env.task=touch", "--env.max_steps=5",
         "--eval.n_episodes=1", "--eval.batch_size=1", "--eval.use_async_envs=false", "--seed=0",

@@ -80,7 +80,8 @@ class MemoryDesign:
 
         @jax.jit
         def wrote(p: Params, zs: Features, resets: Ticks) -> Ticks:
-            return scan(memory, p, memory.init(resets.shape[1]), zs, resets)[1].wrote
+            ticks: Ticks = scan(memory, p, memory.init(resets.shape[1]), zs, resets)[1].wrote
+            return ticks
 
         return lambda moved: wrote(moved, zs, resets)
 

@@ -244,7 +244,7 @@ def in_policy_units(memory: Memory, params: Params, data: TrainingSet, back: boo
         size = head.chunk[0] * head.chunk[1]
         factor[at : at + size], at = data.scales.chunk, at + size
     factor[at : at + head.context] = data.scales.context
-    factor = 1 / factor if back else factor
+    factor = (1 / factor).astype(np.float32) if back else factor
     made = params.head._replace(out=params.head.out * factor, out_bias=params.head.out_bias * factor)
     return params._replace(head=made)
 

@@ -336,7 +336,8 @@ class AuraMemory(MemoryDesign):
 
     def state_size(self, state: AuraState) -> Float[Array, "B"]:
         """|W|, Frobenius."""
-        return jnp.linalg.norm(state.W, axis=(1, 2))
+        size: Float[Array, B] = jnp.linalg.norm(state.W, axis=(1, 2))
+        return size
 
     def with_bound(self, bound: float) -> Self:
         """The same memory with a bound of |W|."""

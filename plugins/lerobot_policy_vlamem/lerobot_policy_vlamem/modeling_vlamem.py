@@ -354,8 +354,8 @@ def _replaced(old: Observation, new: Observation, rows: NDArray[np.bool_]) -> Ob
 
 def _in_folder(text: str, folder: Path) -> str:
     """A memory's name whose weights lie in `folder`, where they were saved; other names as they are."""
-    kind, colon, rest = text.partition(":")
-    file, mark, query = rest.partition("?")
+    location, mark, query = text.partition("?")
+    kind, colon, file = location.rpartition(":")
     if colon and not Path(file).is_absolute() and (folder / file).is_file():
         return f"{kind}:{folder / file}{mark}{query}"
     return text
