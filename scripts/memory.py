@@ -64,7 +64,7 @@ class Import:
     admit: bool = False
     """Admit another policy's or robot's experience; it is kept apart."""
     policy: str = ""
-    """Policy whose memory it is, for a LeRobotDataset: its encoder computes the keys."""
+    """Policy that the memory is for, needed for a LeRobotDataset: its encoder computes the keys."""
     stride: int = 8
     """Control steps between two segments of a LeRobotDataset, as between two plans."""
     all_succeed: bool = False

@@ -101,7 +101,7 @@ def test_time_to_success_is_progress_where_nothing_else_is_known():
 
 def labelled(i: int, success: bool) -> LabelledEpisode:
     """A hand that comes down to the mark, or stops half-way."""
-    draw = stream(0, "told", i)
+    draw = stream(0, "labelled", i)
     end = 1.0 if success else draw.uniform(0.2, 0.6)
     done = np.linspace(0, end, 12)
     keys = np.stack([np.cos(done), np.sin(done), *(0.05 * draw.standard_normal((4, 12)))], axis=1)

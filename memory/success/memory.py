@@ -70,7 +70,7 @@ class SuccessMemory:
 
     Args:
         address: of the store, made when missing: `sqlite:PATH` or a path; see `store.open_store`.
-        origin, layout: whose memory it is and what its arrays mean.
+        origin, layout: policy and robot of the experience, and the meaning of its arrays.
         options: how it is kept.
         admit: let a second origin into a store that has another; the two are kept apart.
 

@@ -1,4 +1,4 @@
-"""A success memory for a frozen policy: what the policy's spec says of the stored arrays, and who asks it."""
+"""The success memory as a runner of one frozen policy: layout and origin from its spec, instructions by its vectors."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ _KINDS: dict[str, PartKind] = {
 
 
 def layout_of(spec: PolicySpec, scale: Sequence[float] | None = None, quaternion: int | None = None) -> Layout:
-    """What a policy's spec says of keys and chunks.
+    """Layout of what a policy with this spec stores.
 
     Args:
         spec: of the policy.
@@ -63,7 +63,7 @@ def _part(component: ActionComponent) -> ActionPart:
 
 
 def origin_of(spec: PolicySpec, weights_sha256: str | None, robot: str = "") -> Origin:
-    """Whose experience it is; `robot` defaults to the action spec's meaning and the control rate."""
+    """Origin of a policy's experience; `robot` defaults to the action spec's meaning and the control rate."""
     marks = [f"{c.name}:{c.form}:{c.mode}:{c.frame}:{c.unit}" for c in spec.action.components]
     return Origin(
         spec.fingerprint,
@@ -119,10 +119,10 @@ def open_success(
     options: MemoryOptions | None = None,
     admit: bool = False,
 ) -> SuccessRunner:
-    """The success memory in a file, for `policy`; the file is made when missing.
+    """The success memory at an address (a path or `sqlite:PATH`), for `policy`; made when missing.
 
     Raises OriginError naming what differs when it was made with another policy, weights, normaliser or robot.
     """
     layout = layout_of(policy.spec)
     origin = origin_of(policy.spec, weights_sha256, robot)
-    return SuccessRunner(SuccessMemory(Path(path), origin, layout, options, admit), policy)
+    return SuccessRunner(SuccessMemory(path, origin, layout, options, admit), policy)

@@ -45,9 +45,9 @@ class Episode:
 
     Attributes:
         identity: unique name; storing the same one twice stores it once.
-        instruction: what the robot was told.
+        instruction: of the episode.
         outcome: as verified.
-        verifier: who said so.
+        verifier: its name.
         confidence: of the verifier, 0 to 1.
         made: time of the episode [s since 1970].
         segments: in order.

@@ -1,4 +1,4 @@
-"""What the arrays of a memory mean, and who made them: checked when something is stored and when a store is opened."""
+"""Layout (the meaning of arrays) and origin (policy and robot): checked at each commit and at opening."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -146,7 +146,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose experience it is. Entries of different origins are never mixed.
+    """The policy and robot that experience comes from. Entries of different origins are never mixed.
 
     Attributes:
         policy: fingerprint of the policy's spec.

@@ -1,4 +1,4 @@
-"""A learned progress critic: how far a job has come, told from one observation's key and proprioception.
+"""A learned progress critic: how far a task has come, estimated from one observation's key and proprioception.
 
 A small network on recorded features; the policy is not touched. Published for an external critic: precision 0.970 at
 recall 0.678 (Retrieve-then-Steer). Its threshold is calibrated on episodes that it was not trained on.

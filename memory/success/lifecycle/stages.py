@@ -1,6 +1,6 @@
 """The interchangeable stages in the life of stored experience: one line each, imported when asked for.
 
-A stage of another kind (admission, say) is a file beside this one and a registry here.
+A stage of another kind (admission, for one) is a file beside this one and a registry here.
 """
 
 from typing import TYPE_CHECKING, Any

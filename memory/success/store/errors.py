@@ -12,7 +12,7 @@ class StoreDamagedError(StoreError):
 
 
 class StoreBusyError(OSError):
-    """Another process has been writing for longer than this one was told to wait. Nothing was stored."""
+    """Another process has been writing for longer than `wait_s`. Nothing was stored."""
 
 
 class StoreFullError(OSError):

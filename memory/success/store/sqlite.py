@@ -38,7 +38,7 @@ class SqliteStore:
         read_only: nothing is written, not even a migration.
 
     Raises StoreError for a file that is no success memory or comes from a newer version, StoreDamagedError when it
-    cannot be read, StoreBusyError and StoreFullError as their names say.
+    cannot be read, StoreBusyError and StoreFullError when a migration cannot be written.
     """
 
     def __init__(self, location: str | Path, wait_s: float = 10.0, read_only: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 The child commits episodes, credits and evictions for ever; before each commit it prints 'try', after it 'done'. What
 must hold, whenever it is killed: the store opens and every page and checksum is sound; every episode printed as 'done'
-is there whole; none is there that was never tried, or in part; the index rebuilt from it agrees; writing goes on.
+is there whole; none is there that was never tried, or in part; the index rebuilt from it agrees; it can be written to.
 """
 
 import os
