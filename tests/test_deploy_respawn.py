@@ -295,7 +295,7 @@ def test_a_server_whose_parent_was_killed_ends_and_frees_its_port(serving: "subp
 
 def test_respawn_says_in_one_line_what_cannot_be_served(tmp_path: Path) -> None:
     assert main(["serve", "--respawn", "--policy", "tiyn"]) == 2
-    words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--success", str(tmp_path / "s.db")]
+    words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--memory", f"success:{tmp_path / 's.db'}"]
     found = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S)
     assert found.returncode == 2
     said = "vlamem serve: a success memory grows by labels, which need a folder: give --state"
