@@ -222,7 +222,7 @@ def test_metrics_count_what_success_memory_proposed_and_where_it_abstained() -> 
     assert figure(metrics.text(), "vlamem_retrieval_abstentions_total") == 2
 
 
-def test_without_the_key_nothing_but_health_is_told() -> None:
+def test_without_the_key_nothing_but_health_is_served() -> None:
     async def scenario() -> None:
         async with serving(options=options(api_key="secret")) as server:
             assert (await asyncio.to_thread(get, server.port, "/healthz"))[0] == 200
@@ -299,7 +299,7 @@ def encoded(size: int, form: str = "png") -> dict[str, Any]:
     return {"__image__": True, "format": form, "data": file.getvalue(), "shape": [size, size, 3]}
 
 
-async def harness_says(port: int, images: dict[str, Any]) -> dict[str, Any]:
+async def vla_eval_message(port: int, images: dict[str, Any]) -> dict[str, Any]:
     payload = {"images": images, "states": np.zeros(8, np.float32), "task_description": "touch it"}
     async with connect(f"ws://127.0.0.1:{port}/vla-eval", compression=None, proxy=None) as ws:
         await ws.send(pack({"type": "observation", "payload": payload, "seq": 1, "timestamp": 0.0}))
@@ -307,7 +307,7 @@ async def harness_says(port: int, images: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg"])
-def test_of_the_images_of_a_harness_those_of_the_policy_are_decoded_beside_the_loop_and_no_others(
+def test_of_the_images_of_a_vla_eval_client_those_of_the_policy_are_decoded_beside_the_loop_and_no_others(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[tuple[tuple[int, int], bool]] = []
@@ -323,9 +323,9 @@ def test_of_the_images_of_a_harness_those_of_the_policy_are_decoded_beside_the_l
             right, bomb = encoded(8, form), encoded(512, form)
             with monkeypatch.context() as patch:
                 patch.setattr(ImageFile.ImageFile, "load", loaded)
-                reply = await harness_says(server.port, bombs | {"front": right})
+                reply = await vla_eval_message(server.port, bombs | {"front": right})
                 assert reply["type"] == "action", reply
-                reply = await harness_says(server.port, {"front": bomb})
+                reply = await vla_eval_message(server.port, {"front": bomb})
                 assert "512 x 512 pixels, expected 8 x 8" in reply["payload"]["error"]
 
     run(scenario)
@@ -337,7 +337,7 @@ def test_an_image_too_large_to_exist_is_refused(monkeypatch: pytest.MonkeyPatch)
         async with serving() as server:
             for most in (10, 40):  # an error beyond twice of it, a warning beyond once
                 monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
-                reply = await harness_says(server.port, {"front": bomb})
+                reply = await vla_eval_message(server.port, {"front": bomb})
                 assert "(message): a damaged png image" in reply["payload"]["error"]
 
     bomb = encoded(8)

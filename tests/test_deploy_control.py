@@ -185,7 +185,7 @@ def test_a_label_before_the_first_episode_of_a_run_is_refused(
         (["--api-key-file", os.devnull], f"{os.devnull} holds no key"),
     ],
 )
-def test_what_makes_no_sense_is_said_before_a_server_is_looked_for(
+def test_what_makes_no_sense_is_named_before_a_server_is_looked_for(
     more: list[str], complaint: str, hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))

@@ -270,7 +270,7 @@ def test_an_arm_whose_proprioception_is_not_finite_is_sent_rest_at_once_and_goes
     assert scene.modes[-1] is Mode.RUN
 
 
-def test_an_arm_that_cannot_be_seen_is_sent_rest_all_the_same() -> None:
+def test_an_arm_that_cannot_be_observed_is_sent_rest_all_the_same() -> None:
     scene = Scene()
     scene.play(20)
 

@@ -86,7 +86,7 @@ def watch(robot: MujocoRobot, seconds: float) -> None:
         time.sleep(0.02)
 
 
-def test_an_arm_with_a_door_outlives_its_controllers_and_ends_with_whoever_started_it(
+def test_an_arm_that_listens_at_a_path_outlives_its_controllers_and_ends_with_its_starter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

@@ -20,7 +20,7 @@ from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.memory.success.runner import layout_of as success_layout
 
 
-def test_labels_left_undone_are_carried_out_at_the_next_start_and_done_ones_are_not(tmp_path: Path) -> None:
+def test_labels_left_pending_are_processed_at_the_next_start_and_processed_ones_are_not(tmp_path: Path) -> None:
     reports: list[str] = []
 
     def fails(given: Label) -> str:
@@ -106,7 +106,7 @@ def test_new_files_are_in_their_folders_after_power_loss(tmp_path: Path, monkeyp
     assert {f for f in folders if (tmp_path / f).stat().st_ino in synced} == folders
 
 
-def test_a_desk_remembers_so_many_names_and_no_more(tmp_path: Path) -> None:
+def test_a_queue_remembers_so_many_ids_and_no_more(tmp_path: Path) -> None:
     for _ in range(2):
         queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done", most=3)
         for name in "abcde"[queue.stored :]:
@@ -151,7 +151,7 @@ def test_a_labelled_episode_becomes_segments_of_success_memory_and_an_unknown_on
     assert stored.weight[0] == 0 or np.allclose(stored.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4], atol=0.05)
 
 
-def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_carried_out_again_is_not(
+def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_processed_again_is_not(
     tmp_path: Path,
 ) -> None:
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
@@ -165,7 +165,7 @@ def test_episodes_of_one_name_in_two_folders_are_both_kept_and_one_that_is_carri
         assert len(memory) == 4
 
 
-def test_a_label_that_corrects_another_takes_back_what_that_stored(tmp_path: Path) -> None:
+def test_a_label_that_corrects_another_retracts_what_that_stored(tmp_path: Path) -> None:
     traces = episode_in(tmp_path / "episodes")
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
         for outcome, elsewhere, gone in (
@@ -186,7 +186,7 @@ def test_a_label_that_corrects_another_takes_back_what_that_stored(tmp_path: Pat
         assert memory.store.counts(memory.origin)["success_segments"] == 2
 
 
-def test_of_labels_that_wait_the_newest_of_an_episode_is_carried_out(tmp_path: Path) -> None:
+def test_of_labels_that_wait_the_newest_of_an_episode_is_processed(tmp_path: Path) -> None:
     done: list[tuple[str, str]] = []
 
     def process(given: Label) -> str:
@@ -218,7 +218,7 @@ def test_what_others_were_merged_into_stays_when_its_own_episode_is_corrected(tm
         assert memory.verify() == 4
 
 
-def test_a_disk_that_is_full_leaves_what_a_correction_would_have_taken_back(
+def test_a_disk_that_is_full_leaves_what_a_correction_would_have_retracted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traces = episode_in(tmp_path / "episodes")
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_leaves_what_a_correction_would_have_taken_back(
         assert "2 of an earlier label retracted" in commit_episode(memory, traces, label("b", "failure"))
 
 
-def test_an_episode_whose_label_is_undone_makes_no_room_and_no_critic_speaks_first(tmp_path: Path) -> None:
+def test_an_episode_whose_label_is_pending_keeps_its_trace_and_is_not_judged_before(tmp_path: Path) -> None:
     traces, broken, done = episode_in(tmp_path / "episodes"), [True], []
 
     def process(given: Label) -> str:

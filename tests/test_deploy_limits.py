@@ -36,7 +36,7 @@ wild = st.floats(-1e6, 1e6) | st.floats(-2, 2) | st.sampled_from([np.nan, np.inf
 @pytest.mark.parametrize("robot", [TABLETOP, TIGHT, JOINT_ARM, CARTESIAN], ids=["tabletop", "tight", "joints", "hand"])
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_no_sequence_of_wishes_leads_to_a_command_outside_a_limit(robot: RobotFile, data: st.DataObject) -> None:
+def test_no_sequence_of_requested_commands_leads_to_one_outside_a_limit(robot: RobotFile, data: st.DataObject) -> None:
     limits, last = Limits(robot), None
     position = np.array(data.draw(st.lists(anywhere, min_size=robot.proprioception, max_size=robot.proprioception)))
     for _ in range(6):
@@ -195,7 +195,7 @@ def test_rest_stands_still_and_keeps_the_grip() -> None:
     assert Limits(TABLETOP).rest(None, seen(np.zeros(8))) is None  # nobody knows what the gripper was told
 
 
-def test_rest_takes_the_place_of_every_wish_while_the_proprioception_is_not_finite() -> None:
+def test_rest_replaces_every_command_while_the_proprioception_is_not_finite() -> None:
     for robot in (TABLETOP, JOINT_ARM):
         limits, blind = Limits(robot), seen([np.nan] + [0] * (robot.proprioception - 1))
         last = np.full(robot.size, 0.4)

@@ -101,7 +101,7 @@ def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(host
         wait(lambda: hosted.done == [name])
 
 
-def test_an_episode_that_has_ended_is_not_unfinished_even_where_the_server_was_not_there_to_hear_it(
+def test_an_episode_that_has_ended_is_not_unfinished_even_where_the_server_was_not_there_to_get_it(
     hosted: Hosted, tmp_path: Path
 ) -> None:
     with linked(hosted, tmp_path / "robot") as link:
@@ -243,7 +243,7 @@ def test_a_robot_whose_disk_is_full_drives_on_and_says_so(
         assert link._events.counts["connected"] == 1
 
 
-def test_a_server_that_comes_back_with_another_policy_ends_the_link_and_that_is_said(
+def test_a_server_that_comes_back_with_another_policy_ends_the_link_and_that_is_reported(
     hosted: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with linked(hosted) as link:
@@ -277,7 +277,7 @@ def test_an_episode_that_is_over_is_refused_and_the_next_one_begins_on_the_same_
         assert link._events.counts["connected"] == 1
 
 
-def test_no_server_a_wrong_key_and_another_robot_are_said_by_name(tmp_path: Path) -> None:
+def test_no_server_a_wrong_key_and_another_robot_are_named(tmp_path: Path) -> None:
     link = Link(LinkOptions("ws://127.0.0.1:9", "arm"), EventLog())
     with pytest.raises(LinkError, match=r"no server at ws://127\.0\.0\.1:9"):
         link.start(0.5)

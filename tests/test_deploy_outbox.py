@@ -77,7 +77,7 @@ def test_the_end_and_the_labels_of_an_episode_follow_its_last_frame_and_the_next
     assert box.waiting == 2
 
 
-def test_a_robot_that_says_nothing_of_an_end_is_heard_too() -> None:
+def test_a_robot_that_sends_no_end_is_served_too() -> None:
     box = outbox()
     begin(box, 1)
     name = box.label(1, "success", "operator")
@@ -86,7 +86,7 @@ def test_a_robot_that_says_nothing_of_an_end_is_heard_too() -> None:
     assert [(head["type"], head["episode"]) for head in sent(box)] == [("episode_start", 2)]
 
 
-def test_an_end_is_said_again_until_the_server_knows_of_it() -> None:
+def test_an_end_is_sent_again_until_the_server_confirms_it() -> None:
     box = outbox()
     begin(box, 1)
     box.end(1)
@@ -101,7 +101,7 @@ def test_an_end_is_said_again_until_the_server_knows_of_it() -> None:
     assert box.drained
 
 
-def test_a_start_is_asked_for_until_it_is_answered_and_no_frame_overtakes_it() -> None:
+def test_a_start_is_sent_until_it_is_answered_and_no_frame_overtakes_it() -> None:
     now = 0.0
     box = Outbox("arm", None, 9, 3, EventLog(), lambda: now)
     box.joined({"session": "arm", "token": "secret", "episode": 0}, first=True)
@@ -172,7 +172,7 @@ def test_a_refused_label_is_refused_labels_and_tried_again_on_the_next_connectio
     assert (box.unacknowledged, box.trouble) == (0, None)
 
 
-def test_a_server_that_refuses_labels_hears_only_a_few_of_them() -> None:
+def test_a_server_that_refuses_labels_gets_only_a_few_of_them() -> None:
     box = outbox()
     begin(box, 60)
     for episode in range(1, 61):
@@ -185,7 +185,7 @@ def test_a_server_that_refuses_labels_hears_only_a_few_of_them() -> None:
     assert len(box._labels_sent) == 8
 
 
-def test_an_episode_that_is_over_at_the_server_is_not_started_again_and_the_controller_hears_why() -> None:
+def test_an_episode_that_is_over_at_the_server_is_not_started_again_and_the_controller_gets_the_reason() -> None:
     box = outbox()
     box.joined({"session": "arm", "episode": 7}, first=False)
     box.begin(3)

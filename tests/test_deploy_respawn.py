@@ -94,14 +94,14 @@ def test_three_in_a_row_that_do_not_listen_are_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 4)])
-def test_the_parent_hands_on_that_it_was_told_to_end(number: signal.Signals, status: int, tmp_path: Path) -> None:
-    told = "def told(*_):\n    open('told', 'w').close(); sys.exit(status)\n"
+def test_the_parent_forwards_a_signal_that_ends_it(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    told = "def told(*_):\n    open('got', 'w').close(); sys.exit(status)\n"
     serve = f"{told}signal.signal({number.value}, told)\nchild.listening(1, {GONE})\nopen('ready', 'w').close()\n"
     with subprocess.Popen(script(tmp_path, f"status = {status}\n{serve}{SLEEPS}"), cwd=tmp_path) as process:
         wait(lambda: (tmp_path / "ready").exists())
         process.send_signal(number)
         assert process.wait(LONG_S) == status
-    assert (tmp_path / "told").exists()
+    assert (tmp_path / "got").exists()
     assert len(lives(tmp_path)) == 1
 
 
@@ -112,13 +112,13 @@ def ignoring(number: signal.Signals, words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ignored_at_the_start_ends_a_server_that_handles_it(number: signal.Signals, tmp_path: Path) -> None:
-    ends = "def ends(*_):\n    open('told', 'w').close(); sys.exit(0)\n"
+    ends = "def ends(*_):\n    open('got', 'w').close(); sys.exit(0)\n"
     serve = f"{ends}signal.signal({number.value}, ends)\nchild.listening(1, {GONE})\nopen('ready', 'w').close()\n"
     with subprocess.Popen(ignoring(number, script(tmp_path, serve + SLEEPS)), cwd=tmp_path) as process:
         wait(lambda: (tmp_path / "ready").exists())
         process.send_signal(number)
         assert process.wait(LONG_S) == 0
-    assert (tmp_path / "told").exists()
+    assert (tmp_path / "got").exists()
     assert len(lives(tmp_path)) == 1
 
 
@@ -142,7 +142,7 @@ def test_a_signal_ignored_at_the_start_ends_neither_a_server_that_ignores_it_nor
 
 
 @pytest.mark.parametrize("listens", [True, False])
-def test_a_server_whose_parent_was_killed_is_told_so_or_ends_at_once(listens: bool, tmp_path: Path) -> None:
+def test_a_server_whose_parent_was_killed_is_called_back_or_ends_at_once(listens: bool, tmp_path: Path) -> None:
     serve = f"child.listening(1, {GONE})\n" if listens else ""
     with subprocess.Popen(
         script(tmp_path, f"{serve}open(str(os.getpid()), 'w').close()\n{SLEEPS}"), cwd=tmp_path
@@ -167,7 +167,7 @@ def test_a_process_that_the_server_forked_keeps_no_one_waiting(tmp_path: Path) -
     assert len(lives(tmp_path)) == 2
 
 
-def test_told_to_end_when_the_server_has_just_died_and_while_it_waits_to_start_it_again(tmp_path: Path) -> None:
+def test_terminated_when_the_server_has_just_died_and_while_it_waits_to_start_it_again(tmp_path: Path) -> None:
     serve = f"child.listening(1, {GONE})\nos.kill(os.getpid(), signal.SIGKILL)\n"
     for lived in (1, 5):
         with subprocess.Popen(script(tmp_path, serve), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
@@ -186,7 +186,7 @@ def test_a_server_may_end_in_any_way(end: str, tmp_path: Path) -> None:
     assert ("ended with status 255" if "255" in end else "was killed by signal 35") in found.stderr
 
 
-def test_told_to_end_while_the_server_still_loads_both_are_gone(tmp_path: Path) -> None:
+def test_terminated_while_the_server_still_loads_both_are_gone(tmp_path: Path) -> None:
     with subprocess.Popen(script(tmp_path, f"open(str(os.getpid()), 'w').close()\n{SLEEPS}"), cwd=tmp_path) as process:
         wait(lambda: bool(pids(tmp_path)))
         process.send_signal(signal.SIGTERM)
@@ -195,7 +195,7 @@ def test_told_to_end_while_the_server_still_loads_both_are_gone(tmp_path: Path) 
     assert len(lives(tmp_path)) == 1
 
 
-def test_told_to_end_while_it_imports(tmp_path: Path) -> None:
+def test_terminated_while_it_imports(tmp_path: Path) -> None:
     preload = f"def preload():\n    open('imports', 'w').close()\n    {SLEEPS}"
     with subprocess.Popen(script(tmp_path, "", preload=preload), cwd=tmp_path) as process:
         wait(lambda: (tmp_path / "imports").exists())
@@ -264,11 +264,11 @@ def port_of(process: "subprocess.Popen[str]") -> int:
 def test_a_killed_server_is_there_again_with_its_session(serving: "subprocess.Popen[str]") -> None:
     port, (first,) = port_of(serving), children_of(serving.pid)
 
-    said: list[dict[str, object]] = []
+    replies: list[dict[str, object]] = []
 
     async def hello(**how: object) -> None:
         async with client(port) as c:
-            said.append((await c.ask("hello", session="arm", **how))["vlamem"])
+            replies.append((await c.ask("hello", session="arm", **how))["vlamem"])
             if not how:
                 await c.ask("episode_start", episode=1)
 
@@ -277,8 +277,8 @@ def test_a_killed_server_is_there_again_with_its_session(serving: "subprocess.Po
     assert port_of(serving) == port
     (second,) = children_of(serving.pid)
     assert second != first
-    run(lambda: hello(token=said[0]["token"]))
-    assert (said[1]["restored"], said[1]["episode"]) == (True, 1)
+    run(lambda: hello(token=replies[0]["token"]))
+    assert (replies[1]["restored"], replies[1]["episode"]) == (True, 1)
     serving.terminate()
     assert serving.wait(LONG_S) == 0
 
@@ -298,5 +298,5 @@ def test_respawn_says_in_one_line_what_cannot_be_served(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--memory", f"success:{tmp_path / 's.db'}"]
     found = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S)
     assert found.returncode == 2
-    said = "vlamem serve: a success memory grows by labels, which need a folder: give --state"
-    assert found.stderr.splitlines().count(said) == 1
+    replies = "vlamem serve: a success memory grows by labels, which need a folder: give --state"
+    assert found.stderr.splitlines().count(replies) == 1

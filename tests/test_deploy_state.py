@@ -142,6 +142,6 @@ def test_a_lock_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(InUseError):
-            exclusive_lock(tmp_path / "lock", "x", 0.1)
+            exclusive_lock(tmp_path / "lock", "x", wait_s=0.1)
         process.kill()
     exclusive_lock(tmp_path / "lock", "x").release()
