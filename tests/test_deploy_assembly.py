@@ -1,4 +1,4 @@
-"""deploy/assembly.py: the server that files make, from the first frame to what a labelled episode changes."""
+"""deploy/server/assembly.py: the server that files make, from the first frame to what a labelled episode changes."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""deploy/server.py: what a broken or an unknown client may not do, and what a server says of itself."""
+"""deploy/server: what a broken or an unknown client may not do, and what a server reports of itself."""
 
 import asyncio
 import contextlib
@@ -99,6 +99,7 @@ def test_a_full_table_refuses_politely_and_a_left_session_is_given_up_in_time() 
         async with serving(options=options(sessions=limits)) as server:
             async with client(server.port) as first, client(server.port) as second:
                 await first.ask("hello", session="first")
+                server.state.table._sessions["first"].used += 1000  # not silent, however long the next message takes
                 assert (await second.ask("hello", session="second"))["vlamem"]["code"] == "full"
             async with client(server.port) as second:
                 while (reply := await second.ask("hello", session="second"))["vlamem"]["type"] == "error":

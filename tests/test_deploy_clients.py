@@ -1,4 +1,4 @@
-"""Programs of others, in environments of their own: openpi's client, vla-eval's harness, and a robot's own computer."""
+"""Programs of others, in environments of their own: openpi's client, vla-eval's, and a robot's own computer."""
 
 import subprocess
 import sys

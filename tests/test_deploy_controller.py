@@ -1,4 +1,4 @@
-"""deploy/controller.py and handover.py, on a clock that the test moves."""
+"""deploy/robot/controller.py and timeline.py, on a clock that the test moves."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_cases import Hosted, store_in
+from deploy_cases import LONG_S, Hosted, store_in
 
 from vlamem.deploy.bench.controller_kills import LIMIT_S, ControllerKill, Stored, kill_controllers, stored
 from vlamem.deploy.bench.robot_process import RobotRun
@@ -103,14 +103,14 @@ def test_an_arm_that_listens_at_a_path_outlives_its_controllers_and_ends_with_it
             first.close()
             second = MujocoRobot("pulses", at=at)
             second.connect()
-            left = second.find(10)
+            left = second.find(LONG_S)
             assert left is not None
             assert (left.episode, left.instruction, left.ended) == (3, "touch it", False)
             assert starter.stdin is not None
             starter.stdin.close()
             starter.wait()
             with pytest.raises(RobotError, match="the simulation has ended"):
-                watch(second, 20)
+                watch(second, LONG_S)
             second.close()
 
 

@@ -1,4 +1,4 @@
-"""deploy/events.py: an account that a disk cannot stop."""
+"""deploy/robot/events.py: a log that a disk cannot stop."""
 
 import json
 import os

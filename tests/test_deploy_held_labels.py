@@ -1,4 +1,4 @@
-"""deploy/queue.py and labels.py: when an episode is over, and what happens to its labels before and after."""
+"""deploy/server/state.py and labels.py: when an episode is over, and what happens to its labels before and after."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""deploy/labels.py, traces.py and commit.py: labels, what their episodes consisted of, and what becomes of both."""
+"""deploy/server/labels.py, traces.py and commit.py: labels, traces of their episodes, and what is made of both."""
 
 import json
 import os

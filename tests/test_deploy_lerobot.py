@@ -1,4 +1,4 @@
-"""deploy/lerobot_robot.py with an arm of LeRobot's own class that has no motors."""
+"""deploy/robot/lerobot_robot.py with an arm of LeRobot's own class that has no motors."""
 
 import warnings
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""deploy/limits.py and robot_file.py: nothing that passes breaks a limit, and a wrong robot's file says so."""
+"""deploy/robot/limits.py and robot_file.py: no command that passes breaks a limit, and a wrong robot file is named."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""deploy/link.py against a real server in this process: frames in order, once each, whatever the network does."""
+"""deploy/robot/link.py against a real server in this process: frames in order, once each, whatever the network does."""
 
 import contextlib
 import time

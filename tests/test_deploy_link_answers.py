@@ -1,4 +1,4 @@
-"""deploy/link.py against servers that answer nonsense, or nothing."""
+"""deploy/robot/connection.py against servers that answer nonsense, or nothing."""
 
 import contextlib
 import itertools
@@ -89,7 +89,7 @@ def test_a_server_that_does_not_answer_is_left_though_frames_keep_coming(swallow
     def reply(connection: int, said: dict[str, Any]) -> Mapping[str, Any] | None:
         return None if connection == 1 and said["type"] == swallowed else understood(said)
 
-    with answering(reply, reply_s=0.2) as link:
+    with answering(reply, reply_s=0.5) as link:
         link.begin(1)
         steps = itertools.count()
 

@@ -1,4 +1,4 @@
-"""deploy/outbox.py without a network: what is sent, what is sent again, and what is forgotten."""
+"""deploy/robot/outbox.py without a network: what is sent, what is sent again, and what is dropped."""
 
 import json
 import threading

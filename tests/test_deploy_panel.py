@@ -1,4 +1,4 @@
-"""deploy/panel.py and TLS: what an operator says arrives, what a web page says does not."""
+"""deploy/robot/panel.py and TLS: an operator's commands arrive, a web page's do not."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""deploy/respawn.py, `vlamem serve --respawn`: a server that dies is there again, one that is told to end ends."""
+"""deploy/server/supervisor.py, serve --respawn: a server that dies starts again, one that is ended does not."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ SCRIPT = """
 import os, signal, sys, threading, time
 from vlamem.deploy.server.supervisor import respawn
 {preload}
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be told to go on when its terminal is closed
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 child = respawn(preload)
 {serve}
 """
@@ -95,8 +95,8 @@ def test_three_in_a_row_that_do_not_listen_are_the_last(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 4)])
 def test_the_parent_forwards_a_signal_that_ends_it(number: signal.Signals, status: int, tmp_path: Path) -> None:
-    told = "def told(*_):\n    open('got', 'w').close(); sys.exit(status)\n"
-    serve = f"{told}signal.signal({number.value}, told)\nchild.listening(1, {GONE})\nopen('ready', 'w').close()\n"
+    ends = "def ends(*_):\n    open('got', 'w').close(); sys.exit(status)\n"
+    serve = f"{ends}signal.signal({number.value}, ends)\nchild.listening(1, {GONE})\nopen('ready', 'w').close()\n"
     with subprocess.Popen(script(tmp_path, f"status = {status}\n{serve}{SLEEPS}"), cwd=tmp_path) as process:
         wait(lambda: (tmp_path / "ready").exists())
         process.send_signal(number)
@@ -205,7 +205,7 @@ def test_terminated_while_it_imports(tmp_path: Path) -> None:
 
 
 def test_what_starts_threads_before_a_fork_is_refused(tmp_path: Path) -> None:
-    preload = "def preload():\n    threading.Thread(target=time.sleep, args=(1,), name='poller').start()\n"
+    preload = "def preload():\n    threading.Thread(target=time.sleep, args=(600,), name='poller', daemon=True).start()\n"
     found = ended(tmp_path, "", preload=preload)
     assert found.returncode == 1
     assert "starts threads, which do not survive a fork" in found.stderr

@@ -1,4 +1,4 @@
-"""deploy/persistence.py, labels.py and `vlamem state`: what is on disk, whose it is, and what a crash leaves of it."""
+"""deploy/server/session_*.py, labels.py, `vlamem state`: what is on disk, its owner, and what a crash leaves of it."""
 
 import os
 import subprocess
@@ -137,7 +137,7 @@ def test_a_folder_and_a_file_of_labels_have_one_writer_and_any_number_of_readers
 
 def test_a_lock_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
     holds = "import sys, time; from pathlib import Path; from vlamem.core.locks import exclusive_lock\n"
-    holds += "lock = exclusive_lock(Path(sys.argv[1]), 'x'); print('held', flush=True); time.sleep(60)"
+    holds += "lock = exclusive_lock(Path(sys.argv[1]), 'x'); print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
