@@ -27,7 +27,7 @@ from vlamem.deploy.wire import pack, unpack
 from vlamem.memory.protocol import StepOut
 from vlamem.policies.memory_policy import Tick
 
-LONG_S = 120.0
+LONG_S = 240.0
 """Longest wait for what happens at once on an idle machine; a busy one may need seconds for it."""
 SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc")
 FOUR = SessionLimits(count=4)
