@@ -205,15 +205,15 @@ def test_of_labels_that_wait_the_newest_of_an_episode_is_processed(tmp_path: Pat
 
 
 def test_what_others_were_merged_into_stays_when_its_own_episode_is_corrected(tmp_path: Path) -> None:
-    spools = [episode_in(tmp_path / name) for name in ("first", "second")]
+    stores = [episode_in(tmp_path / name) for name in ("first", "second")]
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
-        assert "2 segments kept, 0 merged" in commit_episode(memory, spools[0], label("a"))
-        assert "0 segments kept, 2 merged" in commit_episode(memory, spools[1], label("b"))
-        assert "2 segments kept" in commit_episode(memory, spools[0], label("c", "failure"))
+        assert "2 segments kept, 0 merged" in commit_episode(memory, stores[0], label("a"))
+        assert "0 segments kept, 2 merged" in commit_episode(memory, stores[1], label("b"))
+        assert "2 segments kept" in commit_episode(memory, stores[0], label("c", "failure"))
         counts = memory.store.counts(memory.origin)
         assert (counts["success_segments"], counts["failure_segments"]) == (2, 2)
         assert memory.verify() == 4
-        assert "0 segments kept" in commit_episode(memory, spools[1], label("b"))
+        assert "0 segments kept" in commit_episode(memory, stores[1], label("b"))
     with SuccessMemory(tmp_path / "s.db", Origin("p", "w", "n", "r"), success_layout(SPEC)) as memory:
         assert memory.verify() == 4
 

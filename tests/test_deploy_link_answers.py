@@ -24,7 +24,7 @@ def answering(
 ) -> Iterator[Link]:
     """A link to a server that gives `reply(number of the connection, what was said)`, and nothing where that is None.
 
-    What it is first told on each connection is "joined"; on the first `deaf` ones it never answers the greeting.
+    What it is first told on each connection is "joined"; on the first `deaf` ones it never answers the handshake.
     """
     connections = itertools.count(1)
 

@@ -205,7 +205,9 @@ def test_terminated_while_it_imports(tmp_path: Path) -> None:
 
 
 def test_what_starts_threads_before_a_fork_is_refused(tmp_path: Path) -> None:
-    preload = "def preload():\n    threading.Thread(target=time.sleep, args=(600,), name='poller', daemon=True).start()\n"
+    preload = (
+        "def preload():\n    threading.Thread(target=time.sleep, args=(600,), name='poller', daemon=True).start()\n"
+    )
     found = ended(tmp_path, "", preload=preload)
     assert found.returncode == 1
     assert "starts threads, which do not survive a fork" in found.stderr
