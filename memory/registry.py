@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
@@ -52,6 +52,7 @@ _OLD = {
 """Names of version 0.1 and what they are called now."""
 
 
+@runtime_checkable
 class PolicyView(Protocol):
     """What a memory may know of the frozen policy that it is for."""
 

@@ -129,6 +129,7 @@ class InjectOptions:
         )
 
 
+@runtime_checkable
 class StepRows(Protocol):
     """The recurrence of B rows, without what becomes of its answers."""
 

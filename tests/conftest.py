@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from deploy_cases import Hosted
+
+# before anything of vlamem is imported: arguments and results are checked against their annotations, shapes included
+install_import_hook(["vlamem.core", "vlamem.memory", "vlamem.policies"], "runtime_types.checked")
 
 
 @pytest.fixture

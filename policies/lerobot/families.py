@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class Request:
     guidance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Family(Protocol):
     """One kind of network of lerobot.
 

@@ -48,7 +48,7 @@ class AuraRunner:
         step = memory.step if self.implementation == "xla" else functools.partial(pallas.step, config=config)
         self._step = functools.partial(jax.jit(step, donate_argnums=1), params)
 
-    def step(self, z: Float[np.ndarray[Any, Any], "B D"], reset: Bool[np.ndarray[Any, Any], "B"]) -> StepOut:
+    def step(self, z: Float[np.ndarray, "B D"], reset: Bool[np.ndarray, "B"]) -> StepOut:
         """One control tick of all rows, as NumPy arrays; rows under `reset` start empty within it.
 
         Raises ValueError for a feature of another size or another number of rows.
@@ -70,7 +70,7 @@ class AuraRunner:
         return _together(rows)
 
     @property
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state(self) -> dict[str, np.ndarray]:
         """A copy of the state by name: W [B, d_v, d_k], b [B, d_v] and a control gate's carry [B, E]."""
         if self.implementation == "reference":
             W, b = np.stack([t.W for t in self._ticks]), np.stack([t.b for t in self._ticks])
@@ -78,7 +78,7 @@ class AuraRunner:
         return {name: np.array(x) for name, x in self._state._asdict().items()}
 
     @state.setter
-    def state(self, saved: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def state(self, saved: Mapping[str, np.ndarray]) -> None:
         shapes = {name: x.shape for name, x in self.state.items()}
         if {name: x.shape for name, x in saved.items()} != shapes:
             raise ValueError(f"a state of { ({n: x.shape for n, x in saved.items()}) } does not fit one of {shapes}")

@@ -1,6 +1,6 @@
 """Eviction: which segments a full memory deletes."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from vlamem.memory.success.lifecycle.stages import EVICTIONS
 _USED, _MERGED, _REDUNDANT, _OLD = 0.25, 0.25, 1.0, 0.25
 
 
+@runtime_checkable
 class UsageCounts(Protocol):
     """What an eviction policy may look at, oldest segment first; a SegmentIndex is one."""
 
@@ -28,6 +29,7 @@ class UsageCounts(Protocol):
         ...
 
 
+@runtime_checkable
 class EvictionPolicy(Protocol):
     """Chooses what goes."""
 

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +18,7 @@ from vlamem.memory.success.store.errors import StoreError
 RETRY_S = 5.0
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where a writer writes to; a SuccessMemory is one."""
 

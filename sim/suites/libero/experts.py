@@ -1,7 +1,7 @@
 """Scripted experts: which motions reach a task's goal, in which order."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -31,6 +31,7 @@ class NoExpertError(ValueError):
     """A task that no scripted expert can do; the message says which part of its goal is out of reach."""
 
 
+@runtime_checkable
 class Skill(Protocol):
     """One part of a task."""
 
