@@ -1,40 +1,41 @@
-"""The progress bar of benches that play episodes, arm after arm."""
+"""How far a bench is, on the terminal: its lines, and a bar while it plays episodes, arm after arm."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Any, Self
 
 from tqdm import tqdm
 
-from vlamem.scripts.config import complain
 
-if TYPE_CHECKING:
-    from vlamem.sim.bench.play import Begin, Progress
-    from vlamem.sim.results.episodes import EpisodeRecord
+class ProgressBar:
+    """Lines go to standard output at once; the bar goes to standard error and begins with the first arm."""
 
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
 
-def play_with_bar(verb: str, play: "Callable[[Begin, Progress], tuple[Path, Path]]") -> int:
-    """Plays under a bar that starts anew with each arm, and prints the two files of the page.
+    def __enter__(self) -> Self:
+        return self
 
-    The exit status: 0, or 1 with a line on standard error when `play` was interrupted.
-    """
-    from vlamem.sim.bench.play import BenchStoppedError
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
-    with tqdm(unit="episode") as bar:
+    def say(self, line: str) -> None:
+        """Shows one line above the bar."""
+        with tqdm.external_write_mode():
+            print(line, flush=True)
 
-        def begin(title: str, done: int, planned: int) -> None:
-            bar.reset(planned)
-            bar.set_description(title)
-            bar.update(done)
-            bar.refresh()
+    def begin(self, title: str, done: int, planned: int) -> None:
+        """The bar starts anew: its title, how many episodes are done already, and how many are planned."""
+        bar: tqdm[Any] = self._bar if self._bar is not None else tqdm(unit="episode")
+        bar.reset(planned)
+        bar.set_description(title)
+        bar.update(done)
+        bar.refresh()
+        self._bar = bar
 
-        def progress(record: "EpisodeRecord") -> None:
-            bar.update()
-
-        try:
-            page, twin = play(begin, progress)
-        except BenchStoppedError as error:
-            complain(verb, f"{error}; the same command continues")
-            return 1
-    print(f"{page}\n{twin}")
-    return 0
+    def step(self) -> None:
+        """One more episode is done."""
+        if self._bar is not None:
+            self._bar.update()

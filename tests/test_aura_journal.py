@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vlamem.memory.designs.aura.journal import SLOT, JournalError, StateJournal
-from vlamem.sim.bench.endurance.run import kill_and_recover
+from vlamem.sim.bench.endurance.arms import kill_and_recover
 
 
 def _state(n: int) -> tuple[np.ndarray, np.ndarray]:

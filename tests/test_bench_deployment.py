@@ -1,6 +1,5 @@
 """The deployment bench on a point in the plane: consecutive trials, resuming, pairing, and the page."""
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from bench_cases import Progress
 from point_mass import SPEC, PointMass, PointPolicy
 
 from vlamem.core.observation import Encoding, Observation
@@ -17,16 +17,16 @@ from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.memory.success.runner import layout_of, origin_of
 from vlamem.policies.registry import PolicySource
-from vlamem.scripts.bench_deployment import _notes
 from vlamem.scripts.config import preset
 from vlamem.sim.bench.deployment import run as deployment
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Condition, ablations
 from vlamem.sim.bench.deployment.measure import DecisionTimes, Search, measure_commits, measure_search
 from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.outcomes import late_difference, recovery
 from vlamem.sim.bench.deployment.play import Kit, Series, Trial, play_series, read_trials
 from vlamem.sim.bench.deployment.prepare import prepare
-from vlamem.sim.bench.deployment.report import late_difference, recovery, write_page
-from vlamem.sim.bench.deployment.run import DeploymentError, Found, checked_conditions, plan, run
+from vlamem.sim.bench.deployment.report import Found, page_of, smaller
+from vlamem.sim.bench.deployment.run import DeploymentError, checked_conditions, plan, run
 from vlamem.sim.suites.tabletop.shift import Shift
 
 CONDITION = Condition("near", Shift("actuator", 0.3))
@@ -45,8 +45,8 @@ class UnitKeys(PointPolicy):
         bare = super().sample(encoding, noise)
         if proposal is None:
             return bare
-        w = proposal.chunk_weight[:, None, None]
-        return np.where(w > 0, (1 - w) * bare + w * proposal.chunk, bare).astype(np.float32)
+        c = proposal.chunk_weight[:, None, None]
+        return np.where(c > 0, (1 - c) * bare + c * proposal.chunk, bare).astype(np.float32)
 
 
 class ShiftedPoint:
@@ -205,23 +205,22 @@ def test_the_whole_bench_runs_and_a_second_call_plays_nothing_again(tmp_path, mo
         tmp_path / "run", tmp_path / "results", conditions=(name,), ablation=name, trials=6, states=3, execute=4,
         ablation_trials=4, prepare_episodes=6, timing_trials=3,
     )  # fmt: skip
-    said: list[str] = []
-    page, twin = run(bench, COMMAND, "", said.append)
-    figures = json.loads(twin.read_text())["figures"]
-    assert figures["retrieval_recall"]["value"] == 1
-    assert figures["mean_gain_points"]["n"] == 3
-    assert "decision_time_ratio" in figures
-    assert "## Ablations: near:actuator=0.3" in page.read_text()
+    progress = Progress()
+    page = run(bench, COMMAND, progress)
+    assert page.figures["retrieval_recall"].value == 1
+    assert page.figures["mean_gain_points"].n == 3
+    assert "decision_time_ratio" in page.figures
+    assert "## Ablations: near:actuator=0.3" in page.text
     trials = [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)]
     assert [len(t) for t in trials] == [s.trials for s in plan(bench)]
-    run(bench, COMMAND, "", said.append)
+    run(bench, COMMAND, progress)
     assert [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)] == trials
-    assert f"{len(trials)} of {len(trials)} series are played already" in said
+    assert f"{len(trials)} of {len(trials)} series are played already" in progress.lines
     with pytest.raises(DeploymentError, match="holds a bench with seed 0, asked for 1"):
-        run(replace(bench, seed=1), COMMAND, "", said.append)
+        run(replace(bench, seed=1), COMMAND, progress)
 
 
-def test_page_and_twin_come_from_the_same_trials(tmp_path):
+def test_page_and_figures_come_from_the_same_trials(tmp_path):
     bench = options(tmp_path, tmp_path, ablation_trials=4)
     trials = {
         s: [
@@ -234,8 +233,8 @@ def test_page_and_twin_come_from_the_same_trials(tmp_path):
         trials, [Search(100, 9, 0.1, 0.2, 1.0)], [3.0, 4.0], (2, 2),
         DecisionTimes((10.0, 10.0, 8.0), (4.0, 11.0, 8.8), (True, False, False), (5.0,), (2.5,)),
     )  # fmt: skip
-    page, twin = write_page(bench, COMMAND, "", found, kit())
-    figures = json.loads(twin.read_text())["figures"]
+    page = page_of(bench, found, kit())
+    figures = {name: {"value": f.value, "n": f.n} for name, f in page.figures.items()}
     assert figures["mean_gain_points"]["value"] == 50
     assert figures["mean_gain_points"]["n"] == 4
     assert figures["decision_time_ratio"]["value"] == pytest.approx(0.88)
@@ -248,9 +247,8 @@ def test_page_and_twin_come_from_the_same_trials(tmp_path):
     assert figures["sampling_time_ratio"]["value"] == 0.5
     assert figures["kills_survived"]["value"] == 2
     assert figures["critic_precision"]["value"] == 1
-    text = page.read_text()
     for part in ("touch:table=0.01", "blending at the output", "capacity 0", "deployment_curves.png"):
-        assert part in text
+        assert part in page.text
     assert (tmp_path / "deployment_curves.png").exists()
 
 
@@ -280,10 +278,13 @@ def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
     assert (tmp_path / "prepared" / "near" / "episodes.safetensors").exists()
 
 
-def test_a_smaller_run_says_what_was_not_run(tmp_path):
+def test_a_smaller_run_says_what_was_not_run():
     default = preset(DeploymentBench, "bench_deployment")
-    assert _notes(default) == ""
-    assert "trials 9 (default 200)" in _notes(replace(default, trials=9))
+    assert smaller(default) == []
+    assert smaller(replace(default, trials=9, conditions=("touch:camera=0.1",))) == [
+        ("conditions", "touch:camera=0.1", ", ".join(default.conditions)),
+        ("trials", "9", "200"),
+    ]
 
 
 def test_a_smoke_test_is_small_and_writes_no_result():

@@ -2,15 +2,18 @@ import json
 
 import numpy as np
 import pytest
+from bench_cases import Progress
 
 from vlamem.memory.weights import WeightsError
-from vlamem.scripts.bench_endurance import main
-from vlamem.sim.bench.endurance.run import EnduranceBench, features, run, written_bytes
+from vlamem.scripts.bench import main
+from vlamem.sim.bench.endurance import EnduranceBench
+from vlamem.sim.bench.endurance.arms import features, written_bytes
+from vlamem.sim.bench.endurance.run import run
 
 
 def test_the_smoke_setting_writes_the_page_its_twin_and_its_plot(tmp_path):
     try:
-        assert main(["--preset", "smoke", "--folder", str(tmp_path)]) == 0
+        assert main(["endurance", "--preset", "smoke", "--folder", str(tmp_path)]) == 0
     except OSError as error:
         if "does not count" in str(error):
             pytest.skip(str(error))
@@ -25,9 +28,9 @@ def test_the_smoke_setting_writes_the_page_its_twin_and_its_plot(tmp_path):
 
 
 def test_missing_weights_are_an_error_that_names_the_mend(tmp_path):
-    bench = EnduranceBench(10, 0, tmp_path / "none.safetensors", tmp_path, tmp_path, "")
+    bench = EnduranceBench("smoke", tmp_path / "none.safetensors", tmp_path, tmp_path)
     with pytest.raises(WeightsError, match="vlamem bench synthetic"):
-        run(bench, lambda line: None)
+        run(bench, "", Progress())
 
 
 def test_the_event_stream_is_the_same_every_time():

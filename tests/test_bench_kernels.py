@@ -5,9 +5,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from vlamem.scripts.bench_kernels import main
-from vlamem.sim.bench.kernels.run import FEATURES as SIZE
-from vlamem.sim.bench.kernels.run import Timing, aura, delta_rule_row, naive_scan
+from vlamem.scripts.bench import main
+from vlamem.sim.bench.kernels.rows import FEATURES as SIZE
+from vlamem.sim.bench.kernels.rows import aura, delta_rule_row
+from vlamem.sim.bench.kernels.scan import naive_scan
+from vlamem.sim.bench.kernels.timing import Timing
 
 FIGURES = (
     "tick_p50_us",
@@ -21,7 +23,7 @@ FIGURES = (
 
 
 def test_the_smoke_setting_writes_the_page_and_its_twin_with_every_figure(tmp_path):
-    assert main(["--preset", "smoke", "--out", str(tmp_path)]) == 0
+    assert main(["kernels", "--preset", "smoke", "--out", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "kernels.json").read_text())["figures"]
     for name in FIGURES:
         assert figures[name]["value"] > 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench_cases import Progress
 from libero_cases import TASKS, needs_libero
 from point_mass import PointMass
 from test_bench_deployment import ShiftedPoint, kit, same
@@ -20,17 +21,10 @@ from vlamem.sim.bench.deployment.arms import MAIN, Condition
 from vlamem.sim.bench.deployment.env import UnshiftedEnv
 from vlamem.sim.bench.deployment.play import Series, Trial, play_series, read_trials
 from vlamem.sim.bench.libero import run as libero
+from vlamem.sim.bench.libero.checks import LiberoBenchError, check, skill_tasks, split_task
 from vlamem.sim.bench.libero.options import LiberoBench
-from vlamem.sim.bench.libero.report import difference, write_page, write_ratio
-from vlamem.sim.bench.libero.run import (
-    Found,
-    LiberoBenchError,
-    SuccessPlayed,
-    check,
-    deployment_of,
-    skill_tasks,
-    split_task,
-)
+from vlamem.sim.bench.libero.report import Found, SuccessPlayed, difference, page_of, write_ratio
+from vlamem.sim.bench.libero.run import deployment_of
 from vlamem.sim.results.episodes import EpisodeRecord
 from vlamem.sim.suites.tabletop.shift import Shift
 
@@ -105,7 +99,7 @@ def test_a_gate_that_never_opened_gives_a_lower_bound_of_the_ratio() -> None:
     assert write_ratio({"aura": records("aura", (True, True), writes=5, ticks=50), "always": always}) == (10, True)
 
 
-def test_page_and_twin_say_what_was_played(bench: LiberoBench) -> None:
+def test_page_and_figures_say_what_was_played(bench: LiberoBench) -> None:
     jobs = tuple(Condition.parse(job) for job in JOBS)
     trials = {
         Series(c, arm, 0, 4, 2): [Trial(i, i % 2, arm.name != "policy" or i < 2, 99, 9) for i in range(4)]
@@ -123,8 +117,8 @@ def test_page_and_twin_say_what_was_played(bench: LiberoBench) -> None:
         SHIPPED_GATE,
         SuccessPlayed(deployment_of_one(bench, JOBS), kit(), trials),
     )
-    page, twin = write_page(bench, "vlamem bench libero", found)
-    figures = json.loads(twin.read_text())["figures"]
+    page = page_of(bench, found)
+    figures = {name: {"value": f.value, "n": f.n, "ci95": f.ci95} for name, f in page.figures.items()}
     assert figures["object_success"]["value"] == 0.5
     assert figures["spatial_success"]["n"] == 1
     assert figures["expert_tasks_covered"]["value"] == 31
@@ -135,13 +129,10 @@ def test_page_and_twin_say_what_was_played(bench: LiberoBench) -> None:
     assert figures["success_memory_gain_points"] | {"ci95": None} == {"value": 100, "n": 4, "ci95": None}
     assert figures["success_memory_gain_all_trials_points"]["value"] == 50
     assert figures["replay_gain_points"]["value"] == 100
-    text = page.read_text()
-    assert "AURA-Mem did not write at all" in text
-    assert f"| {TASKS[0]} | 2 | 50 (9 to 91) |" in text
-    alone = write_page(bench, "vlamem bench libero", Found(31.0, found.skills))[1]
-    assert set(json.loads(alone.read_text())["figures"]) == {
-        "object_success", "spatial_success", "expert_tasks_covered"
-    }  # fmt: skip
+    assert "AURA-Mem did not write at all" in page.text
+    assert f"| {TASKS[0]} | 2 | 50 (9 to 91) |" in page.text
+    alone = page_of(bench, Found(31.0, found.skills))
+    assert set(alone.figures) == {"object_success", "spatial_success", "expert_tasks_covered"}
 
 
 def test_a_smoke_test_is_small_trains_nothing_and_writes_no_result() -> None:
@@ -212,7 +203,7 @@ def test_both_memories_are_trained_alike_on_the_features_or_share_the_gate_that_
 
     monkeypatch.setattr(libero, "train_gate", train)
     source = find_policy("tiny")
-    given = (load_policy(source), source.sha256, lambda *begun: None)
+    given = (load_policy(source), source.sha256, Progress())
     features = replace(bench, features=(Path("some"),))
     folder = bench.out / "gates"
     for _ in range(2):  # the second finds them there

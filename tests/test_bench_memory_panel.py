@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import recorded_features as rec
+from bench_cases import Progress
 
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
 from vlamem.memory.protocol import named_arrays
@@ -20,9 +21,10 @@ from vlamem.scripts.main import main
 from vlamem.sim.bench.memory_panel import report
 from vlamem.sim.bench.memory_panel.arms import PANEL, PanelArm, axes, tasks_of
 from vlamem.sim.bench.memory_panel.controls import ControlError, train_controls
-from vlamem.sim.bench.memory_panel.notes import NOTED
+from vlamem.sim.bench.memory_panel.noted import NOTED
 from vlamem.sim.bench.memory_panel.options import PanelOptions
-from vlamem.sim.bench.memory_panel.report import Played, figures_of, panel_marks, write_page
+from vlamem.sim.bench.memory_panel.played import Played
+from vlamem.sim.bench.memory_panel.report import figures_of, page_of, panel_marks
 from vlamem.sim.bench.memory_panel.run import check_page, chosen_arms, run
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import ResultsError, write_result_page, write_results
@@ -39,11 +41,11 @@ def write_gate(path: Path, writes_per_tick: float) -> Path:
 
 def controls(options: PanelOptions) -> tuple[dict[str, Path], list[str]]:
     """The weights of the controls, and the titles of what had to be trained."""
-    trained: list[str] = []
+    progress = Progress()
     recordings = " ".join(map(str, options.features))
     command = f"vlamem bench memory-panel --features {recordings} --out {options.out}"
-    files = train_controls(options, command, chosen_arms(options), lambda title, done, planned: trained.append(title))
-    return files, trained
+    files = train_controls(options, command, chosen_arms(options), progress)
+    return files, [title for title, _, _ in progress.begun]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_arms_without_the_one_that_they_are_compared_with_are_refused_before_any
     panel: PanelOptions, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"arms gru: .*'aura', name it too"):
-        run(replace(panel, arms=("gru",), out=tmp_path / "run"), "", lambda *told: None, lambda record: None)
+        run(replace(panel, arms=("gru",), out=tmp_path / "run"), "", Progress())
     assert not (tmp_path / "run").exists()
 
 
@@ -186,9 +188,7 @@ def test_tasks_without_one_that_needs_a_memory_are_refused_before_anything_is_tr
     panel: PanelOptions, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"tasks touch: the page is about memory tasks"):
-        run(
-            replace(panel, arms=(), tasks=("touch",), out=tmp_path / "run"), "", lambda *told: None, lambda record: None
-        )
+        run(replace(panel, arms=(), tasks=("touch",), out=tmp_path / "run"), "", Progress())
     assert not (tmp_path / "run").exists()
 
 
@@ -208,7 +208,7 @@ def finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., s
             for counts in tasks.values():
                 counts["wilson95"] = (0.6, 0.98)  # type: ignore[assignment]
             write_results(tmp_path / arm.name, {"arms": {"aura": {"tasks": tasks}}})
-        return write_page(options, "test", arms)[0].read_text()
+        return page_of(options, arms).text
 
     return page
 
@@ -256,11 +256,10 @@ def test_the_smoke_setting_plays_every_arm_and_axis_and_goes_on_where_it_was(tmp
         assert f"| {arm.title} |" in page
     figures = json.loads((folder / "memory_panel.json").read_text())["figures"]
     assert {"freeze_gap_points", "replan_gap_points", "delay20_drop_points", "chunk16_drop_points"} <= figures.keys()
-    begun: list[tuple[str, int, int]] = []
-    options = replace(preset(PanelOptions, "bench_memory_panel"), preset="smoke", out=tmp_path).sized()
-    run(options, "again", lambda *what: begun.append(what), lambda record: None)
-    assert len(begun) == len(PANEL) + len(axes)
-    assert all(done == planned for _, done, planned in begun)
+    progress = Progress()
+    run(replace(preset(PanelOptions, "bench_memory_panel"), preset="smoke", out=tmp_path), "again", progress)
+    assert len(progress.begun) == len(PANEL) + len(axes)
+    assert all(done == planned for _, done, planned in progress.begun)
 
 
 def test_figures_go_to_a_page_of_the_same_policy_gate_and_seed_alone(copied: PanelOptions, tmp_path: Path) -> None:

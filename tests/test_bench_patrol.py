@@ -1,16 +1,19 @@
-"""sim/bench/patrol.py and its page."""
+"""sim/bench/patrol and its page."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_cases import Progress
 
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.sim.bench.patrol.options import PatrolBench
 from vlamem.sim.bench.patrol.report import growth, thirds
-from vlamem.sim.bench.patrol.run import PatrolError, Stream, read, run
+from vlamem.sim.bench.patrol.run import run
+from vlamem.sim.bench.patrol.stream import PatrolError, Stream, read
+from vlamem.sim.bench.rate import Rate
 from vlamem.sim.suites.tabletop import SUITE
 
 
@@ -35,7 +38,7 @@ def test_a_folder_of_other_options_is_refused(tmp_path: Path) -> None:
     bench = replace(preset(PatrolBench, "bench_patrol"), out=tmp_path)
     tmp_path.joinpath("bench.json").write_text("{}")
     with pytest.raises(PatrolError, match="other options"):
-        run(bench, lambda line: None)
+        run(bench, "", Progress())
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_queries_are_counted_by_third_and_growth_is_the_slope_after_the_beginnin
     sampled = list(range(10, 1000, 10))
     resident = [500.0 if step < 90 else 100.0 + step / 1000 for step in sampled]
     found = Stream("aura", queries, sampled, resident)
-    assert thirds(found, 300) == ((0, 2), (0, 2), (2, 2))
+    assert thirds(found, 300) == (Rate(0, 2), Rate(0, 2), Rate(2, 2))
     slope, (low, high) = growth(found)
     assert slope == pytest.approx(100.0)
     assert low <= slope <= high

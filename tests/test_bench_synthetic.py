@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from vlamem.scripts.bench_synthetic import main
+from vlamem.scripts.bench import main
 from vlamem.sim.bench.synthetic.arms import FAMILY, FamilyTraining
+from vlamem.sim.bench.synthetic.presets import PRESETS
 from vlamem.sim.bench.synthetic.report import accuracy, best_fixed, figures
-from vlamem.sim.bench.synthetic.run import PRESETS, finished
+from vlamem.sim.bench.synthetic.run import finished
 
 FIGURES = ("accuracy_hard", "hard_gap_to_best_points", "oracle_write_ratio", "always_write_ratio_10pct")
 
@@ -16,7 +17,7 @@ FIGURES = ("accuracy_hard", "hard_gap_to_best_points", "oracle_write_ratio", "al
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("synthetic")
-    assert main(["--preset", "smoke", "--out", str(out)]) == 0
+    assert main(["synthetic", "--preset", "smoke", "--out", str(out)]) == 0
     return out
 
 
@@ -34,7 +35,7 @@ def test_a_second_run_takes_finished_arms_as_they_are(folder):
     arms = sorted((folder / "smoke" / "events").glob("*.json"))
     assert [arm.stem for arm in arms] == ["fifo", "learned", "random"]
     before = [arm.stat().st_mtime_ns for arm in arms]
-    assert main(["--preset", "smoke", "--out", str(folder)]) == 0
+    assert main(["synthetic", "--preset", "smoke", "--out", str(folder)]) == 0
     assert [arm.stat().st_mtime_ns for arm in arms] == before
 
 
@@ -57,7 +58,7 @@ def test_random_writing_is_given_the_writes_of_the_learned_gate(folder):
 
 def test_a_page_without_a_finished_arm_is_an_error_that_names_the_mend(tmp_path):
     with pytest.raises(FileNotFoundError, match="run 'vlamem bench synthetic' without --only-page"):
-        main(["--preset", "smoke", "--out", str(tmp_path), "--only-page"])
+        main(["synthetic", "--preset", "smoke", "--out", str(tmp_path), "--only-page"])
 
 
 def counted(right: int, writes: int) -> dict:

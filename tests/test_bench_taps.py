@@ -1,4 +1,4 @@
-"""sim/bench/taps.py: every tap of a checkpoint beside a policy that has one, and the page."""
+"""sim/bench/taps: every tap of a checkpoint beside a policy that has one, and the page."""
 
 import json
 from dataclasses import replace

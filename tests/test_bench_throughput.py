@@ -1,4 +1,4 @@
-"""sim/bench/throughput.py: what is compared with what, and the clocks around the parts of an episode."""
+"""sim/bench/throughput: what is compared with what, and the clocks around the parts of an episode."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import point_mass
 import pytest
+from bench_cases import Progress
 from libero_cases import TASKS, needs_libero
 
 from vlamem.core.observation import Observation
@@ -38,10 +39,6 @@ def arena(suite: str = "tabletop") -> Arena:
     return Arena(suite, ("touch",), "tiny", 4, 1, suite != "tabletop")
 
 
-def silent(text: str) -> None:
-    """Told what begins."""
-
-
 def test_a_smoke_test_plays_one_task_in_one_environment(tmp_path: Path) -> None:
     small = replace(bench(tmp_path), preset="smoke", tasks=("touch", "press")).sized()
     assert (small.tasks, small.episodes, small.batches, small.profile_episodes) == (("touch",), 2, (1,), 1)
@@ -68,15 +65,15 @@ def test_the_ratio_is_to_the_fastest_setting_of_lerobot_eval(tmp_path: Path, mon
         lambda bench, arena, render, batch: Run(f"ours {batch}", own[batch], outcomes(True, True, True, True)),
     )  # fmt: skip
     monkeypatch.setattr(throughput, "profile", lambda *_: (SHARES, 100))
-    page, twin = run(bench(tmp_path), "vlamem bench throughput", silent)
-    figures = json.loads(twin.read_text())["figures"]
+    page = run(bench(tmp_path), "vlamem bench throughput", Progress())
+    figures = {name: {"value": f.value, "n": f.n} for name, f in page.figures.items()}
     assert figures["ratio_tabletop"]["value"] == pytest.approx(4.0)
     assert figures["episodes_per_hour"]["value"] == pytest.approx(4 * 3600 / 5.0)
     assert figures["success"]["value"] == 1.0
     assert figures["success_lerobot"]["value"] == 0.75
     assert figures["share_render"]["n"] == 100
-    assert "+25 points" in page.read_text()
-    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ours")]
+    assert "+25 points" in page.text
+    rows = [line.split(" | ") for line in page.text.splitlines() if line.startswith("| ours")]
     assert [(row[0], row[5]) for row in rows] == [("| ours 4", "1.00"), ("| ours 1", "1.60")]
 
 
@@ -99,13 +96,13 @@ def test_on_libero_both_render_profiles_are_held_against_the_fastest_reset(
     }
     monkeypatch.setattr(throughput, "play_ours", lambda bench, arena, render, batch: own[render, batch])
     monkeypatch.setattr(throughput, "profile", lambda *_: (SHARES, 50))
-    page, twin = run(bench(tmp_path, parts=("libero",)), "vlamem bench throughput", silent)
-    figures = json.loads(twin.read_text())["figures"]
+    page = run(bench(tmp_path, parts=("libero",)), "vlamem bench throughput", Progress())
+    figures = {name: {"value": f.value, "n": f.n} for name, f in page.figures.items()}
     assert figures["ratio_libero"]["value"] == pytest.approx(5.0)
     assert figures["ratio_libero_faithful"]["value"] == pytest.approx(3.0)
     assert figures["processor_ratio_libero"]["value"] == pytest.approx(4.0)
     assert figures["success_libero_faithful"]["value"] == figures["success_libero_lerobot"]["value"] == 0.5
-    assert "faithful minus soft 2: +0 points" in page.read_text()
+    assert "faithful minus soft 2: +0 points" in page.text
     assert "ratio_tabletop" not in figures
 
 
@@ -161,16 +158,18 @@ def test_lerobot_eval_plays_the_same_tasks_of_libero_at_the_same_size(
     assert said.startswith("osmesa ")
 
 
-def test_tick_and_plan_of_a_policy_are_figures_and_a_line_of_the_page() -> None:
+def test_tick_and_plan_of_a_policy_are_figures_and_a_line_of_the_page(tmp_path: Path) -> None:
     pytest.importorskip("lerobot")
     pytest.importorskip("transformers")
-    from vlamem.sim.bench.throughput.families import cost_of, figures_of, section
+    from vlamem.sim.bench.throughput.families import cost_of, figures_of
+    from vlamem.sim.bench.throughput.report import page_of
 
     cost = cost_of("lerobot_cases:act", 3)
     assert (cost.name, cost.tick.n, cost.plan.n) == ("act", 3, 3)
     assert cost.share > 0
     assert set(figures_of([cost])) == {"tick_ms_act", "plan_ms_act", "tick_share_act"}
-    assert section([cost])[-1].startswith(f"| act | {cost.feature} | ")
+    page = page_of(bench(tmp_path), figures_of([cost]), [], [cost])
+    assert page.text.splitlines()[-1].startswith(f"| act | {cost.feature} | ")
 
 
 @pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations

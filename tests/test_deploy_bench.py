@@ -19,8 +19,8 @@ from vlamem.deploy.bench.audit import audit, received_elsewhere, seams
 from vlamem.deploy.bench.controller_kills import ControllerKill
 from vlamem.deploy.bench.faults import Faults
 from vlamem.deploy.bench.options import DeployBench
-from vlamem.deploy.bench.page import figures, markdown
-from vlamem.deploy.bench.run import Quiet, Result
+from vlamem.deploy.bench.page import figures, text_of
+from vlamem.deploy.bench.result import Quiet, Result
 from vlamem.deploy.bench.server_kills import ServerKill, is_cold, overlap_s
 from vlamem.deploy.robot.robot_file import load_robot_file
 from vlamem.deploy.robot.rounds import Mode, Round
@@ -150,7 +150,7 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     result = Result(Quiet(report(), 30.0, (500.0, 501.0)), stressed, revived, kills, 0, True)
     bench = DeployBench(
         "tiny",
-        "untrained",
+        ("untrained",),
         "tabletop",
         "s:S",
         84,
@@ -192,7 +192,7 @@ def test_the_page_has_every_figure_and_says_what_was_run() -> None:
     assert found["server_back_cold_max_s"] == (3.4, 1)
     assert found["server_back_cold_stalled_max_s"] == (pytest.approx(4.9), 1)
     assert found["server_loading_p50_s"] == (3.0, 3)
-    text = markdown(bench, result)
+    text = text_of(bench, result)
     assert "killed 20 times (kill -9), 3 times with the process that starts it again" in " ".join(text.split())
     assert "killed 3 times (kill -9) in the middle of an episode (tasks patrol)" in " ".join(text.split())
     assert "7 were duplicated" in text

@@ -1,4 +1,4 @@
-"""scripts/train_gate.py, scripts/bench_memory_panel.py and the panel's arms, as far as no simulator is needed."""
+"""scripts/train_gate.py, sim/bench/memory_panel and its arms, as far as no simulator is needed."""
 
 import json
 from dataclasses import replace

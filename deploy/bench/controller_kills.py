@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlamem.core.seeding import stream
-from vlamem.deploy.bench.processes import BenchError, RobotProcess
+from vlamem.deploy.bench.processes import ProcessError, RobotProcess
 from vlamem.deploy.bench.robot_process import RobotRun
 from vlamem.deploy.server import SessionStore, StateError, StoredSession, read_record, template_of
 
@@ -77,7 +77,7 @@ def kill_controllers(
     """Kills the controller of `plan` so many times, each time after its episode's memory was written.
 
     `plan` says what to drive; its folder takes a folder for each controller, and its arm is one that outlives them.
-    Returns the kills and the report of the last controller. Raises BenchError when a controller does not start, does
+    Returns the kills and the report of the last controller. Raises ProcessError when a controller does not start, does
     not end, or writes nothing.
     """
     rng, folder, found = stream(seed, "controller kills"), Path(plan.folder), []
@@ -114,7 +114,7 @@ def _arm(plan: RobotRun, at: Path, folder: Path) -> "subprocess.Popen[bytes]":
 
 
 def wait_for_write(controller: RobotProcess, server_state: Path, plan: RobotRun) -> None:
-    """Waits for a write in an episode that has time left. Raises BenchError when none comes."""
+    """Waits for a write in an episode that has time left. Raises ProcessError when none comes."""
     until = time.monotonic() + _WAIT_S + 2 * plan.episode_s
     while time.monotonic() < until and controller.running:
         here = stored(server_state, plan.session)
@@ -123,7 +123,7 @@ def wait_for_write(controller: RobotProcess, server_state: Path, plan: RobotRun)
         if here is not None and runs and time.time() - here.record.saved < plan.episode_s / 2:
             return
         time.sleep(0.05)
-    raise BenchError(f"no write in an episode that has just begun: {controller.said()[-2000:]}")
+    raise ProcessError(f"no write in an episode that has just begun: {controller.said()[-2000:]}")
 
 
 def _settled(server_state: Path, plan: RobotRun) -> Stored:
@@ -135,7 +135,7 @@ def _settled(server_state: Path, plan: RobotRun) -> Stored:
         if here is not None and last is not None and (here.record, here.step) == (last.record, last.step):
             return here
         last = here
-    raise BenchError(f"the memory of session '{plan.session}' changes although its controller was killed")
+    raise ProcessError(f"the memory of session '{plan.session}' changes although its controller was killed")
 
 
 def _next(controller: RobotProcess, before: Stored, server_state: Path, plan: RobotRun) -> ControllerKill:
@@ -154,5 +154,5 @@ def _next(controller: RobotProcess, before: Stored, server_state: Path, plan: Ro
             return ControllerKill(episode, int(begun[0]["step"]), kept, moving[0]["t"] - controller.started)
         time.sleep(0.02)
     if not controller.running:
-        raise BenchError(f"the controller ended by itself: {controller.said()[-2000:]}")
+        raise ProcessError(f"the controller ended by itself: {controller.said()[-2000:]}")
     return ControllerKill(episode, -1, False, None)

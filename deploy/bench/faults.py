@@ -14,7 +14,7 @@ from vlamem.core.seeding import stream
 from vlamem.deploy.bench.abuse import Leaks, frames, look_for_leaks, never_read, send_malformed
 from vlamem.deploy.bench.controller_kills import wait_for_write
 from vlamem.deploy.bench.options import DeployBench
-from vlamem.deploy.bench.processes import BenchError, RobotProcess, ServerProcess
+from vlamem.deploy.bench.processes import ProcessError, RobotProcess, ServerProcess
 from vlamem.deploy.bench.proxy import Proxy
 from vlamem.deploy.bench.robot_process import RobotRun
 from vlamem.deploy.bench.server_kills import ServerKill, kill_server, words
@@ -53,7 +53,7 @@ def drive_under_faults(
 ) -> Faults:
     """Lets the robot of `plan` work through a bad network while the `server` with its `state` is killed, then abused.
 
-    Raises BenchError when the robot ends before it is told to.
+    Raises ProcessError when the robot ends before it is told to.
     """
     say(f"run under faults: {bench.faults_s:g} s, {bench.kills} kills, {bench.stalls} stalls")
     rng = stream(bench.seed, "faults")
@@ -82,7 +82,7 @@ def drive_under_faults(
         for number in range(1, bench.kills + 1):
             time.sleep(bench.faults_s / (bench.kills + 1))
             if not robot.running:
-                raise BenchError(f"the robot ended before kill {number}: {robot.said()[-2000:]}")
+                raise ProcessError(f"the robot ended before kill {number}: {robot.said()[-2000:]}")
             wait_for_write(robot, state, plan)
             kills.append(kill_server(number, robot, server, state, plan.session, stalls))
             say(f"  kill {number}: {words(kills[-1])}")

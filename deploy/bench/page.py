@@ -1,16 +1,28 @@
-"""The bench's page and figures."""
+"""Figures and page of the deploy bench."""
 
 import statistics
-import textwrap
-from typing import Any
+from typing import NamedTuple
 
+from vlamem.core.bench import Page
+from vlamem.core.pages import render
 from vlamem.deploy.bench import server_kills
 from vlamem.deploy.bench.controller_kills import LIMIT_S
-from vlamem.deploy.bench.options import DeployBench
-from vlamem.deploy.bench.run import Result, growth
+from vlamem.deploy.bench.options import DeployBench, DeployOptions
+from vlamem.deploy.bench.result import Result, growth
 
-Figures = dict[str, tuple[float, int | None]]
-"""Value and n by name."""
+
+class Measured(NamedTuple):
+    """One figure: its value and what is behind it."""
+
+    value: float
+    n: int | None
+
+    @property
+    def ci95(self) -> None:
+        """None of these has an interval."""
+
+
+Figures = dict[str, Measured]
 
 
 def figures(result: Result) -> Figures:
@@ -21,7 +33,7 @@ def figures(result: Result) -> Figures:
     commands = sum(r["audit"]["commands"] for r in runs)
     stale = sum(r["audit"]["stale"] + (r["received_elsewhere"] or 0) for r in runs)
     labels = sum(len(r["acknowledged"]) for r in runs)
-    found: Figures = {
+    found: dict[str, tuple[float, int | None]] = {
         "jitter_p50_ms": (quiet["jitter_ms"]["p50"], quiet["rounds"]),
         "jitter_p99_ms": (quiet["jitter_ms"]["p99"], quiet["rounds"]),
         "jitter_max_ms": (quiet["jitter_ms"]["max"], quiet["rounds"]),
@@ -54,68 +66,24 @@ def figures(result: Result) -> Figures:
         found["seam_jump_ratio"] = (quiet["seams"]["ratio"], quiet["seams"]["n"])
         found["seam_acceleration_ratio"] = (quiet["seams"]["acceleration_ratio"], quiet["seams"]["n"])
         found["seam_jerk_ratio"] = (quiet["seams"]["jerk_ratio"], quiet["seams"]["n"])
-    return found
+    return {name: Measured(float(value), n) for name, (value, n) in found.items()}
 
 
-def markdown(bench: DeployBench, result: Result) -> str:
-    """The page's own text."""
-    quiet, stressed = result.quiet.report, result.faults
-    faults, leaks = stressed.report, stressed.leaks
-    mean = sum(stressed.stalls_s) / len(stressed.stalls_s) if stressed.stalls_s else 0.0
-    changed = ", ".join(f"{n} were {what}" for what, n in sorted(stressed.network.items())) or "none were changed"
-    parts = [
-        "# A server and a robot, as two processes over loopback",
-        f"`vlamem serve --respawn` with policy `{bench.policy}` and memory `{' '.join(bench.memory)}`, and a "
-        "controller at the rate "
-        f"of robot file `{bench.robot_file}` with a MuJoCo arm in real time (suite `{bench.suite}`, tasks "
-        f"{', '.join(bench.tasks)}). The arm's simulation and its rendering are a process of their own on the same "
-        "machine. Frames go to memory at the policy's rate, commands to the arm at the robot's.",
-        f"- **Quiet**: {bench.quiet_s:g} s, {quiet['episodes']} episodes, {quiet['rounds']} rounds of the loop; "
-        f"{_modes(quiet)}. Loop scheduling: {quiet['scheduling']['reason']}.",
-        f"- **Faults**: {faults['episodes']} episodes (tasks {', '.join((*bench.memory_tasks, *bench.tasks))}), "
-        f"{faults['rounds']} rounds; {_modes(faults)}. The server was killed {len(stressed.kills)} times (kill -9), "
-        f"{sum(k.cold for k in stressed.kills)} times with the process that starts it again (`--respawn`), "
-        f"the network stalled {len(stressed.stalls_s)} times ({mean:.2f} s on average), and of the robot's messages "
-        f"{changed}.",
-        f"- **Abuse**, while that robot went on: {stressed.malformed} malformed messages ({stressed.answered} "
-        f"answered, {stressed.ended} connections ended instead), {bench.clients} clients at once ({leaks.sessions} "
-        f"found a place, {leaks.refused} were refused), one client that never reads "
-        f"({'disconnected' if stressed.deaf_ended else 'still there'}).",
-        f"- **Killed controllers**: the controller was killed {len(result.controller_kills)} times (kill -9) in the "
-        f"middle of an episode (tasks {', '.join(bench.memory_tasks)}) whose memory was written, and the next one "
-        "started; server and arm went on.",
-        "What is counted: a command is *out of limit* when a separate audit of all that was sent finds it outside the "
-        "robot's file (range, speed, step, box, force, not finite); *stale* when it comes from another episode's "
-        "chunk, from an observation older than `stale_s`, moves where nothing was planned, or when the arm received it "
-        "in another episode than it was sent in (the last is not looked for after kills of controllers, whose own "
-        "notes end with them). A *session leaks* when the gate's figures of a client among many differ from "
-        f"the same frames alone by more than rounding (largest difference {leaks.largest:.1e}). A *kill of the server "
-        "is survived* when the robot's session is restored, and in the same episode with the memory that lay on disk, "
-        "or what became of it (*memories kept* counts those alone; in the others the robot had ended its episode "
-        "before). It is *back* when the robot's session is restored, counted from the kill (*stalled*: the network was "
-        f"stalled meanwhile; *in time*: within {LIMIT_S:g} s, stalls not counted), and after a *cold* kill, which "
-        "takes the process along that would start the server again, from its new start (*loading*: to where it "
-        "listens). A *kill of the controller is survived* when the next one finds session, episode and the memory that "
-        f"the server has on disk for it, and commands from a fresh chunk within {LIMIT_S:g} s of its start (*resume*); "
-        "its *memory is kept* also where that takes longer. *Labels lost* are those acknowledged to the robot and not "
-        "in the server's file. "
-        "*Jitter* is how late a round of the loop begins.",
-        f"Clips: quiet {_counts(quiet['clips'])}; faults {_counts(faults['clips'])}. Events under faults: "
-        f"{_counts(faults['events'])}.",
-    ]
-    if quiet["seams"]:
-        s = quiet["seams"]
-        parts.append(
-            f"Where a chunk gives way to the next ({s['n']} times, blended over {bench.blend} steps), the command "
-            f"changes by {s['jumps']:.3f} at p95, within a chunk by {s['steps']:.3f} per policy step."
-        )
-    return "\n\n".join(textwrap.fill(p, 118, subsequent_indent="  " if p.startswith("- ") else "") for p in parts)
+def text_of(bench: DeployBench, result: Result) -> str:
+    """The page's text."""
+    return render(
+        "vlamem.deploy.bench",
+        "page.md.j2",
+        bench=bench,
+        result=result,
+        quiet=result.quiet.report,
+        faults=result.faults.report,
+        stressed=result.faults,
+        leaks=result.faults.leaks,
+        limit_s=LIMIT_S,
+    )
 
 
-def _modes(report: dict[str, Any]) -> str:
-    total = max(1, sum(report["modes"].values()))
-    return ", ".join(f"{100 * n / total:.1f} % {mode}" for mode, n in report["modes"].items() if n)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "none"
+def page_of(options: DeployOptions, bench: DeployBench, result: Result) -> Page:
+    """The page of what was measured."""
+    return Page(options.page, text_of(bench, result), figures(result), options.page_folder, {"seed": bench.seed})

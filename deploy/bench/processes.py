@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.bench import BenchError
 from vlamem.deploy.bench.robot_process import RobotRun
 
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-class BenchError(RuntimeError):
+class ProcessError(BenchError):
     """A process of the bench that did not do what it should; the message has its last words."""
 
 
@@ -42,7 +43,7 @@ class ServerProcess:
         return self._folder / "server.log"
 
     def start(self) -> float:
-        """Starts it and gives the moment at which it listened [s on the monotonic clock]. Raises BenchError."""
+        """Starts it and gives the moment at which it listened [s on the monotonic clock]. Raises ProcessError."""
         words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--port", str(self.port), *self._options]
         words += ["--state", str(self._folder / "state")]
         self._skip_said()
@@ -54,7 +55,7 @@ class ServerProcess:
         self._read = self.output.stat().st_size if self.output.exists() else 0
 
     def wait_listening(self) -> float:
-        """Waits until it listens, after `start` or `crash`, and gives that moment. Raises BenchError."""
+        """Waits until it listens, after `start` or `crash`, and gives that moment. Raises ProcessError."""
         assert self._process is not None
         until = time.monotonic() + self._start_s
         while time.monotonic() < until and self._process.poll() is None:
@@ -64,10 +65,10 @@ class ServerProcess:
                     self.port = int(line.rpartition(":")[2])
                     return time.monotonic()
             time.sleep(0.01)
-        raise BenchError(f"the server did not start: {self.output.read_text(errors='replace')[-2000:]}")
+        raise ProcessError(f"the server did not start: {self.output.read_text(errors='replace')[-2000:]}")
 
     def crash(self) -> float:
-        """kill -9 of the process that serves, which its parent starts again; gives the moment. Raises BenchError."""
+        """kill -9 of the process that serves, which its parent starts again; gives the moment. Raises ProcessError."""
         *_, serving = self._pids()
         self._skip_said()
         os.kill(serving, signal.SIGKILL)
@@ -85,17 +86,17 @@ class ServerProcess:
         self._process.wait()
 
     def stop(self) -> None:
-        """Asks it to end. Raises BenchError when it does not, or ends with an error."""
+        """Asks it to end. Raises ProcessError when it does not, or ends with an error."""
         if self._process is None or self._process.poll() is not None:
-            raise BenchError(f"the server ended by itself: {self.output.read_text(errors='replace')[-2000:]}")
+            raise ProcessError(f"the server ended by itself: {self.output.read_text(errors='replace')[-2000:]}")
         self._process.send_signal(signal.SIGTERM)
         try:
             status = self._process.wait(30)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            raise BenchError("the server did not end within 30 s of SIGTERM") from None
+            raise ProcessError("the server did not end within 30 s of SIGTERM") from None
         if status:
-            raise BenchError(f"the server ended with {status}: {self.output.read_text(errors='replace')[-2000:]}")
+            raise ProcessError(f"the server ended with {status}: {self.output.read_text(errors='replace')[-2000:]}")
 
     def cpu_s(self) -> float:
         """Processor time that it used [s]."""
@@ -108,13 +109,13 @@ class ServerProcess:
         return _kilobytes(serving, "Rss:") * 1024 / 1e6 + _kilobytes(parent, "Private_") * 1024 / 1e6
 
     def _pids(self, alive: bool = True) -> list[int]:
-        """The parent and the process that serves. Raises BenchError when one of them is missing and has to be alive."""
+        """The parent and the process that serves. Raises ProcessError when one is missing that has to be alive."""
         if self._process is None:
-            raise BenchError("the server was not started")
+            raise ProcessError("the server was not started")
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if alive and len(children) != 1:
-            raise BenchError(f"the server is not running: {self.output.read_text(errors='replace')[-2000:]}")
+            raise ProcessError(f"the server is not running: {self.output.read_text(errors='replace')[-2000:]}")
         return [pid, *map(int, children)]
 
 
@@ -145,11 +146,11 @@ class RobotProcess:
         return (self._folder / "robot.log").read_text(errors="replace")
 
     def wait_until_running(self) -> None:
-        """Until its arm stands in its first episode. Raises BenchError when it does not come to that."""
+        """Until its arm stands in its first episode. Raises ProcessError when it does not come to that."""
         until = time.monotonic() + 400
         while "running" not in self.said():
             if self._process.poll() is not None or time.monotonic() > until:
-                raise BenchError(f"the robot did not start: {self.said()[-2000:]}")
+                raise ProcessError(f"the robot did not start: {self.said()[-2000:]}")
             time.sleep(0.05)
 
     @property
@@ -173,14 +174,14 @@ class RobotProcess:
         return [event for line in whole if (event := json.loads(line))["event"] in kinds]
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """Its report, when it has ended. Raises BenchError when that takes longer, or it ended with an error."""
+        """Its report, when it has ended. Raises ProcessError when that takes longer, or it ended with an error."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            raise BenchError(f"the robot did not end: {self.said()[-2000:]}") from None
+            raise ProcessError(f"the robot did not end: {self.said()[-2000:]}") from None
         self._log.close()
         if status:
-            raise BenchError(f"the robot ended with {status}: {self.said()[-2000:]}")
+            raise ProcessError(f"the robot ended with {status}: {self.said()[-2000:]}")
         found: dict[str, Any] = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
         return found

@@ -3,65 +3,42 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from vlamem.core.bench import Page, Progress
+from vlamem.core.registry import Registry
 from vlamem.deploy.bench.abuse import healthy
-from vlamem.deploy.bench.controller_kills import ControllerKill, kill_controllers
-from vlamem.deploy.bench.faults import Faults, drive_under_faults
-from vlamem.deploy.bench.options import DeployBench
+from vlamem.deploy.bench.controller_kills import kill_controllers
+from vlamem.deploy.bench.faults import drive_under_faults
+from vlamem.deploy.bench.options import DeployBench, DeployOptions
+from vlamem.deploy.bench.page import page_of
 from vlamem.deploy.bench.processes import RobotProcess, ServerProcess
+from vlamem.deploy.bench.result import Quiet, Result
 from vlamem.deploy.bench.robot_process import RobotRun
 
 _SAMPLE_S = 0.5
 
 
-@dataclass(frozen=True)
-class Quiet:
-    """The run without faults.
+def run(options: DeployOptions, command: str, progress: Progress) -> Page:
+    """Measures everything, and gives the page.
 
-    Attributes:
-        report: the robot's.
-        cpu_percent: of one core, of the server.
-        memory_mb: resident memory of the server, sampled through the run.
+    Raises ValueError for a task that the suite lacks, ProcessError when a process does not do its part.
     """
-
-    report: dict[str, Any]
-    cpu_percent: float
-    memory_mb: tuple[float, ...]
-
-
-def growth(sampled: tuple[float, ...]) -> float:
-    """Median of the last tenth less that of the third tenth; the first two are of a program that warms up."""
-    tenth = max(1, len(sampled) // 10)
-    return float(np.median(sampled[-tenth:]) - np.median(sampled[2 * tenth : 3 * tenth] or sampled[:1]))
+    bench = options.sized()
+    known = Registry[Any]("suite", {}).get(bench.suite).tasks
+    for task in (*bench.tasks, *bench.memory_tasks):  # now, not when their turn comes after twenty minutes
+        if task not in known:
+            raise ValueError(f"suite {bench.suite} has no task '{task}': choose from {', '.join(known)}")
+    return page_of(options, bench, measure(bench, progress.say))
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was measured.
+def measure(bench: DeployBench, say: Callable[[str], None]) -> Result:
+    """The quiet run, the one under faults, and killed controllers.
 
-    Attributes:
-        quiet, faults: the two runs.
-        revived: the report of the last controller that came after a killed one.
-        controller_kills: each kill of a controller.
-        labels_lost: acknowledged to the robot and not in the server's file.
-        alive: whether the server answered at the end.
+    Raises ProcessError when a process does not do its part.
     """
-
-    quiet: Quiet
-    faults: Faults
-    revived: dict[str, Any]
-    controller_kills: tuple[ControllerKill, ...]
-    labels_lost: int
-    alive: bool
-
-
-def run(bench: DeployBench, say: Callable[[str], None]) -> Result:
-    """Runs all of it. Raises BenchError when a process does not do its part."""
     folder = bench.folder / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     memory = bench.memory

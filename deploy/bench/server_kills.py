@@ -59,7 +59,7 @@ def kill_server(
 ) -> ServerKill:
     """Kills the server, has it started again, and waits for the robot's session; `stalls` are the network's so far.
 
-    Raises BenchError when the server does not listen again.
+    Raises ProcessError when the server does not listen again.
     """
     seen, cold = len(robot.events("connected")), is_cold(number)
     if cold:

@@ -6,7 +6,7 @@ import numpy as np
 
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, conditions_of
 from vlamem.sim.bench.deployment.options import DeploymentBench
-from vlamem.sim.bench.deployment.report import WINDOW, Trials, outcomes
+from vlamem.sim.bench.deployment.outcomes import WINDOW, Trials, outcomes
 from vlamem.sim.results.statistics import wilson95
 
 COLOURS = {"policy": "tab:grey", "full": "tab:blue", "replay": "tab:orange"}

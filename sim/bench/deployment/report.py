@@ -1,71 +1,60 @@
 """The page docs/results/deployment.md: tables, curves and figures of a deployment."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import yaml
 
+from vlamem.core.bench import Page
+from vlamem.core.pages import render
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
-from vlamem.sim.bench.deployment.notes import CONDITIONS, NOTES
+from vlamem.sim.bench.deployment.measure import DecisionTimes, Search
 from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.outcomes import (
+    WINDOW,
+    Trials,
+    last_half,
+    late_difference,
+    mean_points,
+    outcomes,
+    recovery,
+)
 from vlamem.sim.bench.deployment.play import Kit, Series, Trial
-from vlamem.sim.results.pages import Figure, write_result_page
-from vlamem.sim.results.statistics import PairedDifference, paired_difference, wilson95
+from vlamem.sim.bench.deployment.plots import curves
+from vlamem.sim.bench.rate import Rate
+from vlamem.sim.results.pages import Figure
+from vlamem.sim.results.statistics import PairedDifference
+from vlamem.sim.suites.tabletop.shift import Shift
 
-if TYPE_CHECKING:
-    from vlamem.sim.bench.deployment.run import Found
-
-WINDOW = 20
-"""Trials of a rolling success rate."""
-Trials = Mapping[Series, Sequence[Trial]]
-
-
-def outcomes(trials: Trials, condition: Condition, arm: str, order: int, most: int | None = None) -> list[bool]:
-    """Successes of one series in order of trials, the first `most`."""
-    for series, played in trials.items():
-        if (series.condition, series.arm.name, series.order) == (condition, arm, order):
-            return [t.success for t in played][:most]
-    return []
-
-
-def late_difference(
-    trials: Trials, condition: Condition, arm: str, orders: Sequence[int], most: int
-) -> PairedDifference | None:
-    """Success of an arm minus that of the policy alone, over the last half of the first `most` trials of each order."""
-    first: list[bool] = []
-    second: list[bool] = []
-    for order in orders:
-        a, b = (outcomes(trials, condition, name, order, most) for name in (arm, "policy"))
-        n = min(len(a), len(b))
-        first += a[n // 2 : n]
-        second += b[n // 2 : n]
-    return paired_difference(first, second) if first else None
+NOTED_CONDITIONS = (
+    "press:camera=0.1",
+    "press:actuator=0.3",
+    "press:table=0.067",
+    "place_bowl:lighting=0.25",
+    "place_bowl:friction=100",
+)
+"""The conditions of which the notes speak. Their strengths were chosen on states of the training split, so that the
+policy alone succeeds in half to four fifths."""
+SIZES = ("conditions", "trials", "orders", "long_trials", "ablation_trials", "states", "prepare_episodes", "kills")
+"""Options that make a run smaller than the default."""
 
 
-def mean_points(each: Sequence[PairedDifference]) -> Figure:
-    """Mean of independent differences in points; its interval is made of theirs."""
-    value = 100 * float(np.mean([d.value for d in each]))
-    half = 100 * float(np.sqrt(sum(((d.ci95[1] - d.ci95[0]) / 2) ** 2 for d in each))) / len(each)
-    return Figure(value, sum(d.n for d in each), (value - half, value + half))
+@dataclass(frozen=True)
+class Found:
+    """What the bench found: trials by series, and its measurements."""
+
+    trials: dict[Series, list[Trial]]
+    search: list[Search]
+    commits: list[float]
+    kills: tuple[int, int]
+    times: DecisionTimes
 
 
-def recovery(changed: Sequence[bool], bare: Sequence[bool], window: int = WINDOW) -> int | None:
-    """Trials after a change until the arm's rate over the last `window` trials is the bare policy's or above.
-
-    Only trials after the change count, and at least half a window of them. None when that does not happen.
-    """
-    half = min(len(changed), len(bare)) // 2
-    a, b = np.asarray(changed[half:], float), np.asarray(bare[half:], float)
-    for k in range(window // 2, len(a) + 1):
-        recent = slice(max(0, k - window), k)
-        if a[recent].sum() >= b[recent].sum():
-            return k
-    return None
-
-
-def figures_of(bench: DeploymentBench, found: "Found", kit: Kit) -> dict[str, Figure]:
+def figures_of(bench: DeploymentBench, found: Found) -> dict[str, Figure]:
     """Every figure of the page that could be measured."""
     conditions, orders = conditions_of(bench), range(bench.orders)
     figures: dict[str, Figure] = {}
@@ -135,49 +124,46 @@ def _critic(trials: Trials) -> dict[str, Figure]:
     return found
 
 
-def rate_cell(values: Sequence[bool]) -> str:
-    if not values:
-        return "not played"
-    low, high = wilson95(sum(values), len(values))
-    return f"{100 * sum(values) / len(values):.0f} ({100 * low:.0f} to {100 * high:.0f})"
+@dataclass(frozen=True)
+class ConditionRow:
+    """The last half of the trials under one condition.
+
+    Attributes:
+        name: of the condition.
+        rates: of the main arms, over all orders.
+        differences: of the success memory and of direct replay to the policy alone.
+    """
+
+    name: str
+    rates: Sequence[Rate]
+    differences: Sequence[PairedDifference | None]
 
 
-def difference_cell(found: PairedDifference | None) -> str:
-    if found is None:
-        return "not played"
-    low, high = found.ci95
-    shown = "" if found.shown else ", no difference shown"
-    return f"{100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), p {found.p:.2g}{shown}"
-
-
-def _main_table(bench: DeploymentBench, trials: Trials) -> list[str]:
-    lines = [
-        "| condition | n | " + " | ".join(a.title for a in MAIN) + " | full minus policy | replay minus policy |",
-        "| --- | --- | " + " | ".join("---" for _ in MAIN) + " | --- | --- |",
-    ]
+def condition_rows(bench: DeploymentBench, trials: Trials) -> list[ConditionRow]:
+    """The main arms under every condition."""
+    rows, orders = [], range(bench.orders)
     for c in conditions_of(bench):
-        late = [
-            [x for o in range(bench.orders) for x in _late(outcomes(trials, c, a.name, o, bench.trials))] for a in MAIN
+        rates = [
+            Rate.of([x for o in orders for x in last_half(outcomes(trials, c, a.name, o, bench.trials))]) for a in MAIN
         ]
-        differences = [
-            difference_cell(late_difference(trials, c, a, range(bench.orders), bench.trials))
-            for a in ("full", "replay")
-        ]
-        lines.append(
-            f"| {c.name} | {len(late[0])} | "
-            + " | ".join(rate_cell(v) for v in late)
-            + f" | {' | '.join(differences)} |"
-        )
-    return lines
+        differences = [late_difference(trials, c, a, orders, bench.trials) for a in ("full", "replay")]
+        rows.append(ConditionRow(c.name, rates, differences))
+    return rows
 
 
-def _late(values: Sequence[bool]) -> list[bool]:
-    return list(values[len(values) // 2 :])
+@dataclass(frozen=True)
+class AblationRow:
+    """One arm on the ablation condition, over the last half of its trials; `segments` are those at the end."""
+
+    title: str
+    rate: Rate
+    difference: PairedDifference | None
+    segments: int
 
 
-def _ablation_table(bench: DeploymentBench, trials: Trials, arms: Sequence[Arm]) -> list[str]:
-    one = conditions_of(bench)[bench.conditions.index(bench.ablation)]
-    lines = ["| arm | n | success, last half | minus policy | segments at the end |", "| --- | --- | --- | --- | --- |"]
+def ablation_rows(bench: DeploymentBench, trials: Trials, one: Condition, arms: Sequence[Arm]) -> list[AblationRow]:
+    """The main arms and the ablations on one condition in the first order."""
+    rows = []
     for arm in arms:
         mine = outcomes(trials, one, arm.name, 0, bench.ablation_trials)
         difference = late_difference(trials, one, arm.name, (0,), bench.ablation_trials)
@@ -185,107 +171,90 @@ def _ablation_table(bench: DeploymentBench, trials: Trials, arms: Sequence[Arm])
             (p[min(len(p), bench.ablation_trials) - 1].segments for s, p in trials.items()
              if (s.condition, s.arm.name, s.order) == (one, arm.name, 0) and p), 0,
         )  # fmt: skip
-        cells = (rate_cell(_late(mine)), difference_cell(difference))
-        lines.append(f"| {arm.title} | {len(_late(mine))} | {' | '.join(cells)} | {stored} |")
-    return lines
+        rows.append(AblationRow(arm.title, Rate.of(last_half(mine)), difference, stored))
+    return rows
 
 
-def _page(bench: DeploymentBench, notes: str, found: "Found", kit: Kit, pictures: Sequence[str]) -> str:
-    trials = found.trials
-    lines = [
-        "# Persistent deployment: a success memory that fills while the robot works",
-        "",
-        "One robot, one job, a fixed local shift that the frozen policy never saw. The memory is empty at the first",
-        f"trial. {bench.trials} consecutive trials in each of {bench.orders} orders of {bench.states} initial states,",
-        "which come again and again; noise differs at every trial. Success in per cent over the last half of the",
-        "trials, with the Wilson 95 % interval; differences are paired by condition, order, trial, initial",
-        "state and noise. What is stored was verified by the learned critic, which does not see the simulator's",
-        "verdict.",
-        "",
-        *_main_table(bench, trials),
-        "",
-        *(f"![{name}]({name})\n" for name in pictures),
-    ]
-    if bench.conditions == CONDITIONS:
-        lines += [NOTES]
-    if notes:
-        lines += ["## What was not run", "", notes, ""]
-    if bench.ablation_trials:
-        one = conditions_of(bench)[bench.conditions.index(bench.ablation)]
-        lines += [
-            f"## Ablations: {one.name}, the first {bench.ablation_trials} trials of one order",
-            "",
-            *_ablation_table(bench, trials, (*MAIN, *ablations(bench.capacities))),
-            "",
-            *_change_lines(bench, trials, one),
-        ]
-    lines += [
-        "## Calibration",
-        "",
-        f"{bench.prepare_episodes} episodes of the policy alone in states of the training split, a fifth without a",
-        "shift and the others over the conditions, gave the threshold of similarity and trained the critic.",
-        "",
-        "| task | threshold | precision | coverage | critic: precision, recall out of fold |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for task in sorted({c.task for c in conditions_of(bench)}):
-        c, j = kit.calibration.get(task), kit.critic.get(task)
-        cells = ("default", "", "") if c is None else (f"{c.threshold:.4f}", f"{c.precision:.3f}", f"{c.coverage:.3f}")
-        judge = "none: the simulator verified" if j is None else f"{j.precision:.3f}, {j.recall:.3f}"
-        lines.append(f"| {task} | {' | '.join(cells)} | {judge} |")
-    lines += [
-        "",
-        "## Cost",
-        "",
-        "Exact search of 16 among random unit vectors of the size of TinyVLA's key and state; storing an episode of 16",
-        "segments durably in a memory of 1,000; decisions with and without memory in turn on the same observations.",
-        "",
-        "| segments | p50 [ms] | p99 [ms] | recall |",
-        "| --- | --- | --- | --- |",
-        *(f"| {s.segments} | {s.p50:.2f} | {s.p99:.2f} | {s.recall:.4f} |" for s in found.search),
-        "",
-        f"The memory spoke at {100 * np.mean(found.times.spoke or [False]):.0f} % of the timed decisions, where "
-        "sampling takes fewer steps; where it is silent the chain costs what asking it costs.",
-    ]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Change:
+    """What happened when the shift changed half-way.
+
+    Attributes:
+        after: the shift since then.
+        recovered: trials until the memory was as good as the policy alone; None when it was not.
+        rows: title of each arm, its rate before and after.
+    """
+
+    after: Shift
+    recovered: int | None
+    rows: Sequence[tuple[str, Rate, Rate]]
 
 
-def _change_lines(bench: DeploymentBench, trials: Trials, one: Condition) -> list[str]:
+def change_of(trials: Trials, one: Condition) -> Change | None:
+    """What the changing arms did; None where they were not played."""
     changing = [s for s in trials if s.arm.changes and s.condition == one]
     if not changing or changing[0].after is None:
-        return []
-    after = changing[0].after
-    halves = {a.name: outcomes(trials, one, a.name, 0) for a in CHANGING}
+        return None
+    played = {arm.name: outcomes(trials, one, arm.name, 0) for arm in CHANGING}
     rows = []
     for arm in CHANGING:
-        values = halves[arm.name]
+        values = played[arm.name]
         middle = len(values) // 2
-        rows.append(f"| {arm.title} | {rate_cell(values[:middle])} | {rate_cell(values[middle:])} |")
-    took = recovery(halves["full_change"], halves["policy_change"])
-    said = "did not recover" if took is None else f"recovered after {took} trials"
-    return [
-        f"After {bench.ablation_trials // 2} trials the shift becomes {after.kind}={after.strength:g}. The memory",
-        f"{said}: its rate over the last {WINDOW} trials since the change (10 at least) is then the bare policy's",
-        "or above.",
-        "",
-        "| arm | before | after |",
-        "| --- | --- | --- |",
-        *rows,
-        "",
-    ]
+        rows.append((arm.title, Rate.of(values[:middle]), Rate.of(values[middle:])))
+    return Change(changing[0].after, recovery(played["full_change"], played["policy_change"]), rows)
 
 
-def _options(bench: DeploymentBench) -> dict[str, Any]:
+def smaller(bench: DeploymentBench) -> list[tuple[str, str, str]]:
+    """Where a run has other sizes than the default: the option, its value and the default's."""
+    text = (resources.files("vlamem.configs") / "bench_deployment.yaml").read_text(encoding="utf-8")
+    default = yaml.safe_load(text)
+    found = []
+    for name in SIZES:
+        value = getattr(bench, name)
+        value = list(value) if isinstance(value, tuple) else value
+        if value != default[name]:
+            found.append((name.replace("_", " "), _plain(value), _plain(default[name])))
+    return found
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def text_of(bench: DeploymentBench, found: Found, kit: Kit, pictures: Sequence[str]) -> str:
+    """The page's text."""
+    conditions = conditions_of(bench)
+    one = conditions[bench.conditions.index(bench.ablation)]
+    return render(
+        "vlamem.sim.bench.deployment",
+        "page.md.j2",
+        bench=bench,
+        main=MAIN,
+        conditions=condition_rows(bench, found.trials),
+        pictures=pictures,
+        notes=bench.conditions == NOTED_CONDITIONS,
+        smaller=smaller(bench),
+        one=one,
+        ablations=ablation_rows(bench, found.trials, one, (*MAIN, *ablations(bench.capacities))),
+        change=change_of(found.trials, one),
+        window=WINDOW,
+        tasks=sorted({c.task for c in conditions}),
+        kit=kit,
+        search=found.search,
+        spoke=float(100 * np.mean(found.times.spoke or [False])),
+    )
+
+
+def options_of(bench: DeploymentBench) -> dict[str, Any]:
     """The options as JSON values, for the page's fingerprint."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(bench).items() if k != "preset"}
 
 
-def write_page(bench: DeploymentBench, command: str, notes: str, found: "Found", kit: Kit) -> tuple[Path, Path]:
-    """Writes deployment.md, deployment.json and the curves."""
-    from vlamem.sim.bench.deployment.plots import curves
-
+def page_of(bench: DeploymentBench, found: Found, kit: Kit) -> Page:
+    """The page of what was found, with its curves."""
     bench.results.mkdir(parents=True, exist_ok=True)
     picture = curves(bench, found.trials, bench.results / "deployment_curves.png")
-    given = {"weights": kit.sha256, "options": _options(bench)}
-    text = _page(bench, notes, found, kit, [picture.name])
-    return write_result_page("deployment", command, figures_of(bench, found, kit), text, bench.results, given)
+    given = {"weights": kit.sha256, "options": options_of(bench)}
+    return Page(
+        "deployment", text_of(bench, found, kit, [picture.name]), figures_of(bench, found), bench.results, given
+    )

@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.bench import Page, Progress
 from vlamem.core.files import write_atomically
 from vlamem.memory.success import Calibration, ProgressCritic, RetrieveOptions
 from vlamem.memory.success.runner import layout_of
@@ -21,16 +22,11 @@ from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
 from vlamem.sim.bench.deployment.crash import run as crash_test
 from vlamem.sim.bench.deployment.env import DeployedEnv, UnshiftedEnv
-from vlamem.sim.bench.deployment.measure import (
-    DecisionTimes,
-    Search,
-    measure_commits,
-    measure_decisions,
-    measure_search,
-)
+from vlamem.sim.bench.deployment.measure import measure_commits, measure_decisions, measure_search
 from vlamem.sim.bench.deployment.options import DeploymentBench
 from vlamem.sim.bench.deployment.play import Kit, Series, Trial, open_voice, play_series, read_trials
 from vlamem.sim.bench.deployment.prepare import prepare
+from vlamem.sim.bench.deployment.report import Found, page_of
 from vlamem.sim.rollout.engines.worker import THREADS
 from vlamem.sim.suites.registry import load_suite
 from vlamem.sim.suites.tabletop import SUITE
@@ -63,17 +59,6 @@ def checked_conditions(bench: DeploymentBench) -> tuple[Condition, ...]:
     return found
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the bench found: trials by series, and its measurements."""
-
-    trials: dict[Series, list[Trial]]
-    search: list[Search]
-    commits: list[float]
-    kills: tuple[int, int]
-    times: DecisionTimes
-
-
 def open_env(condition: Condition, size: int) -> DeployedEnv:
     """The environment of a condition, with images of `size` pixels."""
     if condition.suite == "tabletop":
@@ -100,18 +85,15 @@ def plan(bench: DeploymentBench, main: Sequence[Arm] = MAIN) -> list[Series]:
     return made
 
 
-def run(bench: DeploymentBench, command: str, notes: str, report: Report) -> tuple[Path, Path]:
-    """Plays what is missing, measures, and writes the page, its twin and its plots.
-
-    The page says which `command` made it and, in `notes`, where it is smaller than the default.
+def run(options: DeploymentBench, command: str, progress: Progress) -> Page:
+    """Plays what is missing, measures, and gives the page, which says where the run is smaller than the default.
 
     Raises DeploymentError when `out` holds another bench, and what loading the policy raises.
     """
-    from vlamem.sim.bench.deployment.report import write_page
-
+    bench = options.sized()
     series = plan(bench)
-    kit, trials = play(bench, series, report)
-    return write_page(bench, command, notes, _measured(bench, series, kit, trials, report), kit)
+    kit, trials = play(bench, series, progress.say)
+    return page_of(bench, _measured(bench, series, kit, trials, progress.say), kit)
 
 
 def play(bench: DeploymentBench, series: Sequence[Series], report: Report) -> tuple[Kit, dict[Series, list[Trial]]]:

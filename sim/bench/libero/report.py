@@ -1,29 +1,57 @@
 """The page docs/results/libero.md: tables and figures of the three parts of the LIBERO bench."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vlamem.core.bench import Page
+from vlamem.core.pages import render
 from vlamem.memory.weights import load_weights
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.deployment.arms import MAIN, Condition, conditions_of
-from vlamem.sim.bench.deployment.report import (
-    difference_cell,
-    late_difference,
-    mean_points,
-    outcomes,
-    rate_cell,
-)
+from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.outcomes import last_half, late_difference, mean_points, outcomes
+from vlamem.sim.bench.deployment.play import Kit, Series, Trial
 from vlamem.sim.bench.libero.options import LiberoBench
-from vlamem.sim.bench.libero.run import MEMORIES, Found, SuccessPlayed
+from vlamem.sim.bench.rate import Rate
 from vlamem.sim.results.episodes import EpisodeRecord
-from vlamem.sim.results.pages import Figure, write_result_page
+from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
+MEMORIES = {"aura": "AURA-Mem", "always": "always-write"}
+"""Arms beside the policy alone, with their titles."""
 Records = Sequence[EpisodeRecord]
+
+
+@dataclass(frozen=True)
+class SuccessPlayed:
+    """The trials of the success memory and the kit that they were played with."""
+
+    bench: DeploymentBench
+    kit: Kit
+    trials: dict[Series, list[Trial]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was played; empty or None for a part that was not.
+
+    Attributes:
+        covered: tasks that the scripted experts cover, from their page.
+        skills: the policy's episodes by suite.
+        harm: episodes by arm (alone, and MEMORIES) over the tasks and states of part harm.
+        gate: AURA-Mem's weights file in it.
+        success: of part success.
+    """
+
+    covered: float | None = None
+    skills: Mapping[str, Sequence[EpisodeRecord]] = field(default_factory=dict)
+    harm: Mapping[str, Sequence[EpisodeRecord]] = field(default_factory=dict)
+    gate: Path | None = None
+    success: SuccessPlayed | None = None
 
 
 def succeeded(records: Records) -> list[bool]:
@@ -104,132 +132,117 @@ def success_figures(played: SuccessPlayed) -> dict[str, Figure]:
     return figures
 
 
-def _skills(bench: LiberoBench, found: Found) -> list[str]:
-    lines = [
-        "## The policy alone",
-        "",
-        f"The benchmark's first {bench.states} stored initial states of each task; {bench.execute} of each chunk are",
-        "executed before the next plan.",
-    ]
-    for suite, records in found.skills.items():
-        lines += ["", f"| {suite} | n | success | mean steps |", "| --- | --- | --- | --- |"]
-        for task in dict.fromkeys(r.task for r in records):
-            mine = [r for r in records if r.task == task]
-            steps = float(np.mean([r.steps for r in mine]))
-            lines.append(f"| {task} | {len(mine)} | {rate_cell(succeeded(mine))} | {steps:.0f} |")
-        lines.append(f"| all | {len(records)} | {rate_cell(succeeded(records))} | |")
-    return lines
+@dataclass(frozen=True)
+class HarmRow:
+    """A task beside a recurrent memory: the policy alone, and of each of MEMORIES its rate and writes [% of ticks]."""
+
+    task: str
+    alone: Rate
+    arms: Sequence[tuple[Rate, float]]
 
 
-def _harm(bench: LiberoBench, records: Mapping[str, Records], gate: Path | None) -> list[str]:
-    ratio, wrote = write_ratio(records)
-    said = (
-        f"Always-write writes {ratio:.4g} times as often as AURA-Mem."
-        if wrote
-        else f"AURA-Mem did not write at all; counted with one write, always-write writes {ratio:.4g} times as often."
-    )
-    lines = [
-        "## A recurrent memory beside the policy",
-        "",
-        "No task of LIBERO hides anything: a memory has nothing to say there, and the most that it can do is no harm.",
-        f"The first {bench.harm_states} states of each task; those of the policy alone are the episodes above.",
-        said,
-        "",
-        "| task | n | policy alone | " + " | ".join(f"{t} | writes, % of ticks" for t in MEMORIES.values()) + " |",
-        "| --- | --- | --- |" + " --- | --- |" * len(MEMORIES),
-    ]
-    every = [text.partition("/")[2] for text in bench.harm_tasks]
-    for task in [*every, ""]:
+def harm_rows(bench: LiberoBench, records: Mapping[str, Records]) -> list[HarmRow]:
+    """A row a task, and one of all."""
+    rows = []
+    for task in [*(text.partition("/")[2] for text in bench.harm_tasks), ""]:
         mine = {arm: [r for r in rs if not task or r.task == task] for arm, rs in records.items()}
-        cells = [rate_cell(succeeded(mine["alone"]))]
+        arms = []
         for arm in MEMORIES:
             ticks = sum(r.ticks for r in mine[arm])
-            cells += [rate_cell(succeeded(mine[arm])), f"{100 * sum(r.writes for r in mine[arm]) / max(1, ticks):.2f}"]
-        lines.append(f"| {task or 'all'} | {len(mine['alone'])} | {' | '.join(cells)} |")
-    lines += ["", "| arm | pairs | minus the policy alone, points (95 % interval) |", "| --- | --- | --- |"]
-    for arm, title in MEMORIES.items():
-        d = difference(records[arm], records["alone"])
-        lines.append(f"| {title} | {0 if d is None else d.n} | {difference_cell(d)} |")
-    if gate is not None:
-        header, _ = load_weights(gate)
-        rate = header.metrics.get("writes_per_tick")
-        held = "" if rate is None else f"; on held-out features it writes on {100 * rate:.2f} % of ticks"
-        lines += ["", f"The gate: `{header.command}`{held}."]
-    return lines
+            arms.append((_rate(mine[arm]), 100 * sum(r.writes for r in mine[arm]) / max(1, ticks)))
+        rows.append(HarmRow(task or "all", _rate(mine["alone"]), arms))
+    return rows
 
 
-def _success(bench: LiberoBench, played: SuccessPlayed) -> list[str]:
-    word = "the benchmark's own verdict"
-    if bench.verify == "critic":
-        word = "the learned critic, or by the benchmark where the policy succeeds too seldom to train one"
-    lines = [
-        "## A success memory that fills",
-        "",
-        f"{bench.trials} consecutive trials of one job in {bench.success_states} of the benchmark's stored initial",
-        "states, which come again and again in drawn orders; noise differs at every trial. The memory is empty at the",
-        f"first. What is stored was verified by {word}.",
-        "Success in per cent over the last half of the trials; gains are over the policy alone, paired by trial,",
-        "initial state and noise, in points.",
-        "",
-        "| job | n | " + " | ".join(a.title for a in MAIN) + " | gain | gain of replay | gain, all trials |",
-        "| --- | --- | " + " | ".join("---" for _ in MAIN) + " | --- | --- | --- |",
-    ]
+def _rate(records: Records) -> Rate:
+    return Rate.of(succeeded(records))
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job of the success memory: rates of the main arms over the last half, and gains over the policy alone.
+
+    Attributes:
+        name: of the job.
+        rates: of the main arms.
+        gains: of the success memory, of direct replay, and of the success memory over all trials.
+    """
+
+    name: str
+    rates: Sequence[Rate]
+    gains: Sequence[PairedDifference | None]
+
+
+def job_rows(bench: LiberoBench, played: SuccessPlayed) -> list[JobRow]:
+    """A row a job."""
+    rows = []
     for c in conditions_of(played.bench):
-        late = [outcomes(played.trials, c, a.name, 0) for a in MAIN]
-        late = [values[len(values) // 2 :] for values in late]
+        rates = [Rate.of(last_half(outcomes(played.trials, c, a.name, 0))) for a in MAIN]
         gains = [late_difference(played.trials, c, a, (0,), bench.trials) for a in ("full", "replay")]
-        gains.append(whole_difference(played, c, "full"))
-        cells = [*map(rate_cell, late), *map(difference_cell, gains)]
-        lines.append(f"| {c.name} | {len(late[0])} | {' | '.join(cells)} |")
-    lines += ["", *_memory(bench, played)]
-    return lines
+        rows.append(JobRow(c.name, rates, [*gains, whole_difference(played, c, "full")]))
+    return rows
 
 
-def _memory(bench: LiberoBench, played: SuccessPlayed) -> list[str]:
-    """What the memories of part success held and said."""
-    lines = [
-        f"{bench.prepare_episodes} episodes of the policy alone in states of the training split gave the threshold of",
-        "similarity. How often the memory spoke, and what it held at the end:",
-        "",
-        "| job | threshold | precision, coverage | verified by | spoke, % of decisions | segments |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+@dataclass(frozen=True)
+class MemoryRow:
+    """What the memory of one job held and proposed.
+
+    Attributes:
+        job: its condition.
+        proposed: share of decisions at which it did not abstain [%].
+        segments: at the end.
+    """
+
+    job: Condition
+    proposed: float
+    segments: int
+
+
+def memory_rows(played: SuccessPlayed) -> list[MemoryRow]:
+    """A row a job."""
+    rows = []
     for series, trials in played.trials.items():
-        if series.arm.name != "full":
-            continue
-        c = played.kit.calibration.get(series.condition.task)
-        cells = ("default", "") if c is None else (f"{c.threshold:.4f}", f"{c.precision:.3f}, {c.coverage:.3f}")
-        critic = played.kit.critic.get(series.condition.task)
-        who = "the benchmark"
-        if bench.verify == "critic" and critic is not None:
-            who = f"critic of precision {critic.precision:.3f}, recall {critic.recall:.3f} out of fold"
-        spoke = sum(t.spoke for t in trials) / max(1, sum(t.decisions for t in trials))
-        stored = trials[-1].segments if trials else 0
-        lines.append(f"| {series.condition.name} | {' | '.join(cells)} | {who} | {100 * spoke:.1f} | {stored} |")
-    return lines
+        if series.arm.name == "full":
+            spoke = sum(t.spoke for t in trials) / max(1, sum(t.decisions for t in trials))
+            rows.append(MemoryRow(series.condition, 100 * spoke, trials[-1].segments if trials else 0))
+    return rows
 
 
-def write_page(bench: LiberoBench, command: str, found: Found) -> tuple[Path, Path]:
-    """Writes libero.md and libero.json of what was played; returns the two."""
-    lines = [
-        "# vlamem's memories on LIBERO",
-        "",
-        "The benchmark's scenes, stored initial states and verdict, within the step limits that the field uses; images",
-        "are of the profile `fast`. Success in per cent with its Wilson 95 % interval; arms are compared in pairs of",
-        "(task, initial state, seed).",
-    ]
+def text_of(bench: LiberoBench, found: Found) -> str:
+    """The page's text: the parts that were played."""
+    data: dict[str, Any] = {"bench": bench, "memories": MEMORIES, "skills": None, "harm": None, "success": None}
+    if found.skills:
+        data["skills"] = {
+            suite: [
+                (task, _rate(mine), float(np.mean([r.steps for r in mine])))
+                for task in dict.fromkeys(r.task for r in records)
+                for mine in [[r for r in records if r.task == task]]
+            ]
+            for suite, records in found.skills.items()
+        }
+        data["all"] = {suite: _rate(records) for suite, records in found.skills.items()}
+    if found.harm:
+        data["harm"] = harm_rows(bench, found.harm)
+        data["ratio"], data["wrote"] = write_ratio(found.harm)
+        data["differences"] = {arm: difference(found.harm[arm], found.harm["alone"]) for arm in MEMORIES}
+        data["gate"] = load_weights(found.gate)[0] if found.gate is not None else None
+    if found.success is not None:
+        data |= {"success": job_rows(bench, found.success), "held": memory_rows(found.success)}
+        data |= {"main": MAIN, "kit": found.success.kit}
+    return render("vlamem.sim.bench.libero", "page.md.j2", **data)
+
+
+def page_of(bench: LiberoBench, found: Found) -> Page:
+    """The page of what was played."""
     figures: dict[str, Figure] = {}
     if found.skills:
         figures |= skill_figures(found)
-        lines += ["", *_skills(bench, found)]
     if found.harm:
         figures |= harm_figures(found.harm)
-        lines += ["", *_harm(bench, found.harm, found.gate)]
     if found.success is not None:
         figures |= success_figures(found.success)
-        lines += ["", *_success(bench, found.success)]
     given = {"weights": find_policy(bench.policy).sha256, "options": _options(bench)}
-    return write_result_page("libero", command, figures, "\n".join(lines), bench.results, given)
+    return Page("libero", text_of(bench, found), figures, bench.results, given)
 
 
 def _options(bench: LiberoBench) -> dict[str, Any]:

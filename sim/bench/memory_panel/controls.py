@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from vlamem.core.bench import Progress
 from vlamem.core.factors import factors
 from vlamem.core.files import write_atomically
 from vlamem.memory.config import HeadConfig
@@ -20,13 +21,13 @@ from vlamem.memory.designs import design
 from vlamem.memory.protocol import Memory, named_arrays
 from vlamem.memory.registry import MemoryName
 from vlamem.memory.train.features import open_features
-from vlamem.memory.train.fit import Progress, train_memory
+from vlamem.memory.train.fit import Progress as TrainingProgress
+from vlamem.memory.train.fit import train_memory
 from vlamem.memory.train.gate import GateOptions, data_for, head_for, metrics_of, train_gate
 from vlamem.memory.weights import Header, load_weights, save_weights
 from vlamem.policies.memories import parse_memories
 from vlamem.sim.bench.memory_panel.arms import TRAINED, PanelArm
 from vlamem.sim.bench.memory_panel.options import PanelOptions
-from vlamem.sim.bench.play import Begin
 from vlamem.sim.rollout.config import differences
 
 GATED = ("always", "random", "periodic")
@@ -53,7 +54,9 @@ def gate_file(options: PanelOptions) -> Path:
     return file
 
 
-def train_controls(options: PanelOptions, command: str, arms: Sequence[PanelArm], begin: Begin) -> dict[str, Path]:
+def train_controls(
+    options: PanelOptions, command: str, arms: Sequence[PanelArm], progress: Progress
+) -> dict[str, Path]:
     """Weights of every control that the arms need, trained where they are missing.
 
     Random and periodic write at `options.control_rate`, or at the rate that the gate had on held-out features. Raises
@@ -77,14 +80,14 @@ def train_controls(options: PanelOptions, command: str, arms: Sequence[PanelArm]
         if files[name].exists():
             continue
 
-        def progress(update: int, last: dict[str, float], title: str = f"train {name}") -> None:
+        def trained(update: int, last: dict[str, float], title: str = f"train {name}") -> None:
             if update % 25 == 0:
-                begin(title, update, options.updates)
+                progress.begin(title, update, options.updates)
 
         if name in GATED:
-            train_gate(how, folders[name], progress)
+            train_gate(how, folders[name], trained)
         else:
-            _train_baseline(name, how, files[name], progress)
+            _train_baseline(name, how, files[name], trained)
     return files
 
 
@@ -111,7 +114,7 @@ def _wanted(name: str, options: PanelOptions, header: Header, tasks: Set[str], c
     return replace(made, gate=name) if name in GATED else made
 
 
-def _train_baseline(kind: str, base: GateOptions, file: Path, progress: Progress) -> None:
+def _train_baseline(kind: str, base: GateOptions, file: Path, progress: TrainingProgress) -> None:
     data = data_for(base)
     head = head_for(data, base.hidden)
     memory, played = (_baseline(kind, data.feature_size, head, ticks) for ticks in (2 * base.ticks, PLAYED_TICKS))

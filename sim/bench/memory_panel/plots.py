@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from vlamem.sim.bench.memory_panel.played import Played
 from vlamem.sim.results.episodes import EpisodeLog
 from vlamem.sim.results.statistics import wilson95
-
-if TYPE_CHECKING:
-    from vlamem.sim.bench.memory_panel.report import Played
 
 _FRAMES = 8
 _AXES = {
@@ -29,7 +27,7 @@ def _pyplot() -> Any:
     return plt
 
 
-def bars(played: Mapping[str, "Played"], memory: Sequence[str], chance: Mapping[str, float], path: Path) -> Path:
+def bars(played: Mapping[str, Played], memory: Sequence[str], chance: Mapping[str, float], path: Path) -> Path:
     """Mean success over the memory tasks of every arm with the pooled Wilson interval; the dotted line is chance."""
     plt = _pyplot()
     arms = [p for p in played.values() if not p.arm.axis]
@@ -50,7 +48,7 @@ def bars(played: Mapping[str, "Played"], memory: Sequence[str], chance: Mapping[
     return path
 
 
-def lines(played: Mapping[str, "Played"], memory: Sequence[str], execute: int, path: Path) -> Path:
+def lines(played: Mapping[str, Played], memory: Sequence[str], execute: int, path: Path) -> Path:
     """Success along each axis that was played, for each memory, from the point that the panel has itself on.
 
     Bars are pooled Wilson intervals.

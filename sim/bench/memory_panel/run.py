@@ -7,12 +7,14 @@ is resumed where it stopped. Controls that have to be trained are trained first,
 from dataclasses import replace
 from pathlib import Path
 
+from vlamem.core.bench import Page, Progress
 from vlamem.memory.weights import identity, load_weights
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.memory_panel.arms import PANEL, PanelArm, axes, tasks_of
 from vlamem.sim.bench.memory_panel.controls import GATED, gate_file, train_controls
 from vlamem.sim.bench.memory_panel.options import PanelOptions
-from vlamem.sim.bench.play import Begin, Progress, play_arm
+from vlamem.sim.bench.memory_panel.report import page_of, panel_marks
+from vlamem.sim.bench.play import play_arm
 from vlamem.sim.record.features import FeatureCollection, collect_here
 from vlamem.sim.results.pages import ResultsError, load_page
 from vlamem.sim.rollout.config import RolloutConfig
@@ -79,15 +81,14 @@ def _selected(options: PanelOptions) -> tuple[str, ...]:
     return select_tasks(load_suite("tabletop"), options.tasks)
 
 
-def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -> tuple[Path, Path]:
-    """Plays every arm (resumable) and writes the page with the `command` that made it; returns its two files.
+def run(options: PanelOptions, command: str, progress: Progress) -> Page:
+    """Trains the controls that are missing, plays every arm (resumable), and gives the page.
 
     Raises ValueError without the arm that all others are compared with or without a memory task, BenchStoppedError when
     interrupted, ControlError for controls of another gate or of other settings, and what `rollout` and `train_gate`
     raise.
     """
-    from vlamem.sim.bench.memory_panel.report import write_page
-
+    options = options.sized()
     if options.arms and "aura" not in options.arms:
         raise ValueError(f"arms {', '.join(options.arms)}: the page compares each of them with 'aura', name it too")
     if not tasks_of(replace(PANEL[0], skills=False), _selected(options)):
@@ -95,17 +96,17 @@ def run(options: PanelOptions, command: str, begin: Begin, progress: Progress) -
     check_gate(options)
     check_page(options)
     if options.preset == "smoke" and not all(folder.exists() for folder in options.features):
-        begin("record features", 0, SMOKE_EPISODES)
+        progress.begin("record features", 0, SMOKE_EPISODES)
         small = {"recall_colour": SMOKE_EPISODES}
         for folder in options.features:
             collect_here(FeatureCollection(options.policy, small, {}, folder, command=command))
     arms = chosen_arms(options)
-    controls = train_controls(options, command, arms, begin)
+    controls = train_controls(options, command, arms, progress)
     for arm in arms:
         config = config_of(arm, options, controls)
         if config.tasks:
-            play_arm(config, arm.title, f"arm '{arm.name}'", begin, progress)
-    return write_page(options, command, arms)
+            play_arm(config, arm.title, f"arm '{arm.name}'", progress)
+    return page_of(options, arms)
 
 
 def check_gate(options: PanelOptions) -> None:
@@ -117,8 +118,6 @@ def check_gate(options: PanelOptions) -> None:
 def check_page(options: PanelOptions) -> None:
     """Raises ResultsError before anything is played when the page that is to get figures is not there or of another
     policy, gate or seed."""
-    from vlamem.sim.bench.memory_panel.report import panel_marks
-
     if options.add_to is None:
         return
     if options.add_to == options.page:

@@ -29,6 +29,8 @@ ANSWERS = 8
 HEAD = HeadConfig(answer=ANSWERS)
 EVENT_RATES = (0.02, 0.05, 0.1, 0.2)
 BINDINGS = (8, 16, 32, 64)
+HARD = "events 10%"
+"""The hard setting: one tick in ten is an event, three in ten look like one and change nothing."""
 HORIZONS = (128, 512, 1024, 2048, 4096)
 FAMILIES = ("events", "recall", "surprise")
 GRU_HIDDEN = 64

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.sim.bench.synthetic.arms import BY_NAME
+from vlamem.sim.bench.synthetic.arms import BY_NAME, HARD
 from vlamem.sim.bench.synthetic.report import Found, accuracy, of, writes
-from vlamem.sim.bench.synthetic.run import HARD
 from vlamem.sim.suites.synthetic import Kind
 
 COLOURS = {Kind.EVENT: "tab:green", Kind.LOOKALIKE: "tab:red", Kind.REPEAT: "tab:blue"}

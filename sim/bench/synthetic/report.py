@@ -1,15 +1,16 @@
-"""Tables, figures and page of the synthetic benchmark."""
+"""Figures and page of the synthetic benchmark."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlamem.sim.bench.synthetic.arms import ARMS, BY_NAME, FAMILIES, FIXED_SIZE, HORIZONS
-from vlamem.sim.bench.synthetic.run import HARD
-from vlamem.sim.results.pages import Figure, write_result_page
-from vlamem.sim.suites.synthetic import KINDS
+from vlamem.core.bench import Page
+from vlamem.core.pages import render
+from vlamem.sim.bench.synthetic.arms import ARMS, BY_NAME, FAMILIES, FIXED_SIZE, HARD, HORIZONS, Arm
+from vlamem.sim.results.pages import Figure
 
 Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """{family: {arm: what run_arm gave}}."""
@@ -98,146 +99,132 @@ def _settings(found: Found) -> list[str]:
     return names
 
 
-def _cell(values: list[float], percent: bool = False) -> str:
-    if not values:
-        return "-"
-    figure, scale = _mean(values), 100.0 if percent else 1.0
-    if figure.ci95 is None:
-        return f"{scale * figure.value:.3g}"
-    half = scale * (figure.ci95[1] - figure.ci95[0]) / 2
-    return f"{scale * figure.value:.1f} ± {half:.1f}" if percent else f"{figure.value:.4f} ± {half:.4f}"
+SHOWN_KINDS = ("event", "lookalike", "repeat", "noise", "loud")
+"""Kinds of ticks whose write probability a table shows."""
 
 
-def setting_table(setting: str, arms: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm on one setting.
+
+    Attributes:
+        arm: which.
+        best: whether it is the best baseline of constant size.
+        accuracy, writes: mean over the seeds.
+        ratio: writes of the best baseline over this arm's; None unless the arm is within a point of it.
+        chances: mean write probability at a tick of each of SHOWN_KINDS; None where there was none.
+    """
+
+    arm: Arm
+    best: bool
+    accuracy: Figure
+    writes: Figure
+    ratio: float | None
+    chances: tuple[float | None, ...]
+
+
+def setting_rows(arms: Mapping[str, list[dict[str, Any]]]) -> list[ArmRow]:
     """Accuracy, writes, ratio of writes and write probabilities of every arm on one setting."""
-    lines = [
-        "| arm | accuracy, % | writes per tick | ratio | event | look-alike | repeat | noise | loud |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
     best = best_fixed(arms)
     bar = float(np.mean(accuracy(arms[best]))) - 0.01 if best else 1.0
+    rows = []
     for arm in ARMS:
         if arm.name not in arms:
             continue
         seeds = arms[arm.name]
         level, rate = float(np.mean(accuracy(seeds))), float(np.mean(writes(seeds)))
-        ratio = f"{float(np.mean(writes(arms[best]))) / rate:.2f}" if best and level >= bar and rate > 0 else "-"
-        p = [write_probability(seeds, k) for k in KINDS if k not in ("query",)]
-        by_kind = dict(zip([k for k in KINDS if k != "query"], p, strict=True))
-        chances = [by_kind[k] for k in ("event", "lookalike", "repeat", "noise", "loud")]
-        cells = " | ".join(f"{float(np.mean(c)):.3f}" if c else "-" for c in chances)
-        mark = " (best fixed size)" if arm.name == best else ""
-        lines.append(
-            f"| {arm.title}{mark} | {_cell(accuracy(seeds), True)} | {_cell(writes(seeds))} | {ratio} | {cells} |"
-        )
-    return [f"### {setting}", "", *lines, ""]
+        ratio = float(np.mean(writes(arms[best]))) / rate if best and level >= bar and rate > 0 else None
+        chances = [write_probability(seeds, kind) for kind in SHOWN_KINDS]
+        means = tuple(float(np.mean(c)) if c else None for c in chances)
+        rows.append(ArmRow(arm, arm.name == best, _mean(accuracy(seeds)), _mean(writes(seeds)), ratio, means))
+    return rows
 
 
-def summary_table(found: Found) -> list[str]:
+@dataclass(frozen=True)
+class SummaryRow:
+    """One setting: accuracy by arm [%], and how far the learned gate is from the best baseline [points]."""
+
+    setting: str
+    accuracy: Mapping[str, float]
+    gap: float | None
+    best: str
+
+
+def summary_rows(found: Found) -> list[SummaryRow]:
     """Accuracy of every arm at every setting."""
-    names = _settings(found)
-    arms = [arm for arm in ARMS if any(arm.name in of(found, s) for s in names)]
-    lines = [
-        "| setting | " + " | ".join(arm.title for arm in arms) + " | AURA minus best fixed size |",
-        "| --- |" + " --- |" * (len(arms) + 1),
-    ]
-    for setting in names:
+    rows = []
+    for setting in _settings(found):
         there = of(found, setting)
-        cells = [f"{100 * np.mean(accuracy(there[a.name])):.1f}" if a.name in there else "-" for a in arms]
-        gap = _gap(there)
-        last = "-" if gap is None else f"{gap:+.1f} ({BY_NAME[best_fixed(there) or 'always'].title})"
-        lines.append(f"| {setting} | " + " | ".join(cells) + f" | {last} |")
-    return lines
+        means = {name: float(100 * np.mean(accuracy(seeds))) for name, seeds in there.items()}
+        rows.append(SummaryRow(setting, means, _gap(there), BY_NAME[best_fixed(there) or "always"].title))
+    return rows
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What was aimed at.
+
+    Attributes:
+        figure: its name.
+        what: it is.
+        least, most: bounds; one of them is given.
+        published: what the paper reports.
+    """
+
+    figure: str
+    what: str
+    least: float | None = None
+    most: float | None = None
+    published: str = ""
+
+    def reached(self, value: float) -> bool:
+        """Whether a value lies within the bounds."""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
 
 GOALS = (
-    ("worst_gap_to_best_points", "points above the best fixed-size baseline, at the worst setting", "at least -1", ""),
-    ("oracle_write_ratio", "writes, of those of the oracle gate", "at most 1.15", ""),
-    (
+    Goal("worst_gap_to_best_points", "points above the best fixed-size baseline, at the worst setting", least=-1),
+    Goal("oracle_write_ratio", "writes, of those of the oracle gate", most=1.15),
+    Goal(
         "always_write_ratio_10pct",
         "writes of always-write at 10 % events, of ours",
-        "at least 8.7",
-        "5.19 to 6.13; easy 9.19",
+        least=8.7,
+        published="5.19 to 6.13; easy 9.19",
     ),
-    ("p_write_event", "write probability on events", "at least 0.97", "0.829"),
-    ("p_write_lookalike", "write probability on look-alikes", "at most 0.03", "0.318"),
-    ("random_gap_points", "points above random writing of the same budget", "at least 30", ""),
-    ("periodic_gap_points", "points above periodic writing of the same budget", "at least 30", ""),
-    ("length_drop_points", "points lost from 256 to 4,096 ticks", "at most 2", ""),
+    Goal("p_write_event", "write probability on events", least=0.97, published="0.829"),
+    Goal("p_write_lookalike", "write probability on look-alikes", most=0.03, published="0.318"),
+    Goal("random_gap_points", "points above random writing of the same budget", least=30),
+    Goal("periodic_gap_points", "points above periodic writing of the same budget", least=30),
+    Goal("length_drop_points", "points lost from 256 to 4,096 ticks", most=2),
 )
-"""Figure, what it is, what was aimed at, and what the paper reports."""
-
-
-def goals_table(given: Mapping[str, Figure]) -> list[str]:
-    """What was aimed at beside what was measured."""
-    lines = ["| what | goal | published | here | reached |", "| --- | --- | --- | --- | --- |"]
-    for name, what, goal, published in GOALS:
-        side, bound = goal.rsplit(" ", 1)
-        value = given[name].value if name in given else None
-        reached = None if value is None else (value >= float(bound) if side == "at least" else value <= float(bound))
-        said = {True: "yes", False: "no", None: "not run"}[reached]
-        lines.append(f"| {what} | {goal} | {published} | {'' if value is None else f'{value:.3g}'} | {said} |")
-    return lines
 
 
 def not_run(found: Found) -> list[str]:
-    """One line of what is missing from the tables, empty when nothing is."""
-    missing = [
+    """Arms that are missing from the tables, with their family."""
+    return [
         f"{arm.title} ({family})"
         for family in FAMILIES
         for arm in ARMS
         if family in arm.families and arm.name not in found.get(family, {})
     ]
-    return [f"Not run, so missing from the tables: {', '.join(missing)}.", ""] if missing else []
 
 
-def _sizes(found: Found) -> list[str]:
-    lines = [
-        "| family | arm | bytes of state a row | parameters | learning rate | error of the sweep by learning rate |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for family, arms in found.items():
-        for name, done in arms.items():
-            tried = ", ".join(f"{rate}: {error:.3f}" for rate, error in done["sweep"].items()) or "-"
-            lines.append(
-                f"| {family} | {BY_NAME[name].title} | {done['state_bytes']:.0f} | {done['parameters']} "
-                f"| {done['learning_rate']:g} | {tried} |"
-            )
-    return lines
-
-
-def write_page(found: Found, command: str, out: Path, notes: str, plots: list[Path]) -> tuple[Path, Path]:
-    """docs/results/synthetic.md and its twin; `notes` is the page's prose under the tables."""
-    one, given = next(done for arms in found.values() for done in arms.values()), figures(found)
-    preset = one["preset"]
-    lines = [
-        "# Synthetic streams: what the gate writes, and what that costs",
-        "",
-        f"Streams of {preset['ticks']} ticks, 64 features, 8 answers (chance 12.5 %). {preset['seeds']} training seeds",
-        f"an arm, {preset['updates']} updates of {preset['rows']} streams, one training a family over all its settings",
-        "mixed; scored on fresh streams, the same for every arm. Intervals are 95 % over seeds (Student t). An event",
-        "gives a key a new value, a repeat says it again, a look-alike has key and value without the event mark and",
-        "changes nothing. Best fixed size: the best of the baselines of constant size, which write at every tick.",
-        "Random, periodic, novelty and reconstruction write as often as the straight-through gate does on the same",
-        "streams. Ratio: writes of the best fixed-size baseline over the arm's, where that is within a point of it.",
-        "The columns event to loud are the probability of a write at such a tick. Every arm's learning rate is the",
-        "best of its own sweep, where the last table shows one.",
-        "",
-        *not_run(found),
-        *goals_table(given),
-        "",
-        "## Accuracy at every setting, %",
-        "",
-        *summary_table(found),
-        "",
-        *(line for plot in plots for line in (f"![{plot.stem.replace('_', ' ')}]({plot.name})", "")),
-        "## Writes",
-        "",
-        *(line for setting in _settings(found) for line in setting_table(setting, of(found, setting))),
-        "## Sizes and learning rates",
-        "",
-        *_sizes(found),
-        "",
-        notes.strip(),
-    ]
-    return write_result_page("synthetic", command, given, "\n".join(lines), out)
+def page_of(found: Found, folder: Path, plots: Sequence[Path], notes: bool) -> Page:
+    """The page of finished arms; `notes` are of the full run alone."""
+    given, names = figures(found), _settings(found)
+    text = render(
+        "vlamem.sim.bench.synthetic",
+        "page.md.j2",
+        preset=next(done for arms in found.values() for done in arms.values())["preset"],
+        missing=not_run(found),
+        goals=GOALS,
+        figures=given,
+        arms=[arm for arm in ARMS if any(arm.name in of(found, s) for s in names)],
+        summary=summary_rows(found),
+        settings={name: setting_rows(of(found, name)) for name in names},
+        found=found,
+        by_name=BY_NAME,
+        plots=plots,
+        notes=notes,
+    )
+    return Page("synthetic", text, given, folder)

@@ -1,30 +1,16 @@
 """What linear probes find at each tap of frozen policies: the page docs/results/taps.md."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from vlamem.core.bench import Page, Progress
+from vlamem.core.pages import render
 from vlamem.policies.probe import Recording, Told, probe
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, label_of, load_policy
 from vlamem.sim.bench.taps.options import TapsBench
 from vlamem.sim.record.probe import record
-from vlamem.sim.results.pages import Figure, write_result_page
-
-_INTRODUCTION = (
-    "# Where a memory's feature is read",
-    "",
-    "A memory sees what one place of the frozen network puts out, pooled, beside the normalised state. Here a ridge",
-    "probe looks for three things in that feature, tested on episodes that it was not trained on: the cue of a memory",
-    "task while it can be seen (share of frames told right, and what the commonest class would get), the robot's state",
-    "and how much of the episode has passed (R2). A tick reads the feature alone, a plan makes a chunk from an",
-    "observation without a memory; both are medians of one row.",
-)
-_RANDOM = (
-    "",
-    "The policies of tests/lerobot_cases.py are lerobot's own classes at small sizes with random weights: their",
-    "numbers say what depth and pooling keep, not what training adds. For a trained checkpoint run the same command.",
-)
+from vlamem.sim.results.pages import Figure
 
 
 @dataclass(frozen=True)
@@ -40,6 +26,21 @@ class Row:
     policy: str
     told: dict[str, Told]
     default: bool
+
+    @property
+    def first(self) -> Told:
+        """Of the first cue: tap, size and times are the same for all."""
+        return next(iter(self.told.values()))
+
+    @property
+    def proprioception(self) -> float:
+        """Mean R2 over the cues."""
+        return sum(t.proprioception for t in self.told.values()) / len(self.told)
+
+    @property
+    def progress(self) -> float:
+        """Mean R2 over the cues."""
+        return sum(t.progress for t in self.told.values()) / len(self.told)
 
 
 def taps_of(policy: FrozenPolicy, poolings: tuple[str, ...]) -> Iterator[tuple[str, FrozenPolicy, bool]]:
@@ -63,58 +64,46 @@ def taps_of(policy: FrozenPolicy, poolings: tuple[str, ...]) -> Iterator[tuple[s
             yield name, other, name == policy.tap.name
 
 
-def run(bench: TapsBench, command: str, say: Callable[[str], None]) -> tuple[Path, Path]:
-    """Probes every tap and writes taps.md and taps.json, with the `command`; returns the two files.
+def run(options: TapsBench, command: str, progress: Progress) -> Page:
+    """Probes every tap, and gives the page.
 
     Raises PolicyError for a policy that is not there, ProbeError for a cue that a task does not show.
     """
+    bench = options.sized()
     recordings: dict[tuple[int, tuple[str, ...], str, int], Recording] = {}
     sources = [(name, find_policy(name)) for name in bench.policies]
     rows: list[Row] = []
     for name, source in sources:
         policy = load_policy(source)
-        spec, history = policy.spec, getattr(policy, "history", 1)
+        spec, history = policy.spec, policy.history
         for task, cue in zip(bench.tasks, bench.cues, strict=True):
             kind = (spec.image_size, spec.cameras, task, history)
             if kind not in recordings:
-                say(f"{task}: {bench.episodes} episodes at {spec.image_size} pixels")
+                progress.say(f"{task}: {bench.episodes} episodes at {spec.image_size} pixels")
                 recordings[kind] = record(spec, task, cue, bench.episodes, bench.stride, history)
         for tap, tapped, default in taps_of(policy, bench.poolings):
-            say(f"{label_of(name)}: {tap}")
+            progress.say(f"{label_of(name)}: {tap}")
             told = {
                 cue: probe(tapped, recordings[spec.image_size, spec.cameras, task, history], tap)
                 for task, cue in zip(bench.tasks, bench.cues, strict=True)
             }
             rows.append(Row(label_of(name), told, default))
-    return write_result_page("taps", command, figures_of(rows), "\n".join(page_of(rows, bench)), bench.results)
+    return page_of(rows, bench)
 
 
 def figures_of(rows: list[Row]) -> dict[str, Figure]:
     """Share of frames in which each cue is told, and the median tick [ms], by policy and tap."""
     found: dict[str, Figure] = {}
     for row in rows:
-        first = next(iter(row.told.values()))
-        place = f"{row.policy}_{first.tap.replace(' ', '_').replace(':', '_')}"
+        place = f"{row.policy}_{row.first.tap.replace(' ', '_').replace(':', '_')}"
         for cue, told in row.told.items():
             found[f"{cue}_{place}"] = Figure(told.cue, told.cue_n)
-        found[f"tick_ms_{place}"] = Figure(first.milliseconds)
+        found[f"tick_ms_{place}"] = Figure(row.first.milliseconds)
     return found
 
 
-def page_of(rows: list[Row], bench: TapsBench) -> list[str]:
-    """The page's lines."""
-    cues = ", ".join(f"{cue} in {task}" for task, cue in zip(bench.tasks, bench.cues, strict=True))
-    lines = [*_INTRODUCTION, "", f"Cues: {cues}; {bench.episodes} episodes of each by the scripted expert."]
-    if any(name.startswith("lerobot_cases:") for name in bench.policies):
-        lines += _RANDOM
-    columns = ["policy", "tap", "size", "tick ms", "plan ms", *bench.cues, "state R2", "progress R2"]
-    lines += ["", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    for row in rows:
-        first = next(iter(row.told.values()))
-        found = [f"{100 * t.cue:.0f} % (chance {100 * t.chance:.0f}, n {t.cue_n})" for t in row.told.values()]
-        state = sum(t.proprioception for t in row.told.values()) / len(row.told)
-        progress = sum(t.progress for t in row.told.values()) / len(row.told)
-        tap = f"**{first.tap}**" if row.default else first.tap
-        cells = [row.policy, tap, str(first.size), f"{first.milliseconds:.1f}", f"{first.plan_milliseconds:.1f}"]
-        lines.append(f"| {' | '.join([*cells, *found, f'{state:.2f}', f'{progress:.2f}'])} |")
-    return [*lines, "", "Bold: where the feature is read when nothing is said."]
+def page_of(rows: list[Row], bench: TapsBench) -> Page:
+    """The page of every tap that was probed."""
+    tests = any(name.startswith("lerobot_cases:") for name in bench.policies)
+    text = render("vlamem.sim.bench.taps", "page.md.j2", rows=rows, bench=bench, of_tests=tests)
+    return Page("taps", text, figures_of(rows), bench.results)

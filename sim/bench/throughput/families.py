@@ -1,6 +1,7 @@
 """What a memory's tick costs beside a plan: p50, p95 and p99 of both for each of several frozen policies."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ from vlamem.policies.registry import find_policy, label_of, load_policy
 from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import Percentiles, percentiles
 
-_WARM = 5
+WARM = 5
+"""Ticks and plans before the clock starts."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def measure(policy: FrozenPolicy, name: str, rounds: int) -> Cost:
     shape = (1, spec.image_size, spec.image_size, 3)
     ticks: list[float] = []
     plans: list[float] = []
-    for _ in range(_WARM + rounds):
+    for _ in range(WARM + rounds):
         images = {camera: draw.integers(0, 256, shape, dtype=np.uint8) for camera in spec.cameras}
         state = draw.uniform(-0.5, 0.5, (1, spec.proprioception_size)).astype(np.float32)
         seen = Observation(images, state, ("touch the red block",))
@@ -54,7 +56,7 @@ def measure(policy: FrozenPolicy, name: str, rounds: int) -> Cost:
         policy.sample(policy.encode(seen), noise)
         ticks.append(1e3 * (middle - began))
         plans.append(1e3 * (time.perf_counter() - middle))
-    return Cost(name, spec.feature_size, percentiles(ticks[_WARM:]), percentiles(plans[_WARM:]))
+    return Cost(name, spec.feature_size, percentiles(ticks[WARM:]), percentiles(plans[WARM:]))
 
 
 def cost_of(policy: str, rounds: int) -> Cost:
@@ -62,7 +64,7 @@ def cost_of(policy: str, rounds: int) -> Cost:
     return measure(load_policy(find_policy(policy)), label_of(policy), rounds)
 
 
-def figures_of(costs: list[Cost]) -> dict[str, Figure]:
+def figures_of(costs: Sequence[Cost]) -> dict[str, Figure]:
     """Median tick and plan [ms] of each policy, and what share of a plan a tick is."""
     found = {}
     for cost in costs:
@@ -70,23 +72,3 @@ def figures_of(costs: list[Cost]) -> dict[str, Figure]:
         found[f"plan_ms_{cost.name}"] = Figure(cost.plan.p50, cost.plan.n)
         found[f"tick_share_{cost.name}"] = Figure(cost.share, cost.tick.n)
     return found
-
-
-def section(costs: list[Cost]) -> list[str]:
-    """The page's lines."""
-    lines = [
-        "## A memory's tick beside a plan",
-        "",
-        "At control steps between two plans a memory needs the policy's feature alone: the vision tower, or the part",
-        "of it that the tap needs, and nothing behind it. A plan is the whole forward pass without a memory. One row",
-        f"at a time, one after the other, after {_WARM} of each. The policies of tests/lerobot_cases.py are lerobot's",
-        "own classes at small sizes with random weights: their times say nothing of a trained policy's, and in a large",
-        "one the part behind the vision tower is a larger part of the whole.",
-        "",
-        "| policy | feature | tick p50 / p95 / p99 ms | plan p50 / p95 / p99 ms | tick / plan |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for cost in costs:
-        tick, plan = (f"{p.p50:.2f} / {p.p95:.2f} / {p.p99:.2f}" for p in (cost.tick, cost.plan))
-        lines.append(f"| {cost.name} | {cost.feature} | {tick} | {plan} | {cost.share:.2f} |")
-    return lines

@@ -1,25 +1,16 @@
-"""The page of `vlamem bench throughput`: one section for each part."""
+"""The page of `vlamem bench throughput`: a section for each arena, and the cost of a tick beside a plan."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from vlamem.core.bench import Page
+from vlamem.core.pages import render
+from vlamem.sim.bench.rate import Rate
+from vlamem.sim.bench.throughput.families import WARM, Cost
 from vlamem.sim.bench.throughput.options import ThroughputBench
 from vlamem.sim.bench.throughput.runs import Arena, Run, profiled_batch
 from vlamem.sim.results.pages import Figure
-from vlamem.sim.results.statistics import PairedDifference, paired_difference, wilson95
-
-TITLE = "# Episodes an hour"
-_TABLETOP = (
-    "Timed from the first reset to the end of the last episode. lerobot-eval runs the policy through its plugin and",
-    "films the first ten episodes of each task, as it always does; `vlamem rollout` films on request.",
-)
-_LIBERO = (
-    "lerobot-eval plays lerobot's own LIBERO environment, at the same image size, and shows the policy what the suite",
-    "shows it (`--policy.observation=libero`). It builds scenes under its clock, hard resets (its default) anew for",
-    "each episode, soft resets once an environment; imports are before its clock. The clock of `vlamem rollout` has",
-    "the start of its processes, imports, weights and scenes in it, so that its rate is a lower bound. lerobot-eval",
-    "draws both cameras at every control step, `vlamem rollout` where a plan is due. `faithful` draws what lerobot's",
-    "environment draws: its success is on equal pixels.",
-)
+from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
 
 def between(first: Run, second: Run) -> PairedDifference:
@@ -33,6 +24,49 @@ def rate(run: Run) -> Figure:
     return Figure.rate(sum(run.successes.values()), len(run.successes))
 
 
+@dataclass(frozen=True)
+class RunRow:
+    """One run of a program.
+
+    Attributes:
+        run: what it did.
+        rate: of its episodes.
+        ratio: episodes an hour of the first run over those of this one.
+    """
+
+    run: Run
+    rate: Rate
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Section:
+    """One arena.
+
+    Attributes:
+        arena: what was played.
+        rows: each run, ours first.
+        fastest: of lerobot-eval.
+        differences: success of each of our runs minus that of the fastest of lerobot-eval.
+        shares: of each part in an episode's time, by render profile.
+        steps: control steps that were timed, by render profile.
+        batch: episodes side by side while they were timed.
+    """
+
+    arena: Arena
+    rows: Sequence[RunRow]
+    fastest: Run
+    differences: Sequence[tuple[Run, PairedDifference]]
+    shares: Mapping[str, Mapping[str, float]]
+    steps: Mapping[str, int]
+    batch: int
+
+    @property
+    def parts(self) -> list[str]:
+        """Of an episode's time."""
+        return list(next(iter(self.shares.values())))
+
+
 def section(
     bench: ThroughputBench,
     arena: Arena,
@@ -40,51 +74,17 @@ def section(
     theirs: Sequence[Run],
     shares: Mapping[str, Mapping[str, float]],
     steps: Mapping[str, int],
-) -> list[str]:
-    """The lines of one arena: each run, differences of success, and where the time goes by render profile."""
+) -> Section:
+    """The section of one arena: each run, differences of success, and where the time goes by render profile."""
     fastest = max(theirs, key=lambda r: r.hourly)
-    lines = [
-        f"## {arena.suite}",
-        "",
-        f"Policy `{arena.policy}` without a memory on {', '.join(arena.tasks)}: the same initial states, sentences,",
-        f"{bench.size}-pixel images and {bench.execute} actions a chunk, one program after the other on one machine.",
-        *(_LIBERO if arena.built_inside else _TABLETOP),
-        "",
-        "| program | episodes | seconds | episodes an hour | success (95 % interval) | ratio | processor seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for one in (*ours, *theirs):
-        won, n = sum(one.successes.values()), len(one.successes)
-        low, high = wilson95(won, n)
-        lines.append(
-            f"| {one.title} | {n} | {one.seconds:.1f} | {one.hourly:.0f} | {100 * won / n:.0f} % "
-            f"({100 * low:.0f} to {100 * high:.0f}) | {ours[0].hourly / one.hourly:.2f} | "
-            f"{'' if one.processor is None else f'{one.processor:.0f}'} |"
-        )
-    lines += [
-        "",
-        "The ratio is of the first line to each. Processor seconds are of all processes from their start, imports and",
-        "scenes included; processes of a vectorised environment leave no account of theirs. Where other programs ran",
-        "on the machine they are the better measure: the clock shares its time with those. Noise is drawn from",
-        "different streams.",
-        "",
-    ]
-    for one in ours:
-        difference = between(one, fastest)
-        low, high = difference.ci95
-        lines.append(
-            f"- Success, {one.title} minus {fastest.title}: {100 * difference.value:+.0f} points ({100 * low:+.0f} to "
-            f"{100 * high:+.0f}), n {difference.n}, p {difference.p:.2f}."
-        )
-    counted = ", ".join(f"{n} control steps {name}" for name, n in steps.items())
-    lines += [
-        "",
-        "Where the time of an episode goes in `vlamem rollout`, in one process, "
-        f"batches of {profiled_batch(bench, arena)} ({counted}):",
-        "",
-        f"| part | {' | '.join(shares)} |",
-        f"| --- | {' | '.join('---' for _ in shares)} |",
-    ]
-    first = next(iter(shares.values()))
-    lines += [f"| {part} | {' | '.join(f'{100 * s[part]:.0f} %' for s in shares.values())} |" for part in first]
-    return lines
+    rows = [RunRow(one, Rate.of(list(one.successes.values())), ours[0].hourly / one.hourly) for one in (*ours, *theirs)]
+    differences = [(one, between(one, fastest)) for one in ours]
+    return Section(arena, rows, fastest, differences, shares, steps, profiled_batch(bench, arena))
+
+
+def page_of(
+    bench: ThroughputBench, figures: dict[str, Figure], sections: Sequence[Section], costs: Sequence[Cost]
+) -> Page:
+    """The page of the arenas that were played and the policies that were timed."""
+    text = render("vlamem.sim.bench.throughput", "page.md.j2", bench=bench, sections=sections, costs=costs, warm=WARM)
+    return Page("throughput", text, figures, bench.results)

@@ -6,26 +6,26 @@ own; and what a memory's tick costs beside a plan.
 
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from vlamem.core.bench import Page, Progress
 from vlamem.policies.registry import find_policy
-from vlamem.sim.bench.throughput.families import cost_of, figures_of
-from vlamem.sim.bench.throughput.families import section as families_section
+from vlamem.sim.bench.throughput.families import Cost, cost_of, figures_of
 from vlamem.sim.bench.throughput.options import PARTS, Part, ThroughputBench
-from vlamem.sim.bench.throughput.report import TITLE, rate, section
+from vlamem.sim.bench.throughput.report import Section, page_of, rate, section
 from vlamem.sim.bench.throughput.runs import Arena, Run, ThroughputError, play_lerobot, play_ours, profile
-from vlamem.sim.results.pages import Figure, write_result_page
+from vlamem.sim.results.pages import Figure
 from vlamem.sim.suites.libero.assets import LiberoMissingError, find_paths
 from vlamem.sim.suites.protocol import RenderProfile
 from vlamem.sim.suites.registry import load_suite, select_tasks
 
 __all__ = ["Run", "ThroughputError", "parts_of", "run"]
 
-Measured = tuple[dict[str, Figure], list[str]]
-"""Figures and lines of one part."""
+Say = Callable[[str], None]
+Measured = tuple[dict[str, Figure], Section]
+"""Figures and section of one arena."""
 
 
-def parts_of(bench: ThroughputBench, say: Callable[[str], None]) -> tuple[Part, ...]:
+def parts_of(bench: ThroughputBench, say: Say) -> tuple[Part, ...]:
     """The parts to run, in order; a line says why one is left out that was not asked for by name.
 
     Raises LiberoMissingError for a libero part asked for without the benchmark, ThroughputError for a families part
@@ -56,28 +56,27 @@ def parts_of(bench: ThroughputBench, say: Callable[[str], None]) -> tuple[Part, 
     return parts
 
 
-def run(bench: ThroughputBench, command: str, say: Callable[[str], None]) -> tuple[Path, Path]:
-    """Measures every part and writes throughput.md and throughput.json, with the `command`; returns the two files.
+def run(options: ThroughputBench, command: str, progress: Progress) -> Page:
+    """Measures every part, and gives the page.
 
     Raises ThroughputError when a run breaks off, and what `parts_of` and `rollout` raise.
     """
-    measures: dict[Part, Callable[[ThroughputBench, Callable[[str], None]], Measured]] = {
-        "tabletop": _tabletop,
-        "libero": _libero,
-        "families": _families,
-    }
+    bench, say = options.sized(), progress.say
     parts = parts_of(bench, say)
     shutil.rmtree(bench.out, ignore_errors=True)
+    measures: dict[Part, Callable[[ThroughputBench, Say], Measured]] = {"tabletop": _tabletop, "libero": _libero}
     figures: dict[str, Figure] = {}
-    lines = [TITLE]
+    sections: list[Section] = []
     for part in parts:
-        found, text = measures[part](bench, say)
-        figures |= found
-        lines += ["", *text]
-    return write_result_page("throughput", command, figures, "\n".join(lines), bench.results)
+        if part in measures:
+            found, one = measures[part](bench, say)
+            figures |= found
+            sections.append(one)
+    costs = _costs(bench, say) if "families" in parts else []
+    return page_of(bench, figures | figures_of(costs), sections, costs)
 
 
-def _tabletop(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
+def _tabletop(bench: ThroughputBench, say: Say) -> Measured:
     tasks = select_tasks(load_suite("tabletop"), bench.tasks)
     arena = Arena("tabletop", tasks, bench.policy, bench.episodes, bench.profile_episodes, False)
     theirs = []
@@ -100,9 +99,7 @@ def _tabletop(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
     return figures, section(bench, arena, (ours, *single), theirs, {"fast": shares}, {"fast": steps})
 
 
-def _ours(
-    bench: ThroughputBench, arena: Arena, render: RenderProfile, say: Callable[[str], None], single: bool = True
-) -> list[Run]:
+def _ours(bench: ThroughputBench, arena: Arena, render: RenderProfile, say: Say, single: bool = True) -> list[Run]:
     """`vlamem rollout` in batches as asked, and where `single` one episode at a time, to show what batches give."""
     found = []
     for batch in dict.fromkeys((bench.batch, 1) if single else (bench.batch,)):
@@ -119,7 +116,7 @@ def _processor_ratio(name: str, ours: Run, theirs: Sequence[Run]) -> dict[str, F
     return {f"processor_ratio_{name}": Figure(min(known) / ours.processor, len(ours.successes))}
 
 
-def _libero(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
+def _libero(bench: ThroughputBench, say: Say) -> Measured:
     suite = bench.libero_suite
     tasks = select_tasks(load_suite(suite), bench.libero_tasks)
     arena = Arena(suite, tasks, bench.libero_policy, bench.libero_episodes, bench.libero_profile_episodes, True)
@@ -159,9 +156,9 @@ def _libero(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
     return figures, section(bench, arena, (*ours["fast"], faithful), theirs, shares, steps)
 
 
-def _families(bench: ThroughputBench, say: Callable[[str], None]) -> Measured:
+def _costs(bench: ThroughputBench, say: Say) -> list[Cost]:
     costs = []
     for name in bench.families:
         say(f"a tick and a plan of {name}")
         costs.append(cost_of(name, bench.rounds))
-    return figures_of(costs), families_section(costs)
+    return costs

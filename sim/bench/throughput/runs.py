@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.bench import BenchError
 from vlamem.sim import gl
 from vlamem.sim.bench.throughput import parts
 from vlamem.sim.bench.throughput.options import Reset, ThroughputBench
@@ -25,7 +26,7 @@ from vlamem.sim.suites.registry import load_suite
 _HOUR = 3600.0
 
 
-class ThroughputError(RuntimeError):
+class ThroughputError(BenchError):
     """A run that did not finish; the message says which and shows its last lines."""
 
 
