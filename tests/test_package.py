@@ -25,7 +25,7 @@ def test_every_top_folder_is_a_package_of_vlamem() -> None:
     for top in TOP:
         assert (ROOT / "vlamem" / top).resolve() == ROOT / top
     listed = set(find_packages(str(ROOT), include=["vlamem*"]))
-    found = {"vlamem", "vlamem.core"}
+    found = {"vlamem", "vlamem.core", "vlamem.testing"}
     for top in TOP:
         found |= {"vlamem." + ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / top).rglob("__init__.py")}
     assert listed == found

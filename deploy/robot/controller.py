@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from vlamem.deploy.robot.timeline import Planned, Timeline
 Command = NDArray[np.float64]
 
 
+@runtime_checkable
 class LinkProtocol(Protocol):
     """What the controller needs of a link."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class RobotObservation:
     gripper_force: float | None = None
 
 
+@runtime_checkable
 class Robot(Protocol):
     """A robot; the controller calls these from one thread, `observe` and `send` once a control step."""
 

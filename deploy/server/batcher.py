@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from vlamem.policies.memory_policy import Tick
 Array = np.ndarray[Any, Any]
 
 
+@runtime_checkable
 class ServedPolicy(Protocol):
     """What the server needs of a policy with memory; `vlamem.wrap` makes one."""
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.memory.protocol import Memory, Params, StepOut, scan
@@ -239,7 +239,7 @@ def in_policy_units(memory: Memory, params: Params, data: TrainingSet, back: boo
     `back` makes those of training out of the policy's.
     """
     head, at = memory.head, 1
-    factor = np.ones(head.outputs, np.float32)
+    factor: Float[np.ndarray, outputs] = np.ones(head.outputs, np.float32)
     if head.chunk:
         size = head.chunk[0] * head.chunk[1]
         factor[at : at + size], at = data.scales.chunk, at + size

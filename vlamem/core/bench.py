@@ -7,7 +7,7 @@ little, so that the command line can list every bench at once; what measures is 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class BenchError(RuntimeError):
@@ -18,6 +18,7 @@ class BenchStoppedError(BenchError):
     """The bench was interrupted; what was measured is kept."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Where a bench tells how far it is."""
 
@@ -31,6 +32,7 @@ class Progress(Protocol):
         """One more episode of this part is done."""
 
 
+@runtime_checkable
 class Figure(Protocol):
     """One number of a page."""
 

@@ -1,6 +1,6 @@
 """Where trials are played: a suite's environment, in the tabletop suite under a shift."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from vlamem.sim.suites.protocol import Cue, SuiteEnv
 from vlamem.sim.suites.tabletop.shift import Shift
 
 
+@runtime_checkable
 class DeployedEnv(SuiteEnv, Protocol):
     """A SuiteEnv that knows the shift it is under."""
 
