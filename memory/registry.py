@@ -121,9 +121,15 @@ class MemoryName:
 
     @property
     def label(self) -> str:
-        """Kind and options, without the file: what an arm of a run is called."""
-        options = "&".join(f"{key}={value}" for key, value in self.options)
+        """Kind and options, without files: what an arm of a run is called."""
+        read = self.read_options()
+        options = "&".join(f"{k}={value}" for k, value in self.options if not isinstance(getattr(read, k), Path))
         return f"{self.kind}?{options}" if options else self.kind
+
+    @property
+    def learns(self) -> bool:
+        """Whether it stores episodes when they have ended, so that each depends on those before it."""
+        return KINDS.get(self.kind).learns(self.read_options())
 
     def read_options(self) -> Any:
         """The kind's options, filled. Raises MemoryNameError for an unknown option or a value of another type."""
@@ -167,11 +173,14 @@ class MemoryKind:
         load: makes a runner; raises WeightsError or OriginError for a file of another policy.
         options: a frozen dataclass; its fields are the options after the question mark.
         file: "weights" of one policy, a "database" that is made when missing, or "none".
+        learns: whether a memory with these options stores episodes when they have ended; it is then a
+            LearnsFromEpisodes.
     """
 
     load: Callable[[MemoryRequest], MemoryRunner]
     options: type
     file: Literal["weights", "database", "none"]
+    learns: Callable[[Any], bool] = lambda options: False
 
 
 def load_memory(name: MemoryName, policy: PolicyView, weights_sha256: str | None, rows: int) -> MemoryRunner:

@@ -1,8 +1,8 @@
 """Memories of B rows as a policy uses them: ticked in one call, asked for a proposal when a chunk is planned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,9 +13,14 @@ from vlamem.core.spec import PolicySpec
 from vlamem.memory.step_out import StepOut
 from vlamem.memory.weights import WeightsError
 
+if TYPE_CHECKING:
+    from vlamem.memory.success import EpisodeRecorder, Trace, Verdict
+
 __all__ = [
+    "HoldsFile",
     "InjectOptions",
     "Injection",
+    "LearnsFromEpisodes",
     "MemoryRunner",
     "MemorySpec",
     "RecurrentRunner",
@@ -85,6 +90,53 @@ class MemoryRunner(Protocol):
 
     def restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
         """Makes `state` the state of a row. Raises ValueError for arrays of other names or shapes."""
+        ...
+
+
+@runtime_checkable
+class LearnsFromEpisodes(Protocol):
+    """What a MemoryRunner has besides where it stores episodes when they have ended."""
+
+    @property
+    def recorder(self) -> "EpisodeRecorder":
+        """A new recorder of what it wants to know of an episode."""
+        ...
+
+    def meaning(self, instruction: str) -> Float[np.ndarray, "C"]:
+        """The policy's vector of a sentence."""
+        ...
+
+    def used(self, at: int) -> Int[np.ndarray, "U"]:
+        """Ids of what the last proposal was made of, in its row `at`."""
+        ...
+
+    def verify(self, trace: "Trace", success: bool) -> "Verdict":
+        """What its verifier says of an ended episode, of which the environment says `success`."""
+        ...
+
+    def observe_episode(self, trace: "Trace", verdict: "Verdict") -> None:
+        """Stores what the verdict allows, durably, and how the episode ended in which stored things were used.
+
+        Raises OSError when it cannot be stored now.
+        """
+        ...
+
+    def retract(self, run: str, kept: Collection[str]) -> None:
+        """Takes back episodes whose identity begins with `run`, but for those that are to be `kept`."""
+        ...
+
+    @property
+    def segments(self) -> int:
+        """Segments of successes that it holds."""
+        ...
+
+
+@runtime_checkable
+class HoldsFile(Protocol):
+    """What a MemoryRunner has besides that keeps a file open."""
+
+    def close(self) -> None:
+        """Closes it."""
         ...
 
 

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vlamem.core.observation import Observation
-from vlamem.policies.memory_policy import MemoryPolicy, Tick
+from vlamem.policies.memory_policy import Decision, MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy
 
 
@@ -62,11 +63,12 @@ class ChunkRunner:
         asked = range(len(self._queues)) if rows is None else rows
         return np.array([row for row in asked if not self._queues[row]], dtype=np.int64)
 
-    def plan(self, rows: Int[np.ndarray, "R"], seen: Observation | Tick) -> None:
+    def plan(self, rows: Int[np.ndarray, "R"], seen: Observation | Tick) -> Decision:
         """Samples for `rows`; an observation has one row for each of them, in this order, a tick at least these rows.
 
-        A bare observation is a control step of its own: only where no memory ticks. Raises ValueError for a row that
-        was never reset, or that the tick has not seen.
+        Gives how the chunks were made, these within the bounds of the action spec. A bare observation is a control step
+        of its own: only where no memory ticks. Raises ValueError for a row that was never reset, or that the tick has
+        not seen.
         """
         tick = seen.of(rows) if isinstance(seen, Tick) else self.policy.observe(seen, rows)
         spec = self.policy.spec
@@ -76,9 +78,11 @@ class ChunkRunner:
             if generator is None:
                 raise ValueError(f"row {row} has no noise stream: reset it before its first plan")
             draws.append(generator.standard_normal((spec.horizon, spec.action.size), dtype=np.float32))
-        chunks = self.policy.plan(tick, np.stack(draws))
-        for row, chunk in zip(rows, np.clip(chunks, self._low, self._high), strict=True):
+        decision = self.policy.decide(tick, np.stack(draws))
+        decision = replace(decision, chunks=np.clip(decision.chunks, self._low, self._high))
+        for row, chunk in zip(rows, decision.chunks, strict=True):
             self._queues[row].extend(chunk[: self._execute])
+        return decision
 
     def pop(self, rows: Int[np.ndarray, "R"] | None = None) -> Float[np.ndarray, "R A"]:
         """The next action of each of `rows` (all, when None), in [low, high] of the action spec.

@@ -1,7 +1,7 @@
 """A frozen policy and its memories: ticked at every control step, asked when a chunk is planned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,35 @@ def _rows_of(out: StepOut, at: Sequence[int]) -> StepOut:
     return StepOut(*(None if x is None else np.asarray(x)[list(at)] for x in out))
 
 
+@dataclass(frozen=True)
+class Decision:
+    """How chunks were planned.
+
+    Attributes:
+        tick: of the rows that were planned, [R], with its encoding.
+        proposals: of each memory of the policy, in its order.
+        proposal: all of them fused; None where every memory abstains in every row.
+        chunks: [R, H, A] in normalised action space.
+    """
+
+    tick: Tick
+    proposals: tuple[Proposal, ...]
+    proposal: Proposal | None
+    chunks: Float[np.ndarray, "R H A"]
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of the rows that were planned. Raises ValueError when the tick has none."""
+        if self.tick.encoding is None:
+            raise ValueError("a decision is made of an encoding: this tick has none")
+        return self.tick.encoding
+
+    @property
+    def weight(self) -> Float[np.ndarray, "R"]:
+        """The larger weight of the fused proposal; 0 in rows where every memory abstains."""
+        return np.zeros(len(self.chunks), np.float32) if self.proposal is None else self.proposal.weight
+
+
 class MemoryPolicy:
     """A frozen policy with its memories over B rows.
 
@@ -94,19 +123,29 @@ class MemoryPolicy:
     Without a memory, or where all abstain, `plan` is `policy.sample(policy.encode(obs), noise)` bit for bit.
     """
 
-    def __init__(self, policy: FrozenPolicy, memories: Sequence[MemoryRunner] = (), rows: int = 1) -> None:
-        """Raises WeightsError when a memory's sizes are not the policy's."""
+    def __init__(
+        self,
+        policy: FrozenPolicy,
+        memories: Sequence[MemoryRunner] = (),
+        rows: int = 1,
+        encode_always: bool = False,
+    ) -> None:
+        """With `encode_always` every control step is encoded though no memory ticks, for who records features.
+
+        Raises WeightsError when a memory's sizes are not the policy's.
+        """
         if rows < 1:
             raise ValueError(f"rows is {rows}: expected 1 or more")
         self.policy, self.spec, self.rows = policy, policy.spec, rows
         self.memories = tuple(memories)
+        self._encode_always = encode_always
         for memory in self.memories:
             check_fits(memory.spec, policy.spec)
 
     @property
     def ticks(self) -> bool:
         """Whether a memory wants to see every control step."""
-        return any(memory.spec.ticks for memory in self.memories)
+        return self._encode_always or any(memory.spec.ticks for memory in self.memories)
 
     @property
     def replan_on_write(self) -> bool:
@@ -143,8 +182,15 @@ class MemoryPolicy:
 
     def plan(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Float[np.ndarray, "R H A"]:
         """The chunk of each of the tick's rows, in normalised action space: fused proposals, sampled once."""
+        return self.decide(tick, noise).chunks
+
+    def decide(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Decision:
+        """`plan`, with what the chunks were made of."""
         encoding = tick.encoding or self.policy.encode(tick.observation)
-        return self.policy.sample(encoding, noise, fuse(self.propose(tick, encoding)))
+        proposals = self.propose(tick, encoding)
+        proposal = fuse(proposals)
+        chunks = self.policy.sample(encoding, noise, proposal)
+        return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
 
     def propose(self, tick: Tick, encoding: Encoding) -> list[Proposal]:
         """What each memory proposes for the tick's rows."""

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +10,8 @@ from vlamem.scripts.config import complain, load_config
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from vlamem.sim.suites.protocol import Suite
 
 _HELP = """Records demonstrations by the scripted experts, resumable: started again, it goes on where it stopped.
 
@@ -27,7 +28,7 @@ class Args:
     """Options of `vlamem collect`."""
 
     suite: str
-    """tabletop, or a LIBERO suite: libero_object, libero_spatial, libero_goal, libero_10, libero_90."""
+    """tabletop, a LIBERO suite, or one of your own as package.module:SUITE."""
     tasks: tuple[str, ...]
     """Task names, or "skills", "memory", "all"."""
     episodes: int
@@ -37,7 +38,7 @@ class Args:
     first: int
     """Number of the first episode (frames only); a second recording of other episodes begins where the first ended."""
     visit: str | None
-    """Policy that acts for a while in every episode before the expert goes on (tabletop frames only); null for none."""
+    """Policy that acts for a while in every demonstration, in suites that let one; null for none."""
     out: Path
     """Directory to record into."""
     format: Literal["frames", "lerobot"]
@@ -61,24 +62,26 @@ class Args:
     frames: tuple[Path, ...]
     """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
 
-    def __post_init__(self) -> None:
-        if self.suite != "tabletop" and not self.suite.startswith("libero_"):
-            raise ValueError(f"suite '{self.suite}' has no scripted experts to record: choose tabletop or libero_...")
-        if self.suite != "tabletop" and self.format != "frames":
-            raise ValueError(f"suite '{self.suite}' is recorded as frames only: leave out --format")
-        if self.suite != "tabletop" and self.visit is not None:
-            raise ValueError(f"no policy visits episodes of suite '{self.suite}': leave out --visit {self.visit}")
-        if self.suite != "tabletop" and self.features and not self.frames:
-            raise ValueError(
-                f"no episodes of suite '{self.suite}' are played for features: record demonstrations without "
-                "--features, and name their folders with --features --frames"
-            )
+
+def _check(args: Args, suite: "Suite") -> None:
+    """Raises ValueError for what the suite has no recorder of."""
+    can, name = suite.recorder, suite.name
+    if args.format == "lerobot" and can.lerobot is None:
+        raise ValueError(f"suite '{name}' is recorded as frames only: leave out --format")
+    if args.visit is not None and not can.visits:
+        raise ValueError(f"no policy visits episodes of suite '{name}': leave out --visit {args.visit}")
+    if args.features and not args.frames and not can.features:
+        raise ValueError(
+            f"no episodes of suite '{name}' are played for features: record demonstrations without --features, and "
+            "name their folders with --features --frames"
+        )
+    if not args.features and args.format == "frames" and can.demonstrations is None:
+        raise ValueError(f"suite '{name}' has no scripted experts to record: play it with --features")
 
 
-def _episodes(args: Args) -> dict[str, int]:
-    from vlamem.sim.suites.registry import load_suite, select_tasks
+def _episodes(args: Args, suite: "Suite") -> dict[str, int]:
+    from vlamem.sim.suites.registry import select_tasks
 
-    suite = load_suite(args.suite)
     names = [n for n in select_tasks(suite, args.tasks) if suite.tasks[n].kind != "oracle"]
     episodes = dict.fromkeys(names, args.episodes)
     for entry in args.share:
@@ -94,9 +97,13 @@ def main(arguments: list[str]) -> int:
     from tqdm import tqdm
 
     args = load_config(Args, "collect", arguments, _HELP)
+    from vlamem.core.registry import load_attribute
     from vlamem.sim.record.processes import RecordingError
+    from vlamem.sim.suites.registry import load_suite
 
-    episodes = _episodes(args)
+    suite = load_suite(args.suite)
+    _check(args, suite)
+    episodes = _episodes(args, suite)
     command = shlex.join(["vlamem", "collect", *arguments])
     played = args.features and not args.frames
     total = sum(episodes.values()) + (len(episodes) * args.rollouts if played else 0)
@@ -105,9 +112,8 @@ def main(arguments: list[str]) -> int:
             if args.features:
                 _features(args, episodes, bar, command)
             elif args.format == "lerobot":
-                from vlamem.sim.suites.tabletop.lerobot_dataset import write_lerobot
-
-                write_lerobot(episodes, args.out, args.size, _show(bar))
+                assert suite.recorder.lerobot is not None
+                load_attribute(suite.recorder.lerobot)(episodes, args.out, args.size, _show(bar))
             else:
                 _frames(args, episodes, bar, command)
         except RecordingError as error:
@@ -129,13 +135,9 @@ def _frames(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str
         first=args.first,
         visit=args.visit,
         command=command,
+        suite=args.suite,
     )
-    if args.suite == "tabletop":
-        collect(what, _show(bar))
-        return
-    from vlamem.sim.suites.libero.demonstrations import work
-
-    collect(what, _show(bar), partial(work, suite=args.suite), tuple(episodes))
+    collect(what, _show(bar))
 
 
 def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:
@@ -149,7 +151,9 @@ def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: s
         encode_frames(what, _show(bar))
         return
     rollouts = dict.fromkeys(episodes, args.rollouts)
-    recording = FeatureCollection(args.policy, episodes, rollouts, args.out, args.workers, command, args.memory)
+    recording = FeatureCollection(
+        args.policy, episodes, rollouts, args.out, args.workers, command, args.memory, args.suite
+    )
     collect_features(recording, _show(bar))
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from bench_cases import Progress
-from point_mass import SPEC, PointMass, PointPolicy
+from point_mass import SPEC, PointMass, PointPolicy, PointSuite
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.memory.success import RetrieveOptions
@@ -16,20 +16,20 @@ from vlamem.memory.success import memory as success_memory
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.memory.success.runner import layout_of, origin_of
-from vlamem.policies.registry import PolicySource
 from vlamem.scripts.config import preset
-from vlamem.sim.bench.deployment import run as deployment
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Condition, ablations
 from vlamem.sim.bench.deployment.measure import DecisionTimes, Search, measure_commits, measure_search
 from vlamem.sim.bench.deployment.options import DeploymentBench
 from vlamem.sim.bench.deployment.outcomes import late_difference, recovery
-from vlamem.sim.bench.deployment.play import Kit, Series, Trial, play_series, read_trials
+from vlamem.sim.bench.deployment.play import Kit, Series, SeriesError, Trial, play_series, read_trials
 from vlamem.sim.bench.deployment.prepare import prepare
 from vlamem.sim.bench.deployment.report import Found, page_of, smaller
 from vlamem.sim.bench.deployment.run import DeploymentError, checked_conditions, plan, run
+from vlamem.sim.suites.protocol import TaskInfo
+from vlamem.sim.suites.registry import SUITES
 from vlamem.sim.suites.tabletop.shift import Shift
 
-CONDITION = Condition("near", Shift("actuator", 0.3))
+CONDITION = Condition("near", Shift("actuator", 0.3), "test_bench_deployment:SUITE")
 COMMAND = "vlamem bench deployment"
 
 
@@ -49,35 +49,39 @@ class UnitKeys(PointPolicy):
         return np.where(c > 0, (1 - c) * bare + c * proposal.chunk, bare).astype(np.float32)
 
 
-class ShiftedPoint:
-    """A point whose motor is biased; reset takes what the tabletop's takes."""
+def unit_keys() -> UnitKeys:
+    """Factory for `--policy`."""
+    return UnitKeys(SPEC)
+
+
+class ShiftedPoint(PointMass):
+    """A point whose motor is biased."""
 
     def __init__(self, shift: Shift = CONDITION.shift) -> None:
-        self.env = PointMass("near", 16, False, 0)
+        super().__init__("near", 16, False, 0)
         self.shift = shift
-        self.changes: list[Shift] = []
-
-    def close(self) -> None:
-        self.env.close()
-
-    def change(self, shift: Shift) -> None:
-        self.shift = shift
-        self.changes.append(shift)
-
-    def reset(self, *, options):
-        return self.env.reset(options=options)
-
-    def observe(self):
-        return self.env.observe()
 
     def step(self, action):
         bias = np.zeros(7)
         bias[0] = self.shift.strength
-        return self.env.step(np.asarray(action, float) + bias)
+        return super().step(np.asarray(action, float) + bias)
+
+
+class ShiftedPoints(PointSuite):
+    """The task near under a shift; keeps those that environments were made with."""
+
+    made: ClassVar[list[Shift]] = []
+
+    def make(self, task, *, image_size=16, render="fast", guessing=False, shift="none:0"):
+        self.made.append(Shift.parse(shift.replace(":", "=")))
+        return ShiftedPoint(self.made[-1])
+
+
+SUITE = ShiftedPoints(TaskInfo("near", "skill", "", 0.1, 40, ("go to the mark",)))
 
 
 def kit() -> Kit:
-    return Kit(UnitKeys(SPEC), "0" * 64, 4, 0, RetrieveOptions(threshold=0.9), {}, {})
+    return Kit(UnitKeys(SPEC), None, 4, 0, RetrieveOptions(threshold=0.9), {}, {}, "test_bench_deployment:unit_keys")
 
 
 def series(arm: str = "full", trials: int = 6, **options: object) -> Series:
@@ -85,9 +89,11 @@ def series(arm: str = "full", trials: int = 6, **options: object) -> Series:
     return Series(CONDITION, chosen, 0, trials, 3, **options)
 
 
-def played(folder, one: Series, env: ShiftedPoint | None = None) -> list[Trial]:
-    list(play_series(one, env or ShiftedPoint(), kit(), folder))
-    return read_trials(folder / one.folder / "trials.jsonl")
+def played(folder, one: Series) -> list[Trial]:
+    new = play_series(one, kit(), folder)
+    trials = read_trials(folder / one.folder)
+    assert new == trials[len(trials) - len(new) :]
+    return trials
 
 
 def same(trials: list[Trial]) -> list[Trial]:
@@ -102,23 +108,30 @@ def test_a_memory_fills_from_verified_successes_alone(tmp_path):
     assert trials[-1].segments > 0
     assert trials[0].spoke == 0
     with SuccessMemory(
-        tmp_path / series("oracle").folder / "memory.db", origin_of(SPEC, "0" * 64), layout_of(SPEC), MemoryOptions()
+        tmp_path / series("oracle").folder / "memory.db", origin_of(SPEC, None), layout_of(SPEC), MemoryOptions()
     ) as memory:
-        stored = {h.identity for h in memory.store.episode_heads(memory.origin) if h.outcome == "success"}
-    assert stored <= {f"trial-{t.trial}" for t in trials if t.success}
+        heads = memory.store.episode_heads(memory.origin)
+        stored = {h.identity.rpartition("/")[2] for h in heads if h.outcome == "success"}
+    assert stored == {str(t.trial) for t in trials if t.success}
 
 
 def test_a_series_that_was_stopped_goes_on_to_the_same_trials(tmp_path):
     whole = played(tmp_path / "whole", series())
     one = series()
-    stopped = play_series(one, ShiftedPoint(), kit(), tmp_path / "parts")
-    for _ in range(3):
-        next(stopped)
-    stopped.close()
-    file = tmp_path / "parts" / one.folder / "trials.jsonl"
+    play_series(one, kit(), tmp_path / "parts")
+    file = tmp_path / "parts" / one.folder / "episodes.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:2]) + lines[2][: len(lines[2]) // 2])  # the third was cut short
     assert same(played(tmp_path / "parts", one)) == same(whole)
+
+
+def test_a_trial_that_breaks_is_named(tmp_path, monkeypatch):
+    def broken(self, action):
+        raise RuntimeError("the solver diverged")
+
+    monkeypatch.setattr(PointMass, "step", broken)
+    with pytest.raises(SeriesError, match="trial 0 of task 'near' broke: RuntimeError: the solver diverged"):
+        play_series(series("policy"), kit(), tmp_path)
 
 
 def test_arms_share_initial_states_and_noise(tmp_path):
@@ -146,10 +159,10 @@ def test_orders_go_through_all_states_again_and_again():
 
 
 def test_the_shift_changes_half_way_in_the_arms_that_say_so(tmp_path):
-    env = ShiftedPoint()
     after = Shift("actuator", -0.3)
-    played(tmp_path, series("full_change", after=after), env)
-    assert env.changes == [after]
+    ShiftedPoints.made.clear()
+    played(tmp_path, series("full_change", after=after))
+    assert ShiftedPoints.made == [CONDITION.shift, after]
 
 
 def test_the_plan_has_every_arm_once():
@@ -190,19 +203,11 @@ def options(out, results, **changes: object) -> DeploymentBench:
 
 
 def test_the_whole_bench_runs_and_a_second_call_plays_nothing_again(tmp_path, monkeypatch):
-    class Points:
-        tasks: ClassVar = {"near": None}
-
-        @staticmethod
-        def make(task: str, image_size: int) -> None: ...
-
-    monkeypatch.setattr(deployment, "SUITE", Points)
-    monkeypatch.setattr(deployment, "ShiftedEnv", lambda env, shift: ShiftedPoint(shift))
-    monkeypatch.setattr(deployment, "find_policy", lambda name: PolicySource(name, None, "0" * 64))
-    monkeypatch.setattr(deployment, "load_policy", lambda source: UnitKeys(SPEC))
+    monkeypatch.setitem(SUITES._entries, "tabletop", "test_bench_deployment:SUITE")
     name = "near:actuator=0.3"
     bench = options(
-        tmp_path / "run", tmp_path / "results", conditions=(name,), ablation=name, trials=6, states=3, execute=4,
+        tmp_path / "run", tmp_path / "results", policy="test_bench_deployment:unit_keys",
+        conditions=(name,), ablation=name, trials=6, states=3, execute=4,
         ablation_trials=4, prepare_episodes=6, timing_trials=3,
     )  # fmt: skip
     progress = Progress()
@@ -211,10 +216,10 @@ def test_the_whole_bench_runs_and_a_second_call_plays_nothing_again(tmp_path, mo
     assert page.figures["mean_gain_points"].n == 3
     assert "decision_time_ratio" in page.figures
     assert "## Ablations: near:actuator=0.3" in page.text
-    trials = [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)]
+    trials = [read_trials(bench.out / s.folder) for s in plan(bench)]
     assert [len(t) for t in trials] == [s.trials for s in plan(bench)]
     run(bench, COMMAND, progress)
-    assert [read_trials(bench.out / s.folder / "trials.jsonl") for s in plan(bench)] == trials
+    assert [read_trials(bench.out / s.folder) for s in plan(bench)] == trials
     assert f"{len(trials)} of {len(trials)} series are played already" in progress.lines
     with pytest.raises(DeploymentError, match="holds a bench with seed 0, asked for 1"):
         run(replace(bench, seed=1), COMMAND, progress)
@@ -270,7 +275,7 @@ def test_what_cannot_be_done_is_named(changes, message):
 def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
     said: list[str] = []
     for _ in range(2):
-        calibration, critic = prepare("near", [CONDITION], 6, ShiftedPoint(), kit(), tmp_path, said.append)
+        calibration, critic = prepare("near", [CONDITION], 6, ShiftedPoint, kit(), tmp_path, said.append)
         assert calibration is None or 0 < calibration.precision <= 1
         assert critic is None
     assert sum("recorded for calibration" in line for line in said) == 0

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from bench_cases import Progress
 from libero_cases import TASKS, needs_libero
-from point_mass import PointMass
-from test_bench_deployment import ShiftedPoint, kit, same
+from test_bench_deployment import kit, same
 
 from vlamem.memory.train.gate import GateOptions
 from vlamem.policies.memories import SHIPPED_GATE
@@ -18,8 +17,7 @@ from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.sim.bench.deployment import run as deployment
 from vlamem.sim.bench.deployment.arms import MAIN, Condition
-from vlamem.sim.bench.deployment.env import UnshiftedEnv
-from vlamem.sim.bench.deployment.play import Series, Trial, play_series, read_trials
+from vlamem.sim.bench.deployment.play import Series, Trial, play_series
 from vlamem.sim.bench.libero import run as libero
 from vlamem.sim.bench.libero.checks import LiberoBenchError, check, skill_tasks, split_task
 from vlamem.sim.bench.libero.options import LiberoBench
@@ -58,16 +56,13 @@ def test_a_job_of_another_suite_has_no_shift() -> None:
     assert (one.name, one.folder) == (JOBS[0], f"libero_object-{TASKS[0]}")
     with pytest.raises(ValueError, match="is not TASK:SHIFT=STRENGTH"):
         Condition.parse("libero_object/x:camera")
-    with pytest.raises(ValueError, match="is of the tabletop suite"):
-        UnshiftedEnv(PointMass("near", 16, False, 0)).change(Shift("camera", 0.1))
 
 
 def test_an_environment_without_a_shift_is_played_as_one_whose_shift_is_nothing(tmp_path: Path) -> None:
     played = []
-    for name, env in (("a", UnshiftedEnv(PointMass("near", 16, False, 0))), ("b", ShiftedPoint(Shift()))):
-        series = Series(Condition("near", Shift(), name), MAIN[1], 0, 5, 3)
-        list(play_series(series, env, kit(), tmp_path))
-        played.append(same(read_trials(tmp_path / f"{name}-near" / "full-0" / "trials.jsonl")))
+    for suite in ("point_mass:SUITE", "test_bench_deployment:SUITE"):
+        series = Series(Condition("near", Shift(), suite), MAIN[1], 0, 5, 3)
+        played.append(same(play_series(series, kit(), tmp_path)))
     assert len(played[0]) == 5
     assert played[0] == played[1]
 

@@ -12,10 +12,9 @@ import pytest
 from libero_cases import TASKS, needs_libero
 
 from vlamem.policies.tiny.frames import FramesMeta, Goal
-from vlamem.scripts.collect import Args
+from vlamem.scripts import collect
 from vlamem.scripts.config import preset
 from vlamem.sim.record.collect import Collection
-from vlamem.sim.record.processes import END
 from vlamem.sim.suites.libero import SUITES, assets, demonstrations
 from vlamem.sim.suites.libero.assets import MESH_PACKAGES, LiberoMissingError, find_paths, find_root
 from vlamem.sim.suites.libero.catalogue import MAX_STEPS, sentence
@@ -183,22 +182,22 @@ def test_a_task_without_an_expert_is_left_out_with_a_line_and_the_recording_ends
     recorded: list[tuple[str, int]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said: queue.Queue[object] = queue.Queue()
-    what = Collection(dict.fromkeys(reversed(TASKS), 3), tmp_path, workers=1)
-    demonstrations.work(what, 0, said, "libero_10")
+    what = Collection(dict.fromkeys(reversed(TASKS), 3), tmp_path, workers=1, suite="libero_10")
+    demonstrations.work(what, 0, said)
     assert recorded == [(TASKS[0], 0), (TASKS[0], 1), (TASKS[0], 2), (TASKS[1], 0)]
-    assert [said.get_nowait() for _ in range(7)] == [False] * 6 + [END]
+    assert [said.get_nowait() for _ in range(6)] == [False] * 6
     assert capfd.readouterr().err.count("left out: no scripted expert reaches 'in mug microwave'") == 1
 
 
 def test_a_second_recording_begins_where_it_is_told_to(recorded: list[tuple[str, int]], tmp_path: Path) -> None:
-    what = Collection({TASKS[0]: 2}, tmp_path, workers=1, first=50)
-    demonstrations.work(what, 0, queue.Queue(), "libero_10")
+    what = Collection({TASKS[0]: 2}, tmp_path, workers=1, first=50, suite="libero_10")
+    demonstrations.work(what, 0, queue.Queue())
     assert recorded == [(TASKS[0], 50), (TASKS[0], 51)]
 
 
 def test_a_visiting_policy_is_refused_where_none_can_visit() -> None:
     with pytest.raises(ValueError, match="no policy visits episodes of suite 'libero_10': leave out --visit tiny"):
-        replace(preset(Args, "collect"), suite="libero_10", visit="tiny")
+        collect._check(replace(preset(collect.Args, "collect"), suite="libero_10", visit="tiny"), SUITES["libero_10"])
 
 
 @needs_libero

@@ -8,9 +8,9 @@ import pytest
 
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.tiny.frames import Frames, complete_shards
-from vlamem.sim.record.collect import VISITS, Collection, collect
+from vlamem.sim.record.collect import Collection, collect
 from vlamem.sim.suites.tabletop import SUITE
-from vlamem.sim.suites.tabletop.demonstrations import HORIZON, Disturbance, Visitor, frames_meta, plan, record
+from vlamem.sim.suites.tabletop.demonstrations import HORIZON, VISITS, Disturbance, Visitor, frames_meta, plan, record
 from vlamem.sim.suites.tabletop.language import all_goals
 from vlamem.sim.suites.tabletop.leak import feature_of, probe
 

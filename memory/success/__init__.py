@@ -10,6 +10,7 @@ from vlamem.memory.success.lifecycle.verify import (
     CriticVerifier,
     OperatorVerifier,
     PredicateVerifier,
+    TrustAll,
     Verifier,
 )
 from vlamem.memory.success.lifecycle.writer import BackgroundWriter
@@ -54,6 +55,7 @@ __all__ = [
     "SuccessMemory",
     "SuccessStore",
     "Trace",
+    "TrustAll",
     "Verdict",
     "Verifier",
     "calibrate",

@@ -1,10 +1,10 @@
 """The success memory as a runner of one frozen policy: layout and origin from its spec, instructions by its vectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
@@ -12,6 +12,7 @@ from vlamem.core.spec import ActionComponent, PolicySpec
 from vlamem.memory.protocol import StepOut
 from vlamem.memory.registry import PolicyView
 from vlamem.memory.runner import MemorySpec, StatelessRunner
+from vlamem.memory.success import EpisodeRecorder, PredicateVerifier, Trace, Verdict, Verifier
 from vlamem.memory.success.experience.layout import ActionPart, EntryError, Layout, Origin, PartKind
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 
@@ -77,10 +78,13 @@ class SuccessRunner(StatelessRunner):
     """A success memory as a policy uses it: asked at a re-plan, by the policy's own key of the observation.
 
     A paraphrase is known by the policy's own vector of it. `memory.last` keeps the priors behind the last proposal.
+    Whoever plays episodes may have it learn from them: it is a LearnsFromEpisodes, with the verifier that is given.
     """
 
-    def __init__(self, memory: SuccessMemory, policy: PolicyView, name: str = "success") -> None:
-        self.memory, self.policy = memory, policy
+    def __init__(
+        self, memory: SuccessMemory, policy: PolicyView, name: str = "success", verifier: Verifier | None = None
+    ) -> None:
+        self.memory, self.policy, self.verifier = memory, policy, verifier or PredicateVerifier()
         self.spec = MemorySpec(name, chunk_shape=(policy.spec.horizon, policy.spec.action.size), ticks=False)
         self.proposed: Callable[[Proposal], None] = lambda proposal: None
         self._meanings: dict[str, np.ndarray] = {}
@@ -110,6 +114,44 @@ class SuccessRunner(StatelessRunner):
         meanings = np.stack([self.meaning(text) for text in instruction])
         return self.memory.query(key, proprioception, instruction, meanings)
 
+    @property
+    def recorder(self) -> EpisodeRecorder:
+        """A new recorder of one episode."""
+        return EpisodeRecorder(self.memory.layout)
+
+    @property
+    def segments(self) -> int:
+        """Segments of successes in the memory."""
+        return len(self.memory)
+
+    def used(self, at: int) -> Int[np.ndarray, "U"]:
+        """Ids of the segments that the last prior of row `at` was made of."""
+        return self.memory.last[at].used
+
+    def close(self) -> None:
+        """Closes the memory's file."""
+        self.memory.close()
+
+    def verify(self, trace: Trace, success: bool) -> Verdict:
+        """The verifier's verdict."""
+        return self.verifier.verify(trace, success)
+
+    def observe_episode(self, trace: Trace, verdict: Verdict) -> None:
+        """Stores what the verdict allows, and credits the segments that were used. Raises as SuccessMemory's."""
+        self.memory.observe_episode(trace, verdict)
+
+    def retract(self, run: str, kept: Collection[str]) -> None:
+        """Deletes the segments of the run's episodes that are not to be `kept`."""
+        store, origin = self.memory.store, self.memory.origin
+        late = {
+            head.id
+            for head in store.episode_heads(origin)
+            if head.identity.startswith(f"{run}/") and head.identity not in kept
+        }
+        gone = [segment.id for segment in store.segments(origin) if segment.episode in late] if late else []
+        if gone:
+            self.memory.prune(np.array(gone, np.int64))
+
 
 def open_success(
     path: str | Path,
@@ -118,6 +160,7 @@ def open_success(
     robot: str = "",
     options: MemoryOptions | None = None,
     admit: bool = False,
+    verifier: Verifier | None = None,
 ) -> SuccessRunner:
     """The success memory at an address (a path or `sqlite:PATH`), for `policy`; made when missing.
 
@@ -125,4 +168,4 @@ def open_success(
     """
     layout = layout_of(policy.spec)
     origin = origin_of(policy.spec, weights_sha256, robot)
-    return SuccessRunner(SuccessMemory(path, origin, layout, options, admit), policy)
+    return SuccessRunner(SuccessMemory(path, origin, layout, options, admit), policy, verifier=verifier)

@@ -1,4 +1,4 @@
-"""Records a frozen policy's features over the tabletop suite: demonstrations, and the policy's own rollouts.
+"""Records a frozen policy's features over a suite: demonstrations, and the policy's own rollouts.
 
 Each tick keeps z, the sentence told and the one that tells the answer, and what the expert would do from there. The
 experts are functions of the state, so every state that the policy gets into is labelled by asking them there: the chunk
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,15 +21,19 @@ from vlamem.core.seeding import stream
 from vlamem.memory.runner import MemoryRunner
 from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter, recorded_below
 from vlamem.memory.weights import identity
+from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memories import load_memories, parse_memories
-from vlamem.policies.memory_policy import MemoryPolicy
+from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.sim.record.processes import END, record_in_processes
+from vlamem.sim.record.processes import record_in_processes
+from vlamem.sim.rollout.hooks import EpisodeHooks
+from vlamem.sim.rollout.loop import EpisodeLoop
 from vlamem.sim.rollout.oracles import ORACLES
-
-if TYPE_CHECKING:
-    from vlamem.sim.suites.tabletop.env import TabletopEnv
+from vlamem.sim.rollout.row import Row, Start
+from vlamem.sim.suites.disturbance import Disturbance, bursts
+from vlamem.sim.suites.protocol import SuiteEnv
+from vlamem.sim.suites.registry import DEFAULT_SUITE, load_suite
 
 ACTORS = ("expert", "told", "own", "remembers")
 """Who moves the robot: the expert, now and then pushed away; the policy under the sentence that tells the answer; the
@@ -47,6 +51,7 @@ class FeatureCollection:
         policy: as in `--policy`.
         demonstrations, rollouts: episodes by task, of the expert and of the policy.
         memory: of the policy in its rollouts, as in `--memory`; with "none" it is told the answer.
+        suite: of the tasks.
         out: directory; each process writes `worker-<i>` below it.
         workers: processes.
         command: written into the meta.
@@ -59,6 +64,7 @@ class FeatureCollection:
     workers: int = 1
     command: str = "vlamem collect --features"
     memory: str = "none"
+    suite: str = DEFAULT_SUITE
 
     def __post_init__(self) -> None:
         for name in ("demonstrations", "rollouts"):
@@ -81,73 +87,105 @@ def jobs(what: FeatureCollection) -> list[tuple[str, int, str]]:
     return [(task, episode, actor) for _, task, episode, actor in sorted(turns)]
 
 
+class FeatureRecorder(EpisodeHooks):
+    """Keeps of each control step what a memory is trained on, and does what its actor does beside the policy.
+
+    Attributes:
+        z: features of the policy's own rollout, [D] each.
+        observations: of the expert's demonstration, to be encoded in batches.
+        expert: what the expert would do.
+        goals: what the sentence asks and what the answer asks, as places in the suite's goals.
+        asked: whether the answer is needed and has been shown.
+        phases: what a chunk label is cut by.
+    """
+
+    def __init__(self, actor: str, goals: Sequence[Sequence[str]], rng: np.random.Generator, remembers: bool) -> None:
+        self._actor, self._goals, self._rng, self._remembers = actor, goals, rng, remembers
+        self._place = {sentence: i for i, paraphrases in enumerate(goals) for sentence in paraphrases}
+        self.z: list[np.ndarray] = []
+        self.observations: list[Observation] = []
+        self.expert: list[np.ndarray] = []
+        self.goals: list[tuple[int, int]] = []
+        self.asked: list[bool] = []
+        self.phases: list[tuple[int, int]] = []
+
+    def episode_began(self, row: Row) -> None:
+        """Draws when the policy is told the answer, in which words, and when the expert is pushed away."""
+        own = self._place[row.progress["instruction"]]
+        self._told_from = int(self._rng.integers(10, 90)) if self._actor == "own" else 0
+        self._wording = int(self._rng.integers(len(self._goals[own]) - 1)) if self._remembers else 0
+        self._pushes = bursts(self._rng, Disturbance(), 1200)
+        row.drawn = True
+
+    def before_tick(self, row: Row) -> None:
+        """Labels the step, and tells the policy what it is to be told."""
+        cue = row.env.cue()
+        own = self._place[row.env.instruction]
+        answer = own if cue is None or cue.answer is None else self._place[cue.answer]
+        self.goals.append((own, answer))
+        self.asked.append(own != answer and cue is not None and cue.known)
+        self.phases.append((0 if cue is None else cue.phase, answer))
+        if self._actor == "expert":
+            self.observations.append(replace(row.observed(), instruction=(self._goals[own][0],)))
+            return
+        self.expert.append(row.env.expert_action())
+        goal = answer if row.steps >= self._told_from and not self._remembers else own
+        assert row.seen is not None
+        row.seen = replace(row.seen, instruction=(self._goals[goal][self._wording],))
+
+    def after_tick(self, row: Row, tick: Tick) -> None:
+        """Keeps the feature."""
+        assert tick.encoding is not None
+        self.z.append(tick.encoding.z[0])
+
+    def act(self, row: Row, action: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
+        """The expert's action as it is kept, pushed aside as it is executed."""
+        if self._actor == "expert":
+            self.expert.append(action)
+            action = action.copy()
+            for first, last, offset in self._pushes:
+                if first <= row.steps < last:
+                    action[:3] += offset
+        return np.clip(action, -1, 1)
+
+
 def record_features(
-    env: "TabletopEnv", policy: FrozenPolicy, episode: int, actor: str, memories: Sequence[MemoryRunner] = ()
+    env: SuiteEnv,
+    task: str,
+    goals: Sequence[Sequence[str]],
+    policy: FrozenPolicy,
+    episode: int,
+    actor: str,
+    memories: Sequence[MemoryRunner] = (),
 ) -> tuple[EpisodeTicks, bool]:
     """One episode of split "train" with `actor`; the ticks, and whether it succeeded.
 
-    `memories` are those that the actor "remembers" has.
+    `env` is of `task`, in a suite with these `goals`; `memories` are those that the actor "remembers" has.
 
     Raises ValueError for an unknown actor, and for one that remembers without a memory.
     """
-    from vlamem.sim.suites.tabletop.demonstrations import Disturbance, bursts
-    from vlamem.sim.suites.tabletop.language import all_goals
-
     if actor not in ACTORS:
         raise ValueError(f"actor {actor!r} is unknown: choose one of {', '.join(ACTORS)}")
     if (actor == "remembers") != bool(memories):
         raise ValueError(f"actor {actor!r} {'has no' if memories else 'needs a'} memory")
-    index = {goal: i for i, goal in enumerate(all_goals())}
-    task = env.task
-    rng = stream(0, "features", task.name, episode, actor)
+    rng = stream(0, "features", task, episode, actor)
+    recorder = FeatureRecorder(actor, goals, rng, bool(memories))
+    runner = None
+    if actor != "expert":
+        runner = ChunkRunner(MemoryPolicy(policy, memories, encode_always=True), 1, _EXECUTE)
     env.render_on_step = False
-    env.reset(options={"episode": episode, "split": "train"})
-    hand_over = int(rng.integers(10, 90)) if actor == "own" else 0
-    remembering = MemoryPolicy(policy, memories)
-    wording = int(rng.integers(len(task.goal(False).training_sentences))) if memories else 0
-    shoves = bursts(rng, Disturbance(), 1200)
-    seen: list[Observation] = []
-    z: list[np.ndarray] = []
-    expert: list[np.ndarray] = []
-    goals: list[tuple[int, int]] = []
-    asked: list[bool] = []
-    phases: list[tuple[bool, int]] = []
-    plan: list[np.ndarray] = []
-    while task.status == "running":
-        own, told = task.goal(False), task.goal(True)
-        goals.append((index[own], index[told]))
-        known = task.now >= task.cue_end
-        asked.append(own != told and known)
-        phases.append((task.go, index[told]))
-        expert.append(env.expert_action())
-        full = env.observe()
-        obs = _observation(full, policy, own.sentence(0))
-        if actor == "expert":
-            seen.append(obs)
-            action = expert[-1].copy()
-            for first, last, offset in shoves:
-                if first <= task.now < last:
-                    action[:3] += offset
-            action = np.clip(action, -1, 1)
-        else:
-            sentence = told if task.now >= hand_over and not memories else own
-            tick = remembering.observe(_observation(full, policy, sentence.sentence(wording)))
-            encoding = tick.encoding or policy.encode(tick.observation)
-            z.append(encoding.z[0])
-            if not plan:
-                noise = rng.standard_normal((1, policy.spec.horizon, policy.spec.action.size), dtype=np.float32)
-                plan = list(remembering.plan(replace(tick, encoding=encoding), noise)[0, :_EXECUTE])
-            action = np.clip(plan.pop(0), -1, 1)
-        env.step(action)
-    for first in range(0, len(seen), _BATCH):
-        z += list(policy.encode(Observation.stack(seen[first : first + _BATCH])).z)
-    chunks = expert_chunks(np.array(expert), phases, policy.spec.horizon)
-    ticks = EpisodeTicks(np.array(z), chunks, np.array(goals), np.array(asked))
-    return ticks, task.status == "success"
+    start = Start(task, episode, {"episode": episode, "split": "train", "wording": "training"}, rng)
+    row = Row(0, env, start, policy.spec.cameras, policy.history)
+    EpisodeLoop(runner, [recorder]).play([row])
+    z = list(recorder.z)
+    for first in range(0, len(recorder.observations), _BATCH):
+        z += list(policy.encode(Observation.stack(recorder.observations[first : first + _BATCH])).z)
+    chunks = expert_chunks(np.array(recorder.expert), recorder.phases, policy.spec.horizon)
+    return EpisodeTicks(np.array(z), chunks, np.array(recorder.goals), np.array(recorder.asked)), row.success
 
 
 def expert_chunks(
-    actions: Float[np.ndarray, "T A"], phases: list[tuple[bool, int]], horizon: int
+    actions: Float[np.ndarray, "T A"], phases: Sequence[tuple[int, int]], horizon: int
 ) -> Float[np.ndarray, "T H A"]:
     """The chunk from each tick on, its last action held from where the phase changes or the episode ends."""
     chunks = np.zeros((len(actions), horizon, actions.shape[1]), np.float32)
@@ -160,40 +198,18 @@ def expert_chunks(
     return chunks
 
 
-def _observation(full: Mapping[str, Any], policy: FrozenPolicy, sentence: str) -> Observation:
-    images = {name: full[name][None] for name in policy.spec.cameras}
-    return Observation(images, full["proprioception"][None], (sentence,))
-
-
-def goals_of(suite: str) -> tuple[tuple[str, ...], ...]:
-    """Paraphrases of everything that a suite's sentences can ask, the last of them held out of training.
-
-    LIBERO has one sentence a task, which is both. All its suites share their goals, so that recordings of several of
-    them train one memory. Raises LiberoMissingError without the benchmark.
-    """
-    if suite == "tabletop":
-        from vlamem.sim.suites.tabletop.language import all_goals
-
-        return tuple((*g.training_sentences, g.sentence(-1)) for g in all_goals())
-    from vlamem.sim.suites.libero.catalogue import all_sentences
-
-    return tuple((sentence, sentence) for sentence in all_sentences())
-
-
 def features_meta(
-    policy: FrozenPolicy, sha256: str | None, command: str, suite: str = "tabletop", memory: str = "none"
+    policy: FrozenPolicy, sha256: str | None, command: str, suite: str = DEFAULT_SUITE, memory: str = "none"
 ) -> FeaturesMeta:
-    """Meta of a recording of this policy, acting with a memory, over a suite: the tabletop's, or one of LIBERO's."""
-    spec = policy.spec
-    chunk = (spec.horizon, spec.action.size)
-    name = "tabletop" if suite == "tabletop" else "libero"
+    """Meta of a recording of this policy, acting with a memory, over a suite."""
+    spec, found = policy.spec, load_suite(suite)
     return FeaturesMeta(
         identity(policy.spec, sha256),
         spec.feature_size,
         spec.context_size,
-        chunk,
-        goals_of(suite),
-        name,
+        (spec.horizon, spec.action.size),
+        found.goals(),
+        found.recorder.family or found.name,
         command,
         memory,
     )
@@ -206,6 +222,9 @@ def collect_features(what: FeatureCollection, progress: Callable[[int, int], Non
     MemoryNameError for an unknown memory, and what `find_policy` raises.
     """
     find_policy(what.policy)
+    suite = load_suite(what.suite)
+    if not suite.recorder.features:
+        raise ValueError(f"the experts of suite '{suite.name}' do not say what to do in every state: it is not played")
     if not jobs(what):
         raise ValueError("nothing to record: ask for --episodes of the expert or --rollouts of the policy")
     if any(name.kind in ORACLES for name in parse_memories((what.memory,))):
@@ -220,8 +239,7 @@ def collect_here(what: FeatureCollection) -> None:
 
 def _work(what: FeatureCollection, index: int, messages: Any) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from vlamem.sim.suites.tabletop import SUITE
-
+    suite = load_suite(what.suite)
     source = find_policy(what.policy)
     policy = load_policy(source)
     if source.weights is not None:
@@ -231,26 +249,27 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
     names = parse_memories((what.memory,))
     memories = load_memories(names, policy, source.sha256, 1)
     marks = [name.label if name.sha256 is None else f"{name.label}:{name.sha256}" for name in names]
-    meta = features_meta(policy, source.sha256, what.command, memory="+".join(marks) or "none")
+    meta = features_meta(policy, source.sha256, what.command, what.suite, "+".join(marks) or "none")
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
     # by any process: another number of them, or of episodes, deals the jobs anew
     done = {(e.task, e.episode, e.actor): e.success for e in recorded_below(what.out, meta)}
     parent = multiprocessing.parent_process()
-    env: TabletopEnv | None = None
+    env: SuiteEnv | None = None
+    open_task = ""
     for i, (task, episode, actor) in enumerate(jobs(what)):
         if i % what.workers != index:
             continue
         if parent is not None and not parent.is_alive():  # it was killed: no one reads what is recorded here
             break
         if (task, episode, actor) not in done:
-            if env is None or env.task.name != task:
+            if env is None or open_task != task:
                 if env is not None:
                     env.close()
-                env = SUITE.make(task, image_size=policy.spec.image_size)
-            ticks, success = record_features(env, policy, episode, actor, memories if actor == "remembers" else ())
+                env, open_task = suite.make(task, image_size=policy.spec.image_size), task
+            with_memory = memories if actor == "remembers" else ()
+            ticks, success = record_features(env, task, meta.goals, policy, episode, actor, with_memory)
             writer.add(task, episode, actor, ticks, success)
             done[task, episode, actor] = success
         messages.put(done[task, episode, actor])
     writer.close()
-    messages.put(END)

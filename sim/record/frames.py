@@ -18,6 +18,7 @@ from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.tiny.frames import Frames
 from vlamem.sim.record.features import features_meta
+from vlamem.sim.suites.registry import DEFAULT_SUITE
 
 ACTOR = "frames"
 _BATCH = 64
@@ -47,7 +48,7 @@ class FrameCollection:
     episodes: Mapping[str, int]
     out: Path
     command: str = "vlamem collect --features"
-    suite: str = "tabletop"
+    suite: str = DEFAULT_SUITE
 
 
 def known(task: str, categories: Mapping[str, Int[np.ndarray, "N"]]) -> Bool[np.ndarray, "N"]:

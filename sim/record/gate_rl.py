@@ -1,4 +1,4 @@
-"""`vlamem train-gate --method rl`: plays the groups of episodes on which a gate is tuned, in the tabletop suite."""
+"""`vlamem train-gate --method rl`: plays the groups of episodes on which a gate is tuned."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.memory.protocol import named_arrays
 from vlamem.memory.runner import InjectOptions, RecurrentRunner
@@ -19,29 +18,21 @@ from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.sim.suites.protocol import SuiteEnv, images_of
-from vlamem.sim.suites.registry import load_suite, select_tasks
+from vlamem.sim.rollout.loop import EpisodeLoop
+from vlamem.sim.rollout.row import Row, Start
+from vlamem.sim.suites.protocol import SuiteEnv
+from vlamem.sim.suites.registry import DEFAULT_SUITE, load_suite, select_tasks
 
-_ALL = np.array([True])
-_FIRST = np.array([0])
 
-
-def play_episode(env: SuiteEnv, policy: MemoryPolicy, episode: int, execute: int, noise: np.random.Generator) -> bool:
+def play_episode(
+    env: SuiteEnv, policy: MemoryPolicy, task: str, episode: int, execute: int, noise: np.random.Generator
+) -> bool:
     """One episode of split "train" with a memory that ticks at every step; whether it succeeded."""
-    runner = ChunkRunner(policy, 1, execute)
     env.render_on_step = False
-    env.reset(options={"episode": episode, "split": "train", "wording": "training"})
-    runner.reset(_ALL, [noise])
-    success = ended = False
-    while not ended:
-        full = env.observe()
-        images = {name: image[None] for name, image in images_of(full, policy.spec.cameras).items()}
-        tick = runner.observe(Observation(images, full["proprioception"][None], (full["instruction"],)))
-        if runner.due().size:
-            runner.plan(_FIRST, tick)
-        _, _, terminated, truncated, info = env.step(runner.pop()[0])
-        success, ended = bool(info["success"]), terminated or truncated
-    return success
+    start = Start(task, episode, {"episode": episode, "split": "train", "wording": "training"}, noise)
+    row = Row(0, env, start, policy.spec.cameras, policy.policy.history)
+    EpisodeLoop(ChunkRunner(policy, 1, execute)).play([row])
+    return row.success
 
 
 def tune_in_suite(
@@ -52,7 +43,7 @@ def tune_in_suite(
     out: Path,
     command: str,
     execute: int = 8,
-    suite: str = "tabletop",
+    suite: str = DEFAULT_SUITE,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> tuple[Path, list[Step]]:
     """Tunes the gate of a weights file on success in `tasks` of a suite; writes out/gate.safetensors and the curves.
@@ -84,7 +75,8 @@ def tune_in_suite(
             made = row(stream(how.seed, "rl", update, group, member))
             inject = InjectOptions("context" if memory.head.context else "chunk")
             wrapped = MemoryPolicy(policy, [RecurrentRunner(header.design, made, inject)])
-            success = play_episode(env, wrapped, episode, execute, stream(how.seed, "rl noise", task, episode))
+            noise = stream(how.seed, "rl noise", task, episode)
+            success = play_episode(env, wrapped, task, episode, execute, noise)
             played.append(Rollout(made.drawn(), success))
         env.close()
         return played

@@ -1,77 +1,76 @@
 """Records what `vlamem probe` looks at: the expert's episodes of one memory task, and what can be seen of its cue."""
 
-from typing import Any
-
 import numpy as np
 
 from vlamem.core.observation import Observation
+from vlamem.core.registry import load_attribute
 from vlamem.core.spec import PolicySpec
 from vlamem.policies.probe import ProbeError, Recording
-from vlamem.sim.suites.protocol import images_of
-from vlamem.sim.suites.registry import load_suite
+from vlamem.sim.rollout.hooks import EpisodeHooks
+from vlamem.sim.rollout.loop import EpisodeLoop
+from vlamem.sim.rollout.row import Row, Start
+from vlamem.sim.suites.registry import DEFAULT_SUITE, load_suite
 
 _BATCH = 32
 
 
-def record(spec: PolicySpec, task: str, cue: str, episodes: int, stride: int, history: int = 1) -> Recording:
-    """Every `stride`-th control step of the expert on `episodes` initial states of a task of the tabletop suite.
+class CueRecorder(EpisodeHooks):
+    """Keeps every `stride`-th control step with what can be seen of a cue."""
+
+    def __init__(self, labels: str, cue: str, stride: int) -> None:
+        self._labels, self._cue, self._stride = load_attribute(labels), cue, stride
+        self.rows: list[Observation] = []
+        self.labels: list[int] = []
+        self.when: list[float] = []
+        self.episodes: list[int] = []
+
+    def before_tick(self, row: Row) -> None:
+        """Draws the steps that are kept."""
+        if row.steps % self._stride:
+            return
+        if row.full is None:
+            row.look_closely()
+        known = self._labels(row.env)
+        if self._cue not in known:
+            raise ProbeError(f"unknown cue '{self._cue}': choose one of {', '.join(known)}")
+        self.rows.append(row.observed())
+        self.labels.append(known[self._cue] - 1)
+        self.when.append(float(row.steps))
+        self.episodes.append(row.episode)
+
+    def episode_ended(self, row: Row) -> None:
+        """Turns its steps into shares of its length."""
+        mine = self.episodes.count(row.episode)
+        self.when[-mine:] = [step / row.steps for step in self.when[-mine:]]
+
+
+def record(
+    spec: PolicySpec, task: str, cue: str, episodes: int, stride: int, history: int = 1, suite: str = DEFAULT_SUITE
+) -> Recording:
+    """Every `stride`-th control step of the expert on `episodes` initial states of a task of a suite.
 
     Observations are [B, history, ...] for a policy that reads several, the first repeated where an episode begins.
-    `cue` is one of its privileged categories, such as lamp_colour; class 0 means that it cannot be seen now. Raises
-    ProbeError for an unknown cue or one that is never seen, SuiteError for an unknown task or a camera that is missing.
+    `cue` is one of the suite's privileged labels, such as lamp_colour; class 0 means that it cannot be seen now. Raises
+    ProbeError for a suite without labels, an unknown cue or one that is never seen, SuiteError for an unknown task or a
+    camera that is missing.
     """
-    from vlamem.sim.suites.tabletop.task import CATEGORIES
-
-    names = [name for name, _ in CATEGORIES]
-    if cue not in names:
-        raise ProbeError(f"unknown cue '{cue}': choose one of {', '.join(names)}")
     if episodes < 1 or stride < 1:
         raise ProbeError(f"{episodes} episodes at every {stride}th step: both must be 1 or more")
-    env = load_suite("tabletop").make(task, image_size=spec.image_size)
+    found = load_suite(suite)
+    if found.recorder.labels is None:
+        raise ProbeError(f"suite '{found.name}' has no privileged labels: there is no cue to look for")
+    recorder = CueRecorder(found.recorder.labels, cue, stride)
+    env = found.make(task, image_size=spec.image_size)
     env.render_on_step = False
-    rows: list[Observation] = []
-    labels: list[int] = []
-    when: list[float] = []
-    whose: list[int] = []
-    column = names.index(cue)
+    loop = EpisodeLoop(None, [recorder])
     try:
         for episode in range(episodes):
-            env.reset(options={"episode": episode, "split": "train"})
-            first, step, ended = len(rows), 0, False
-            past: list[dict[str, Any]] = []
-            while not ended:
-                if step % stride == 0 or history > 1:
-                    seen = env.observe()
-                    past = [*(past or [seen] * (history - 1)), seen][-history:]
-                if step % stride == 0:
-                    rows.append(_row(past, spec.cameras))
-                    labels.append(int(env.task.categories(env.scene)[column]) - 1)  # type: ignore[attr-defined]
-                    when.append(float(step))
-                    whose.append(episode)
-                _, _, terminated, truncated, _ = env.step(env.expert_action())
-                step, ended = step + 1, terminated or truncated
-            when[first:] = [t / step for t in when[first:]]
+            options = {"episode": episode, "split": "train", "wording": "training"}
+            loop.play([Row(0, env, Start(task, episode, options), spec.cameras, history)])
     finally:
         env.close()
-    if max(labels) < 0:
+    if max(recorder.labels) < 0:
         raise ProbeError(f"cue '{cue}' is never seen in task '{task}': choose a cue of this task")
-    batches = [_together(rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)]
-    return Recording(batches, np.array(labels), np.array(when), np.array(whose))
-
-
-def _row(past: list[dict[str, Any]], cameras: tuple[str, ...]) -> Observation:
-    """One row of these control steps, the newest last."""
-    taken = [images_of(seen, cameras) for seen in past]
-    images = {name: np.stack([each[name] for each in taken]) for name in taken[0]}
-    state = np.stack([seen["proprioception"] for seen in past])
-    if len(past) > 1:
-        images, state = {name: image[None] for name, image in images.items()}, state[None]
-    return Observation(images, state, (past[-1]["instruction"],))
-
-
-def _together(rows: list[Observation]) -> Observation:
-    return Observation(
-        {name: np.concatenate([o.images[name] for o in rows]) for name in rows[0].images},
-        np.concatenate([o.proprioception for o in rows]),
-        tuple(o.instruction[0] for o in rows),
-    )
+    rows = recorder.rows
+    batches = [Observation.stack(rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)]
+    return Recording(batches, np.array(recorder.labels), np.array(recorder.when), np.array(recorder.episodes))

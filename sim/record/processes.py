@@ -5,7 +5,7 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-END = "end"
+_END = "end"
 """What a process says last; before that it says True or False for every episode, as it succeeded."""
 
 
@@ -24,7 +24,7 @@ def record_in_processes[What](
         raise ValueError(f"workers {workers} is below 1")
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
-    processes = [context.Process(target=work, args=(what, i, messages), daemon=True) for i in range(workers)]
+    processes = [context.Process(target=_body, args=(work, what, i, messages), daemon=True) for i in range(workers)]
     for process in processes:
         process.start()
     running, recorded, unsuccessful = workers, 0, 0
@@ -40,7 +40,7 @@ def record_in_processes[What](
                         "run the same command again to go on"
                     ) from None
                 continue
-            if message == END:
+            if message == _END:
                 running -= 1
                 continue
             recorded += int(message)
@@ -51,3 +51,8 @@ def record_in_processes[What](
             if running:
                 process.terminate()
             process.join()
+
+
+def _body(work: Callable[[Any, int, Any], None], what: Any, index: int, messages: Any) -> None:
+    work(what, index, messages)
+    messages.put(_END)

@@ -39,6 +39,10 @@ class EpisodeRecord:
         decisions: chunks planned.
         writes, ticks: memory writes, and control steps on which a memory ticked.
         state_bytes: size of the memory's state.
+        proposals: decisions at which a memory proposed something; at the others every memory abstained.
+        proposed_weight: mean weight of these proposals, 0 to 1.
+        verdict: of the verifier of a memory that learns from episodes: success, failure or unknown.
+        segments: of successes in that memory after the episode.
         error: what broke, else None.
         wall_clock: seconds, and decision_ms after warm-up; differs from run to run. Episodes that are played side by
             side have equal shares of their time, and of the time of each forward pass.
@@ -57,6 +61,10 @@ class EpisodeRecord:
     writes: int = 0
     ticks: int = 0
     state_bytes: int = 0
+    proposals: int = 0
+    proposed_weight: float = 0.0
+    verdict: str = ""
+    segments: int = 0
     error: str | None = None
     wall_clock: dict[str, Any] = field(default_factory=dict)
 

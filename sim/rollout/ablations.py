@@ -5,7 +5,7 @@ noise of its own size at every tick, or replaced once by what the memory held in
 proposed chunk into the policy's finished chunk, `proposal_only` executes it in the policy's place.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -14,10 +14,13 @@ from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.spec import PolicySpec
-from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.sim.suites.protocol import SuiteEnv
+from vlamem.sim.rollout.hooks import EpisodeHooks, HookContext
 
+if TYPE_CHECKING:
+    from vlamem.sim.rollout.row import Row
+
+State = dict[str, np.ndarray]
 Ablation = Literal["none", "freeze", "noise", "swap", "blend", "proposal_only"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 OF_THE_STATE = ("freeze", "noise", "swap")
@@ -26,35 +29,58 @@ DONOR_OFFSET = 500_000
 """How far away the episode is whose memory content `swap` takes."""
 
 
-class StateAblation:
-    """Acts on the memory of row 0 from the end of the cue on; what it does depends on (task, episode, seed) alone."""
+class StateAblation(EpisodeHooks):
+    """Acts on the memory from the end of the cue on; what it does depends on (task, episode, seed) alone.
 
-    def __init__(self, kind: Ablation, policy: MemoryPolicy, task: str, episode: int, seed: int) -> None:
-        self._kind, self._policy = kind, policy
-        self._noise = stream(seed, "memory control", task, episode)
-        self.donor: dict[str, np.ndarray] | None = None
-        self._frozen: dict[str, np.ndarray] | None = None
+    It works on one environment at a time, row 0.
+    """
+
+    def __init__(self, context: HookContext) -> None:
+        """Raises ValueError for a scripted expert, which has no memory."""
+        if context.policy is None:
+            raise ValueError("a scripted expert has no memory to act on")
+        self._kind, self._policy, self._seed = context.config.ablation, context.policy, context.config.seed
+        self._rehearse = context.rehearse
+        self._donor: State = {}
+        self._frozen: State | None = None
         self._done = False
 
-    def before_tick(self, env: SuiteEnv) -> None:
-        """To be called before each tick. Raises RuntimeError for a swap without a donor's state."""
-        cue = env.cue()
+    def before_reset(self, row: "Row") -> None:
+        """`swap` plays another episode up to its cue's end, and keeps what the memory holds then."""
+        self._noise = stream(self._seed, "memory control", row.task, row.episode)
+        self._frozen, self._done = None, False
+        if self._kind != "swap":
+            return
+        shown = False
+
+        def enough(donor: "Row") -> bool:
+            nonlocal shown
+            if shown and donor.steps > 1:
+                return True
+            cue = donor.env.cue()
+            shown = cue is None or cue.over
+            return False
+
+        self._rehearse(row, row.episode + DONOR_OFFSET, enough)
+        self._donor = self._policy.state(row.index)
+
+    def before_tick(self, row: "Row") -> None:
+        """Changes the memory's state."""
+        cue = row.env.cue()
         if cue is not None and not cue.over:
             return
-        state = self._policy.state(0)
+        state = self._policy.state(row.index)
         if self._kind == "freeze":
             self._frozen = self._frozen or state
-            self._policy.restore(0, self._frozen)
+            self._policy.restore(row.index, self._frozen)
         elif self._kind == "noise":
             loud = {
                 name: (x.std() * self._noise.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
                 for name, x in state.items()
             }
-            self._policy.restore(0, loud)
+            self._policy.restore(row.index, loud)
         elif not self._done:
-            if self.donor is None:
-                raise RuntimeError("a swap needs the state of another episode: set donor before the first tick")
-            self._policy.restore(0, self.donor)
+            self._policy.restore(row.index, self._donor)
             self._done = True
 
 

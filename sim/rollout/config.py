@@ -1,7 +1,8 @@
 """What a rollout is to do: its configuration, its episodes, and the record in its folder that lets it go on."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+import uuid
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from vlamem.sim.rollout.ablations import OF_THE_STATE, Ablation
 from vlamem.sim.rollout.oracles import ORACLES
 
 PLAN_VERSION = 1
-_MAY_DIFFER = ("out", "workers", "video", "watchdog_s", "retry_errors")
+_MAY_DIFFER = ("out", "workers", "engine", "video", "watchdog_s", "retry_errors")
 
 
 class PlanError(ValueError):
@@ -35,15 +36,17 @@ class RolloutConfig:
     docs/lerobot.md), expert, random-choice, or package.module:FACTORY."""
     memory: tuple[str, ...]
     """none, or memories as KIND[:FILE][?option=value]: aura (the shipped gate), aura:FILE?inject=chunk,
-    aura?gate=always, success:FILE, oracle, first-observation; several are fused to one proposal."""
+    aura?gate=always, success:FILE (stores each verified episode; ?commit=false only asks it), oracle,
+    first-observation; several are fused to one proposal."""
     episodes: int
-    """Episodes of each task, from initial state 0 on."""
+    """Episodes of each task, from initial state 0 on; see --order and --states."""
     seed: int
     """Seed of the policy's noise."""
     out: Path
     """Run folder; a stopped run in it is continued."""
     workers: int
-    """Processes; the results do not depend on it. 0: in this process, without a watchdog, for checks."""
+    """Processes; the results do not depend on it. 0: in this process, without a watchdog, for checks. A memory that
+    learns from episodes is played by one."""
     video: int
     """Record the first so many episodes of each task as mp4."""
     split: Literal["test", "train", "novel"]
@@ -70,11 +73,30 @@ class RolloutConfig:
     batch: int = 1
     """Episodes of a task that each worker plays side by side, in environments of their own: policy and memory take all
     of them in one forward pass."""
+    engine: str | None = None
+    """What plays the episodes: processes, inline (this process), or one of your own as package.module:ENGINE; when not
+    given, inline without workers and processes with them."""
+    order: int = 0
+    """Order of initial states: 0 goes through them as they are numbered, each other number is a permutation of its
+    own, with noise of its own."""
+    states: int | None = None
+    """Initial states of a task; episodes go through them again and again, in a new order each time. As many as episodes
+    when not given."""
+    later_parameters: tuple[str, ...] = ()
+    """Task parameters in place of `parameters` from episode `change_at` on, e.g. for another shift half-way."""
+    change_at: int | None = None
+    """Episode of each task from which on `later_parameters` hold."""
+    hooks: tuple[str, ...] = ()
+    """What else is done beside each episode: package.module:CLASS of vlamem.sim.rollout.hooks."""
 
     def __post_init__(self) -> None:
-        least = {"episodes": 1, "seed": 0, "workers": 0, "video": 0, "execute": 1, "batch": 1}
+        least = {
+            "episodes": 1, "seed": 0, "workers": 0, "video": 0, "execute": 1, "batch": 1, "order": 0, "states": 1,
+            "change_at": 0,
+        }  # fmt: skip
         for name, lowest in least.items():
-            if getattr(self, name) < lowest:
+            value = getattr(self, name)
+            if value is not None and value < lowest:
                 raise PlanError(f"{name} is {getattr(self, name)}: expected {lowest} or more")
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
@@ -95,16 +117,40 @@ class RolloutConfig:
                 f"ablation '{self.ablation}' works on one environment at a time and batch is {self.batch}: use --batch "
                 "1"
             )
-        self.task_parameters()
+        if (self.change_at is None) != (not self.later_parameters):
+            raise PlanError("later_parameters and change_at belong together: give both or neither")
+        if self.engine == "processes" and not self.workers:
+            raise PlanError("engine 'processes' has no workers: use --workers 1 or more, or --engine inline")
+        self.task_parameters(0)
+        self.task_parameters(self.episodes)
+        if self.learns:
+            self._check_learning()
+
+    def _check_learning(self) -> None:
+        """Raises PlanError for what would let an episode see others than those before it."""
+        for name, most in (("workers", 1), ("batch", 1), ("retry_errors", False)):
+            if getattr(self, name) > most:
+                option = f"{name.replace('_', '-')} {getattr(self, name)}".replace(" True", "")
+                raise PlanError(
+                    f"a memory of {' '.join(self.memory)} stores episodes, so that each depends on those before it, "
+                    f"and --{option} would play them out of order: leave it out, or only ask the memory, with "
+                    "success:FILE?commit=false"
+                )
+
+    @property
+    def learns(self) -> bool:
+        """Whether a memory stores episodes when they have ended: they are played in order then, one at a time."""
+        return any(name.learns for name in self.memories())
 
     def memories(self) -> tuple[MemoryName, ...]:
         """The memories by name. Raises ValueError for one that is unknown or given twice."""
         return parse_memories(self.memory)
 
-    def task_parameters(self) -> dict[str, Any]:
-        """`parameters` as keyword arguments. Raises PlanError for one without name or value."""
+    def task_parameters(self, episode: int) -> dict[str, Any]:
+        """What a task is made with in an episode, as keywords. Raises PlanError for one without name or value."""
         found = {}
-        for entry in self.parameters:
+        later = self.change_at is not None and episode >= self.change_at
+        for entry in self.later_parameters if later else self.parameters:
             name, equals, value = entry.partition("=")
             if not (name.isidentifier() and equals and value):
                 raise PlanError(f"task parameter '{entry}' is not name=value: write e.g. --parameters delay=40")
@@ -132,9 +178,11 @@ class RolloutConfig:
 
         Options of a memory are there where they differ from their defaults, so that runs without one stay as they were.
         """
-        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        default = {f.name: f.default for f in fields(self)}
-        return {k: v for k, v in values.items() if k not in _MAY_DIFFER and v != default[k]}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        if self.order:  # what an order says depends on how many states there are
+            given["states"] = self.states or self.episodes
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+        return {k: v for k, v in values.items() if k not in _MAY_DIFFER}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -159,19 +207,35 @@ def open_folder(config: RolloutConfig, fingerprint: dict[str, Any]) -> None:
     marks = {key: value for key, value in fingerprint.items() if key != "command"}
     now = {"version": PLAN_VERSION, "configuration": config.results_depend_on(), "fingerprint": marks}
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            old = before["configuration"]
-            fewer = old["episodes"] > config.episodes
-        except (ValueError, KeyError, TypeError) as error:
-            raise PlanError(f"{path} is not the record of a run ({error}): choose another --out") from error
-        same = {"episodes": old["episodes"]}
-        expected = now | {"configuration": config.results_depend_on() | same}
+        before = _read_run(path)
+        old = before["configuration"]
+        expected = now | {"configuration": config.results_depend_on() | {"episodes": old["episodes"]}}
+        before.pop("run", None)
         found = differences(before, json.loads(json.dumps(expected)))
-        if fewer:
+        if old["episodes"] > config.episodes:
             found.append(f"episodes was {old['episodes']} and is now {config.episodes}")
         if found:
             raise PlanError(f"{config.out} holds another run: {'; '.join(found)}: choose another --out")
-    elif (config.out / "episodes.jsonl").exists():
+        return
+    if (config.out / "episodes.jsonl").exists():
         raise PlanError(f"{config.out} has episodes but no run.json: choose another --out")
+    if config.learns:  # the same memory may learn from several runs of one configuration
+        now["run"] = uuid.uuid4().hex
     write_atomically(path, json.dumps(now, indent=2) + "\n")
+
+
+def run_identity(config: RolloutConfig) -> str:
+    """The name of a run under which a memory stores its episodes. Raises PlanError where there is no such run yet."""
+    path = config.out / "run.json"
+    if not path.exists():
+        raise PlanError(f"{config.out} has no run.json: a memory learns in the episodes of a run that was begun")
+    return str(_read_run(path)["run"])
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        int(body["configuration"]["episodes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"{path} is not the record of a run ({error}): choose another --out") from error
+    return body

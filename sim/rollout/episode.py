@@ -1,28 +1,28 @@
-"""Plays episodes: one policy or scripted expert, and an environment for each episode that is played at once."""
+"""Plays the episodes of a run: one policy or scripted expert, and an environment for each that is played at once."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from vlamem.core.seeding import stream
 from vlamem.core.spec import SpecMismatchError
+from vlamem.memory.runner import HoldsFile
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memories import load_memories
-from vlamem.policies.memory_policy import MemoryPolicy, Tick
+from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import EXPERTS, find_policy, load_policy
-from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
-from vlamem.sim.rollout.ablations import DONOR_OFFSET, OF_THE_OUTPUT, OF_THE_STATE, OutputAblation, StateAblation
+from vlamem.sim.results.episodes import EpisodeRecord
+from vlamem.sim.rollout.ablations import OF_THE_OUTPUT, OF_THE_STATE, OutputAblation
 from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.rollout.hooks import HOOKS, EpisodeHooks, HookContext
+from vlamem.sim.rollout.loop import EpisodeLoop
 from vlamem.sim.rollout.oracles import Privileged
-from vlamem.sim.rollout.row import Row, seen_by
+from vlamem.sim.rollout.row import Row, Start
+from vlamem.sim.rollout.trials import initial_state, noise_of
 from vlamem.sim.suites.protocol import SuiteEnv, images_of
 from vlamem.sim.suites.registry import load_suite
-
-WARM_UP = 3
-"""The first decisions of each process, left out of latencies: caches are cold and libraries load lazily."""
 
 
 class Player:
@@ -30,17 +30,20 @@ class Player:
 
     Each episode of a group has an environment of its own; memory and policy take all that still go on in one forward
     pass. Keeps the environments of the last task, so groups of one task are best played in a row. What an episode does
-    depends on (task, split, episode, seed), and, as sums differ with the rows of a pass, on the group that it is in.
+    depends on (task, split, episode, seed), and, as sums differ with the rows of a pass, on the group that it is in;
+    with a memory that learns, on the episodes before it too.
     """
 
-    def __init__(self, config: RolloutConfig, beat: Callable[[], None]) -> None:
-        """`beat` is called after every control step. Raises what the three
-        of `load_suite`, `find_policy` and `load_policy` raise."""
+    def __init__(self, config: RolloutConfig, beat: Callable[[], None], hooks: Sequence[EpisodeHooks] = ()) -> None:
+        """`beat` is called after every control step, `hooks` beside those that `config` asks for.
+
+        Raises what `load_suite`, `find_policy`, `load_policy` and `load_memories` raise.
+        """
         self._config, self._beat = config, beat
         self._suite = load_suite(config.suite)
-        self._policy: FrozenPolicy | None = None
-        self._runner: ChunkRunner | None = None
         most = min(config.batch, config.episodes)
+        self._policy: FrozenPolicy | None = None
+        runner: ChunkRunner | None = None
         if config.policy not in EXPERTS:
             source = find_policy(config.policy)
             self._policy = load_policy(source)
@@ -48,11 +51,14 @@ class Player:
             policy = self._policy
             if config.ablation in OF_THE_OUTPUT:
                 policy = OutputAblation(policy, config.ablation)
-            wrapped = MemoryPolicy(policy, memories, most)
-            self._runner = ChunkRunner(wrapped, most, config.execute)
+            runner = ChunkRunner(MemoryPolicy(policy, memories, most), most, config.execute)
+        wrapped = runner.policy if runner else None
+        context = HookContext(config, wrapped, self._rehearse)
+        chosen = [HOOKS.get(name)(context) for name in _hooks_of(config, wrapped)]
+        self._loop = EpisodeLoop(runner, [*chosen, *hooks], beat, lambda row: self._close(row.index))
         self._envs: list[SuiteEnv | None] = [None] * most
+        self._made_with: list[dict[str, Any]] = [{}] * most
         self._task = ""
-        self._passes = 0
 
     @property
     def env(self) -> SuiteEnv:
@@ -63,7 +69,7 @@ class Player:
 
     def check(self, task: str) -> None:
         """Raises SpecMismatchError or SuiteError when policy and environment were not made for each other."""
-        self._open(task, 0)
+        self._open(task, 0, 0)
 
     def play(self, task: str, episode: int) -> EpisodeRecord:
         """`play_together` of one episode."""
@@ -76,166 +82,49 @@ class Player:
         raise, as the error of all that are still played. The time of a pass is divided over its rows, that of the whole
         over the episodes. Raises DiskFullError when a video cannot be written, and the errors of `check`.
         """
-        rows = [self._row(i, self._open(task, i), task, episode) for i, episode in enumerate(episodes)]
+        rows = [self._row(i, self._open(task, i, episode), task, episode) for i, episode in enumerate(episodes)]
         began = time.perf_counter()
-        self._play(rows)
+        self._loop.play(rows)
         seconds = (time.perf_counter() - began) / len(rows)
         return [row.record(seconds) for row in rows]
 
     def _row(self, index: int, env: SuiteEnv, task: str, episode: int) -> Row:
-        cameras = self._policy.spec.cameras if self._policy else ()
-        return Row(index, env, self._config, task, episode, cameras, self._policy.history if self._policy else 1)
+        config, policy = self._config, self._policy
+        state = initial_state(config, episode)
+        options = {"episode": state.number, "split": config.split, "wording": config.wording}
+        start = Start(task, episode, options, noise_of(config, task, episode))
+        row = Row(index, env, start, policy.spec.cameras if policy else (), policy.history if policy else 1)
+        row.progress = {
+            "arm": config.arm,
+            "task": task,
+            "split": config.split,
+            "episode": episode,
+            "seed": config.seed,
+            "initial_state": state.name(config.split),
+        }
+        return row
 
-    def _play(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            with self._blamed([row]):
-                row.control = self._control(row)
-                self._reset(row)
-        while playing := [row for row in rows if not row.ended]:
-            for row in playing:
-                with self._blamed([row]):
-                    self._look(row)
-            tick = None
-            if self._runner is not None and (playing := [row for row in playing if not row.ended]):
-                with self._blamed(playing):
-                    tick = self._think(playing)
-            for row in playing:
-                if not row.ended:
-                    with self._blamed([row]):
-                        self._go_on(row, tick)
+    def _rehearse(self, row: Row, episode: int, until: Callable[[Row], bool]) -> None:
+        """See HookContext."""
+        self._loop.rehearse(self._row(row.index, row.env, row.task, episode), until)
 
-    def _go_on(self, row: Row, tick: Tick | None) -> None:
-        """One control step of a row where a memory ticks, else all until the row is due or ends.
-
-        Environments that take turns drive each other out of the processor's cache: physics then takes a third longer.
-        """
-        while True:
-            action = self._pop(row) if self._runner else row.env.expert_action()
-            row.film(tick)
-            over = row.step(action)
-            self._beat()
-            if over:
-                row.finish()
-                return
-            if self._runner and (self._runner.policy.ticks or self._due(row)):
-                return
-            self._look(row)
-
-    @contextmanager
-    def _blamed(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Whatever is raised inside ends the episodes of `rows` as errors; a full disk ends the run."""
-        try:
-            yield
-        except DiskFullError:
-            raise
-        except Exception as error:  # an environment can raise anything; the run goes on and says so
-            for row in rows:
-                row.fail(error)
-                self._close(row.index)
-
-    def _reset(self, row: Row) -> None:
-        """Starts an episode."""
-        row.reset()
-        if self._runner is not None:
-            mask = np.arange(len(self._envs)) == row.index
-            noise = stream(self._config.seed, "noise", row.task, row.episode)
-            self._runner.reset(mask, [noise] * len(mask))
-            row.progress["state_bytes"] = self._runner.policy.state_bytes
-        if row.index:
-            self._beat()  # many environments take as long as many steps
-
-    def _look(self, row: Row) -> None:
-        """What a row sees in this control step, where its memory or a plan wants it."""
-        runner = self._runner
-        if runner is None:
-            row.look(False)
-            return
-        ticks = runner.policy.ticks
-        row.look(ticks or self._due(row))
-        if row.control is not None:
-            row.control.before_tick(row.env)
-        for memory in runner.policy.memories:
-            if isinstance(memory, Privileged):
-                memory.look(row.env, row.index)
-
-    def _think(self, rows: Sequence[Row]) -> Tick | None:
-        """One control step of the rows' memories, where these tick, and the plans that are due.
-
-        Times of encoding, memory and sampling are divided over the rows of a pass and kept after warm-up.
-        """
-        runner = self._runner
-        assert runner is not None
-        at = np.array([row.index for row in rows])
-        tick, shared = None, 0.0
-        if runner.policy.ticks:
-            seen = seen_by(rows)
-            began = time.perf_counter()
-            tick = runner.observe(seen, at)
-            shared = (time.perf_counter() - began) / len(rows)
-            for row, wrote in zip(rows, tick.wrote, strict=True):
-                row.progress["writes"] += int(wrote)
-                row.progress["ticks"] += 1
-        due = runner.due(at)
-        if due.size:
-            planned = [row for row in rows if row.index in due]
-            wanted = tick or seen_by(planned)
-            began = time.perf_counter()
-            runner.plan(due, wanted)
-            took = shared + (time.perf_counter() - began) / len(planned)
-            self._passes += 1
-            for row in planned:
-                row.progress["decisions"] += 1
-                if self._passes > WARM_UP:
-                    row.milliseconds.append(1e3 * took)
-        return tick
-
-    def _due(self, row: Row) -> bool:
-        """Whether a row has no action left."""
-        return self._runner is not None and bool(self._runner.due(np.array([row.index])).size)
-
-    def _pop(self, row: Row) -> np.ndarray:
-        """The next action of a row."""
-        assert self._runner is not None
-        action: np.ndarray = self._runner.pop(np.array([row.index]))[0]
-        return action
-
-    def _control(self, row: Row) -> StateAblation | None:
-        """What acts on the memory in this episode; `swap` first plays another episode up to its cue's end."""
-        config, runner = self._config, self._runner
-        if runner is None or config.ablation not in OF_THE_STATE:
-            return None
-        control = StateAblation(config.ablation, runner.policy, row.task, row.episode, config.seed)
-        if config.ablation == "swap":
-            other = self._row(row.index, row.env, row.task, row.episode + DONOR_OFFSET)
-            self._reset(other)
-            shown = False
-            while not other.ended and not (shown and other.progress["steps"] > 1):
-                cue = other.env.cue()
-                shown = cue is None or cue.over
-                self._look(other)
-                self._think([other])
-                other.step(self._pop(other))
-                self._beat()
-            control.donor = runner.policy.state(row.index)
-        return control
-
-    def _open(self, task: str, index: int) -> SuiteEnv:
+    def _open(self, task: str, index: int, episode: int) -> SuiteEnv:
         """The environment of a row, made for `task` when it is not there yet."""
+        config = self._config
+        parameters = config.task_parameters(episode)
         if self._task != task:
-            self.close()
+            self._close_all()
             self._task = task
         found = self._envs[index]
-        if found is not None:
+        if found is not None and self._made_with[index] == parameters:
             return found
-        config = self._config
+        self._close(index)
         guessing = {"guessing": True} if config.policy == "random-choice" else {}
-        env = self._suite.make(
-            task, image_size=config.size, render=config.render, **config.task_parameters(), **guessing
-        )
+        env = self._suite.make(task, image_size=config.size, render=config.render, **parameters, **guessing)
         if self._policy is not None:
             _check(env, self._policy, config)
         env.render_on_step = False
-        self._envs[index] = env
+        self._envs[index], self._made_with[index] = env, parameters
         if index:
             self._beat()
         return env
@@ -245,10 +134,30 @@ class Player:
         if env is not None:
             env.close()
 
-    def close(self) -> None:
-        """Closes the environments."""
+    def _close_all(self) -> None:
         for index in range(len(self._envs)):
             self._close(index)
+
+    def close(self) -> None:
+        """Closes the environments, the hooks and the files of memories."""
+        self._close_all()
+        for hook in self._loop.hooks:
+            hook.close()
+        for memory in self._loop.runner.policy.memories if self._loop.runner else ():
+            if isinstance(memory, HoldsFile):
+                memory.close()
+
+
+def _hooks_of(config: RolloutConfig, policy: MemoryPolicy | None) -> list[str]:
+    """Names of the hooks that a run needs, in the order of HOOKS, then those that it names itself."""
+    needed = {
+        "camera-noise": config.camera_noise > 0,
+        "state-ablation": config.ablation in OF_THE_STATE,
+        "oracle": policy is not None and any(isinstance(memory, Privileged) for memory in policy.memories),
+        "video": config.video > 0,
+        "learn": config.learns,
+    }
+    return [*(name for name, wanted in needed.items() if wanted), *config.hooks]
 
 
 def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:

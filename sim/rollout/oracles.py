@@ -6,7 +6,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,11 @@ from vlamem.core.proposal import Proposal
 from vlamem.memory.protocol import StepOut
 from vlamem.memory.registry import MemoryKind, MemoryRequest, PolicyView, register
 from vlamem.memory.runner import MemoryRunner, MemorySpec, State
+from vlamem.sim.rollout.hooks import EpisodeHooks, HookContext
 from vlamem.sim.suites.protocol import SuiteEnv
+
+if TYPE_CHECKING:
+    from vlamem.sim.rollout.row import Row
 
 ORACLES = ("oracle", "first-observation")
 
@@ -81,6 +85,21 @@ class OracleRunner:
         """Raises ValueError for any state."""
         if state:
             raise ValueError("an oracle has no state to restore")
+
+
+class OracleLook(EpisodeHooks):
+    """Lets privileged memories look into the simulator before each tick."""
+
+    in_rehearsal = True
+
+    def __init__(self, context: HookContext) -> None:
+        memories = () if context.policy is None else context.policy.memories
+        self._privileged = [memory for memory in memories if isinstance(memory, Privileged)]
+
+    def before_tick(self, row: "Row") -> None:
+        """Each of them looks at the row's environment."""
+        for memory in self._privileged:
+            memory.look(row.env, row.index)
 
 
 @dataclass(frozen=True)

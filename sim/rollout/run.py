@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
@@ -24,8 +24,9 @@ from vlamem.sim.results.pages import WALL_CLOCK, fingerprint, write_results
 from vlamem.sim.results.summary import summarise
 from vlamem.sim.rollout.ablations import OF_THE_STATE
 from vlamem.sim.rollout.config import PlanError, RolloutConfig, open_folder
-from vlamem.sim.rollout.engines.processes import Job, dispatch
+from vlamem.sim.rollout.engines import engine_of
 from vlamem.sim.rollout.oracles import ORACLES
+from vlamem.sim.rollout.trials import missing
 from vlamem.sim.suites.protocol import Suite
 from vlamem.sim.suites.registry import load_suite, select_tasks
 
@@ -99,14 +100,6 @@ def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
     return fingerprint(gl=rendering, command=config.command(), seed=config.seed, policy=policy)
 
 
-def _groups(config: RolloutConfig, tasks: Sequence[str]) -> list[Job]:
-    """All episodes of the run, those together that are played side by side; the last of a task may be fewer."""
-    firsts = range(0, config.episodes, config.batch)
-    return [
-        (task, tuple(range(first, min(first + config.batch, config.episodes)))) for task in tasks for first in firsts
-    ]
-
-
 def _same(record: EpisodeRecord, before: EpisodeRecord | None) -> bool:
     """Whether an episode went as its line on disk says, times apart."""
     return before is not None and replace(record, wall_clock={}) == replace(before, wall_clock={})
@@ -136,11 +129,12 @@ def rollout(
     on_disk = {(r.task, r.episode): r for r in log.read()}
     if config.retry_errors:
         on_disk = {at: record for at, record in on_disk.items() if record.outcome != "error"}
-    jobs = [(task, group) for task, group in _groups(config, tasks) if any((task, e) not in on_disk for e in group)]
+    jobs = missing(config, tasks, on_disk)
+    engine = engine_of(config)
     again = {(task, episode) for task, group in jobs for episode in group}
     records = {at: on_disk[at] for at in planned if at not in again}
     begin(len(planned) - len(again), len(planned))
-    with _signals() as signals, closing(dispatch(config, jobs, lambda: bool(signals))) as played:
+    with _signals() as signals, closing(engine.play(config, jobs, lambda: bool(signals))) as played:
         for group in played:
             log.append(*(r for r in group if not _same(r, on_disk.get((r.task, r.episode)))))
             for record in group:

@@ -49,11 +49,38 @@ class Cue:
         known: whether one who has seen everything until now knows the answer.
         over: whether the cue is no longer to be seen.
         answer: the sentence that tells the answer; None where the instruction tells it already.
+        phase: changes where something happens that no plan made before could foresee, such as a go signal.
     """
 
     known: bool
     over: bool
     answer: str | None
+    phase: int = 0
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """What of a suite can be recorded, and by what of its own.
+
+    Attributes:
+        family: under which recordings of suites with the same goals go; the suite's name when empty.
+        demonstrations: package.module:BODY of a recording process, for 'vlamem collect': called with the Collection,
+            the number of the process, and a queue that is told of each episode whether it succeeded. None for a suite
+            without.
+        features: whether the experts say what to do in every state that a policy gets into, so that 'vlamem collect
+            --features' can play the suite.
+        visits: whether a policy may act for a while in demonstrations.
+        lerobot: package.module:WRITER of LeRobotDatasets, or None.
+        labels: package.module:FUNCTION from an environment to its privileged labels by name, for 'vlamem probe'; 0
+            means that there is nothing to see now. None for a suite without.
+    """
+
+    family: str = ""
+    demonstrations: str | None = None
+    features: bool = False
+    visits: bool = False
+    lerobot: str | None = None
+    labels: str | None = None
 
 
 @runtime_checkable
@@ -103,10 +130,17 @@ class SuiteEnv(Protocol):
 
 @runtime_checkable
 class Suite(Protocol):
-    """A named set of tasks."""
+    """A named set of tasks. `vlamem.testing.check_suite` checks one against this contract."""
 
     name: str
     tasks: Mapping[str, TaskInfo]
+    recorder: Recorder
+
+    def goals(self) -> tuple[tuple[str, ...], ...]:
+        """Everything that the suite's sentences can ask, in a fixed order: all paraphrases of each, the last of them
+        held out of training. A suite whose sentences have no paraphrases gives each of them twice.
+        """
+        ...
 
     def make(
         self, task: str, *, image_size: int = 84, render: RenderProfile = "fast", **task_parameters: Any

@@ -19,6 +19,8 @@ SUITES: Registry[Suite] = Registry(
 )
 """Suites; one of your own is one line, `register(name, "package.module:SUITE")`."""
 register = SUITES.register
+DEFAULT_SUITE = "tabletop"
+"""What recordings and tunings are of where no suite is named."""
 
 
 def load_suite(name: str) -> Suite:

@@ -1,21 +1,19 @@
 """What a success memory costs: search in 100,000 segments, storing an episode, a decision with and without it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
-from vlamem.core.observation import Encoding, Observation
-from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.memory.success import Episode, Layout, MemoryOptions, Origin, Segment, SuccessMemory
 from vlamem.memory.success.retrieve import ExactIndex
 from vlamem.memory.success.runner import SuccessRunner
-from vlamem.sim.bench.deployment.arms import MAIN
-from vlamem.sim.bench.deployment.env import DeployedEnv
+from vlamem.policies.memory_policy import Decision
 from vlamem.sim.bench.deployment.play import Kit, clock, play_trial
+from vlamem.sim.rollout.row import Start
+from vlamem.sim.suites.protocol import SuiteEnv
 
 NEIGHBOURS = 16
 
@@ -104,33 +102,34 @@ class DecisionTimes:
         return float(np.median(np.array(self.chain)[at]) / np.median(np.array(self.bare)[at])) if at.any() else None
 
 
-def measure_decisions(env: DeployedEnv, kit: Kit, voice: SuccessRunner, states: Sequence[int]) -> DecisionTimes:
+def measure_decisions(env: SuiteEnv, kit: Kit, memory: SuccessRunner, states: Sequence[int]) -> DecisionTimes:
     """Plays trials with a filled memory, timing every decision both ways; the first three are warm-up."""
     rows: list[tuple[float, float, bool]] = []
     sampling: list[tuple[float, float]] = []
 
-    def watch(
-        observation: Observation, encoding: Encoding, proposal: Proposal | None, noise: Float[np.ndarray, "1 H A"]
-    ) -> None:
-        policy = kit.policy
+    def watch(decision: Decision) -> None:
+        policy, observation, encoding = kit.policy, decision.tick.observation, decision.encoding
+        shape = (1, policy.spec.horizon, policy.spec.action.size)
+        noise = draw.standard_normal(shape, dtype=np.float32)
 
         def bare() -> None:
             policy.sample(policy.encode(observation), noise)
 
         def chain() -> None:
             seen = policy.encode(observation)
-            policy.sample(seen, noise, voice.query(seen.key, observation.proprioception, observation.instruction))
+            policy.sample(seen, noise, memory.query(seen.key, observation.proprioception, observation.instruction))
 
         both = (clock(bare), clock(chain)) if len(rows) % 2 else (clock(chain), clock(bare))[::-1]
-        spoke = proposal is not None and bool(proposal.chunk_weight[0] > 0)
+        spoke = bool(decision.weight[0] > 0)
         rows.append((both[0], both[1], spoke))
         if spoke:
-            steered = clock(lambda: policy.sample(encoding, noise, proposal))
+            steered = clock(lambda: policy.sample(encoding, noise, decision.proposal))
             sampling.append((clock(lambda: policy.sample(encoding, noise)), steered))
 
     for state in states:
-        noise = stream(kit.seed, "timing", state)
-        play_trial(env, kit, replace(MAIN[1], name="timing"), voice, state, noise, f"timing-{state}", watch=watch)
+        draw = stream(kit.seed, "timing sampler", state)
+        options = {"episode": state, "split": "test", "wording": "training"}
+        play_trial(env, kit, memory, Start("timing", state, options, stream(kit.seed, "timing", state)), watch)
     kept, spoken = rows[3:], sampling[3:]
     return DecisionTimes(
         tuple(r[0] for r in kept),

@@ -1,39 +1,65 @@
-"""Consecutive trials of one robot on one job: an arm of the deployment bench, resumable trial by trial."""
+"""Consecutive trials of one robot on one job: an arm of the deployment bench, each a rollout of its own."""
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from vlamem.core.observation import Encoding, Observation
-from vlamem.core.proposal import Proposal
-from vlamem.core.seeding import stream
-from vlamem.memory.success import (
-    BackgroundWriter,
-    Calibration,
-    CriticVerifier,
-    EpisodeRecorder,
-    MemoryOptions,
-    PredicateVerifier,
-    ProgressCritic,
-    RetrieveOptions,
-    Trace,
-    Verifier,
-)
-from vlamem.memory.success.lifecycle.verify import TrustAll
-from vlamem.memory.success.runner import SuccessRunner, layout_of, open_success
+from vlamem.memory.runner import MemoryRunner
+from vlamem.memory.success import Calibration, EpisodeRecorder, ProgressCritic, RetrieveOptions, Trace
+from vlamem.memory.success.runner import SuccessRunner, layout_of
+from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.memories import load_memories, parse_memories
+from vlamem.policies.memory_policy import Decision, MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.steering import blend
 from vlamem.sim.bench.deployment.arms import Arm, Condition
-from vlamem.sim.bench.deployment.env import DeployedEnv
-from vlamem.sim.suites.protocol import images_of
+from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
+from vlamem.sim.rollout.ablations import Ablation
+from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.rollout.hooks import EpisodeHooks
+from vlamem.sim.rollout.loop import EpisodeLoop
+from vlamem.sim.rollout.row import Row, Start
+from vlamem.sim.rollout.run import rollout
+from vlamem.sim.rollout.traces import EpisodeTracer
+from vlamem.sim.rollout.trials import state_in_order
+from vlamem.sim.suites.protocol import SuiteEnv
 from vlamem.sim.suites.tabletop.shift import Shift
+
+_ABLATIONS: dict[str, Ablation] = {"none": "none", "steer": "none", "blend": "blend", "replay": "proposal_only"}
+
+
+class SeriesError(RuntimeError):
+    """A trial that broke; the message says which, where and why."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What every series uses.
+
+    Attributes:
+        policy, sha256: frozen policy and the hash of its weights.
+        execute: actions of each chunk carried out before the next plan.
+        seed: of the policy's noise.
+        retrieve: how priors are made.
+        calibration, critic: by task, from the preparation.
+        name: of the policy, as in `--policy`.
+        files: of calibrations and critics, by what they are and task.
+    """
+
+    policy: FrozenPolicy
+    sha256: str | None
+    execute: int
+    seed: int
+    retrieve: RetrieveOptions
+    calibration: dict[str, Calibration]
+    critic: dict[str, ProgressCritic]
+    name: str = "tiny"
+    files: Mapping[tuple[str, str], Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,16 +86,45 @@ class Series:
         """Of its files, inside the run folder."""
         return Path(self.condition.folder) / f"{self.arm.name}-{self.order}"
 
+    def config(self, kit: Kit, out: Path) -> RolloutConfig:
+        """The rollout that plays it."""
+        return RolloutConfig(
+            suite=self.condition.suite,
+            tasks=(self.condition.task,),
+            policy=kit.name,
+            memory=(memory_of(self.arm, self.condition.task, kit, out / self.folder / "memory.db"),),
+            episodes=self.trials,
+            seed=kit.seed,
+            out=out / self.folder,
+            workers=0,
+            video=0,
+            split="test",
+            wording="training",
+            size=kit.policy.spec.image_size,
+            render="fast",
+            execute=kit.execute,
+            parameters=_parameters(self.condition.shift),
+            watchdog_s=600.0,
+            retry_errors=False,
+            ablation=_ABLATIONS[self.arm.mode],
+            order=1 + self.order,
+            states=self.states,
+            later_parameters=() if self.after is None else _parameters(self.after),
+            change_at=None if self.after is None else self.trials // 2,
+        )
+
     def episodes(self) -> Int[np.ndarray, "trials"]:
-        """Initial state of each trial: a permutation of all states, then another; a function of the order alone."""
-        laps = -(-self.trials // self.states)
-        drawn = [stream(self.order, "order", lap).permutation(self.states) for lap in range(laps)]
-        return np.concatenate(drawn)[: self.trials]
+        """Initial state of each trial, a function of the order alone."""
+        return np.array([state_in_order(1 + self.order, self.states, t).number for t in range(self.trials)])
+
+
+def _parameters(shift: Shift) -> tuple[str, ...]:
+    return () if shift == Shift() else (f"shift={shift.kind}:{shift.strength!r}",)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as it is written down.
+    """What a page says of one trial.
 
     Attributes:
         trial, state: its number and its initial state.
@@ -79,7 +134,7 @@ class Trial:
         spoke: decisions at which the memory did not abstain.
         confidence: mean over these.
         segments: of successes in the memory after it.
-        commit_ms: time of storing it, off the control loop; 0 when nothing was stored.
+        commit_ms: time of storing it; 0 when nothing was stored.
     """
 
     trial: int
@@ -93,193 +148,110 @@ class Trial:
     segments: int = 0
     commit_ms: float = 0.0
 
-
-@dataclass(frozen=True)
-class Kit:
-    """What every series uses.
-
-    Attributes:
-        policy, sha256: frozen policy and the hash of its weights.
-        execute: actions of each chunk carried out before the next plan.
-        seed: of the policy's noise.
-        retrieve: how priors are made.
-        calibration, critic: by task, from the preparation.
-    """
-
-    policy: FrozenPolicy
-    sha256: str | None
-    execute: int
-    seed: int
-    retrieve: RetrieveOptions
-    calibration: dict[str, Calibration]
-    critic: dict[str, ProgressCritic]
+    @classmethod
+    def of(cls, record: EpisodeRecord) -> "Trial":
+        """From the record of its episode. Raises SeriesError for one that ended as an error."""
+        if record.outcome == "error":
+            raise SeriesError(f"trial {record.episode} of task '{record.task}' broke: {record.error}")
+        state = record.initial_state.partition("/")[2].partition("#")[0]
+        return cls(
+            record.episode,
+            int(state),
+            record.outcome == "success",
+            record.steps,
+            record.decisions,
+            record.verdict,
+            record.proposals,
+            record.proposed_weight,
+            record.segments,
+            record.wall_clock.get("commit_ms", 0.0),
+        )
 
 
-def verifier_of(arm: Arm, kit: Kit, task: str) -> Verifier:
-    """The arm's verifier; the simulator's word where the task has no critic."""
+def memory_of(arm: Arm, task: str, kit: Kit, path: Path) -> str:
+    """The arm's memory as in `--memory`; the simulator's word is taken where the task has no critic."""
+    if arm.mode == "none":
+        return "none"
+    critic, calibration = (kit.files.get((what, task)) for what in ("critic", "calibration"))
+    options: dict[str, Any] = {}
     if arm.verification == "none":
-        return TrustAll()
-    if arm.verification == "critic" and task in kit.critic:
-        return CriticVerifier(kit.critic[task], failures=arm.failures)
-    return PredicateVerifier()
+        options["verifier"] = "none"
+    elif arm.verification == "critic" and critic is not None:
+        options |= {"verifier": "critic", "critic": critic}
+    if calibration is not None:
+        options["calibration"] = calibration
+    if not arm.failures:
+        options["failures"] = "false"
+    if not arm.consistency:
+        options["consistency"] = "false"
+    for name, value, usual in (
+        ("neighbours", arm.neighbours, None),
+        ("most_segments", arm.most_segments, None),
+        ("eviction", arm.eviction, "utility"),
+    ):
+        if value != usual:
+            options[name] = value
+    return f"success:{path}?{urlencode(options, safe='/:')}"
 
 
-def open_voice(path: Path, arm: Arm, kit: Kit, task: str) -> SuccessRunner:
+def open_memory(path: Path, arm: Arm, kit: Kit, task: str) -> SuccessRunner:
     """The arm's memory, calibrated when it is new."""
-    changes: dict[str, Any] = {"consistency": arm.consistency, "failures": arm.failures}
-    if arm.neighbours is not None:
-        changes["neighbours"] = arm.neighbours
-    options = MemoryOptions(
-        retrieve=replace(kit.retrieve, **changes), most_segments=arm.most_segments, eviction=arm.eviction
-    )
-    voice = open_success(path, kit.policy, kit.sha256, options=options)
-    if voice.memory.calibration is None and task in kit.calibration:
-        voice.memory.recalibrate(kit.calibration[task])
-    return voice
+    (memory,) = load_memories(parse_memories((memory_of(arm, task, kit, path),)), kit.policy, kit.sha256, 1)
+    assert isinstance(memory, SuccessRunner)
+    return memory
 
 
-def read_trials(path: Path) -> list[Trial]:
-    """The trials of a file, without a last line cut short."""
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(Trial(**json.loads(line)))
-        except (ValueError, TypeError):
-            break
-    return found
+def read_trials(folder: Path) -> list[Trial]:
+    """The trials in the folder of a series. Raises SeriesError for one that broke."""
+    records = sorted(EpisodeLog(folder / "episodes.jsonl").read(), key=lambda record: record.episode)
+    return [Trial.of(record) for record in records]
 
 
-def play_series(series: Series, env: DeployedEnv, kit: Kit, out: Path) -> Iterator[Trial]:
-    """Plays what is missing of a series and yields each new trial, after it and its memory are on disk."""
-    folder = out / series.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "trials.jsonl"
-    done = read_trials(file)
-    with file.open("w", encoding="utf-8") as again:  # a line cut short goes
-        again.writelines(json.dumps(asdict(t)) + "\n" for t in done)
-    if len(done) >= series.trials:
-        return
-    arm, task = series.arm, series.condition.task
-    voice = None if arm.mode == "none" else open_voice(folder / "memory.db", arm, kit, task)
-    verifier = verifier_of(arm, kit, task)
-    writer = None
-    if voice is not None:
-        _forget(voice, len(done))
-        writer = BackgroundWriter(voice.memory)
-    try:
-        for trial, state in list(enumerate(series.episodes().tolist()))[len(done) :]:
-            late = series.after is not None and trial >= series.trials // 2
-            wanted = series.after if late and series.after is not None else series.condition.shift
-            if env.shift != wanted:
-                env.change(wanted)
-            noise = stream(kit.seed, "noise", task, series.order, trial)
-            outcome, trace = play_trial(env, kit, arm, voice, state, noise, f"trial-{trial}")
-            if voice is not None and writer is not None:
-                outcome = _store(outcome, trace, trial, voice, writer, verifier)
-            played = replace(outcome, trial=trial, state=state)
-            _append(file, played)
-            yield played
-    finally:
-        if writer is not None:
-            writer.close()
-        if voice is not None:
-            voice.memory.close()
+def play_series(series: Series, kit: Kit, out: Path) -> list[Trial]:
+    """Plays what is missing of a series; the new trials. Raises what `rollout` raises, and SeriesError."""
+    (out / series.folder).mkdir(parents=True, exist_ok=True)
+    done = len(read_trials(out / series.folder))
+    rollout(series.config(kit, out))
+    return read_trials(out / series.folder)[done:]
 
 
-def _append(file: Path, trial: Trial) -> None:
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(asdict(trial)) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
+class Watch(EpisodeHooks):
+    """Calls a function with every decision."""
+
+    def __init__(self, watch: Callable[[Decision], None]) -> None:
+        self._watch = watch
+
+    def planned(self, row: Row, at: int, decision: Decision) -> None:
+        """Passes it on."""
+        self._watch(decision)
 
 
-def _forget(voice: SuccessRunner, first: int) -> None:
-    """Takes back what a trial stored that was not written down before the bench was stopped."""
-    memory = voice.memory
-    late = {h.id for h in memory.store.episode_heads(memory.origin) if int(h.identity.partition("-")[2]) >= first}
-    if late:
-        gone = [s.id for s in memory.store.segments(memory.origin) if s.episode in late]
-        memory.prune(np.array(gone, np.int64))
+class _Kept(EpisodeTracer):
+    """Keeps the trace of the last episode."""
 
+    trace: Trace
 
-def _store(
-    outcome: Trial, trace: Trace, trial: int, voice: SuccessRunner, writer: BackgroundWriter, verifier: Verifier
-) -> Trial:
-    verdict = verifier.verify(trace, outcome.success)
-    recorder = EpisodeRecorder(voice.memory.layout)
-    told = None if verdict.outcome == "unknown" else verdict.outcome == "success"
-    before = len(writer.committed)
-    writer.submit(recorder.finish(verdict, float(trial), trace), trace.used, told)
-    writer.flush()
-    took = sum(c.milliseconds for c in writer.committed[before:])
-    return replace(outcome, verdict=verdict.outcome, segments=len(voice.memory), commit_ms=took)
+    def traced(self, row: Row, trace: Trace) -> None:
+        """Keeps it."""
+        self.trace = trace
 
 
 def play_trial(
-    env: DeployedEnv,
+    env: SuiteEnv,
     kit: Kit,
-    arm: Arm,
-    voice: SuccessRunner | None,
-    state: int,
-    noise: np.random.Generator,
-    identity: str,
-    split: str = "test",
-    watch: Callable[[Observation, Encoding, Proposal | None, Float[np.ndarray, "1 H A"]], None] | None = None,
-) -> tuple[Trial, Trace]:
-    """One trial and its trace; `watch` sees every decision."""
-    policy, spec = kit.policy, kit.policy.spec
-    env.reset(options={"episode": state, "split": split, "wording": "training"})
-    recorder = EpisodeRecorder(layout_of(spec) if voice is None else voice.memory.layout)
-    steps, decisions, said, success, ended = 0, 0, [], False, False
-    queue: list[np.ndarray] = []
-    observation, encoding = _see(env, policy)
-    instruction = observation.instruction[0]
-    recorder.begin(instruction, identity, None if voice is None else voice.meaning(instruction))
-    while not ended:
-        if not queue:
-            if steps:
-                observation, encoding = _see(env, policy)
-            drawn = noise.standard_normal((1, spec.horizon, spec.action.size), dtype=np.float32)
-            proposal = None
-            if voice is not None:
-                proposal = voice.query(encoding.key, observation.proprioception, observation.instruction)
-                if proposal.chunk_weight[0] > 0:
-                    said.append(float(proposal.chunk_weight[0]))
-            if watch is not None:
-                watch(observation, encoding, proposal, drawn)
-            chunk = decide(policy, arm, encoding, drawn, proposal)
-            used = voice.memory.last[0].used if voice is not None else None
-            recorder.observe(encoding.key[0], observation.proprioception[0], chunk, used)
-            queue, decisions = list(chunk[: kit.execute]), decisions + 1
-        action = queue.pop(0)
-        _, _, terminated, truncated, info = env.step(action)
-        recorder.act(action)
-        steps, success, ended = steps + 1, bool(info["success"]), terminated or truncated
-    observation, encoding = _see(env, policy)  # how it ended is what a critic must see
-    recorder.observe(encoding.key[0], observation.proprioception[0])
-    mean = float(np.mean(said)) if said else 0.0
-    return Trial(0, state, success, steps, decisions, spoke=len(said), confidence=mean), recorder.trace()
-
-
-def decide(
-    policy: FrozenPolicy, arm: Arm, encoding: Encoding, noise: Float[np.ndarray, "1 H A"], proposal: Proposal | None
-) -> Float[np.ndarray, "H A"]:
-    """The chunk that an arm executes."""
-    if arm.mode == "replay" and proposal is not None and proposal.chunk is not None and proposal.chunk_weight[0] > 0:
-        return np.asarray(np.clip(proposal.chunk[0], -1, 1))
-    if arm.mode == "blend":
-        return np.asarray(np.clip(blend(policy.sample(encoding, noise), proposal)[0], -1, 1))
-    steering = proposal if arm.mode == "steer" else None
-    return np.asarray(np.clip(policy.sample(encoding, noise, steering)[0], -1, 1))
-
-
-def _see(env: DeployedEnv, policy: FrozenPolicy) -> tuple[Observation, Encoding]:
-    full = env.observe()
-    images = {name: image[None] for name, image in images_of(full, policy.spec.cameras).items()}
-    observation = Observation(images, full["proprioception"][None], (full["instruction"],))
-    return observation, policy.encode(observation)
+    memory: MemoryRunner | None,
+    start: Start,
+    watch: Callable[[Decision], None] = lambda decision: None,
+) -> tuple[bool, Trace]:
+    """One episode outside a series, whether it succeeded and its trace; `watch` sees every decision."""
+    policy = kit.policy
+    layout = layout_of(policy.spec)
+    tracer = _Kept(policy, lambda: EpisodeRecorder(layout))
+    runner = ChunkRunner(MemoryPolicy(policy, () if memory is None else (memory,)), 1, kit.execute)
+    env.render_on_step = False
+    row = Row(0, env, start, policy.spec.cameras, policy.history)
+    EpisodeLoop(runner, [tracer, Watch(watch)]).play([row])
+    return row.success, tracer.trace
 
 
 def clock(call: Callable[[], object]) -> float:

@@ -28,16 +28,31 @@ from vlamem.memory.success import (
     train_critic,
 )
 from vlamem.memory.success.runner import layout_of
-from vlamem.sim.bench.deployment.arms import MAIN, Condition
-from vlamem.sim.bench.deployment.env import DeployedEnv
+from vlamem.sim.bench.deployment.arms import Condition
 from vlamem.sim.bench.deployment.play import Kit, play_trial
+from vlamem.sim.rollout.row import Start
+from vlamem.sim.suites.protocol import SuiteEnv
 from vlamem.sim.suites.tabletop.shift import Shift
 
 Report = Callable[[str], None]
 
 
+EnvOf = Callable[[Shift], SuiteEnv]
+"""Makes an environment of the task under a shift."""
+
+
+def files_of(task: str, out: Path) -> dict[tuple[str, str], Path]:
+    """The files of a task's calibration and critic that are there, by what they are and task."""
+    folder = out / "prepared" / task
+    found = {
+        ("critic", task): folder / "critic.safetensors",
+        ("calibration", task): folder / "threshold.json",
+    }
+    return {key: path for key, path in found.items() if path.exists()}
+
+
 def prepare(
-    task: str, conditions: Sequence[Condition], episodes: int, env: DeployedEnv, kit: Kit, out: Path, report: Report
+    task: str, conditions: Sequence[Condition], episodes: int, env_of: EnvOf, kit: Kit, out: Path, report: Report
 ) -> tuple[Calibration | None, ProgressCritic | None]:
     """Calibration and critic of one task; made once, and read from `out` after that.
 
@@ -47,7 +62,7 @@ def prepare(
     folder = out / "prepared" / task
     record, judge, threshold = folder / "episodes.safetensors", folder / "critic.safetensors", folder / "threshold.json"
     if not record.exists():
-        _record(task, conditions, episodes, env, kit, record, report)
+        _record(task, conditions, episodes, env_of, kit, record, report)
     told, segments, owners = _read(record)
     critic: ProgressCritic | None = None
     calibration: Calibration | None = None
@@ -82,22 +97,26 @@ def prepare(
 
 
 def _record(
-    task: str, conditions: Sequence[Condition], episodes: int, env: DeployedEnv, kit: Kit, record: Path, report: Report
+    task: str, conditions: Sequence[Condition], episodes: int, env_of: EnvOf, kit: Kit, record: Path, report: Report
 ) -> None:
     shifts = [Shift(), *(c.shift for c in conditions)]
     plain = 2 * (episodes // 10)  # a state is played twice under one shift
     every = [0] * plain + [1 + (i // 2) % max(1, len(conditions)) for i in range(episodes - plain)]
     arrays: dict[str, np.ndarray] = {}
     heads = []
+    env, under = env_of(shifts[0]), 0
     for i, which in enumerate(every):
-        if env.shift != shifts[which]:
-            env.change(shifts[which])
-        noise = stream(kit.seed, "prepare", task, i)
-        outcome, trace = play_trial(env, kit, MAIN[0], None, i // 2, noise, f"prepare-{i}", split="train")
-        heads.append({"success": outcome.success, "instruction": trace.instruction, "state": i // 2})
-        arrays |= _arrays(i, trace, outcome.success, kit)
+        if which != under:
+            env.close()
+            env, under = env_of(shifts[which]), which
+        options = {"episode": i // 2, "split": "train", "wording": "training"}
+        start = Start(task, i, options, stream(kit.seed, "prepare", task, i))
+        success, trace = play_trial(env, kit, None, start)
+        heads.append({"success": success, "instruction": trace.instruction, "state": i // 2})
+        arrays |= _arrays(i, trace, success, kit)
         if (i + 1) % 10 == 0:
             report(f"{task}: {i + 1} of {episodes} episodes recorded for calibration")
+    env.close()
     write_tensors(record, arrays, {"episodes": json.dumps(heads)})
 
 

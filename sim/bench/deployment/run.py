@@ -5,11 +5,9 @@ compared in pairs: the same shift, order, trial, initial state and noise. Stoppe
 """
 
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,16 @@ from vlamem.memory.success.runner import layout_of
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.deployment.arms import CHANGING, MAIN, Arm, Condition, ablations, conditions_of
 from vlamem.sim.bench.deployment.crash import run as crash_test
-from vlamem.sim.bench.deployment.env import DeployedEnv, UnshiftedEnv
 from vlamem.sim.bench.deployment.measure import measure_commits, measure_decisions, measure_search
 from vlamem.sim.bench.deployment.options import DeploymentBench
-from vlamem.sim.bench.deployment.play import Kit, Series, Trial, open_voice, play_series, read_trials
-from vlamem.sim.bench.deployment.prepare import prepare
+from vlamem.sim.bench.deployment.play import Kit, Series, Trial, open_memory, play_series, read_trials
+from vlamem.sim.bench.deployment.prepare import files_of, prepare
 from vlamem.sim.bench.deployment.report import Found, page_of
+from vlamem.sim.rollout.engines.pool import spread
 from vlamem.sim.rollout.engines.worker import THREADS
+from vlamem.sim.suites.protocol import SuiteEnv
 from vlamem.sim.suites.registry import load_suite
-from vlamem.sim.suites.tabletop import SUITE
-from vlamem.sim.suites.tabletop.shift import Shift, ShiftedEnv
+from vlamem.sim.suites.tabletop.shift import Shift
 
 Report = Callable[[str], None]
 
@@ -53,17 +51,16 @@ def checked_conditions(bench: DeploymentBench) -> tuple[Condition, ...]:
             f"ablation condition {bench.ablation!r} is not among {list(bench.conditions)}: choose one"
         )
     for condition in found:
-        tasks = SUITE.tasks if condition.suite == "tabletop" else load_suite(condition.suite).tasks
+        tasks = load_suite(condition.suite).tasks
         if condition.task not in tasks:
             raise DeploymentError(f"task {condition.task!r} is unknown: choose one of {', '.join(tasks)}")
     return found
 
 
-def open_env(condition: Condition, size: int) -> DeployedEnv:
+def open_env(condition: Condition, size: int) -> SuiteEnv:
     """The environment of a condition, with images of `size` pixels."""
-    if condition.suite == "tabletop":
-        return ShiftedEnv(SUITE.make(condition.task, image_size=size), condition.shift)
-    return UnshiftedEnv(load_suite(condition.suite).make(condition.task, image_size=size))
+    shift = {} if condition.shift == Shift() else {"shift": f"{condition.shift.kind}:{condition.shift.strength!r}"}
+    return load_suite(condition.suite).make(condition.task, image_size=size, **shift)
 
 
 def plan(bench: DeploymentBench, main: Sequence[Arm] = MAIN) -> list[Series]:
@@ -104,7 +101,7 @@ def play(bench: DeploymentBench, series: Sequence[Series], report: Report) -> tu
     _claim(bench)
     kit = _kit(bench, report)
     _play(bench, series, kit, report)
-    return kit, {s: read_trials(bench.out / s.folder / "trials.jsonl")[: s.trials] for s in series}
+    return kit, {s: read_trials(bench.out / s.folder)[: s.trials] for s in series}
 
 
 def _claim(bench: DeploymentBench) -> None:
@@ -132,23 +129,25 @@ def _kit(bench: DeploymentBench, report: Report) -> Kit:
     """The policy, with threshold and critic of every task; recorded first where that has not been done."""
     os.environ.update(THREADS)
     source = find_policy(bench.policy)
-    bare = Kit(load_policy(source), source.sha256, bench.execute, bench.seed, RetrieveOptions(), {}, {})
+    bare = Kit(load_policy(source), source.sha256, bench.execute, bench.seed, RetrieveOptions(), {}, {}, bench.policy)
     _one_thread()
     calibration: dict[str, Calibration] = {}
     critic: dict[str, ProgressCritic] = {}
+    files: dict[tuple[str, str], Path] = {}
     conditions = conditions_of(bench)
     for task in sorted({c.task for c in conditions}):
         here = [c for c in conditions if c.task == task]
-        env = open_env(replace(here[0], shift=Shift()), bare.policy.spec.image_size)
-        try:
-            found, judge = prepare(task, here, bench.prepare_episodes, env, bare, bench.out, report)
-        finally:
-            env.close()
+
+        def env_of(shift: Shift, one: Condition = here[0]) -> SuiteEnv:
+            return open_env(replace(one, shift=shift), bare.policy.spec.image_size)
+
+        found, judge = prepare(task, here, bench.prepare_episodes, env_of, bare, bench.out, report)
+        files |= files_of(task, bench.out)
         if found is not None:
             calibration[task] = found
         if judge is not None:
             critic[task] = judge
-    return Kit(bare.policy, bare.sha256, bench.execute, bench.seed, bare.retrieve, calibration, critic)
+    return replace(bare, calibration=calibration, critic=critic, files=files)
 
 
 def _one_thread() -> None:
@@ -158,18 +157,15 @@ def _one_thread() -> None:
 
 
 def _play(bench: DeploymentBench, series: Sequence[Series], kit: Kit, report: Report) -> None:
-    left = [s for s in series if len(read_trials(bench.out / s.folder / "trials.jsonl")) < s.trials]
+    left = [s for s in series if len(read_trials(bench.out / s.folder)) < s.trials]
     report(f"{len(series) - len(left)} of {len(series)} series are played already")
     if bench.workers == 1:
         for i, one in enumerate(left):
-            played = _play_one(one, kit, bench.out)
+            played = play_series(one, kit, bench.out)
             report(f"{i + 1}/{len(left)} {_said(one, played)}")
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(bench.workers, context, _begin, (bench,)) as pool:
-        waiting = {pool.submit(_in_worker, one): one for one in left}
-        for i, done in enumerate(as_completed(waiting)):
-            report(f"{i + 1}/{len(left)} {_said(waiting[done], done.result())}")
+    for i, (one, played) in enumerate(spread(_in_worker, left, bench.workers, _begin, (bench,))):
+        report(f"{i + 1}/{len(left)} {_said(one, played)}")
 
 
 _WORKER: dict[str, Any] = {}
@@ -180,15 +176,7 @@ def _begin(bench: DeploymentBench) -> None:
 
 
 def _in_worker(series: Series) -> list[Trial]:
-    return _play_one(series, _WORKER["kit"], _WORKER["out"])
-
-
-def _play_one(series: Series, kit: Kit, out: Path) -> list[Trial]:
-    env = open_env(series.condition, kit.policy.spec.image_size)
-    try:
-        return list(play_series(series, env, kit, out))
-    finally:
-        env.close()
+    return play_series(series, _WORKER["kit"], _WORKER["out"])
 
 
 def _said(series: Series, played: Sequence[Trial]) -> str:
@@ -213,10 +201,10 @@ def _measured(
     report(f"{survived} of {bench.kills} kills survived")
     full = next(s for s in series if s.arm.name == "full" and s.condition.name == conditions_of(bench)[0].name)
     env = open_env(full.condition, kit.policy.spec.image_size)
-    voice = open_voice(bench.out / full.folder / "memory.db", full.arm, kit, full.condition.task)
+    memory = open_memory(bench.out / full.folder / "memory.db", full.arm, kit, full.condition.task)
     try:
-        times = measure_decisions(env, kit, voice, range(min(bench.states, bench.timing_trials)))
+        times = measure_decisions(env, kit, memory, range(min(bench.states, bench.timing_trials)))
     finally:
-        voice.memory.close()
+        memory.close()
         env.close()
     return Found(trials, search, commits, (survived, bench.kills), times)

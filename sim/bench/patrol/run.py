@@ -6,11 +6,9 @@ round begins, so that the number of rounds differs.
 """
 
 import json
-import multiprocessing
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from vlamem.core.bench import Page, Progress
@@ -20,7 +18,7 @@ from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.patrol.options import PatrolBench
 from vlamem.sim.bench.patrol.report import page_of
 from vlamem.sim.bench.patrol.stream import PatrolError, Stream, memory_of, play, read
-from vlamem.sim.rollout.engines.worker import THREADS
+from vlamem.sim.rollout.engines.pool import spread
 
 
 def run(options: PatrolBench, command: str, progress: Progress) -> Page:
@@ -46,13 +44,8 @@ def play_arms(bench: PatrolBench, say: Callable[[str], None]) -> dict[str, Strea
         raise PatrolError(f"{path} is of other options: choose another --out, or remove the folder")
     write_atomically(path, json.dumps(marks) + "\n")
     missing = [arm for arm in bench.arms if not _file(bench, arm).exists()]
-    os.environ.update(THREADS)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(bench.workers, max(1, len(missing))), context, max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(_keep, bench, arm): arm for arm in missing}
-        for done in as_completed(waiting):
-            done.result()
-            say(f"{waiting[done]}: {bench.steps} steps")
+    for arm, _ in spread(partial(_keep, bench), missing, bench.workers, fresh=True):
+        say(f"{arm}: {bench.steps} steps")
     return {arm: read(_file(bench, arm)) for arm in bench.arms}
 
 

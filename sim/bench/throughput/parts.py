@@ -14,7 +14,7 @@ from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
-from vlamem.sim.suites.protocol import SuiteEnv, TaskInfo
+from vlamem.sim.suites.protocol import Cue, Recorder, SuiteEnv, TaskInfo
 from vlamem.sim.suites.registry import load_suite
 
 PARTS = ("physics", "render", "encode", "sample")
@@ -88,6 +88,15 @@ class TimedEnv:
         found: dict[str, Any] = _timed("render", self._env.observe)
         return found
 
+    @property
+    def instruction(self) -> str:
+        """The environment's."""
+        return self._env.instruction
+
+    def cue(self) -> Cue | None:
+        """The environment's."""
+        return self._env.cue()
+
     def expert_action(self) -> np.ndarray:
         """The environment's."""
         return self._env.expert_action()
@@ -109,6 +118,15 @@ class TimedSuite:
     def tasks(self) -> Mapping[str, TaskInfo]:
         """The suite's."""
         return load_suite(self.name).tasks
+
+    @property
+    def recorder(self) -> Recorder:
+        """The suite's."""
+        return load_suite(self.name).recorder
+
+    def goals(self) -> tuple[tuple[str, ...], ...]:
+        """The suite's."""
+        return load_suite(self.name).goals()
 
     def make(self, task: str, **options: Any) -> TimedEnv:
         """The suite's environment with a clock."""

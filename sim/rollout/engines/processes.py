@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -15,18 +14,13 @@ from typing import Any
 
 from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
 from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.rollout.engines.protocol import RunRefusedError
 from vlamem.sim.rollout.engines.worker import THREADS, serve
-from vlamem.sim.rollout.episode import Player
+from vlamem.sim.rollout.trials import Job, initial_state
 
-Job = tuple[str, tuple[int, ...]]
-"""A task, and those of its episodes that are played side by side."""
 _POLL_S = 0.5
 _START_S = 300.0
 """Libraries load and scenes are built before the first step, slowly on a busy machine."""
-
-
-class RunRefusedError(ValueError):
-    """A worker found that the run cannot be done; the message is its."""
 
 
 @dataclass
@@ -74,7 +68,9 @@ def _stop(seat: _Seat) -> None:
 class _Jobs:
     """Groups of episodes still to be given out, task by task, so that a worker changes its environments rarely."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], in_order: bool) -> None:
+        """With `in_order` they are given out as they stand."""
+        self._in_order = in_order
         self._left: dict[str, deque[tuple[int, ...]]] = {}
         for task, episodes in jobs:
             self._left.setdefault(task, deque()).append(episodes)
@@ -84,7 +80,9 @@ class _Jobs:
 
     def take(self, task: str, busy_with: set[str]) -> Job:
         """The next group of `task`, else of a task that no one is on, else of the one with most left."""
-        if task not in self._left:
+        if self._in_order:
+            task = next(iter(self._left))
+        elif task not in self._left:
             task = max(self._left, key=lambda t: (t not in busy_with, len(self._left[t])))
         episodes = self._left[task].popleft()
         if not self._left[task]:
@@ -92,69 +90,39 @@ class _Jobs:
         return task, episodes
 
 
-def dispatch(config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Generator[list[EpisodeRecord]]:
-    """Yields the records of each job, in the order in which jobs end, until all are done or `stopped()`.
+class ProcessEngine:
+    """Plays in worker processes, `config.workers` of them at most."""
 
-    Without workers all are played in this process. The episodes of a job whose worker hangs for `config.watchdog_s` or
-    dies are recorded as errors. Raises RunRefusedError when policy and environment do not fit or workers cannot start,
-    ModuleNotFoundError without the simulator, DiskFullError when a worker met a full disk.
-    """
-    if not config.workers:
-        yield from _played_here(config, jobs, stopped)
-        return
-    left = _Jobs(jobs)
-    first_task = jobs[0][0] if jobs else ""
-    seats = [_start(config, first_task) for _ in range(min(config.workers, len(jobs)))]
-    try:
-        while (left or any(seat.job for seat in seats)) and not stopped():
+    def play(
+        self, config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]
+    ) -> Generator[list[EpisodeRecord]]:
+        """As Engine says. The episodes of a job whose worker hangs for `config.watchdog_s` or dies become errors."""
+        left = _Jobs(jobs, config.learns)
+        first_task = jobs[0][0] if jobs else ""
+        seats = [_start(config, first_task) for _ in range(min(config.workers, len(jobs)))]
+        try:
+            while (left or any(seat.job for seat in seats)) and not stopped():
+                for seat in seats:
+                    if seat.ready and seat.job is None and left:
+                        seat.job = left.take(seat.task, {s.task for s in seats})
+                        seat.task = seat.job[0]
+                        seat.clock.value = time.monotonic()
+                        with suppress(BrokenPipeError):  # it died while idle: found out below
+                            seat.connection.send_bytes(json.dumps(seat.job).encode())
+                wait([seat.connection for seat in seats], _POLL_S)
+                for i, seat in enumerate(seats):
+                    records = _hear(seat, config)
+                    if records:
+                        yield records
+                    if seat.lost:
+                        _stop(seat)
+                        seats[i] = _start(config, first_task)
+        finally:
             for seat in seats:
-                if seat.ready and seat.job is None and left:
-                    seat.job = left.take(seat.task, {s.task for s in seats})
-                    seat.task = seat.job[0]
-                    seat.clock.value = time.monotonic()
-                    with suppress(BrokenPipeError):  # it died while idle: found out below
-                        seat.connection.send_bytes(json.dumps(seat.job).encode())
-            wait([seat.connection for seat in seats], _POLL_S)
-            for i, seat in enumerate(seats):
-                records = _hear(seat, config)
-                if records:
-                    yield records
-                if seat.lost:
-                    _stop(seat)
-                    seats[i] = _start(config, first_task)
-    finally:
-        for seat in seats:
-            _stop(seat)
+                _stop(seat)
 
 
-def _played_here(
-    config: RolloutConfig, jobs: Sequence[Job], stopped: Callable[[], bool]
-) -> Generator[list[EpisodeRecord]]:
-    """`dispatch` without processes, and so without a watchdog: what hangs or dies takes this process with it."""
-    if not jobs:
-        return
-    try:
-        player = Player(config, lambda: None)
-        player.check(jobs[0][0])
-    except (ValueError, TypeError, OSError) as error:
-        raise RunRefusedError(str(error)) from error
-    torch = sys.modules.get("torch")
-    threads = 1 if torch is None else torch.get_num_threads()
-    try:
-        if torch is not None:
-            torch.set_num_threads(1)  # as a worker: sums come out in one order
-        for task, episodes in jobs:
-            if stopped():
-                return
-            try:
-                records = player.play_together(task, episodes)
-            except (ValueError, TypeError) as error:
-                raise RunRefusedError(str(error)) from error
-            yield records
-    finally:
-        if torch is not None:
-            torch.set_num_threads(threads)
-        player.close()
+ENGINE = ProcessEngine()
 
 
 def _hear(seat: _Seat, config: RolloutConfig) -> list[EpisodeRecord]:
@@ -192,7 +160,8 @@ def _lost(seat: _Seat, config: RolloutConfig, why: str) -> list[EpisodeRecord]:
     if job is None:
         return []
     task, episodes = job
+    states = {e: initial_state(config, e).name(config.split) for e in episodes}
     return [
-        EpisodeRecord(config.arm, task, config.split, e, config.seed, "error", f"{config.split}/{e}", error=why)
-        for e in episodes
+        EpisodeRecord(config.arm, task, config.split, e, config.seed, "error", state, error=why)
+        for e, state in states.items()
     ]

@@ -6,7 +6,7 @@ simulator is imported when an environment is made.
 
 from typing import TYPE_CHECKING, Any
 
-from vlamem.sim.suites.protocol import RenderProfile, SuiteError, TaskInfo
+from vlamem.sim.suites.protocol import Recorder, RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.libero.env import LiberoEnv
@@ -15,7 +15,9 @@ __all__ = ["LIBERO_10", "LIBERO_90", "LIBERO_GOAL", "LIBERO_OBJECT", "LIBERO_SPA
 
 
 class LiberoSuite:
-    """One suite of the benchmark."""
+    """One suite of the benchmark. All of them share their goals, so that recordings of several train one memory."""
+
+    recorder = Recorder("libero", demonstrations="vlamem.sim.suites.libero.demonstrations:work")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -26,6 +28,15 @@ class LiberoSuite:
         from vlamem.sim.suites.libero.catalogue import catalogue
 
         return catalogue(self.name)
+
+    def goals(self) -> tuple[tuple[str, ...], ...]:
+        """The sentence of every task of all five suites, which has no paraphrase.
+
+        Raises LiberoMissingError when the benchmark is not installed.
+        """
+        from vlamem.sim.suites.libero.catalogue import all_sentences
+
+        return tuple((sentence, sentence) for sentence in all_sentences())
 
     def make(
         self,

@@ -14,15 +14,15 @@ import numpy as np
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE
 from vlamem.policies.tiny.frames import OBJECT_SLOTS, FramesMeta, FramesWriter, Goal
-from vlamem.sim.record.collect import Collection
-from vlamem.sim.record.processes import END
+from vlamem.sim.suites.disturbance import Disturbance, bursts
 from vlamem.sim.suites.libero import SUITES
 from vlamem.sim.suites.libero.experts import NoExpertError
 from vlamem.sim.suites.libero.pick_place import PickAndPlace
 from vlamem.sim.suites.libero.render import CAMERAS
-from vlamem.sim.suites.tabletop.demonstrations import HORIZON, Disturbance, bursts, chunks, plan
+from vlamem.sim.suites.tabletop.demonstrations import HORIZON, chunks, plan
 
 if TYPE_CHECKING:
+    from vlamem.sim.record.collect import Collection
     from vlamem.sim.suites.libero.env import LiberoEnv
 
 PUSHES = Disturbance(share=0.4, every=40.0, ticks=(2, 5), strength=0.8)
@@ -156,12 +156,13 @@ def _destination(env: "LiberoEnv") -> np.ndarray:
     return np.asarray(skill.place.position() - env.simulation.origin, np.float32)
 
 
-def work(what: Collection, index: int, messages: Any, suite: str) -> None:
+def work(what: "Collection", index: int, messages: Any) -> None:
     """Body of a recording process: its share of the episodes, those that are there already left out.
 
     A task without an expert is left out with a line that says which part of its goal is missing.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    suite = what.suite
     meta = frames_meta(suite, what.command, what.image_size)
     env: LiberoEnv | None = None
     writer = FramesWriter(what.out / f"worker-{index}", meta, what.shard_frames)
@@ -190,4 +191,3 @@ def work(what: Collection, index: int, messages: Any, suite: str) -> None:
             if frames is not None:
                 writer.add_episode(frames)
             messages.put(frames is not None)
-    messages.put(END)

@@ -6,12 +6,13 @@ The simulator is imported when an environment is made, not when tasks are listed
 import ctypes.util
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from vlamem.sim.suites.protocol import RenderProfile, SuiteError, TaskInfo
+from vlamem.sim.suites.protocol import Recorder, RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.tabletop.env import TabletopEnv
+    from vlamem.sim.suites.tabletop.shift import ShiftedEnv
 
 if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
     # MuJoCo reads it when it is imported, and without it asks for a window system
@@ -24,6 +25,19 @@ class TabletopSuite:
     """Tasks of the suite, and environments for them."""
 
     name = "tabletop"
+    recorder = Recorder(
+        demonstrations="vlamem.sim.suites.tabletop.demonstrations:work",
+        features=True,
+        visits=True,
+        lerobot="vlamem.sim.suites.tabletop.lerobot_dataset:write_lerobot",
+        labels="vlamem.sim.suites.tabletop.demonstrations:labels",
+    )
+
+    def goals(self) -> tuple[tuple[str, ...], ...]:
+        """Paraphrases of every goal that a task can have."""
+        from vlamem.sim.suites.tabletop.language import all_goals
+
+        return tuple((*g.training_sentences, g.sentence(-1)) for g in all_goals())
 
     @cached_property
     def tasks(self) -> dict[str, TaskInfo]:
@@ -32,6 +46,7 @@ class TabletopSuite:
 
         return catalogue()
 
+    @overload
     def make(
         self,
         task: str,
@@ -39,9 +54,36 @@ class TabletopSuite:
         image_size: int = 84,
         render: RenderProfile = "fast",
         guessing: bool = False,
+        shift: None = None,
         **task_parameters: Any,
-    ) -> "TabletopEnv":
-        """An environment for one task; raises SuiteError for an unknown task or parameter."""
+    ) -> "TabletopEnv": ...
+
+    @overload
+    def make(
+        self,
+        task: str,
+        *,
+        image_size: int = 84,
+        render: RenderProfile = "fast",
+        guessing: bool = False,
+        shift: str,
+        **task_parameters: Any,
+    ) -> "ShiftedEnv": ...
+
+    def make(
+        self,
+        task: str,
+        *,
+        image_size: int = 84,
+        render: RenderProfile = "fast",
+        guessing: bool = False,
+        shift: str | None = None,
+        **task_parameters: Any,
+    ) -> "TabletopEnv | ShiftedEnv":
+        """An environment for one task, under a local shift written as kind:strength, e.g. "camera:0.05".
+
+        Raises SuiteError for an unknown task, shift or parameter.
+        """
         if task not in self.tasks:
             raise SuiteError(f"unknown task '{task}' in suite 'tabletop': choose one of {', '.join(self.tasks)}")
         from vlamem.sim.suites.tabletop.env import TabletopEnv
@@ -51,7 +93,16 @@ class TabletopSuite:
             made, told = make_task(task, task_parameters)
         except TypeError as error:
             raise SuiteError(f"task '{task}' does not take these parameters: {error}") from error
-        return TabletopEnv(made, told=told, image_size=image_size, render=render, guessing=guessing)
+        env = TabletopEnv(made, told=told, image_size=image_size, render=render, guessing=guessing)
+        if shift is None:
+            return env
+        from vlamem.sim.suites.tabletop.shift import Shift, ShiftedEnv
+
+        try:
+            return ShiftedEnv(env, Shift.parse(shift.replace(":", "=")))
+        except ValueError as error:
+            env.close()
+            raise SuiteError(str(error)) from error
 
 
 SUITE = TabletopSuite()

@@ -5,9 +5,9 @@ most of the cost. Now and then the hand is pushed away for a few ticks, or a pol
 show how to recover, from a policy's own mistakes too.
 """
 
+import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,34 +16,26 @@ from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.tiny.frames import FramesMeta
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.tiny.frames import FramesMeta, FramesWriter
 from vlamem.policies.tiny.frames import Goal as FramesGoal
+from vlamem.sim.suites.disturbance import Disturbance, bursts
 from vlamem.sim.suites.tabletop.env import TabletopEnv
 from vlamem.sim.suites.tabletop.language import REFERENCE_COLOURS, REFERENCE_SHAPES, all_goals, references
 from vlamem.sim.suites.tabletop.render import CAMERAS
 from vlamem.sim.suites.tabletop.task import CATEGORIES, VALUES
-from vlamem.sim.suites.tabletop.tasks import TASKS
+from vlamem.sim.suites.tabletop.tasks import TASKS, make_task
+
+if TYPE_CHECKING:
+    from vlamem.sim.record.collect import Collection
 
 HORIZON = 16
 _GOALS = all_goals()
 _GOAL_INDEX = {goal: i for i, goal in enumerate(_GOALS)}
 
 
-@dataclass(frozen=True)
-class Disturbance:
-    """How the recorder pushes the hand away.
-
-    Attributes:
-        share: of the episodes that are disturbed.
-        every: mean ticks between two pushes.
-        ticks: shortest and longest push.
-        strength: largest offset added to each translation entry of the action.
-    """
-
-    share: float = 0.6
-    every: float = 25.0
-    ticks: tuple[int, int] = (3, 7)
-    strength: float = 1.0
+VISITS = Disturbance(share=1.0, every=20.0, ticks=(8, 49))
+"""When and how long a visiting policy acts."""
 
 
 class Visitor:
@@ -156,21 +148,6 @@ def record(
     return table
 
 
-def bursts(rng: np.random.Generator, push: Disturbance, ticks: int) -> list[tuple[int, int, Float[np.ndarray, "3"]]]:
-    """When the hand is pushed in an episode, first and last tick, and what is added to its translation."""
-    if rng.random() >= push.share:
-        return []
-    found = []
-    at = 0.0
-    while at < ticks:
-        at += 4 + rng.exponential(push.every)
-        length = int(rng.integers(*push.ticks))
-        offset = rng.uniform(-push.strength, push.strength, 3) * [1.0, 1.0, 0.7]
-        found.append((int(at), int(at) + length, offset))
-        at += length
-    return found
-
-
 def _row(env: TabletopEnv, own: int, told: int) -> dict[str, Any]:
     seen = env.observe()
     task, scene = env.task, env.scene
@@ -214,3 +191,41 @@ def plan(episodes: Mapping[str, int], worker: int, workers: int, first: int = 0)
     for i, (_, name, episode) in enumerate(turns):
         if i % workers == worker:
             yield name, episode
+
+
+def work(what: "Collection", index: int, messages: Any) -> None:
+    """Body of a recording process: its share of the episodes, those that are there already left out."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    names = list(TASKS)
+    env: TabletopEnv | None = None
+    visitor, disturbance = None, Disturbance()
+    if what.visit is not None:
+        visitor, disturbance = Visitor(load_policy(find_policy(what.visit))), VISITS
+    writer = FramesWriter(what.out / f"worker-{index}", frames_meta(what.command, what.image_size), what.shard_frames)
+    done = writer.episodes_done()
+    with writer:
+        for name, episode in plan(what.episodes, index, what.workers, what.first):
+            if (names.index(name), episode) in done:
+                messages.put(True)
+                continue
+            if env is not None and env.task.name != name:
+                env.close()
+                env = None
+            env = env or TabletopEnv(make_task(name, {})[0], image_size=what.image_size)
+            frames = record(
+                env,
+                episode,
+                stride=what.stride,
+                idle_stride=what.idle_stride,
+                disturbance=disturbance,
+                visitor=visitor,
+            )
+            if frames is not None:
+                writer.add_episode(frames)
+            messages.put(frames is not None)
+
+
+def labels(env: TabletopEnv) -> dict[str, int]:
+    """Privileged labels of this moment by name; 0 where there is nothing to see."""
+    names = (name for name, _ in CATEGORIES)
+    return dict(zip(names, env.task.categories(env.scene), strict=True))

@@ -116,7 +116,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """What the task hides at this moment; `answer` is None in a skill, whose sentence says all that is needed."""
         own, told = self.task.goal(False), self.task.goal(True)
         known = self.task.now >= self.task.cue_end
-        return Cue(known, self.task.cue_over, None if own == told else told.sentence(0))
+        answer = None if own == told else told.sentence(0)
+        return Cue(known, self.task.cue_over, answer, int(self.task.go))
 
     def observe(self) -> dict[str, Any]:
         """The whole observation of this moment, images included."""

@@ -74,7 +74,6 @@ class ShiftedEnv:
         self.env = env
         self.action_spec: ActionSpec = env.action_spec
         self.control_hz = env.control_hz
-        self.render_on_step = env.render_on_step = False
         model = env.scene.model
         self._arrays = {
             "cam_pos": model.cam_pos,
@@ -109,7 +108,6 @@ class ShiftedEnv:
 
     def reset(self, *, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode of the unshifted suite under this shift; `options` as TabletopEnv takes them."""
-        self.env.render_on_step = self.render_on_step
         observation, info = self.env.reset(options=options)
         if self.shift.kind == "table":
             self._lower_robot()
@@ -128,6 +126,15 @@ class ShiftedEnv:
     def observe(self) -> dict[str, Any]:
         """The whole observation of this moment, images included."""
         return self._told(self.env.observe())
+
+    @property
+    def render_on_step(self) -> bool:
+        """Whether observations come with images."""
+        return self.env.render_on_step
+
+    @render_on_step.setter
+    def render_on_step(self, wanted: bool) -> None:
+        self.env.render_on_step = wanted
 
     @property
     def instruction(self) -> str:
