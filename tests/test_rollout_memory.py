@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,16 +13,18 @@ from memory_cases import Recalling, runner, save_gate
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
-from vlamem.memory.baseline_files import baseline, save_baseline
+from vlamem.memory.designs import design
 from vlamem.memory.designs.aura import AuraConfig, HeadConfig
+from vlamem.memory.protocol import named_arrays
 from vlamem.memory.registry import MemoryName, MemoryNameError, load_memory
-from vlamem.memory.weights import WeightsError, identity
+from vlamem.memory.weights import Header, WeightsError, identity, save_weights
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.scripts.config import preset
 from vlamem.sim.results.episodes import with_gate
-from vlamem.sim.rollout.ablations import ABLATIONS, OutputAblation, StateAblation
+from vlamem.sim.rollout.ablations import ABLATIONS, DONOR_OFFSET, OutputAblation, StateAblation
 from vlamem.sim.rollout.config import PlanError, RolloutConfig
 from vlamem.sim.rollout.episode import Player
+from vlamem.sim.rollout.hooks import HookContext
 from vlamem.sim.rollout.oracles import OracleRunner, Privileged
 from vlamem.sim.rollout.run import rollout
 from vlamem.sim.suites.protocol import Cue
@@ -220,31 +223,40 @@ def tick(policy: MemoryPolicy, draw: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("kind", ["freeze", "noise", "swap"])
-def test_ablations_act_on_the_state_from_the_end_of_the_cue_on(kind: Any) -> None:
+def test_ablations_act_on_the_state_from_the_end_of_the_cue_on(gate: Path, tmp_path: Path, kind: Any) -> None:
     policy = MemoryPolicy(Wide(), [runner(AuraConfig(16, HEAD), gate="always")])
-    ablation, clock, states = StateAblation(kind, policy, "near", 0, 0), Clock(), []
-    ablation.donor = {"W": np.full((32, 32), 7.0, np.float32), "b": np.zeros(32, np.float32)}
+    donor = {"W": np.full((32, 32), 7.0, np.float32), "b": np.zeros(32, np.float32)}
+    rehearsed: list[int] = []
+
+    def rehearse(row: Any, episode: int, until: Any) -> None:
+        rehearsed.append(episode)
+        row.steps, row.env.now = 0, 0
+        while not until(row):
+            row.steps, row.env.now = row.steps + 1, row.env.now + 1
+        assert row.env.now == 4  # one step after the first that saw the cue over
+        policy.restore(0, donor)
+
+    ablation = StateAblation(HookContext(config(gate, tmp_path, ablation=kind), policy, rehearse))
+    clock, states = Clock(), []
+    row: Any = SimpleNamespace(index=0, task="near", episode=0, env=clock, steps=0)
+    ablation.before_reset(row)
+    policy.reset()
     draw = np.random.default_rng(0)
     for now in range(6):
         clock.now = now
-        ablation.before_tick(clock)  # type: ignore[arg-type]
+        ablation.before_tick(row)
         states.append(policy.state(0)["W"])
         tick(policy, draw)
     assert not np.array_equal(states[1], states[2])
+    assert rehearsed == ([DONOR_OFFSET] if kind == "swap" else [])
     if kind == "freeze":
         np.testing.assert_array_equal(states[3], states[5])
     elif kind == "noise":
         assert abs(np.corrcoef(states[4].ravel(), states[5].ravel())[0, 1]) < 0.2
         assert states[5].std() == pytest.approx(states[4].std(), rel=0.5)
     else:
-        np.testing.assert_array_equal(states[3], ablation.donor["W"])
-        assert not np.array_equal(states[4], ablation.donor["W"])
-
-
-def test_a_swap_needs_the_state_of_another_episode() -> None:
-    policy = MemoryPolicy(Wide(), [runner(AuraConfig(16, HEAD))])
-    with pytest.raises(RuntimeError, match="set donor"):
-        StateAblation("swap", policy, "near", 0, 0).before_tick(Clock(0))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(states[3], donor["W"])
+        assert not np.array_equal(states[4], donor["W"])
 
 
 class Contexts(Wide):
@@ -321,9 +333,9 @@ def test_an_oracle_follows_the_answer_and_a_first_observation_keeps_what_was_so_
 @pytest.mark.parametrize("kind", ["gru", "kv_window", "kv_growing"])
 def test_a_baseline_is_read_back_and_refused_for_another_policy(tmp_path: Path, kind: str) -> None:
     policy = Wide()
-    memory, mine = baseline(kind, 16, HEAD, 12), identity(policy.spec, "a" * 64)
+    memory, mine = design(kind).make(16, HEAD), identity(policy.spec, "a" * 64)
     path = tmp_path / "baseline.safetensors"
-    save_baseline(path, kind, 12, memory, memory.init_params(jax.random.key(0)), mine, "test")
+    save_weights(path, Header.of(memory, mine, "test", {}), named_arrays(memory.init_params(jax.random.key(0))))
     name = MemoryName.parse(f"{kind}:{path}")
     loaded, row = load_memory(name, policy, "a" * 64, 2), np.array([1])
     outs = [loaded.step(z, row) for z in np.random.default_rng(0).standard_normal((3, 1, 16)).astype(np.float32)]

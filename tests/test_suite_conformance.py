@@ -1,5 +1,6 @@
 """vlamem.testing.check_suite, over a suite of one's own that is played with memories, and over ones that break."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.point_suite import SENTENCES, SUITE, PointEnv, PointSuite
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import OSC_POSE, PolicySpec
 from vlamem.memory.train.features import Features, parts_of
@@ -19,6 +19,9 @@ from vlamem.sim.rollout.run import rollout
 from vlamem.sim.suites import registry
 from vlamem.sim.suites.protocol import Cue, Suite, SuiteEnv
 from vlamem.testing import ConformanceError, check_suite
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # examples/ lie outside the package
+from examples.point_suite import SENTENCES, SUITE, PointEnv, PointSuite  # found there
 
 
 class SidePolicy:

@@ -59,7 +59,9 @@ def checked_conditions(bench: DeploymentBench) -> tuple[Condition, ...]:
 
 def open_env(condition: Condition, size: int) -> SuiteEnv:
     """The environment of a condition, with images of `size` pixels."""
-    shift = {} if condition.shift == Shift() else {"shift": f"{condition.shift.kind}:{condition.shift.strength!r}"}
+    shift: dict[str, Any] = {}
+    if condition.shift != Shift():
+        shift["shift"] = f"{condition.shift.kind}:{condition.shift.strength!r}"
     return load_suite(condition.suite).make(condition.task, image_size=size, **shift)
 
 

@@ -111,7 +111,8 @@ SUITE = TabletopSuite()
 def make_env(**options: Any) -> "TabletopEnv":
     """SUITE.make as a function, for gymnasium's registry (which passes `render_mode` too)."""
     options.pop("render_mode", None)
-    return SUITE.make(**options)
+    made: TabletopEnv = SUITE.make(**options)
+    return made
 
 
 def register_gymnasium() -> list[str]:
