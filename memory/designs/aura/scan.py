@@ -22,6 +22,8 @@ CHUNK = 8
 
 Ticks = tuple[Ahead, Bool[Array, "T B"], Bool[Array, "T B"] | None, Float[Array, "T B"] | None]
 """What each tick brings: what its feature gave ahead, reset, event mark, and a forced decision."""
+Tick = tuple[Ahead, Bool[Array, "B"], Bool[Array, "B"] | None, Float[Array, "B"] | None]
+"""One of them."""
 
 
 def scan_chunks(params: AuraParams, config: AuraConfig, state: AuraState, ticks: Ticks) -> tuple[AuraState, Written]:
@@ -58,7 +60,7 @@ def _chunk(params: AuraParams, config: AuraConfig, state: AuraState, ticks: Tick
     start = jnp.einsum("bij,tbcj->tbci", state.W, jnp.stack([x.k, x.q], axis=2)) + state.b[:, None]
     start = start * old[..., None, None]
 
-    def tick(carry: tuple[Array, Array], at: tuple[Array, Array, Array, Ticks]) -> tuple[tuple[Array, Array], Written]:
+    def tick(carry: tuple[Array, Array], at: tuple[Array, Array, Array, Tick]) -> tuple[tuple[Array, Array], Written]:
         ge, held = carry
         t, start_t, reads_t, (now, reset_t, event_t, force_t) = at
         both = start_t + jnp.einsum("bci,biv->bcv", reads_t, ge)
