@@ -210,17 +210,18 @@ def open_folder(config: RolloutConfig, fingerprint: dict[str, Any]) -> None:
         before = _read_run(path)
         old = before["configuration"]
         expected = now | {"configuration": config.results_depend_on() | {"episodes": old["episodes"]}}
-        before.pop("run", None)
+        run = before.pop("run", None)
         found = differences(before, json.loads(json.dumps(expected)))
         if old["episodes"] > config.episodes:
             found.append(f"episodes was {old['episodes']} and is now {config.episodes}")
         if found:
             raise PlanError(f"{config.out} holds another run: {'; '.join(found)}: choose another --out")
-        return
-    if (config.out / "episodes.jsonl").exists():
+    elif (config.out / "episodes.jsonl").exists():
         raise PlanError(f"{config.out} has episodes but no run.json: choose another --out")
-    if config.learns:  # the same memory may learn from several runs of one configuration
-        now["run"] = uuid.uuid4().hex
+    else:  # the same memory may learn from several runs of one configuration
+        run = uuid.uuid4().hex if config.learns else None
+    if run is not None:
+        now["run"] = run
     write_atomically(path, json.dumps(now, indent=2) + "\n")
 
 
