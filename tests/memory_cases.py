@@ -13,21 +13,21 @@ from vlamem.core.spec import PolicySpec
 from vlamem.memory.designs.aura import AuraConfig, HeadConfig
 from vlamem.memory.designs.aura.kind import rows_of, with_gate
 from vlamem.memory.designs.aura.step import AuraMemory
-from vlamem.memory.protocol import StepOut, flatten
+from vlamem.memory.protocol import StepOut, named_arrays
 from vlamem.memory.runner import InjectOptions, MemorySpec, RecurrentRunner, StatelessRunner
 from vlamem.memory.weights import Header, TrainedFor, save_weights
 
 
 def drawn(config: AuraConfig) -> dict[str, np.ndarray]:
     """Untrained parameters by name."""
-    return {k: np.asarray(v) for k, v in flatten(AuraMemory(config).init_params(jax.random.key(0))).items()}
+    return named_arrays(AuraMemory(config).init_params(jax.random.key(0)))
 
 
 def save_gate(
     path: Path, config: AuraConfig, trained_for: TrainedFor, metrics: Mapping[str, float] | None = None
 ) -> Path:
     """The weights file of an untrained gate."""
-    save_weights(path, Header(config, trained_for, "test", metrics or {}), drawn(config))
+    save_weights(path, Header.of(AuraMemory(config), trained_for, "test", metrics or {}), drawn(config))
     return path
 
 
