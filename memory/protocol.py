@@ -22,10 +22,11 @@ Params = Any
 """A pytree of arrays. To be trained it is a NamedTuple with `mean` and `scale` [D], which standardise the feature and
 are measured, not learned, and `head`, a vlamem.memory.head.HeadParams; a learned gate's parameters are its `gate`."""
 
-Feature = Float[Array, "B D"]
-Features = Float[Array, "T B D"]
-Rows = Bool[Array, "B"]
-Ticks = Bool[Array, "T B"]
+# arrays of JAX, or of NumPy, which a compiled step takes as they are
+Feature = Float[Any, "B D"]
+Features = Float[Any, "T B D"]
+Rows = Bool[Any, "B"]
+Ticks = Bool[Any, "T B"]
 
 
 @runtime_checkable
@@ -213,8 +214,8 @@ def check_feature_size(size: int, expected: int, trained_for: str = "") -> None:
         )
 
 
-def flatten(params: Params) -> Mapping[str, Array]:
-    """`params` as a flat mapping from dotted names to arrays, in a stable order."""
+def flatten(params: Params) -> Mapping[str, Any]:
+    """`params` as a flat mapping from dotted names to arrays (or their shapes), in a stable order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

@@ -5,4 +5,5 @@ from typing import Self
 from beartype import BeartypeConf, FrozenDict, beartype
 
 # jaxtyping decorates method by method, and beartype knows Self within a class that it decorates as a whole alone
-checked = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: object})))
+# PEP 484: an int will do for a float
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({Self: object})))
