@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["worker_memory"]
+
 if TYPE_CHECKING:
     from deploy_cases import Hosted
 

@@ -77,7 +77,7 @@ def test_a_cost_without_any_use_of_writing_closes_the_gate(gate):
     unasked = unasked._replace(targets=unasked.targets._replace(weight=jnp.zeros((T, B))))
     params, key = memory.init_params(jax.random.key(3)), jax.random.key(4)
     loss = straight_through_loss if gate == "learned" else functools.partial(counterfactual_loss, copies=4)
-    grads = jax.grad(lambda p: loss(memory, p, unasked, jnp.asarray(1.0), key)[0])(params)
+    grads = jax.jit(jax.grad(lambda p: loss(memory, p, unasked, jnp.asarray(1.0), key)[0]))(params)
     assert float(grads.gate["out_bias"]) > 0
 
 
@@ -86,7 +86,7 @@ def test_without_a_cost_the_gate_is_moved_by_the_action_error(gate):
     memory = aura(gate)
     params, key = memory.init_params(jax.random.key(3)), jax.random.key(4)
     loss = straight_through_loss if gate == "learned" else functools.partial(counterfactual_loss, copies=4)
-    grads = jax.grad(lambda p: loss(memory, p, batch(), jnp.asarray(0.0), key)[0])(params)
+    grads = jax.jit(jax.grad(lambda p: loss(memory, p, batch(), jnp.asarray(0.0), key)[0]))(params)
     assert float(jnp.abs(grads.gate["out"]).max()) > 0
 
 
@@ -119,4 +119,4 @@ def test_the_counterfactual_signal_opens_the_gate_where_a_write_pays():
     _, out = scan(memory, params, memory.init(B), cued.zs, cued.resets)
     assert bool(out.wrote[0].all())
     direction = jnp.sign(params.gate["out"])
-    assert float(jax.grad(pull)(jnp.zeros(4)) @ direction) < 0
+    assert float(jax.jit(jax.grad(pull))(jnp.zeros(4)) @ direction) < 0
