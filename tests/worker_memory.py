@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Programs compiled by JAX are kept in the cache of pytest, one folder for each kind of processor."""
     config.stash[_RESIDENT] = []
-    if config.cache is not None:
+    if config.pluginmanager.hasplugin("cacheprovider") and config.cache is not None:
         folder = config.cache.mkdir(f"jax-{platform.machine()}-{_processor():08x}")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
