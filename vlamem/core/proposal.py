@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _Array = np.ndarray[Any, Any]
+Weights = Float[np.ndarray, "B"] | Sequence[float]
+"""One value for each row."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ class Proposal:
             raise ValueError(f"{len(self.chunk_weight)} chunk weights and {len(self.context_weight)} context weights")
 
     @classmethod
-    def of_chunk(cls, chunk: Float[np.ndarray, "B H A"] | None, weight: Float[np.ndarray, "B"]) -> "Proposal":
+    def of_chunk(cls, chunk: Float[np.ndarray, "B H A"] | None, weight: Weights) -> "Proposal":
         """A proposal of chunks alone; of nothing when `chunk` is None."""
         weight = np.asarray(weight, np.float32)
         return cls(chunk, weight if chunk is not None else np.zeros_like(weight), None, np.zeros_like(weight))
 
     @classmethod
-    def of_context(cls, context: Float[np.ndarray, "B C"] | None, weight: Float[np.ndarray, "B"]) -> "Proposal":
+    def of_context(cls, context: Float[np.ndarray, "B C"] | None, weight: Weights) -> "Proposal":
         """A proposal of contexts alone; of nothing when `context` is None."""
         weight = np.asarray(weight, np.float32)
         return cls(None, np.zeros_like(weight), context, weight if context is not None else np.zeros_like(weight))
