@@ -126,7 +126,7 @@ def run_program(
     environment.pop("LIBERO_CONFIG_PATH", None)
     command = [str(Path(sys.executable).with_name(program)), policy, "--policy.device=cpu", *words]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, timeout=540, stdin=subprocess.DEVNULL
+        command, capture_output=True, text=True, check=False, env=environment, timeout=1500, stdin=subprocess.DEVNULL
     )
 
 

@@ -38,7 +38,7 @@ def run(python: Path, code: str, *arguments: str, folder: Path | None = None) ->
     """What `code` prints there; fails with its errors."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
-        [python, "-c", code, *arguments], capture_output=True, text=True, timeout=300, env=clean, cwd=folder
+        [python, "-c", code, *arguments], capture_output=True, text=True, timeout=1500, env=clean, cwd=folder
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

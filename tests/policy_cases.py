@@ -25,5 +25,5 @@ print("late:", *sorted(set(sys.modules) - before))
 def imported_late(name: str) -> list[str]:
     """Modules that `load_policy` imports after a server's `preload`, which leaves no threads, in another process."""
     words = [sys.executable, "-c", _LATE, name]
-    found = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)
+    found = subprocess.run(words, check=True, capture_output=True, text=True, timeout=1500)
     return found.stdout.rpartition("late:")[2].split()

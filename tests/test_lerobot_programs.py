@@ -105,7 +105,7 @@ def test_the_mujoco_robot_lays_out_the_episodes_asked_for_and_then_stands_still(
     panda = VlamemPanda(VlamemPandaConfig(episode=4, episodes=episodes))
     WATCH.take()
     panda.connect()
-    assert scene.still.wait(60)
+    assert scene.still.wait(600)
     panda.send_action(dict.fromkeys(panda.action_features, 0.0))
     assert panda.is_connected
     panda.disconnect()

@@ -44,7 +44,7 @@ def two_frames() -> TwoFrames:
 def config(out: Path, **given: Any) -> RolloutConfig:
     options: dict[str, Any] = {
         "suite": "point_mass:SUITE", "policy": "point_mass:policy", "tasks": ("near",), "size": 16, "execute": 4,
-        "episodes": 4, "workers": 0, "batch": 4, "out": out,
+        "episodes": 4, "workers": 0, "batch": 4, "out": out, "watchdog_s": 900.0,
     }  # fmt: skip
     return replace(preset(RolloutConfig, "rollout"), **options | given)
 
