@@ -15,11 +15,12 @@ from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.memory.designs.aura import AuraConfig, HeadConfig
-from vlamem.memory.registry import MemoryName, load_memory
+from vlamem.memory.registry import MemoryName, MemoryNameError, load_memory
 from vlamem.memory.runner import INJECTIONS, InjectOptions
 from vlamem.memory.weights import WeightsError, identity
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.fuse import fuse
+from vlamem.policies.memories import SHIPPED
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
@@ -433,11 +434,12 @@ def test_fusing_takes_the_surest_of_each_kind_with_its_own_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"inject": "shout"}, "choose one of"), ({"abstain_below": 2}, "0 to 1")]
+    ("name", "message"),
+    [("aura?inject=shout", "'shout': expected .*context"), ("aura?abstain_below=2", "0 to 1")],
 )
-def test_impossible_injections_are_refused(options: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        InjectOptions(**options)
+def test_impossible_injections_are_refused(name: str, message: str) -> None:
+    with pytest.raises(MemoryNameError, match=message):
+        MemoryName.parse(name, SHIPPED)
 
 
 def test_a_tick_that_has_not_seen_a_row_cannot_plan_it() -> None:

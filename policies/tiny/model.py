@@ -69,7 +69,7 @@ class ModelConfig:
         return (self.image_size // _PATCH + 1) // 2
 
 
-def patches(images: UInt8[NDArray[np.uint8], "B S S 3"]) -> UInt8[Tensor, "B 48 S/4 S/4"]:
+def patches(images: UInt8[NDArray[np.uint8], "B S S 3"]) -> UInt8[Tensor, "B 48 S_4 S_4"]:
     """Space to depth: every 4 x 4 pixels as 48 channels, in channels-last memory."""
     b, s = images.shape[:2]
     n = s // _PATCH
@@ -92,7 +92,7 @@ class Trunk(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(config.grid**2, w))
         self.norm = nn.LayerNorm(w)
 
-    def forward(self, x: Float[Tensor, "B 48 S/4 S/4"]) -> Float[Tensor, "B tokens width"]:
+    def forward(self, x: Float[Tensor, "B 48 S_4 S_4"]) -> Float[Tensor, "B tokens width"]:
         x = F.relu(self.stem(x))
         x = F.relu(self.down(x))
         for block in self.blocks:
@@ -263,7 +263,7 @@ class TinyNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack this keyword alone
 
     def see(
-        self, cameras: list[Float[Tensor, "B 48 S/4 S/4"]], proprioception: Float[Tensor, "B P"]
+        self, cameras: list[Float[Tensor, "B 48 S_4 S_4"]], proprioception: Float[Tensor, "B P"]
     ) -> tuple[Float[Tensor, "B D"], list[tuple[Tensor, Tensor]]]:
         """Memory feature z, and per camera the keys and values that language will look at; no language goes in."""
         tokens = [trunk(x) for trunk, x in zip(self.trunks, cameras, strict=True)]

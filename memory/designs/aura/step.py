@@ -97,7 +97,7 @@ def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
 
 
 def look_ahead(
-    params: AuraParams, config: AuraConfig, z: Float[Array, "... D"]
+    params: AuraParams, config: AuraConfig, z: Float[Any, "... D"]
 ) -> tuple[Ahead, Float[Array, "... hidden"]]:
     """Everything of the step that depends on the feature alone: for the recurrence, and for the head."""
     zn, trusted = standardise(z, params.mean, params.scale)
