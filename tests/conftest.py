@@ -1,5 +1,6 @@
 """Fixtures of several modules; what they need is imported where they are asked for."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ pytest_plugins = ["worker_memory"]
 if TYPE_CHECKING:
     from deploy_cases import Hosted
 
-# before anything of vlamem is imported: arguments and results are checked against their annotations, shapes included.
-# Modules that check what they are given, and say so in their own words, are tested for that and left out.
-install_import_hook(["vlamem.memory.designs", "vlamem.memory.train"], "runtime_types.checked")
+if os.environ.get("VLAMEM_CHECK_TYPES"):
+    # before anything of vlamem is imported: arguments and results are checked against annotations, shapes included
+    install_import_hook(["vlamem.memory.designs", "vlamem.memory.train"], "runtime_types.checked")
 
 
 @pytest.fixture

@@ -61,8 +61,8 @@ def test_options_of_a_success_memory_are_written_after_its_file(tmp_path):
     (runner,) = robot.memories
     assert (runner.memory.options.most_segments, runner.memory.options.calibrated) == (7, False)
     runner.memory.close()
-    with pytest.raises(ValueError, match="most_segments is 0: expected 1 or more"):
-        wrap(policy, f"success:{tmp_path / 'memory.db'}?most_segments=0")
+    with pytest.raises(ValueError, match="most_segments is -1: expected 0 or more"):
+        wrap(policy, f"success:{tmp_path / 'memory.db'}?most_segments=-1")
 
 
 def test_other_words_of_one_vector_find_the_memory(tmp_path):
