@@ -45,3 +45,47 @@ class FrozenPolicy(Protocol):
     def context_of(self, instruction: list[str]) -> Float[np.ndarray, "B C"]:
         """The policy's conditioning vector for each sentence."""
         ...
+
+
+@runtime_checkable
+class Teachable(Protocol):
+    """A frozen policy that says how a residual on its conditioning changes its own imitation loss; optional.
+
+    A memory is taught by that gradient from demonstrations alone; the weights of the policy get none.
+    """
+
+    @property
+    def injection(self) -> str:
+        """Name of the point at which the residual is added: that of `sample`'s proposed context."""
+        ...
+
+    @property
+    def packed_size(self) -> int:
+        """N, numbers that `pack` makes of a row."""
+        ...
+
+    def pack(self, encoding: Encoding) -> Float[np.ndarray, "B N"]:
+        """What `sample` reads of an observation beside z and the instruction, as float16."""
+        ...
+
+    def unpack(
+        self, packed: Float[np.ndarray, "B N"], z: Float[np.ndarray, "B D"], context: Float[np.ndarray, "B C"]
+    ) -> Encoding:
+        """The encoding of packed rows, with z and the conditioning vector of a sentence. Raises ValueError for rows of
+        another size."""
+        ...
+
+    def imitation_gradient(
+        self,
+        encoding: Encoding,
+        chunk: Float[np.ndarray, "B H A"],
+        residual: Float[np.ndarray, "B C"],
+        rng: np.random.Generator,
+    ) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B C"]]:
+        """Imitation loss of each demonstrated chunk, in normalised action space, under a residual, and its gradient by
+        the residual.
+
+        Noise is drawn from `rng`: an equal generator gives equal noise, so that two residuals can be compared. With
+        residual 0 it is the loss of the bare policy. Raises ValueError for wrong shapes.
+        """
+        ...

@@ -14,6 +14,7 @@ from vlamem.core.observation import Encoding, Observation, Rows
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import OSC_POSE, PolicySpec, SpecMismatchError
 from vlamem.policies.steering import start_time, step_counts
+from vlamem.policies.tiny import imitation
 from vlamem.policies.tiny.language import Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, patches
 from vlamem.policies.tiny.normaliser import Normaliser
@@ -178,6 +179,43 @@ class TinyVLA:
         """The conditioning vector of each sentence; raises InstructionError for an empty or too long one."""
         return np.array(self._context(instruction).numpy())
 
+    @property
+    def injection(self) -> str:
+        """Where `imitation_gradient` and a proposed context add their residual."""
+        return imitation.INJECTION
+
+    @property
+    def packed_size(self) -> int:
+        """N, numbers of a packed row of conditioning."""
+        return imitation.packed_size(self.network.config)
+
+    def pack(self, encoding: Encoding) -> Float[NDArray[Any], "B N"]:
+        """What `sample` reads of an observation beside z and the instruction, as float16."""
+        return imitation.pack(_conditioning(encoding.context))
+
+    def unpack(
+        self,
+        packed: Float[NDArray[Any], "B N"],
+        z: Float[NDArray[Any], "B D"],
+        context: Float[NDArray[Any], "B C"],
+    ) -> Encoding:
+        """The encoding of packed rows under the vector of an instruction."""
+        told = TinyContext(*imitation.unpack(self.network.config, packed, z, context))
+        with torch.inference_mode():
+            key = self.network.retrieval_key(told.z)
+        return Encoding(told.z.numpy(), key.numpy(), told)
+
+    def imitation_gradient(
+        self,
+        encoding: Encoding,
+        chunk: Float[NDArray[Any], "B H A"],
+        residual: Float[NDArray[Any], "B C"],
+        rng: np.random.Generator,
+    ) -> tuple[Float[NDArray[Any], "B"], Float[NDArray[Any], "B C"]]:
+        """Flow-matching loss of a demonstrated chunk under a residual on the instruction's vector, and its gradient by
+        that residual; see `vlamem.policies.tiny.imitation`."""
+        return imitation.imitation_gradient(self.network, _conditioning(encoding.context), chunk, residual, rng)
+
     def _condition(self, proposal: Proposal, context: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Context, start of the flow and its flow time under a proposal; rows of weight 0 stay as they are."""
         spec = self.spec
@@ -214,6 +252,12 @@ class TinyVLA:
                     words = torch.from_numpy(self.tokeniser([sentence]))
                     known[sentence] = self.network.language(words)[0]
             return torch.stack([known[s] for s in sentences])
+
+
+def _conditioning(told: TinyContext) -> imitation.Conditioning:
+    """Copies without the mark of inference mode, which autograd refuses."""
+    seen = [(keys.clone(), values.clone()) for keys, values in told.seen]
+    return imitation.Conditioning(told.instruction.clone(), seen, told.z.clone(), told.proprioception.clone())
 
 
 def check_same_spec(stored: dict[str, Any], needed: PolicySpec, mine: str, theirs: str) -> None:
