@@ -99,6 +99,10 @@ def test_an_answer_that_marks_one_episode_alone_is_not_learned_by_heart() -> Non
     assert told.cue <= told.chance + 0.05
 
 
+def labels_of(env: object) -> dict[str, int]:
+    return {"lamp_colour": 1}
+
+
 class Counts:
     """An environment of seven steps whose picture and state say which step it is; a cue can always be seen."""
 
@@ -127,7 +131,8 @@ class Counts:
 def test_a_policy_that_reads_several_observations_is_probed_on_those_of_the_episode(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    suite = SimpleNamespace(make=lambda task, image_size: Counts())
+    recorder = SimpleNamespace(labels="test_probe:labels_of")
+    suite = SimpleNamespace(make=lambda task, image_size: Counts(), recorder=recorder)
     monkeypatch.setattr(sim_probe, "load_suite", lambda name: suite)
     made = sim_probe.record(Shows.spec, "any", "lamp_colour", 2, 3, history=3)
     states = np.concatenate([obs.proprioception for obs in made.observations])

@@ -172,7 +172,7 @@ def record_features(
     recorder = FeatureRecorder(actor, goals, rng, bool(memories))
     runner = None
     if actor != "expert":
-        runner = ChunkRunner(MemoryPolicy(policy, memories, encode_always=True), 1, _EXECUTE)
+        runner = ChunkRunner(MemoryPolicy(policy, memories, encode_always=True), 1, min(_EXECUTE, policy.spec.horizon))
     env.render_on_step = False
     start = Start(task, episode, {"episode": episode, "split": "train", "wording": "training"}, rng)
     row = Row(0, env, start, policy.spec.cameras, policy.history)
