@@ -112,8 +112,9 @@ class Counts:
         self.task = SimpleNamespace(categories=lambda scene: [1] * 20)
         self.scene = None
 
-    def reset(self, *, options: dict[str, object]) -> None:
+    def reset(self, *, options: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
         self._at = 0
+        return self.observe(), {}
 
     def observe(self) -> dict[str, object]:
         state = np.array([self._at], np.float32)
@@ -123,7 +124,7 @@ class Counts:
 
     def step(self, action: None) -> tuple[dict[str, object], float, bool, bool, dict[str, object]]:
         self._at += 1
-        return {}, 0.0, self._at == 7, False, {}
+        return {}, 0.0, self._at == 7, False, {"success": True}
 
     def close(self) -> None: ...
 
