@@ -139,6 +139,9 @@ class MemoryPolicy:
         self.policy, self.spec, self.rows = policy, policy.spec, rows
         self.memories = tuple(memories)
         self._encode_always = encode_always
+        components = policy.spec.action.components
+        self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in components])
+        self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in components])
         for memory in self.memories:
             check_fits(memory.spec, policy.spec)
 
@@ -190,6 +193,9 @@ class MemoryPolicy:
         proposals = self.propose(tick, encoding)
         proposal = fuse(proposals)
         chunks = self.policy.sample(encoding, noise, proposal)
+        if proposal is not None and proposal.offset is not None:
+            moved = np.clip(chunks + proposal.offset, self._low, self._high).astype(np.float32)
+            chunks = np.where(proposal.offset.any(axis=(1, 2))[:, None, None], moved, chunks)
         return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
 
     def propose(self, tick: Tick, encoding: Encoding) -> list[Proposal]:
