@@ -40,7 +40,7 @@ def test_every_arm_is_played_once_and_the_controls_where_they_are_asked_for(benc
 
 
 def test_a_control_that_is_no_condition_is_named(bench: TransferBench) -> None:
-    with pytest.raises(TransferError, match="control 'press:table=0.1' is not among the conditions"):
+    with pytest.raises(TransferError, match=r"control 'press:table=0\.1' is not among the conditions"):
         run(replace(bench, controls=("press:table=0.1",)), "", None)  # type: ignore[arg-type]  # not reached
 
 
