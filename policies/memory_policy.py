@@ -192,7 +192,8 @@ class MemoryPolicy:
         encoding = tick.encoding or self.policy.encode(tick.observation)
         proposals = self.propose(tick, encoding)
         proposal = fuse(proposals)
-        chunks = self.policy.sample(encoding, noise, proposal)
+        steers = proposal is not None and (proposal.chunk_weight.any() or proposal.context_weight.any())
+        chunks = self.policy.sample(encoding, noise, proposal if steers else None)
         if proposal is not None and proposal.offset is not None:
             moved = np.clip(chunks + proposal.offset, self._low, self._high).astype(np.float32)
             chunks = np.where(proposal.offset.any(axis=(1, 2))[:, None, None], moved, chunks)
