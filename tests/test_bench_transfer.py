@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_bench_deployment import CONDITION, kit
@@ -21,8 +22,8 @@ from vlamem.sim.bench.transfer.run import TransferError, deployment_of, learned,
 @pytest.fixture
 def bench(tmp_path: Path) -> TransferBench:
     one = "press:camera=0.1"
-    given = replace(preset(TransferBench, "bench_transfer"), conditions=(one,), controls=(one,), trials=4, explore=2)
-    return replace(given, out=tmp_path / "run", results=tmp_path)
+    given = replace(preset(TransferBench, "bench_transfer"), conditions=(one,), controls=(one,), explore=2)
+    return replace(given, trials=4, states=4, out=tmp_path / "run", results=tmp_path)
 
 
 def test_no_initial_state_comes_twice(bench: TransferBench) -> None:
@@ -39,9 +40,17 @@ def test_every_arm_is_played_once_and_the_controls_where_they_are_asked_for(benc
     assert deployment_of(both, "press").conditions == both.conditions
 
 
-def test_a_control_that_is_no_condition_is_named(bench: TransferBench) -> None:
-    with pytest.raises(TransferError, match=r"control 'press:table=0\.1' is not among the conditions"):
-        run(replace(bench, controls=("press:table=0.1",)), "", None)  # type: ignore[arg-type]  # not reached
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"controls": ("press:table=0.1",)}, r"'press:table=0\.1' is not among the conditions"),
+        ({"leave_out": ("press:table=0.1",)}, r"'press:table=0\.1' is not among the conditions"),
+        ({"states": 3}, "4 trials need as many initial states, and there are 3"),
+    ],
+)
+def test_what_cannot_be_played_is_named(bench: TransferBench, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(TransferError, match=said):
+        run(replace(bench, **changes), "", None)  # type: ignore[arg-type]  # not reached
 
 
 def test_a_residual_series_explores_stores_every_trial_and_goes_on_where_it_was_stopped(

@@ -17,10 +17,14 @@ class TransferBench:
     """Jobs as TASK:SHIFT=STRENGTH; shifts are camera, actuator, table, friction, lighting."""
     trials: int
     """Consecutive trials of each arm, each in an initial state of its own."""
+    states: int
+    """Initial states of a job, at least one for each trial."""
     explore: int
     """Trials that are played to learn the residual prior."""
     controls: tuple[str, ...]
     """Conditions on which the control arms are played too."""
+    leave_out: tuple[str, ...]
+    """Conditions that are not played in this run, though the preparation of their task has seen them."""
     prepare_episodes: int
     """Episodes of the policy alone, from the training split, for threshold and critic of each task."""
     execute: int
@@ -43,7 +47,9 @@ class TransferBench:
             self,
             conditions=(one,),
             controls=(one,),
+            leave_out=(),
             trials=6,
+            states=6,
             explore=3,
             prepare_episodes=8,
             out=folder,

@@ -21,7 +21,7 @@ from vlamem.sim.bench.transfer.options import TransferBench
 from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
-SIZES = ("conditions", "trials", "explore", "controls", "prepare_episodes")
+SIZES = ("conditions", "trials", "explore", "controls", "leave_out", "prepare_episodes")
 """Options that make a run smaller than the default."""
 
 

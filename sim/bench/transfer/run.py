@@ -31,15 +31,20 @@ def run(options: TransferBench, command: str, progress: Progress) -> Page:
     Raises TransferError for options that cannot be, or when `out` holds another bench.
     """
     bench = options.sized()
-    stray = [text for text in bench.controls if text not in bench.conditions]
-    if stray:
-        raise TransferError(f"control {stray[0]!r} is not among the conditions {list(bench.conditions)}: choose one")
+    for text in (*bench.controls, *bench.leave_out):
+        if text not in bench.conditions:
+            raise TransferError(f"{text!r} is not among the conditions {list(bench.conditions)}: choose one of these")
+    if bench.trials > bench.states:
+        raise TransferError(
+            f"{bench.trials} trials need as many initial states, and there are {bench.states}: give more"
+        )
     found = Found({}, {}, {})
     try:
         jobs = {task: checked_conditions(deployment_of(bench, task)) for task in tasks_of(bench)}
         for task, conditions in jobs.items():
             one = deployment_of(bench, task)
-            kit, trials = play(one, series_of(bench, conditions), progress.say)
+            chosen = series_of(bench, [c for c in conditions if c.name not in bench.leave_out])
+            kit, trials = play(one, chosen, progress.say)
             found.trials.update(trials)
             found.kits[task] = kit
             for series in trials:
@@ -68,7 +73,7 @@ def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
         ablation_trials=0,
         ablation=conditions[0],
         capacities=(),
-        states=bench.trials,
+        states=bench.states,
         prepare_episodes=bench.prepare_episodes,
         execute=bench.execute,
         seed=bench.seed,
@@ -84,9 +89,9 @@ def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
 
 def series_of(bench: TransferBench, conditions: Sequence[Condition]) -> list[Series]:
     """Every series of trials of some conditions, the main arms first."""
-    made = [Series(c, arm, 0, bench.trials, bench.trials) for c in conditions for arm in main_arms(bench)]
+    made = [Series(c, arm, 0, bench.trials, bench.states) for c in conditions for arm in main_arms(bench)]
     checked = [c for c in conditions if c.name in bench.controls]
-    return made + [Series(c, arm, 0, bench.trials, bench.trials) for c in checked for arm in control_arms(bench)]
+    return made + [Series(c, arm, 0, bench.trials, bench.states) for c in checked for arm in control_arms(bench)]
 
 
 def learned(path: Path, series: Series, kit: Kit) -> Residual:
