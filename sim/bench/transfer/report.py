@@ -122,7 +122,7 @@ def smaller(bench: TransferBench) -> list[tuple[str, str, str]]:
         value = getattr(bench, name)
         value = list(value) if isinstance(value, tuple) else value
         if value != default[name]:
-            found.append((name.replace("_", " "), *(_plain(v) for v in (value, default[name]))))
+            found.append((name.replace("_", " "), _plain(value), _plain(default[name])))
     return found
 
 
