@@ -23,6 +23,8 @@ class TransferBench:
     """Trials that are played to learn the residual prior."""
     controls: tuple[str, ...]
     """Conditions on which the control arms are played too."""
+    control_arms: tuple[Literal["critic", "unverified", "elite"], ...]
+    """Control arms: a residual prior that the critic verifies, one whose verifier passes every trial, an elite prior."""
     leave_out: tuple[str, ...]
     """Conditions that are not played in this run, though the preparation of their task has seen them."""
     prepare_episodes: int
