@@ -269,7 +269,8 @@ class SuccessMemory:
         if trace.offset is not None and self.options.prior == "residual":
             when = time.time() if made is None else made
             with self._writing:
-                self.store.add_trial(self.origin, StoredTrial(trace.identity, verdict.outcome, trace.offset, when))
+                trial = StoredTrial(trace.identity, verdict.outcome, trace.offset, when, verdict.score)
+                self.store.add_trial(self.origin, trial)
         return done
 
     def commit(self, episode: Episode) -> Committed:
