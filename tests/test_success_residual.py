@@ -26,7 +26,7 @@ def played(trials: int, best: np.ndarray, height: float = 0.95, seed: int = 0) -
         offset = residual_prior(made, LAYOUT, OPTIONS, explore=True).offset
         chance = height * np.exp(-0.5 * (((offset[:3] - best) / 0.15) ** 2).sum())
         success = stream(seed, "outcome", t).random() < chance
-        made.append(StoredTrial(f"t{t}", "success" if success else "failure", offset, float(t), float(success)))
+        made.append(StoredTrial(f"t{t}", "success" if success else "unknown", offset, float(t)))
     return made
 
 
@@ -49,7 +49,7 @@ def test_without_anything_to_correct_no_offset_is_played_after_exploring():
 def test_outcomes_that_have_nothing_to_do_with_the_offset_move_it_little():
     made = played(70, BEST)
     order = stream(3, "shuffled").permutation(len(made))
-    shuffled = [replace(t, score=made[i].score) for t, i in zip(made, order, strict=True)]
+    shuffled = [replace(t, outcome=made[i].outcome) for t, i in zip(made, order, strict=True)]
     true = residual_prior(made, LAYOUT, OPTIONS, explore=False)
     found = residual_prior(shuffled, LAYOUT, OPTIONS, explore=False)
     assert found.expected - found.alone < 0.5 * (true.expected - true.alone)
@@ -63,7 +63,7 @@ def test_the_offset_is_a_function_of_the_trials_before_it():
 
 
 def test_where_nothing_is_verified_the_search_is_given_up_and_without_trials_nothing_is_added():
-    unknown = [StoredTrial(f"t{i}", "unknown", np.full(7, 0.1), float(i), 0.2) for i in range(OPTIONS.patience)]
+    unknown = [StoredTrial(f"t{i}", "unknown", np.full(7, 0.1), float(i)) for i in range(OPTIONS.patience)]
     assert residual_prior(unknown[:-1], LAYOUT, OPTIONS, explore=True).offset.any()
     given_up = residual_prior(unknown, LAYOUT, OPTIONS, explore=True)
     assert (given_up.why, given_up.offset.any()) == ("nothing verified", False)
@@ -85,9 +85,9 @@ def trace(identity: str, offset: np.ndarray) -> Trace:
     return Trace(identity, "touch", None, (seen,), np.zeros((4, 7), np.float32), np.zeros(0, np.int64), offset)
 
 
-def verdict(outcome: str, peak: float = 1.0) -> Verdict:
+def verdict(outcome: str) -> Verdict:
     """Of an episode of 4 actions."""
-    return Verdict(outcome, "test", 1.0, 4, np.linspace(0, peak, 5))  # type: ignore[arg-type]
+    return Verdict(outcome, "test", 1.0, 4, np.linspace(0, 1, 5))  # type: ignore[arg-type]
 
 
 def test_trials_are_stored_whatever_their_outcome_and_are_there_after_opening_again(tmp_path):
@@ -100,24 +100,9 @@ def test_trials_are_stored_whatever_their_outcome_and_are_there_after_opening_ag
     with SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, options) as memory:
         found = {t.identity: t for t in memory.store.trials(memory.origin)}
         assert {k: t.outcome for k, t in found.items()} == {"t0": "success", "t1": "success", "t2": "failure"}
-        assert found["t0"].score == 1
         np.testing.assert_allclose(found["t1"].offset, 2 * offset, rtol=1e-6)
         memory.store.delete_trials(memory.origin, ["t0"])
         assert len(memory.store.trials(memory.origin)) == 2
-
-
-def test_a_verdict_scores_the_progress_above_a_failures_and_nothing_where_nothing_is_known():
-    scores = {peak: verdict("unknown", peak).score for peak in (0.0, 0.3, 0.5, 0.9, 1.0)}
-    assert scores == {0.0: None, 0.3: 0, 0.5: 0, 0.9: pytest.approx(0.8), 1.0: 1}
-    assert verdict("failure", 0.0).score == 0
-
-
-def test_trials_without_a_score_are_counted_and_tell_nothing():
-    made = played(30, BEST)
-    silent = [replace(t, score=None) for t in made]
-    assert residual_prior(made + silent, LAYOUT, OPTIONS, explore=False).trials == 60
-    blind = ResidualOptions(explore=60, patience=100)
-    assert residual_prior(silent, LAYOUT, blind, explore=False).why == "no gain"
 
 
 def test_an_elite_memory_stores_no_trials(tmp_path):

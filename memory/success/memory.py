@@ -269,8 +269,7 @@ class SuccessMemory:
         if trace.offset is not None and self.options.prior == "residual":
             when = time.time() if made is None else made
             with self._writing:
-                trial = StoredTrial(trace.identity, verdict.outcome, trace.offset, when, verdict.score)
-                self.store.add_trial(self.origin, trial)
+                self.store.add_trial(self.origin, StoredTrial(trace.identity, verdict.outcome, trace.offset, when))
         return done
 
     def commit(self, episode: Episode) -> Committed:

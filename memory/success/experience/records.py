@@ -73,14 +73,12 @@ class StoredTrial:
         outcome: as verified: "success", "failure" or "unknown".
         offset: [A], what was added to every action that the policy proposed.
         made: time of the episode [s since 1970].
-        score: 0 (failed) to 1 (succeeded), as its verifier judges; None where it cannot tell.
     """
 
     identity: str
     outcome: str
     offset: Float[np.ndarray, "A"]
     made: float
-    score: float | None
 
 
 @dataclass(frozen=True)

@@ -97,15 +97,3 @@ class Verdict:
     def success(self) -> bool | None:
         """True or False as judged; None where the outcome is unknown."""
         return None if self.outcome == "unknown" else self.outcome == "success"
-
-    @property
-    def score(self) -> float | None:
-        """0 (failed) to 1 (succeeded): how far progress came in the half above that of a failure; None where nothing
-        is known of it.
-
-        A critic's unknown outcome has a score: where few successes pass its threshold this tells more than the outcome.
-        """
-        highest = float(self.progress.max(initial=0.0))
-        if self.outcome == "unknown" and not highest:
-            return None
-        return min(1.0, max(0.0, 2.0 * highest - 1.0))

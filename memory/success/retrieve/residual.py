@@ -35,7 +35,7 @@ class ResidualOptions:
     Attributes:
         explore: trials that are played to learn; after them the best offset is played.
         control: one of this many of these is played without an offset.
-        patience: trials after which the search is given up when none has a score of a half.
+        patience: exploring trials after which the search is given up when no trial was verified as a success.
         recent: trials that are looked at, the newest: a place can change.
         reach: standard deviation of the prior of the best offset [action units].
         width: median of the prior of how far from it an offset may lie [action units].
@@ -74,8 +74,7 @@ class Residual:
 
     Attributes:
         offset: [A], 0 outside the translations, and everywhere where the memory abstains.
-        trials: behind it.
-        verified: those of them that were verified as successes, of the newest.
+        trials, verified: behind it.
         expected: success that the model expects with it, 0 to 1, in units of what the verifier passes.
         alone: the same without an offset.
         why: "explore", "control", "best", or the reason of abstention: "no gain", "nothing verified".
@@ -106,20 +105,18 @@ def residual_prior(trials: Sequence[StoredTrial], layout: Layout, options: Resid
     """
     at = translations(layout)
     none = np.zeros(layout.action_size)
-    recent = trials[-options.recent :]
-    told = [t for t in recent if t.score is not None]
-    scores = np.array([t.score for t in told], float)
-    count, passed = len(trials), sum(t.outcome == "success" for t in recent)
+    verified = np.array([t.outcome == "success" for t in trials[-options.recent :]], float)
+    count, passed = len(trials), int(verified.sum())
     exploring = explore and count < options.explore
-    if count >= options.patience and scores.max(initial=0.0) < 0.5:
-        return Residual(none, count, passed, 0.0, 0.0, "nothing verified")
+    if count >= options.patience and not passed:
+        return Residual(none, count, 0, 0.0, 0.0, "nothing verified")
     if exploring and count % options.control == 0:
         return Residual(none, count, passed, 0.0, 0.0, "control")
     if not count and not exploring:
         return Residual(none, 0, 0, 0.0, 0.0, "no gain")
     rng = stream(options.seed, "residual", count)
-    tried = np.array([t.offset[at] for t in told], float).reshape(-1, len(at))
-    drawn = posterior(tried, scores, options, rng)
+    tried = np.array([t.offset[at] for t in trials[-options.recent :]], float).reshape(-1, len(at))
+    drawn = posterior(tried, verified, options, rng)
     centres = drawn[:, 1 : 1 + len(at)]
     candidates = np.concatenate([np.zeros((1, len(at))), centres.mean(axis=0)[None], centres])
     expected = success_at(drawn, candidates)
@@ -134,11 +131,11 @@ def residual_prior(trials: Sequence[StoredTrial], layout: Layout, options: Resid
 
 def posterior(
     tried: Float[np.ndarray, "N d"],
-    scores: Float[np.ndarray, "N"],
+    verified: Float[np.ndarray, "N"],
     options: ResidualOptions,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "W 1+2d"]:
-    """Draws of (logit of the height, centre, log widths) of the curve, given offsets and scores, 0 to 1, of trials."""
+    """Draws of (logit of the height, centre, log widths) of the curve, given offsets and whether each trial passed."""
     d = tried.shape[1]
     start = np.concatenate(
         [
@@ -148,7 +145,7 @@ def posterior(
         ],
         axis=1,
     )
-    score = _log_posterior(start, tried, scores, options)
+    score = _log_posterior(start, tried, verified, options)
     likelihood = score - _log_prior(start, d, options)
     chosen = np.argsort(rng.gumbel(size=_DRAWS) + likelihood)[-_WALKERS:]  # without replacement, by likelihood
     x, score = start[chosen], score[chosen]
@@ -158,7 +155,7 @@ def posterior(
             stretch = 0.5 * (1.0 + rng.random(half)) ** 2
             anchor = x[others][rng.integers(half, size=half)]
             there = anchor + stretch[:, None] * (x[moved] - anchor)
-            new = _log_posterior(there, tried, scores, options)
+            new = _log_posterior(there, tried, verified, options)
             taken = np.log(rng.random(half)) < 2 * d * np.log(stretch) + new - score[moved]
             x[moved] = np.where(taken[:, None], there, x[moved])
             score[moved] = np.where(taken, new, score[moved])
@@ -189,9 +186,9 @@ def _log_prior(x: Float[np.ndarray, "W 1+2d"], d: int, options: ResidualOptions)
 def _log_posterior(
     x: Float[np.ndarray, "W 1+2d"],
     tried: Float[np.ndarray, "N d"],
-    scores: Float[np.ndarray, "N"],
+    verified: Float[np.ndarray, "N"],
     options: ResidualOptions,
 ) -> Float[np.ndarray, "W"]:
     chance = np.clip(np.exp(_log_success(x, tried)), _FLOOR, 1.0 - _FLOOR)
-    likelihood = np.log(chance) @ scores + np.log1p(-chance) @ (1.0 - scores)
+    likelihood = np.log(chance) @ verified + np.log1p(-chance) @ (1.0 - verified)
     return np.asarray(likelihood + _log_prior(x, tried.shape[1], options))

@@ -59,7 +59,6 @@ CREATE TABLE trials(
   outcome TEXT NOT NULL CHECK (outcome IN ('success', 'failure', 'unknown')),
   offset BLOB NOT NULL,
   made REAL NOT NULL,
-  score REAL CHECK (score BETWEEN 0 AND 1),
   UNIQUE(origin, identity)
 ) STRICT;
 """

@@ -238,23 +238,20 @@ class SqliteStore:
 
     def add_trial(self, origin: int, trial: StoredTrial) -> None:
         """Stores a trial; one of the same identity is replaced. Raises as `commit`."""
-        values = (origin, trial.identity, trial.outcome, _blob(trial.offset), trial.made, trial.score)
+        values = (origin, trial.identity, trial.outcome, _blob(trial.offset), trial.made)
         with self._write() as db:
             db.execute(
-                "INSERT OR REPLACE INTO trials(origin, identity, outcome, offset, made, score) VALUES (?,?,?,?,?,?)",
-                values,
+                "INSERT OR REPLACE INTO trials(origin, identity, outcome, offset, made) VALUES (?,?,?,?,?)", values
             )
 
     def trials(self, origin: int) -> list[StoredTrial]:
         """Every trial of an origin, oldest first. Raises StoreDamagedError for an offset of another size."""
-        rows = self._read(
-            "SELECT identity, outcome, offset, made, score FROM trials WHERE origin=? ORDER BY id", (origin,)
-        )
+        rows = self._read("SELECT identity, outcome, offset, made FROM trials WHERE origin=? ORDER BY id", (origin,))
         (layout,) = (lay for i, _, lay in self.origins() if i == origin)
-        for identity, _, offset, *_ in rows:
+        for identity, _, offset, _ in rows:
             if len(offset) != 4 * layout.action_size:
                 raise StoreDamagedError(f"{self.path}: trial {identity} has an offset of another size: {SALVAGE}")
-        return [StoredTrial(i, o, np.frombuffer(blob, np.float32), *rest) for i, o, blob, *rest in rows]
+        return [StoredTrial(i, o, np.frombuffer(blob, np.float32), made) for i, o, blob, made in rows]
 
     def delete_trials(self, origin: int, identities: Sequence[str]) -> None:
         """Deletes trials by identity. Raises as `commit`."""
