@@ -21,6 +21,13 @@ from vlamem.sim.bench.transfer.options import TransferBench
 from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
+NOTED = {
+    "conditions": ("press:camera=0.1", "press:actuator=0.3", "press:table=0.067"),
+    "trials": 80,
+    "explore": 35,
+    "prepare_episodes": 60,
+}
+"""The run of which the notes speak."""
 SIZES = ("conditions", "trials", "explore", "controls", "control_arms", "leave_out", "prepare_episodes")
 """Options that make a run smaller than the default."""
 
@@ -140,6 +147,7 @@ def text_of(bench: TransferBench, found: Found) -> str:
         bench=bench,
         main=rows_of(bench, found, main_arms(bench), conditions),
         controls=rows_of(bench, found, control_arms(bench), conditions),
+        notes=all(getattr(bench, name) == value for name, value in NOTED.items()),
         smaller=smaller(bench),
         kits=found.kits,
     )
