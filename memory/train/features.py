@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.files import write_atomically
 from vlamem.memory.weights import TrainedFor
 
 FORMAT = 1
@@ -131,9 +132,7 @@ class FeatureWriter:
             _check_same(folder, _read_meta(folder), meta)
         else:
             np.save(folder / "contexts.npy", contexts.astype(np.float32))
-            half = folder / "meta.tmp"
-            half.write_text(json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n", encoding="utf-8")
-            os.replace(half, path)
+            write_atomically(path, json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n")
         found = _read_index(folder, meta)
         _warn(folder, found, "they are recorded again")
         self.episodes = found.episodes

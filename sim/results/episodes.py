@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from vlamem.core.files import replacing
 from vlamem.core.jsonl import JsonLog, LineError, read_lines
 
 Outcome = Literal["success", "failure", "error"]
@@ -122,9 +122,8 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: fl
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     try:
-        with av.open(str(temporary), "w") as container:
+        with replacing(path) as draft, av.open(str(draft), "w", format="mp4") as container:
             container.metadata["title"] = title
             stream: Any = container.add_stream("libx264", rate=Fraction(hz).limit_denominator(1000))
             stream.pix_fmt = "yuv420p"
@@ -133,11 +132,8 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: fl
                 stream.height, stream.width = frame.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-        os.replace(temporary, path)
     except OSError as error:
         raise _disk_full(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def side_by_side(
