@@ -222,10 +222,10 @@ def test_every_arm_is_a_rollout_that_can_be_made(tmp_path: Path) -> None:
     made = options(tmp_path, gate=str(gate), features=(tmp_path,), execute=4)
     controls = dict.fromkeys(("always", "random", "periodic", "gru", "kv_window", "kv_growing"), gate)
     configs = {arm.name: config_of(arm, made, controls) for arm in chosen_arms(made)}
-    assert configs["alone"].memory == "none"
-    assert configs["aura"].memory == f"aura:{gate}"
-    assert configs["gru"].memory == f"baseline:{gate}"
-    assert configs["freeze"].memory_control == "freeze"
+    assert configs["alone"].memory == ("none",)
+    assert configs["aura"].memory == (f"aura:{gate}",)
+    assert configs["gru"].memory == (f"gru:{gate}",)
+    assert configs["freeze"].ablation == "freeze"
     assert configs["aura-delay20"].parameters == ("delay=400",)
     assert configs["aura-chunk16"].execute == 16
     assert configs["alone"].episodes == 100

@@ -127,7 +127,7 @@ def test_a_cold_gate_draws_what_it_would_decide() -> None:
 
 def test_a_gate_without_parameters_and_a_group_of_one_are_refused() -> None:
     always = AuraMemory(AuraConfig(16, HeadConfig(context=3), gate="always"))
-    with pytest.raises(ValueError, match="nothing to learn"):
+    with pytest.raises(ValueError, match="no gate with something to learn"):
         tune_on_success(always, always.init_params(jax.random.key(0)), play, RlOptions())
     with pytest.raises(ValueError, match="2 or more"):
         RlOptions(group=1)

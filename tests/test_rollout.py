@@ -211,7 +211,9 @@ def test_scripted_experts_need_no_policy_and_the_guessing_one_misses(tmp_path: P
     ("given", "complaint"),
     [
         ({"episodes": 0}, "episodes is 0"),
-        ({"memory": "aur"}, "unknown memory 'aur'"),
+        ({"memory": ("aur",)}, "unknown memory 'aur': did you mean 'aura'"),
+        ({"memory": "aura"}, r"memory is 'aura': expected a tuple, \('aura',\)"),
+        ({"tasks": "touch"}, "tasks is 'touch': expected a tuple"),
         ({"parameters": ("delay",)}, "name=value"),
         ({"watchdog_s": 0.0}, "watchdog_s"),
     ],

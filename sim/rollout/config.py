@@ -1,6 +1,7 @@
 """What a rollout is to do: its configuration, its episodes, and the record in its folder that lets it go on."""
 
 import json
+import shlex
 import uuid
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -98,6 +99,9 @@ class RolloutConfig:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise PlanError(f"{name} is {getattr(self, name)}: expected {lowest} or more")
+        for name in ("tasks", "memory", "parameters", "later_parameters", "hooks"):
+            if isinstance(getattr(self, name), str):  # a text would be read letter by letter
+                raise PlanError(f"{name} is '{getattr(self, name)}': expected a tuple, ('{getattr(self, name)}',)")
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
         try:
@@ -170,7 +174,7 @@ class RolloutConfig:
             if value is True:
                 words.append(f"--{option}")
             elif value not in ([], "", None, False):
-                words.append(f"--{option} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+                words.append(f"--{option} {shlex.join(map(str, value if isinstance(value, list) else [value]))}")
         return " ".join(words)
 
     def results_depend_on(self) -> dict[str, Any]:
