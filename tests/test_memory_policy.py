@@ -49,9 +49,9 @@ class Wide(point_mass.PointPolicy):
         if proposal is not None:
             w = proposal.context_weight[:, None, None]
             if proposal.context is not None:
-                told = chunk.copy()
-                told[..., :3] += w * proposal.context[:, None]
-                chunk = np.where(w > 0, told, chunk)
+                moved = chunk.copy()
+                moved[..., :3] += w * proposal.context[:, None]
+                chunk = np.where(w > 0, moved, chunk)
             w = proposal.chunk_weight[:, None, None]
             if proposal.chunk is not None:
                 chunk = np.where(w > 0, (1 - w) * chunk + w * proposal.chunk, chunk)

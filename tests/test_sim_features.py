@@ -34,7 +34,7 @@ SPEC = PolicySpec("eyes", 4, 16, 4, 3, 20.0, ("agentview", "wrist"), 16, 8, OSC_
 
 
 class Eyes:
-    """Its feature is sixteen pixels of the picture; it moves at random, less so when it is told a colour."""
+    """Its feature is sixteen pixels of the picture; it moves at random, less so when its instruction names a colour."""
 
     spec = SPEC
     history = 1
@@ -75,7 +75,7 @@ class Hints:
 
 
 class Listening(Eyes):
-    """Keeps what it was told and what was proposed to it at every plan."""
+    """Keeps its instruction and what was proposed to it at every plan."""
 
     def __init__(self) -> None:
         self.given: list[tuple[str, float]] = []
@@ -94,7 +94,7 @@ def test_an_actor_that_remembers_is_given_its_memorys_residual_and_its_own_sente
     ticks, _ = record_features(env, "recall_colour", SUITE.goals(), policy, 3, "remembers", [memory])
     assert recurrence.ticks == len(ticks.z)
     assert {residual for _, residual in policy.given} == {3.0}
-    assert {told for told, _ in policy.given} <= set(env.task.goal(False).training_sentences)
+    assert {instruction for instruction, _ in policy.given} <= set(env.task.goal(False).training_sentences)
     for actor, memories in (("remembers", []), ("told", [memory])):
         with pytest.raises(ValueError, match="memory"):
             record_features(env, "recall_colour", SUITE.goals(), policy, 3, actor, memories)
@@ -103,7 +103,7 @@ def test_an_actor_that_remembers_is_given_its_memorys_residual_and_its_own_sente
 
 def test_a_memory_that_the_simulator_tells_is_refused_as_an_actor(tmp_path: Path) -> None:
     what = FeatureCollection("tiny", {}, {"recall_colour": 1}, tmp_path / "out", memory="oracle")
-    with pytest.raises(ValueError, match="told by the simulator"):
+    with pytest.raises(ValueError, match="its answer from the simulator"):
         collect_features(what, lambda recorded, unsuccessful: None)
     assert not (tmp_path / "out").exists()
 
@@ -118,9 +118,9 @@ def test_every_tick_is_recorded_with_what_is_told_what_it_means_and_what_the_exp
     meta = features_meta(Eyes(), None, "test")
     assert ticks.z.shape == (env.task.now, 16)
     assert ticks.chunk.shape == (env.task.now, 4, 7)
-    own, told = ticks.goal[0]
+    own, oracle = ticks.goal[0]
     assert meta.goals[own][0] == "touch the block of the colour that the lamp showed"
-    assert meta.goals[told][0].startswith("touch the ")
+    assert meta.goals[oracle][0].startswith("touch the ")
     first = int(np.argmax(ticks.asked))
     assert 12 <= first <= 18
     assert ticks.asked[first:].all()
@@ -267,8 +267,8 @@ def test_frames_of_libero_are_encoded_and_nothing_is_asked(tmp_path: Path) -> No
         ticks = found.ticks(episode)
         assert not ticks.asked.any()
         assert (ticks.goal[:, 0] == ticks.goal[:, 1]).all()
-        said = found.meta.goals[ticks.goal[0, 0]]
-        assert set(said) == {episode.task.replace("_", " ")}
+        instructions = found.meta.goals[ticks.goal[0, 0]]
+        assert set(instructions) == {episode.task.replace("_", " ")}
         assert (ticks.z[0] == ticks.z[2]).all()
         assert (ticks.z[2] != ticks.z[3]).any()
 

@@ -30,7 +30,7 @@ class EpisodeLoop:
     ) -> None:
         """`beat` is called after every control step.
 
-        `broke` is told of a row that ended as an error, and the others go on; without it, errors are raised.
+        `broke` is called for a row that ended as an error, and the others go on; without it, errors are raised.
         """
         self.runner, self.hooks = runner, list(hooks)
         self._beat, self._broke = beat, broke

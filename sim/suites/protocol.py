@@ -48,7 +48,7 @@ class Cue:
     Attributes:
         known: whether one who has seen everything until now knows the answer.
         over: whether the cue is no longer to be seen.
-        answer: the sentence that tells the answer; None where the instruction tells it already.
+        answer: the oracle instruction, which contains the answer; None where the instruction contains it already.
         phase: changes where something happens that no plan made before could foresee, such as a go signal.
     """
 
@@ -65,9 +65,9 @@ class Recorder:
     Attributes:
         family: under which recordings of suites with the same goals go; the suite's name when empty.
         demonstrations: package.module:BODY of a recording process, for 'vlamem collect': called with the Collection,
-            the number of the process, and a queue that is told of each episode whether it succeeded. None for a suite
+            the number of the process, and a queue that gets whether each episode succeeded. None for a suite
             without.
-        features: whether the experts say what to do in every state that a policy gets into, so that 'vlamem collect
+        features: whether the experts give an action in every state that a policy gets into, so that 'vlamem collect
             --features' can play the suite.
         visits: whether a policy may act for a while in demonstrations.
         lerobot: package.module:WRITER of LeRobotDatasets, or None.

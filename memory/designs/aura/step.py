@@ -10,7 +10,7 @@ State per row: W [d_v, d_k] and b [d_v], float32; (32*32 + 32) * 4 = 4,224 bytes
     r  = W q + b                         read-out
     proposal = head([z~, r])
 
-r_prev is the state as the last write left it, asked with the present query: r_prev = W q + b before the write. It is
+r_prev is the state as the last write left it, read with the present query: r_prev = W q + b before the write. It is
 recomputed at every tick, so it costs no byte, and a tick without a write leaves the state as it was, to the bit. A
 second identical event meets another r_prev than the first, so v and e differ and it can be counted. The read-out
 after the write then needs no second pass over W: r = r_prev + g * (beta * (k . q) + gamma) * e.
