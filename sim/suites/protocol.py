@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from vlamem.core.spec import ActionSpec
 
@@ -73,6 +73,8 @@ class Recorder:
         lerobot: package.module:WRITER of LeRobotDatasets, or None.
         labels: package.module:FUNCTION from an environment to its privileged labels by name, for 'vlamem probe'; 0
             means that there is nothing to see now. None for a suite without.
+        frames: package.module:OBJECT, its FrameLabels, for 'vlamem collect --features --frames'. None for a suite
+            whose tasks hide nothing.
     """
 
     family: str = ""
@@ -81,6 +83,22 @@ class Recorder:
     visits: bool = False
     lerobot: str | None = None
     labels: str | None = None
+    frames: str | None = None
+
+
+@runtime_checkable
+class FrameLabels(Protocol):
+    """What recorded frames of a suite show of an answer, without the simulation that they come from.
+
+    Attributes:
+        refused: tasks whose frames show too little, and why.
+    """
+
+    refused: Mapping[str, str]
+
+    def known(self, task: str, categories: Mapping[str, Int[np.ndarray, "N"]]) -> Bool[np.ndarray, "N"]:
+        """At which frames of one episode the answer has been shown, by the privileged labels that were recorded."""
+        ...
 
 
 @runtime_checkable

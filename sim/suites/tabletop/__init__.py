@@ -31,6 +31,7 @@ class TabletopSuite:
         visits=True,
         lerobot="vlamem.sim.suites.tabletop.lerobot_dataset:write_lerobot",
         labels="vlamem.sim.suites.tabletop.demonstrations:labels",
+        frames="vlamem.sim.suites.tabletop.frame_labels:FRAMES",
     )
 
     def goals(self) -> tuple[tuple[str, ...], ...]:
