@@ -225,6 +225,6 @@ def batch_of(schedule: str | None, streams: Streams, key: Array) -> Batch:
     return Batch(
         streams.z,
         streams.reset,
-        Targets(streams.asked.astype(jnp.float32), answer=streams.answer),
+        Targets(streams.query.astype(jnp.float32), answer=streams.answer),
         marks(schedule, streams, key, rate),
     )

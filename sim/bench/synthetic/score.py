@@ -100,20 +100,20 @@ def score(
     if arm.gate in AT_BUDGET:
         params = _held(memory, params, longest, preset, keys, rate)
     answers, wrote, _ = play(memory, params, streams._replace(event=write_at), preset.ticks)
-    asked, right = np.asarray(streams.asked), answers == np.asarray(streams.answer)
+    query, right = np.asarray(streams.query), answers == np.asarray(streams.answer)
     return {
         s.name: [
-            _counts(*(x[seed, : s.horizon] for x in (asked, right, wrote, np.asarray(streams.kind))))
+            _counts(*(x[seed, : s.horizon] for x in (query, right, wrote, np.asarray(streams.kind))))
             for seed in range(S)
         ]
         for s in group
     }
 
 
-def _counts(asked: np.ndarray, right: np.ndarray, wrote: np.ndarray, kind: np.ndarray) -> dict[str, Any]:
+def _counts(query: np.ndarray, right: np.ndarray, wrote: np.ndarray, kind: np.ndarray) -> dict[str, Any]:
     return {
-        "asked": int(asked.sum()),
-        "right": int((right & asked).sum()),
+        "asked": int(query.sum()),
+        "right": int((right & query).sum()),
         "ticks": int(kind.size),
         "writes": int(wrote.sum()),
         "kinds": {name: [int((wrote & (kind == k)).sum()), int((kind == k).sum())] for k, name in enumerate(KINDS)},
