@@ -83,8 +83,8 @@ def kill_controllers(
     rng, folder, found = stream(seed, "controller kills"), Path(plan.folder), []
     with tempfile.TemporaryDirectory(prefix="vlamem-") as short:  # a socket's path has 108 letters at most
         arm = _arm(plan, Path(short) / "arm", folder)
-        arm, state = str(Path(short) / "arm"), str(folder / "state")
-        plan = replace(plan, arm=arm, state=state, until_end_file=True, seconds=0.0)
+        socket, state = str(Path(short) / "arm"), str(folder / "state")
+        plan = replace(plan, arm=socket, state=state, until_end_file=True, seconds=0.0)
         controller = RobotProcess(replace(plan, folder=str(folder / "0")))
         try:
             controller.wait_until_running()
