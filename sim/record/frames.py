@@ -60,7 +60,8 @@ def query_mask(
     labels = _labels(suite)
     if labels is None:
         raise _refused(task, f"suite '{suite.name}' declares no labels of frames")
-    return asked & labels.known(task, categories)
+    asked &= labels.known(task, categories)
+    return asked
 
 
 def held_episode(
