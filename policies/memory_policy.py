@@ -1,4 +1,4 @@
-"""A frozen policy and its memories: ticked at every control step, asked when a chunk is planned."""
+"""A frozen policy and its memories: ticked at every control step, queried when a chunk is planned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -171,7 +171,7 @@ class MemoryPolicy:
         rows = np.arange(self.rows) if rows is None else rows
         if len(obs) != len(rows):
             raise ValueError(f"{len(obs)} observations for rows {rows.tolist()}: expected one for each")
-        if not self.ticks:
+        if not self.ticks:  # nobody reads a feature between plans: `plan` encodes the rows that are due
             return Tick(rows, obs, outs=(None,) * len(self.memories))
         encoding = self.policy.encode(obs)
         outs = tuple(
@@ -188,7 +188,7 @@ class MemoryPolicy:
         """`plan`, with what the chunks were made of."""
         encoding = tick.encoding or self.policy.encode(tick.observation)
         proposals = self.propose(tick, encoding)
-        proposal = fuse(proposals)
+        proposal = fuse(proposals)  # then one sample, whatever the number of memories
         chunks = self.policy.sample(encoding, noise, proposal)
         return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
 
@@ -219,12 +219,14 @@ class MemoryPolicy:
                 memory.restore(row, {name: state[self._prefix(i) + name] for name in mine})
 
     def _prefix(self, index: int) -> str:
+        # one memory alone keeps its bare names, so that states of version 0.1 can be restored
         carrying = [i for i, memory in enumerate(self.memories) if memory.spec.state_bytes]
         return "" if len(carrying) < 2 else f"{index}."
 
     def _features(self, memory: MemoryRunner, encoding: Encoding, obs: Observation) -> Float[np.ndarray, "R D"]:
         """What a memory reads: z, or z beside the instruction's context."""
         z = np.asarray(encoding.z, np.float32)
+        # z does not hold the instruction, and one scene serves several tasks: a memory may be trained to read both
         if memory.spec.feature_size == self.spec.feature_size:
             return z
         both: Float[np.ndarray, "R D"] = np.concatenate([z, self.policy.context_of(list(obs.instruction))], axis=1)

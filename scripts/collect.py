@@ -32,7 +32,7 @@ class Args:
     tasks: tuple[str, ...]
     """Task names, or "skills", "memory", "all"."""
     episodes: int
-    """Demonstrations a task; with --features the --rollouts are played besides, 60 a task if nothing else is said."""
+    """Demonstrations a task; with --features the --rollouts are played besides, 60 a task by default."""
     share: tuple[str, ...]
     """Another number for single tasks, e.g. touch=2500 push=1600."""
     first: int
@@ -58,7 +58,7 @@ class Args:
     rollouts: int
     """Episodes a task that the policy plays itself, beside those of --episodes; 0 for none (features only)."""
     memory: str
-    """What it remembers with in them, as in `vlamem rollout --memory`; none: it is told the answer (features only)."""
+    """What it remembers with in them, as in `vlamem rollout --memory`; none: the oracle instruction (features only)."""
     frames: tuple[Path, ...]
     """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
 

@@ -144,7 +144,7 @@ def _control(args: argparse.Namespace) -> int:
     arm = _make_robot(args, robot_file)
     simulated = arm if isinstance(arm, MujocoRobot) else None
     if simulated is None and not args.instruction:
-        raise ValueError("a robot has to be told what to do: give --instruction")
+        raise ValueError("a robot needs an instruction: give --instruction")
     events = EventLog(args.log)
     # a dry run moves nothing, so it must not touch the session and labels of the robot's real episodes
     session, state = (f"{args.session}-dry-run", None) if args.dry_run else (args.session, args.state)

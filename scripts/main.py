@@ -9,7 +9,7 @@ VERBS = {
     "rollout": "run a policy over a suite's tasks in simulation",
     "pretrain": "train TinyVLA on recorded demonstrations",
     "collect": "record demonstrations, or features of a frozen policy",
-    "train-gate": "train when AURA-Mem writes and what it says, on recorded features",
+    "train-gate": "train when AURA-Mem writes and what it proposes, on recorded features",
     "bench": "measure, and write docs/results/NAME.md",
     "compare": "compare two runs, paired by task, initial state and seed",
     "memory": "look at, check, carry, prune, calibrate and draw a success memory",

@@ -1,7 +1,7 @@
 """Serves a policy with memory to robots, over websockets; openpi's clients work as they are.
 
-Listens on this machine alone unless told otherwise. /healthz says that it lives, /metrics is for Prometheus, and the
-path /vla-eval speaks vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart, and
+Listens on this machine alone by default. /healthz says that it lives, /metrics is for Prometheus, and the
+path /vla-eval serves vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart, and
 with --respawn it starts again by itself, in a fraction of a second, when it crashes or is killed.
 
 Example: vlamem serve --policy tiny --memory aura --state runs/serve
@@ -51,7 +51,7 @@ class Args:
     api_key_file: Path | None
     """File whose first line clients must show."""
     tls_cert: Path | None
-    """PEM certificate; with --tls-key the server speaks wss://."""
+    """PEM certificate; with --tls-key the server uses wss://."""
     tls_key: Path | None
     """PEM private key."""
     sessions: int
@@ -83,7 +83,7 @@ def _renames(words: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check(args: Args) -> None:
-    """What is wrong is said now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
+    """Wrong options are refused now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
     for name in ("sessions", "session_mb", "execute"):
         within(f"--{name.replace('_', '-')}", getattr(args, name), 1)
     for name in ("wait_ms", "idle_s", "threads"):

@@ -106,5 +106,5 @@ def choose(backends: Sequence[str] = BACKENDS) -> Backend:
             break
     if tried[-1].works:
         return tried[-1]
-    said = "; ".join(f"{b.name}: {b.problem} ({b.mend})" for b in tried)
-    raise NoGLError(f"no GL backend can render: {said}")
+    problems = "; ".join(f"{b.name}: {b.problem} ({b.mend})" for b in tried)
+    raise NoGLError(f"no GL backend can render: {problems}")

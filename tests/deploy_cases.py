@@ -133,11 +133,11 @@ class Client:
 
 async def ended(ask: Callable[[], Awaitable[Any]]) -> list[Any]:
     """What a connection still says until it is closed."""
-    said = []
+    answers = []
     with contextlib.suppress(ConnectionClosed):
         while True:
-            said.append(await ask())
-    return said
+            answers.append(await ask())
+    return answers
 
 
 @contextlib.asynccontextmanager

@@ -258,7 +258,7 @@ def test_listening_beyond_the_machine_needs_a_key_and_tls_needs_both_files() -> 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"front": np.zeros((9, 8, 3), np.uint8)}, r"uint8 \[9, 8, 3\], expected uint8 \[8, 8, 3\]"),
         ({"front": np.zeros((8, 8, 3), np.float32)}, "float32"),
@@ -270,14 +270,16 @@ def test_listening_beyond_the_machine_needs_a_key_and_tls_needs_both_files() -> 
         ({"instruction": 3}, "the instruction is '3'"),
     ],
 )
-def test_an_observation_that_does_not_fit_is_refused_by_name_and_the_session_goes_on(changed: Any, said: str) -> None:
+def test_an_observation_that_does_not_fit_is_refused_by_name_and_the_session_goes_on(
+    changed: Any, expected: str
+) -> None:
     async def scenario() -> None:
         async with serving() as server, client(server.port) as c:
             await c.ask("episode_start", episode=1)
             bad = await c.ask("observe", observation() | changed, episode=1, step=0, plan=True)
             assert bad["vlamem"]["code"] == "observation"
             assert len(bad["vlamem"]["id"]) == 12
-            assert re.search(said, bad["vlamem"]["message"]), bad
+            assert re.search(expected, bad["vlamem"]["message"]), bad
             assert await c.memory(1, 0) == 0
 
     run(scenario)

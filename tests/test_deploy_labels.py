@@ -173,8 +173,8 @@ def test_a_label_that_corrects_another_retracts_what_that_stored(tmp_path: Path)
             ("failure", "success", 2),
             ("success", "failure", 2),
         ):
-            said = commit_episode(memory, traces, label("a", outcome))
-            assert (f"{gone} of an earlier label retracted" in said) == bool(gone)
+            result = commit_episode(memory, traces, label("a", outcome))
+            assert (f"{gone} of an earlier label retracted" in result) == bool(gone)
             counts = memory.store.counts(memory.origin)
             assert (counts[f"{outcome}_segments"], counts[f"{elsewhere}_segments"]) == (2, 0)
             assert memory.verify() == 2

@@ -104,8 +104,8 @@ def test_an_exported_session_is_taken_in_where_it_belongs_and_nowhere_else(tmp_p
 def test_the_command_shows_exports_and_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path / "a" / "sessions").close()
     assert main(["state", "show", str(tmp_path / "a")]) == 0
-    assert "arm" in (said := capsys.readouterr().out)
-    assert "3.1623" in said
+    assert "arm" in (printed := capsys.readouterr().out)
+    assert "3.1623" in printed
     assert main(["state", "export", str(tmp_path / "a"), "arm", str(tmp_path / "f")]) == 0
     assert main(["state", "import", str(tmp_path / "a"), str(tmp_path / "f"), "--name", "leg"]) == 0
     assert read_record(tmp_path / "a" / "sessions" / "leg").episode == 2

@@ -107,7 +107,7 @@ def scalar(data: object, dtype: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         (nested(9), "nested deeper than 8"),
         (nested(100_000), "nested deeper than 8"),
@@ -141,8 +141,8 @@ def scalar(data: object, dtype: str) -> bytes:
         (scalar("x", "|u1"), "expected a number"),
     ],
 )
-def test_what_is_refused_is_named(data: bytes, said: str) -> None:
-    with pytest.raises(WireError, match=said):
+def test_what_is_refused_is_named(data: bytes, expected: str) -> None:
+    with pytest.raises(WireError, match=expected):
         unpack(data)
 
 

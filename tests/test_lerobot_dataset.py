@@ -78,12 +78,12 @@ recording = open_features([out / "features"])[0]
 ticks = recording.ticks(recording.episodes[0])
 assert ticks.chunk.shape == (10, 4, 7) and np.allclose(ticks.chunk[8, 2:], ticks.chunk[9, 0])
 assert record_dataset(reader, policy, None, out / "features", "test") == 2  # nothing twice
-voice = open_success(out / "memory.db", policy)
-assert commit_dataset(reader, policy, voice.memory, 4, 0.0) == (2, 1)
-assert len(voice.memory) == 3 + 3
+success = open_success(out / "memory.db", policy)
+assert commit_dataset(reader, policy, success.memory, 4, 0.0) == (2, 1)
+assert len(success.memory) == 3 + 3
 assert [e.success for e in DatasetReader(bare)] == [None] * 3
 assert [e.success for e in DatasetReader(bare, success={1})] == [False, True, False]
-assert commit_dataset(DatasetReader(bare), policy, voice.memory, 4, 0.0) == (0, 3)
+assert commit_dataset(DatasetReader(bare), policy, success.memory, 4, 0.0) == (0, 3)
 print("all read")
 """
 

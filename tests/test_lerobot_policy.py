@@ -175,12 +175,12 @@ def test_real_time_chunking_goes_on_under_a_proposal_to_another_row(
 
 
 @pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05", "dit_flow"])
-def test_a_context_reaches_what_the_network_is_told(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+def test_a_context_reaches_what_the_network_is_conditioned_on(family: str, policies: dict[str, LeRobotPolicy]) -> None:
     policy, obs = policies[family], observation()
     noise = wide_noise(policy)
-    own, told = policy.context_of(["touch the red block", "touch the blue block"])
-    assert np.abs(own - told).max() > 0
-    residual = np.stack([told - own] * 3)
+    own, oracle = policy.context_of(["touch the red block", "touch the blue block"])
+    assert np.abs(own - oracle).max() > 0
+    residual = np.stack([oracle - own] * 3)
     bare = policy.sample(policy.encode(obs), noise)
     steered = policy.sample(policy.encode(obs), noise, Proposal.of_context(residual, [1, 0, 1]))
     assert not np.array_equal(steered[0], bare[0])
@@ -202,8 +202,8 @@ def test_the_context_of_multi_task_dit_is_exactly_what_another_sentence_does(
     policy, obs = policies["dit_flow"], observation(1)
     noise = wide_noise(policy, 1)
     other = Observation(obs.images, obs.proprioception, ("push the blue block now",))
-    own, told = policy.context_of([*obs.instruction, *other.instruction])
-    steered = policy.sample(policy.encode(obs), noise, Proposal.of_context((told - own)[None], [1]))
+    own, oracle = policy.context_of([*obs.instruction, *other.instruction])
+    steered = policy.sample(policy.encode(obs), noise, Proposal.of_context((oracle - own)[None], [1]))
     np.testing.assert_allclose(steered, policy.sample(policy.encode(other), noise), atol=1e-5)
 
 

@@ -82,10 +82,10 @@ def test_a_killed_run_goes_on_after_its_last_update_to_the_same_gate(tmp_path: P
     whole, steps = tune_on_success(MEMORY, params(), play, how)
     with pytest.raises(KilledError):
         tune_on_success(MEMORY, params(), dying, how, checkpoint=Checkpoint(tmp_path, marks))
-    told: list[Step] = []
-    resumed, again = tune_on_success(MEMORY, params(), dying, how, told.append, Checkpoint(tmp_path, marks))
+    reported: list[Step] = []
+    resumed, again = tune_on_success(MEMORY, params(), dying, how, reported.append, Checkpoint(tmp_path, marks))
     assert played == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3]
-    assert told == again == steps
+    assert reported == again == steps
     for name, array in whole.gate.items():
         np.testing.assert_allclose(array, resumed.gate[name], rtol=1e-6, atol=1e-7, err_msg=name)
     with pytest.raises(ValueError, match="holds another training"):

@@ -251,10 +251,10 @@ def test_a_stopped_run_says_so_and_can_go_on(tmp_path: Path, number: signal.Sign
     while not (out / "episodes.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(number)
-    _, said = run.communicate(timeout=600)
+    _, printed = run.communicate(timeout=600)
     assert run.returncode == 128 + number
-    assert "the same command continues" in said
-    assert "Traceback" not in said
+    assert "the same command continues" in printed
+    assert "Traceback" not in printed
     done = len(lines(out))
     assert 1 <= done < 6
     assert not (out / "results.json").exists()

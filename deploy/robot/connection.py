@@ -66,7 +66,7 @@ class Connection:
         first = self._expected is None
         metadata = await self._receive_head(timeout_s)
         if metadata.get("type") != "metadata" or metadata.get("protocol") != 1:
-            raise LinkError(f"the server speaks protocol {metadata.get('protocol')!r}, this robot speaks 1: update one")
+            raise LinkError(f"the server uses protocol {metadata.get('protocol')!r}, this robot uses 1: update one")
         if not first and metadata["fingerprint"] != self._expected:
             raise LinkError("the server has another policy now: stop, and start the robot again")
         answer = await self._request(self._outbox.hello(), timeout_s)
@@ -106,7 +106,7 @@ class Connection:
             message = _message(await self._ws.recv())
         head = message.get("vlamem") if isinstance(message, dict) else None
         if not isinstance(head, dict):
-            raise LinkError("this server does not speak vlamem's protocol: is it 'vlamem serve'?")
+            raise LinkError("this server does not use vlamem's protocol: is it 'vlamem serve'?")
         return head
 
     async def _write(self, wake: asyncio.Event, closing: Callable[[], bool]) -> None:

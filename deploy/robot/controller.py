@@ -7,7 +7,7 @@ find the command of this moment, apply the limits, send it. Nothing in a round w
     RUN     the command comes from a chunk
     HOLD    no fresh action: the last command is repeated, for `hold_s` at most
     STOP    at rest, until a fresh chunk arrives; at once while the proprioception is not finite
-    HALT    the operator said stop: at rest, until the operator says go
+    HALT    the operator pressed stop: at rest, until the operator presses go
 """
 
 import math

@@ -249,7 +249,7 @@ def commit_dataset(
 ) -> tuple[int, int]:
     """Stores the successful episodes of a dataset in a success memory; gives (stored, left out).
 
-    The policy is asked at every `stride`-th control step, as it would be at a re-plan. Episodes of unknown outcome are
+    The policy encodes every `stride`-th control step, as it would at a re-plan. Episodes of unknown outcome are
     left out: nothing enters without a verdict. Raises DatasetError when policy and dataset do not fit.
     """
     from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder
@@ -264,9 +264,9 @@ def commit_dataset(
         recorder = EpisodeRecorder(memory.layout)
         meaning = np.asarray(policy.context_of([obs.instruction[0]])[0], np.float32)
         recorder.begin(obs.instruction[0], f"{reader.name}/{episode.index}", meaning if meaning.size else None)
-        asked = list(range(0, len(episode.actions), stride))
+        at = list(range(0, len(episode.actions), stride))
         seen = batches(episode, getattr(policy, "history", 1), stride)
-        keys = dict(zip(asked, np.concatenate([policy.encode(rows).key for rows in seen]), strict=True))
+        keys = dict(zip(at, np.concatenate([policy.encode(rows).key for rows in seen]), strict=True))
         for tick, action in enumerate(episode.actions):
             if tick in keys:
                 held = np.repeat(episode.actions[-1:], memory.layout.horizon, axis=0)

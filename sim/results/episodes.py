@@ -34,7 +34,7 @@ class EpisodeRecord:
         task, split, episode, seed: what the episode is.
         outcome: "error" when the environment or its process broke, which says nothing about the policy.
         initial_state: names the state that the episode began in, equal in runs that can be paired.
-        instruction: what the policy was told.
+        instruction: the policy's instruction.
         steps: control steps carried out.
         decisions: chunks planned.
         writes, ticks: memory writes, and control steps on which a memory ticked.

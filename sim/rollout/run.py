@@ -112,7 +112,7 @@ def rollout(
 ) -> RolloutEnd:
     """Plays what of `config` is not yet in its folder, and writes results.json when all is.
 
-    `begin` is told how many episodes are done already and how many there are; `progress` gets each new record.
+    `begin` gets how many episodes are done already and how many there are; `progress` gets each new record.
     Raises SuiteError, PolicyError, PlanError, SpecMismatchError or RunRefusedError before anything is played when the
     run cannot be done, NoGLError without a renderer, DiskFullError when the disk fills. Episodes recorded until then
     stay, and the same call continues.

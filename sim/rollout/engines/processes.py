@@ -126,7 +126,7 @@ ENGINE = ProcessEngine()
 
 
 def _hear(seat: _Seat, config: RolloutConfig) -> list[EpisodeRecord]:
-    """The records that a worker has to tell, if any; for one that is gone or hangs, the errors of its episodes."""
+    """The records that a worker sends, if any; for one that is gone or hangs, the errors of its episodes."""
     if seat.connection.poll():
         try:
             message = json.loads(seat.connection.recv_bytes())

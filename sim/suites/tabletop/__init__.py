@@ -31,6 +31,7 @@ class TabletopSuite:
         visits=True,
         lerobot="vlamem.sim.suites.tabletop.lerobot_dataset:write_lerobot",
         labels="vlamem.sim.suites.tabletop.demonstrations:labels",
+        frames="vlamem.sim.suites.tabletop.frame_labels:FRAMES",
     )
 
     def goals(self) -> tuple[tuple[str, ...], ...]:
@@ -90,10 +91,10 @@ class TabletopSuite:
         from vlamem.sim.suites.tabletop.tasks import make_task
 
         try:
-            made, told = make_task(task, task_parameters)
+            made, oracle = make_task(task, task_parameters)
         except TypeError as error:
             raise SuiteError(f"task '{task}' does not take these parameters: {error}") from error
-        env = TabletopEnv(made, told=told, image_size=image_size, render=render, guessing=guessing)
+        env = TabletopEnv(made, oracle=oracle, image_size=image_size, render=render, guessing=guessing)
         if shift is None:
             return env
         from vlamem.sim.suites.tabletop.shift import Shift, ShiftedEnv
