@@ -12,14 +12,15 @@ def fuse(proposals: Sequence[Proposal]) -> Proposal | None:
     """One proposal out of several; None where all abstain.
 
     Each row takes the chunk of whoever weighs its own most, and the context of whoever weighs its own most, the first
-    where they tie. Chunks are chosen, not averaged: the mean of two modes is neither.
+    where they tie. Chunks are chosen, not averaged: the mean of two modes is neither. Offsets are added to one another.
     """
     trusted = [p for p in proposals if not p.abstains]
     if len(trusted) < 2:  # untouched, so that a memory beside others that abstain is that memory alone, bit for bit
         return trusted[0] if trusted else None
     chunk, chunk_weight = _surest([(p.chunk, p.chunk_weight) for p in trusted])
     context, context_weight = _surest([(p.context, p.context_weight) for p in trusted])
-    return Proposal(chunk, chunk_weight, context, context_weight)
+    offsets = [p.offset for p in trusted if p.offset is not None]
+    return Proposal(chunk, chunk_weight, context, context_weight, np.sum(offsets, axis=0) if offsets else None)
 
 
 def _surest(

@@ -139,6 +139,9 @@ class MemoryPolicy:
         self.policy, self.spec, self.rows = policy, policy.spec, rows
         self.memories = tuple(memories)
         self._encode_always = encode_always
+        components = policy.spec.action.components
+        self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in components])
+        self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in components])
         for memory in self.memories:
             check_fits(memory.spec, policy.spec)
 
@@ -189,7 +192,11 @@ class MemoryPolicy:
         encoding = tick.encoding or self.policy.encode(tick.observation)
         proposals = self.propose(tick, encoding)
         proposal = fuse(proposals)  # then one sample, whatever the number of memories
-        chunks = self.policy.sample(encoding, noise, proposal)
+        steers = proposal is not None and (proposal.chunk_weight.any() or proposal.context_weight.any())
+        chunks = self.policy.sample(encoding, noise, proposal if steers else None)
+        if proposal is not None and proposal.offset is not None:
+            moved = np.clip(chunks + proposal.offset, self._low, self._high).astype(np.float32)
+            chunks = np.where(proposal.offset.any(axis=(1, 2))[:, None, None], moved, chunks)
         return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
 
     def propose(self, tick: Tick, encoding: Encoding) -> list[Proposal]:

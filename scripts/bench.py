@@ -21,6 +21,7 @@ BENCHES: Registry[Bench] = Registry(
         "deploy": "vlamem.deploy.bench:BENCH",
         "endurance": "vlamem.sim.bench.endurance:BENCH",
         "deployment": "vlamem.sim.bench.deployment:BENCH",
+        "transfer": "vlamem.sim.bench.transfer:BENCH",
         "libero": "vlamem.sim.bench.libero:BENCH",
         "libero-experts": "vlamem.sim.bench.libero_experts:BENCH",
         "taps": "vlamem.sim.bench.taps:BENCH",

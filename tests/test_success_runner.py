@@ -8,6 +8,7 @@ from test_tiny_policy import noise, observation, small_policy
 
 from vlamem.core.spec import ActionComponent, ActionSpec
 from vlamem.memory.success import EntryError, Episode, OriginError, RetrieveOptions, Segment
+from vlamem.memory.success.experience import StoredTrial
 from vlamem.memory.success.memory import MemoryOptions
 from vlamem.memory.success.runner import SuccessRunner, layout_of, open_success, origin_of
 from vlamem.policies.memory_policy import wrap
@@ -122,3 +123,28 @@ def test_an_action_form_that_cannot_be_averaged_is_named():
     degrees = ActionComponent("rotation", 3, "axis_angle", "delta", "base", "30 degrees")
     with pytest.raises(EntryError, match="'30 degrees': expected a number of radians"):
         layout_of(replace(spec, action=ActionSpec((degrees,))))
+
+
+def test_a_residual_memory_adds_its_offset_to_the_policys_chunk_and_learns_only_where_episodes_are_stored(tmp_path):
+    policy, seen = small_policy(), standing()
+    runner = open_success(tmp_path / "memory.db", policy, options=MemoryOptions(prior="residual"))
+    robot = wrap(policy, runner, rows=3)
+    eps = noise(policy, 3)
+    bare = policy.sample(policy.encode(seen), eps)
+    np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)  # nothing is known
+    runner.retract("run", ())  # a rollout is about to learn
+    robot.reset()
+    np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)  # the first trial is a control
+    store, origin = runner.memory.store, runner.memory.origin
+    store.add_trial(origin, StoredTrial("run/touch/0", "success", np.zeros(7), 0.0))
+    robot.reset()
+    decision = robot.decide(robot.observe(seen), eps)
+    offset = runner.memory.residual(explore=True).offset
+    assert offset[:3].all()
+    assert not offset[3:].any()
+    np.testing.assert_allclose(decision.chunks, np.clip(bare + offset, -1, 1), atol=1e-6)
+    assert decision.weight.tolist() == [1, 1, 1]
+    assert runner.used(0).size == 0
+    runner.retract("run", ())
+    assert store.trials(origin) == []
+    runner.close()

@@ -17,6 +17,7 @@ from vlamem.memory.success.lifecycle.writer import BackgroundWriter
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 from vlamem.memory.success.retrieve.calibration import Calibration, calibrate
 from vlamem.memory.success.retrieve.prior import Prior, RetrieveOptions
+from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions
 from vlamem.memory.success.store import (
     StoreBusyError,
     StoreDamagedError,
@@ -46,6 +47,8 @@ __all__ = [
     "PredicateVerifier",
     "Prior",
     "ProgressCritic",
+    "Residual",
+    "ResidualOptions",
     "RetrieveOptions",
     "Segment",
     "StoreBusyError",

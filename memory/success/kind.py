@@ -11,6 +11,7 @@ from vlamem.memory.success import (
     MemoryOptions,
     PredicateVerifier,
     ProgressCritic,
+    ResidualOptions,
     RetrieveOptions,
     TrustAll,
     Verifier,
@@ -25,6 +26,9 @@ class SuccessOptions:
     """Options of `success`.
 
     Attributes:
+        prior: elite, what succeeded in a state like this one; or residual, one correction of every command that is
+            learned from verified trials and holds in states that were never seen.
+        explore: trials of a rollout that are played to learn a residual prior.
         commit: whether a rollout stores each episode that was verified; false only asks the memory. A server stores
             what its operators label, whatever this says.
         verifier: who says of a rollout's episode whether it succeeded: the environment, a learned critic, or none,
@@ -40,6 +44,8 @@ class SuccessOptions:
         eviction: name of the policy that chooses what goes when it is full: utility, fifo or random.
     """
 
+    prior: Literal["elite", "residual"] = "elite"
+    explore: int = ResidualOptions.explore
     commit: bool = True
     verifier: Literal["environment", "critic", "none"] = "environment"
     critic: Path | None = None
@@ -69,7 +75,12 @@ class SuccessOptions:
         if self.threshold is not None:
             retrieve = replace(retrieve, threshold=self.threshold)
         return MemoryOptions(
-            retrieve, calibrated=self.calibrated, most_segments=self.most_segments, eviction=self.eviction
+            retrieve,
+            prior=self.prior,
+            residual=ResidualOptions(explore=self.explore),
+            calibrated=self.calibrated,
+            most_segments=self.most_segments,
+            eviction=self.eviction,
         )
 
     def verifies(self) -> Verifier:

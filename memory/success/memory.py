@@ -1,10 +1,12 @@
 """Success memory: verified successes in a store, retrieved by similarity of state, proposed as action priors."""
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,18 +14,22 @@ from jaxtyping import Float, Int
 from vlamem.core.proposal import Proposal
 from vlamem.memory.success.experience.episode import Episode, Segment
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin, OriginError
-from vlamem.memory.success.experience.records import Committed, Merge, StoredSegment
+from vlamem.memory.success.experience.records import Committed, Merge, StoredSegment, StoredTrial
 from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
 from vlamem.memory.success.lifecycle.stages import EVICTIONS
+from vlamem.memory.success.retrieve.abstention import AbstentionWatch, opening_note
 from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
+from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 from vlamem.memory.success.store import StoreDamagedError, open_store
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class MemoryOptions:
     """How a success memory is kept.
 
     Attributes:
-        retrieve: how priors are made. Its threshold is replaced by a stored calibration's.
+        retrieve: how elite priors are made. Its threshold is replaced by a stored calibration's.
         calibrated: False ignores a stored calibration.
         proprioception_weight: of the proprioception in the similarity, where there is no calibration.
         most_segments: capacity in segments of successes, and again of failures; None has no bound.
@@ -43,6 +49,9 @@ class MemoryOptions:
         wait_s: how long a write waits for another process.
         check: whether the whole store is checked at opening.
         seed: of random eviction.
+        prior: "elite", what succeeded in a state like this one; or "residual", one correction of every command, which
+            holds in states that were never seen.
+        residual: how a residual prior is learned.
     """
 
     retrieve: RetrieveOptions = field(default_factory=RetrieveOptions)
@@ -57,6 +66,8 @@ class MemoryOptions:
     wait_s: float = 10.0
     check: bool = True
     seed: int = 0
+    prior: Literal["elite", "residual"] = "elite"
+    residual: ResidualOptions = field(default_factory=ResidualOptions)
 
     def __post_init__(self) -> None:
         EVICTIONS.get(self.eviction)
@@ -100,6 +111,11 @@ class SuccessMemory:
             self.store.close()
             raise
         self.last: tuple[Prior, ...] = ()
+        self._watch = AbstentionWatch(self.store.name)
+        if self.options.prior == "elite":
+            note = opening_note(self.store.name, len(self), self.calibration is not None, self.retrieve.threshold)
+            if note:
+                _LOG.warning(note)
 
     def _find(self, origin: Origin, admit: bool) -> int:
         known = self.store.origins()
@@ -187,6 +203,7 @@ class SuccessMemory:
                 self._prior(x, text, None if meaning is None else meaning[i])
                 for i, (x, text) in enumerate(zip(embedded, instruction, strict=True))
             )
+        self._watch.saw(self.last, len(self), self.retrieve.threshold)
         shape = (len(keys), self.layout.horizon, self.layout.action_size)
         chunks = np.zeros(shape, np.float32)
         for row, prior in enumerate(self.last):
@@ -203,6 +220,14 @@ class SuccessMemory:
         if known and self.retrieve.failures and len(self.failures):
             bad = self.failures.nearest(state, k, allowed, least)
         return elite_prior(good, bad, self.layout.parts, self.retrieve)
+
+    def residual(self, explore: bool = False) -> Residual:
+        """What is to be added to every command of the next trial; see `retrieve.residual`.
+
+        It changes only when another trial is stored. With `explore` trials are played to learn, for who stores them.
+        """
+        with self._lock:
+            return residual_prior(self.store.trials(self.origin), self.layout, self.options.residual, explore)
 
     def _no_candidates(self) -> Candidates:
         chunks = np.zeros((0, self.layout.horizon, self.layout.action_size), np.float32)
@@ -227,7 +252,8 @@ class SuccessMemory:
     def observe_episode(self, trace: Trace, verdict: Verdict, made: float | None = None) -> Committed | None:
         """Stores what may be stored of an ended episode, then credits its outcome to the segments used in it.
 
-        Nothing is stored or credited of an episode whose outcome is unknown; None when nothing was stored.
+        Of an episode whose outcome is unknown no segment is stored or credited; None when no segment was stored. With
+        residual priors the trial itself is stored whatever its outcome.
 
         Args:
             trace: of the episode.
@@ -240,6 +266,10 @@ class SuccessMemory:
         done = None if episode is None else self.commit(episode)
         if verdict.success is not None:
             self.credit(trace.used, verdict.success)
+        if trace.offset is not None and self.options.prior == "residual":
+            when = time.time() if made is None else made
+            with self._writing:
+                self.store.add_trial(self.origin, StoredTrial(trace.identity, verdict.outcome, trace.offset, when))
         return done
 
     def commit(self, episode: Episode) -> Committed:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
@@ -87,6 +87,8 @@ class SuccessRunner(StatelessRunner):
         self.memory, self.policy, self.verifier = memory, policy, verifier or PredicateVerifier()
         self.spec = MemorySpec(name, chunk_shape=(policy.spec.horizon, policy.spec.action.size), ticks=False)
         self.proposed: Callable[[Proposal], None] = lambda proposal: None
+        self.learning = False
+        self._offset: np.ndarray | None = None
         self._meanings: dict[str, np.ndarray] = {}
 
     def meaning(self, instruction: str) -> Float[np.ndarray, "C"]:
@@ -99,10 +101,25 @@ class SuccessRunner(StatelessRunner):
     def propose(
         self, out: StepOut | None, observation: Observation, encoding: Encoding, lowest_start: float
     ) -> Proposal:
-        """The elite action prior of each row, weight 0 where nothing similar succeeded before."""
+        """The prior of each row: elite, of weight 0 where nothing similar succeeded; or residual, one offset in every
+        row, 0 where none is known to help."""
+        if self.memory.options.prior == "residual":
+            proposal = self._residual(len(observation))
+            self.proposed(proposal)
+            return proposal
         proposal = self.query(encoding.key, observation.proprioception, observation.instruction)
         self.proposed(proposal)
         return proposal
+
+    def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
+        """The next plan asks for the offset of a new trial."""
+        self._offset = None
+
+    def _residual(self, rows: int) -> Proposal:
+        if self._offset is None:
+            self._offset = self.memory.residual(explore=self.learning).offset
+        size = (rows, self.policy.spec.horizon, len(self._offset))
+        return Proposal.of_offset(np.broadcast_to(self._offset, size).astype(np.float32))
 
     def query(
         self,
@@ -125,8 +142,8 @@ class SuccessRunner(StatelessRunner):
         return len(self.memory)
 
     def used(self, at: int) -> Int[np.ndarray, "U"]:
-        """Ids of the segments that the last prior of row `at` was made of."""
-        return self.memory.last[at].used
+        """Ids of the segments that the last prior of row `at` was made of; a residual prior is made of none."""
+        return self.memory.last[at].used if self.memory.options.prior == "elite" else np.zeros(0, np.int64)
 
     def close(self) -> None:
         """Closes the memory's file."""
@@ -141,8 +158,11 @@ class SuccessRunner(StatelessRunner):
         self.memory.observe_episode(trace, verdict)
 
     def retract(self, run: str, kept: Collection[str]) -> None:
-        """Deletes the segments of the run's episodes that are not to be `kept`."""
+        """Deletes the segments and trials of the run's episodes that are not to be `kept`; it is about to learn."""
+        self.learning = True
         store, origin = self.memory.store, self.memory.origin
+        trials = [t.identity for t in store.trials(origin) if t.identity.startswith(f"{run}/")]
+        store.delete_trials(origin, [identity for identity in trials if identity not in kept])
         late = {
             head.id
             for head in store.episode_heads(origin)

@@ -35,8 +35,10 @@ class EpisodeTracer(EpisodeHooks):
     def planned(self, row: Row, at: int, decision: Decision) -> None:
         """Notes the decision."""
         seen, encoding = decision.tick.observation, decision.encoding
+        added = None if decision.proposal is None else decision.proposal.offset
+        offset = np.zeros(decision.chunks.shape[2]) if added is None else added[at].mean(axis=0)
         self._recorders[row.index].observe(
-            encoding.key[at], _newest(seen.proprioception[at]), decision.chunks[at], self.used(decision, at)
+            encoding.key[at], _newest(seen.proprioception[at]), decision.chunks[at], self.used(decision, at), offset
         )
 
     def stepped(self, row: Row, action: Float[np.ndarray, "A"], info: dict[str, Any]) -> None:

@@ -18,13 +18,16 @@ class Proposal:
 
     A chunk picks a mode of the frozen sampler: it enters at flow time 1 - weight. A context tells the policy what the
     frame does not show: it is added to the policy's conditioning, multiplied by its weight. Each has a weight of its
-    own; a row whose weights are both 0 abstains, and the policy answers it as if there were no memory, bit for bit.
+    own. An offset corrects what the sampler gives: it is added to the finished chunk, where the same error is made
+    everywhere. A row whose weights are both 0 and whose offset is 0 abstains, and the policy answers it as if there
+    were no memory, bit for bit.
 
     Attributes:
         chunk: [B, H, A] in the policy's normalised action space, or None.
         chunk_weight: [B], 0 to 1; 0 everywhere where chunk is None.
         context: [B, C], a residual at the policy's injection point, or None.
         context_weight: [B], 0 to 1; 0 everywhere where context is None.
+        offset: [B, H, A], added to the chunk that the sampler gives, in its units, or None.
 
     Raises ValueError for weights outside 0 to 1 or of another number of rows, and for entries that are NaN.
     """
@@ -33,6 +36,7 @@ class Proposal:
     chunk_weight: Float[np.ndarray, "B"]
     context: Float[np.ndarray, "B C"] | None
     context_weight: Float[np.ndarray, "B"]
+    offset: Float[np.ndarray, "B H A"] | None = None
 
     def __post_init__(self) -> None:
         for name, proposed, weight in (
@@ -47,6 +51,11 @@ class Proposal:
                 raise ValueError(f"{name}_weight is {weight!r} and no {name} is proposed: expected zeros")
             if proposed is not None and np.isnan(proposed).any():
                 raise ValueError(f"proposed {name} has NaN entries: a memory that knows nothing proposes weight 0")
+        if self.offset is not None:
+            if len(self.offset) != len(self.chunk_weight):
+                raise ValueError(f"a proposed offset of {len(self.offset)} rows for {len(self.chunk_weight)} rows")
+            if not np.isfinite(self.offset).all():
+                raise ValueError("proposed offset has entries that are not finite: a memory that knows none gives None")
         if len(self.chunk_weight) != len(self.context_weight):
             raise ValueError(f"{len(self.chunk_weight)} chunk weights and {len(self.context_weight)} context weights")
 
@@ -62,11 +71,17 @@ class Proposal:
         weight = np.asarray(weight, np.float32)
         return cls(None, np.zeros_like(weight), context, weight if context is not None else np.zeros_like(weight))
 
+    @classmethod
+    def of_offset(cls, offset: Float[np.ndarray, "B H A"]) -> "Proposal":
+        """A proposal of offsets alone."""
+        none = np.zeros(len(offset), np.float32)
+        return cls(None, none, None, none, np.asarray(offset, np.float32))
+
     @property
     def weight(self) -> Float[np.ndarray, "B"]:
-        """The larger weight of each row; 0 where it abstains."""
+        """The larger weight of each row, 1 where an offset is added whole; 0 where it abstains."""
         larger: Float[np.ndarray, B] = np.maximum(self.chunk_weight, self.context_weight)
-        return larger
+        return larger if self.offset is None else np.where(self.offset.any(axis=(1, 2)), np.float32(1), larger)
 
     @property
     def abstains(self) -> bool:
@@ -84,11 +99,12 @@ class Proposal:
             self.chunk_weight[at],
             None if self.context is None else self.context[at],
             self.context_weight[at],
+            None if self.offset is None else self.offset[at],
         )
 
     def check(self, rows: int, chunk: tuple[int, int], context: int) -> None:
         """Raises ValueError when it is not for `rows` rows of chunks (H, A) and contexts of size C; names both."""
-        expected = {"chunk": (rows, *chunk), "context": (rows, context)}
+        expected = {"chunk": (rows, *chunk), "context": (rows, context), "offset": (rows, *chunk)}
         for name, shape in expected.items():
             proposed: _Array | None = getattr(self, name)
             if proposed is not None and proposed.shape != shape:

@@ -9,6 +9,7 @@ from vlamem.memory.success.experience.records import (
     Merge,
     StoredEpisode,
     StoredSegment,
+    StoredTrial,
 )
 from vlamem.memory.success.experience.trace import EncodedObservation, Trace, Verdict
 
@@ -27,6 +28,7 @@ __all__ = [
     "Segment",
     "StoredEpisode",
     "StoredSegment",
+    "StoredTrial",
     "Trace",
     "Verdict",
 ]

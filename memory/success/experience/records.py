@@ -65,6 +65,23 @@ class EpisodeHead:
 
 
 @dataclass(frozen=True)
+class StoredTrial:
+    """A played episode as a residual prior learns from it, whatever of it was stored.
+
+    Attributes:
+        identity: of the episode.
+        outcome: as verified: "success", "failure" or "unknown".
+        offset: [A], what was added to every action that the policy proposed.
+        made: time of the episode [s since 1970].
+    """
+
+    identity: str
+    outcome: str
+    offset: Float[np.ndarray, "A"]
+    made: float
+
+
+@dataclass(frozen=True)
 class Merge:
     """Near-duplicate: `segment` of the new episode, by index, is counted on the stored segment `onto`."""
 

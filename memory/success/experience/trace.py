@@ -36,6 +36,7 @@ class Trace:
         observations: at every re-plan, and the last one after the end when it was encoded.
         actions: [T, A], executed.
         used: ids of the stored segments that retrieved priors were made of.
+        offset: [A], mean over the plans of what was added to what the policy proposed; None where that is not known.
     """
 
     identity: str
@@ -44,6 +45,7 @@ class Trace:
     observations: tuple[EncodedObservation, ...]
     actions: Float[np.ndarray, "T A"]
     used: Int[np.ndarray, "U"]
+    offset: Float[np.ndarray, "A"] | None = None
 
     def segments(self, layout: Layout, progress: Float[np.ndarray, "T1"], first: int, last: int) -> tuple[Segment, ...]:
         """Segments that begin at an observation from tick `first` to before `last`.

@@ -65,13 +65,14 @@ class EpisodeRecorder:
     _observations: list[EncodedObservation] = field(default_factory=list, init=False)
     _actions: list[np.ndarray] = field(default_factory=list, init=False)
     _used: list[np.ndarray] = field(default_factory=list, init=False)
+    _offsets: list[np.ndarray] = field(default_factory=list, init=False)
 
     def begin(
         self, instruction: str, identity: str | None = None, meaning: Float[np.ndarray, "C"] | None = None
     ) -> None:
         """Forgets the episode before and begins another; a random identity is drawn when none is given."""
         self._identity, self._instruction, self._meaning = identity or uuid.uuid4().hex, instruction, meaning
-        self._observations, self._actions, self._used = [], [], []
+        self._observations, self._actions, self._used, self._offsets = [], [], [], []
 
     def observe(
         self,
@@ -79,8 +80,10 @@ class EpisodeRecorder:
         proprioception: Float[np.ndarray, "P"],
         planned: Float[np.ndarray, "H A"] | None = None,
         used: Int[np.ndarray, "U"] | None = None,
+        offset: Float[np.ndarray, "A"] | None = None,
     ) -> None:
-        """What the policy sees before the next action, the chunk it plans now, and the stored segments behind it."""
+        """What the policy sees before the next action, the chunk it plans now, the stored segments behind it, and what
+        was added to what the policy proposed, where that is known."""
         plan = None if planned is None else np.array(planned, np.float32)
         self._observations.append(
             EncodedObservation(
@@ -89,6 +92,8 @@ class EpisodeRecorder:
         )
         if used is not None:
             self._used.append(np.asarray(used, np.int64))
+        if offset is not None:
+            self._offsets.append(np.asarray(offset, np.float64))
 
     def act(self, action: Float[np.ndarray, "A"]) -> None:
         """The action that was executed, in the policy's normalised action space."""
@@ -98,7 +103,8 @@ class EpisodeRecorder:
         """The episode until now."""
         actions = np.stack(self._actions) if self._actions else np.zeros((0, self.layout.action_size), np.float32)
         used = np.unique(np.concatenate(self._used)) if self._used else np.zeros(0, np.int64)
-        return Trace(self._identity, self._instruction, self._meaning, tuple(self._observations), actions, used)
+        offset = np.mean(self._offsets, axis=0) if self._offsets else None
+        return Trace(self._identity, self._instruction, self._meaning, tuple(self._observations), actions, used, offset)
 
     def finish(self, verdict: Verdict, made: float, trace: Trace | None = None) -> Episode | None:
         """What may be stored of the episode (or of `trace`) under a verdict; see `verified_episode`."""

@@ -5,6 +5,7 @@ from vlamem.memory.success.retrieve.index import ExactIndex
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric, similarity
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
+from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 
 __all__ = [
@@ -14,9 +15,12 @@ __all__ = [
     "InstructionMatcher",
     "Metric",
     "Prior",
+    "Residual",
+    "ResidualOptions",
     "RetrieveOptions",
     "SegmentIndex",
     "calibrate",
     "elite_prior",
+    "residual_prior",
     "similarity",
 ]

@@ -8,7 +8,14 @@ from jaxtyping import Int
 
 from vlamem.memory.success.experience.episode import Episode
 from vlamem.memory.success.experience.layout import Layout, Origin
-from vlamem.memory.success.experience.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
+from vlamem.memory.success.experience.records import (
+    EpisodeHead,
+    Instruction,
+    Merge,
+    StoredEpisode,
+    StoredSegment,
+    StoredTrial,
+)
 
 
 @runtime_checkable
@@ -85,6 +92,20 @@ class SuccessStore(Protocol):
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""
+        ...
+
+    # Trials -------------------------------------------------------------------------------------------------------
+
+    def add_trial(self, origin: int, trial: StoredTrial) -> None:
+        """Stores a trial; one of the same identity is replaced."""
+        ...
+
+    def trials(self, origin: int) -> list[StoredTrial]:
+        """Every trial of an origin, oldest first."""
+        ...
+
+    def delete_trials(self, origin: int, identities: Sequence[str]) -> None:
+        """Deletes trials by identity."""
         ...
 
     # Calibrations -------------------------------------------------------------------------------------------------

@@ -51,7 +51,18 @@ CREATE TABLE calibrations(
   body TEXT NOT NULL
 ) STRICT;
 """
-MIGRATIONS = (_VERSION_1, _VERSION_2)
+_VERSION_3 = """
+CREATE TABLE trials(
+  id INTEGER PRIMARY KEY,
+  origin INTEGER NOT NULL REFERENCES origins(id),
+  identity TEXT NOT NULL,
+  outcome TEXT NOT NULL CHECK (outcome IN ('success', 'failure', 'unknown')),
+  offset BLOB NOT NULL,
+  made REAL NOT NULL,
+  UNIQUE(origin, identity)
+) STRICT;
+"""
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION = len(MIGRATIONS)
 
 

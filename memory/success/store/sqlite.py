@@ -17,7 +17,14 @@ from jaxtyping import Float, Int
 
 from vlamem.memory.success.experience.episode import Episode, Segment
 from vlamem.memory.success.experience.layout import Layout, Origin
-from vlamem.memory.success.experience.records import EpisodeHead, Instruction, Merge, StoredEpisode, StoredSegment
+from vlamem.memory.success.experience.records import (
+    EpisodeHead,
+    Instruction,
+    Merge,
+    StoredEpisode,
+    StoredSegment,
+    StoredTrial,
+)
 from vlamem.memory.success.store.errors import (
     SALVAGE,
     StoreBusyError,
@@ -226,6 +233,30 @@ class SqliteStore:
     def data_version(self) -> int:
         """Changes when another connection has committed."""
         return int(self._read("PRAGMA data_version")[0][0])
+
+    # Trials -------------------------------------------------------------------------------------------------------
+
+    def add_trial(self, origin: int, trial: StoredTrial) -> None:
+        """Stores a trial; one of the same identity is replaced. Raises as `commit`."""
+        values = (origin, trial.identity, trial.outcome, _blob(trial.offset), trial.made)
+        with self._write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO trials(origin, identity, outcome, offset, made) VALUES (?,?,?,?,?)", values
+            )
+
+    def trials(self, origin: int) -> list[StoredTrial]:
+        """Every trial of an origin, oldest first. Raises StoreDamagedError for an offset of another size."""
+        rows = self._read("SELECT identity, outcome, offset, made FROM trials WHERE origin=? ORDER BY id", (origin,))
+        (layout,) = (lay for i, _, lay in self.origins() if i == origin)
+        for identity, _, offset, _ in rows:
+            if len(offset) != 4 * layout.action_size:
+                raise StoreDamagedError(f"{self.path}: trial {identity} has an offset of another size: {SALVAGE}")
+        return [StoredTrial(i, o, np.frombuffer(blob, np.float32), made) for i, o, blob, made in rows]
+
+    def delete_trials(self, origin: int, identities: Sequence[str]) -> None:
+        """Deletes trials by identity. Raises as `commit`."""
+        with self._write() as db:
+            db.executemany("DELETE FROM trials WHERE origin=? AND identity=?", [(origin, i) for i in identities])
 
     # Calibrations -------------------------------------------------------------------------------------------------
 

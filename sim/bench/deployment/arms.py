@@ -71,6 +71,8 @@ class Arm:
         most_segments: capacity.
         eviction: what goes when it is full.
         changes: whether the shift is exchanged for the next condition's half-way.
+        prior: of the memory: elite chunks, or a residual of every command.
+        explore: trials that a residual prior is learned in, or None for the default.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Arm:
     most_segments: int | None = None
     eviction: str = "utility"
     changes: bool = False
+    prior: Literal["elite", "residual"] = "elite"
+    explore: int | None = None
 
 
 MAIN = (

@@ -185,6 +185,8 @@ def memory_of(arm: Arm, task: str, kit: Kit, path: Path) -> str:
     if not arm.consistency:
         options["consistency"] = "false"
     for name, value, usual in (
+        ("prior", arm.prior, "elite"),
+        ("explore", arm.explore, None),
         ("neighbours", arm.neighbours, None),
         ("most_segments", arm.most_segments, None),
         ("eviction", arm.eviction, "utility"),

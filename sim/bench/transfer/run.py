@@ -1,0 +1,103 @@
+"""A success memory in initial states that never come again: the page transfer.md.
+
+One robot, one job, a fixed local shift that the policy never saw, and no initial state twice. The memory is empty at
+the first trial. Arms are compared in pairs: the same shift, trial, initial state and noise. Trials are those of the
+deployment bench.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vlamem.core.bench import BenchError, Page, Progress
+from vlamem.memory.success.retrieve import Residual
+from vlamem.memory.success.runner import SuccessRunner
+from vlamem.sim.bench.deployment.arms import Condition
+from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.play import Kit, Series, open_memory
+from vlamem.sim.bench.deployment.run import DeploymentError, checked_conditions, play
+from vlamem.sim.bench.transfer.arms import control_arms, main_arms
+from vlamem.sim.bench.transfer.options import TransferBench
+from vlamem.sim.bench.transfer.report import Found, page_of
+
+
+class TransferError(BenchError):
+    """A bench that cannot be done as asked; the message names the value, what was expected and the mend."""
+
+
+def run(options: TransferBench, command: str, progress: Progress) -> Page:
+    """Plays what is missing, and gives the page.
+
+    Raises TransferError for options that cannot be, or when `out` holds another bench.
+    """
+    bench = options.sized()
+    for text in (*bench.controls, *bench.leave_out):
+        if text not in bench.conditions:
+            raise TransferError(f"{text!r} is not among the conditions {list(bench.conditions)}: choose one of these")
+    if bench.trials > bench.states:
+        raise TransferError(
+            f"{bench.trials} trials need as many initial states, and there are {bench.states}: give more"
+        )
+    found = Found({}, {}, {})
+    try:
+        jobs = {task: checked_conditions(deployment_of(bench, task)) for task in tasks_of(bench)}
+        for task, conditions in jobs.items():
+            one = deployment_of(bench, task)
+            chosen = series_of(bench, [c for c in conditions if c.name not in bench.leave_out])
+            kit, trials = play(one, chosen, progress.say)
+            found.trials.update(trials)
+            found.kits[task] = kit
+            for series in trials:
+                if series.arm.prior == "residual":
+                    found.learned[series] = learned(one.out / series.folder / "memory.db", series, kit)
+    except DeploymentError as error:
+        raise TransferError(str(error)) from error
+    return page_of(bench, found)
+
+
+def tasks_of(bench: TransferBench) -> list[str]:
+    """Tasks of the conditions, in their order."""
+    return list(dict.fromkeys(text.partition(":")[0] for text in bench.conditions))
+
+
+def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
+    """The conditions of one task as a deployment: a state for every trial, one order, nothing measured beside."""
+    conditions = tuple(text for text in bench.conditions if text.partition(":")[0] == task)
+    return DeploymentBench(
+        preset="full",
+        policy=bench.policy,
+        conditions=conditions,
+        trials=bench.trials,
+        orders=1,
+        long_trials=0,
+        ablation_trials=0,
+        ablation=conditions[0],
+        capacities=(),
+        states=bench.states,
+        prepare_episodes=bench.prepare_episodes,
+        execute=bench.execute,
+        seed=bench.seed,
+        workers=bench.workers,
+        search_segments=0,
+        commits=0,
+        kills=0,
+        timing_trials=1,
+        out=bench.out / task,
+        results=bench.results,
+    )
+
+
+def series_of(bench: TransferBench, conditions: Sequence[Condition]) -> list[Series]:
+    """Every series of trials of some conditions, the main arms first."""
+    made = [Series(c, arm, 0, bench.trials, bench.states) for c in conditions for arm in main_arms(bench)]
+    checked = [c for c in conditions if c.name in bench.controls]
+    return made + [Series(c, arm, 0, bench.trials, bench.states) for c in checked for arm in control_arms(bench)]
+
+
+def learned(path: Path, series: Series, kit: Kit) -> Residual:
+    """What a series has learned at its end, as it would be used without exploring."""
+    runner: SuccessRunner = open_memory(path, replace(series.arm, explore=0), kit, series.condition.task)
+    try:
+        return runner.memory.residual()
+    finally:
+        runner.close()
