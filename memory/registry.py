@@ -46,7 +46,8 @@ class _Kinds(Registry["MemoryKind"]):
         if isinstance(found, MemoryKind):
             return found
         if isinstance(found, type) and hasattr(found, "init_params"):
-            return load_attribute("vlamem.memory.designs.kind:DESIGN")
+            kind: MemoryKind = load_attribute("vlamem.memory.designs.kind:DESIGN")
+            return kind
         raise MemoryNameError(f"memory '{name}' is {found!r}: expected a MemoryKind or a memory design")
 
 
