@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vlamem.deploy.bounds import longest_gap
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.limits import Limits, readable
 from vlamem.deploy.robot.messages import Frame, Reply
@@ -245,10 +246,12 @@ class Controller:
             return
         if reply.chunk is None:
             return
-        chunk = np.asarray(reply.chunk, np.float64)
-        if chunk.ndim != 2 or chunk.shape[1] != self.file.size or not np.isfinite(chunk).all():
+        shape = reply.chunk.shape  # looked at first: a huge chunk costs the loop nothing
+        fits = len(shape) == 2 and shape[1] == self.file.size and shape[0] <= longest_gap(self.file.policy_hz)
+        chunk = np.asarray(reply.chunk if fits else [], np.float64)
+        if not fits or not np.isfinite(chunk).all():
             self.limits.counts["nan"] += 1
-            self.events.note("chunk_refused", shape=list(chunk.shape), step=reply.step)
+            self.events.note("chunk_refused", shape=list(shape), step=reply.step)
             return
         if requested_at is not None:
             self.timing.decisions.append(reply.arrived - requested_at)

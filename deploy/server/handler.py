@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.labels import Label, LabelError
 from vlamem.deploy.server.observations import ObservationError
 from vlamem.deploy.server.session_record import StateError
@@ -147,7 +148,7 @@ class MessageHandler:
 
     async def _observe(self, session: Session, head: Mapping[Any, Any], message: Mapping[Any, Any]) -> dict[str, Any]:
         episode, step = _count(head, "episode", 1), _count(head, "step", 0)
-        if not session.check_step(episode, step):
+        if not session.check_step(episode, step, time.monotonic(), self.state.policy.spec.control_hz):
             self.state.metrics.duplicates.inc()
             if session.reply is not None and session.reply["vlamem"]["step"] == step:
                 return session.reply | {"vlamem": session.reply["vlamem"] | {"duplicate": True}}
@@ -208,8 +209,8 @@ class MessageHandler:
 
 def _count(head: Mapping[Any, Any], name: str, least: int) -> int:
     value = head.get(name)
-    if type(value) is not int or not least <= value < 1 << 31:
-        raise WireError(f"{name} is {str(value)[:40]!r}: expected a whole number of {least} or more")
+    if type(value) is not int or not least <= value <= MOST_EPISODES:
+        raise WireError(f"{name} is {str(value)[:40]!r}: expected a whole number from {least} to {MOST_EPISODES}")
     return value
 
 

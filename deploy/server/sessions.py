@@ -2,10 +2,12 @@
 
 import asyncio
 import hmac
+import math
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlamem.deploy.bounds import longest_episode, longest_gap
 from vlamem.deploy.server.session_record import StoredSession, check_name, hash_token
 
 
@@ -13,7 +15,7 @@ class SessionError(ValueError):
     """A session that cannot be had, or a message out of its order.
 
     Attributes:
-        code: "full", "taken", "unknown", "episode" or "order".
+        code: "full", "taken", "unknown", "episode", "order" or "limit".
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,6 +58,7 @@ class Session:
         persistent: whether it is kept when its connection ends.
         episode: number of its episode, 1 for the first; 0 before it.
         step: last step of the episode that the memory saw; -1 before the first.
+        stepped: when it saw that [s on the table's clock]; None where that is not known.
         ended: whether the episode is over; its labels are processed then.
         reply: to that step, sent again when the step comes again.
         connection: that has it now.
@@ -70,6 +73,7 @@ class Session:
     persistent: bool
     episode: int = 0
     step: int = -1
+    stepped: float | None = None
     ended: bool = False
     reply: dict[str, Any] | None = None
     connection: Any = None
@@ -77,15 +81,25 @@ class Session:
     record: StoredSession | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def check_step(self, episode: int, step: int) -> bool:
+    def check_step(self, episode: int, step: int, now: float, control_hz: float) -> bool:
         """Whether the step is new; False for one that the memory has seen.
 
-        Raises SessionError for another episode than the one that runs.
+        Raises SessionError for another episode than the one that runs, and for a step that control at this rate
+        cannot have reached `now`.
         """
         if episode != self.episode:
             raise SessionError(
                 "episode",
                 f"episode {episode} does not run in session '{self.name}' but {self.episode or 'none'}: start it first",
+            )
+        most = longest_episode(control_hz)
+        if self.stepped is not None:
+            most = min(most, self.step + longest_gap(control_hz) + math.ceil((now - self.stepped) * control_hz))
+        if step > most:
+            raise SessionError(
+                "limit",
+                f"step {step} of session '{self.name}' cannot have come after step {self.step} at {control_hz:g} Hz: "
+                f"expected at most {most}; count one step a control period",
             )
         return step > self.step
 
@@ -149,6 +163,7 @@ class SessionTable:
             return None
         check_token(session.token, token, name)
         session.connection, session.used = connection, now
+        session.stepped = None  # frames may have been lost meanwhile
         return session
 
     def disconnect(self, session: Session, connection: Any, now: float) -> bool:

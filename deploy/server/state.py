@@ -12,6 +12,7 @@ import numpy as np
 
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
+from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.batcher import Batcher, Decision, ServedPolicy
 from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
@@ -102,6 +103,8 @@ class ServerState:
             raise SessionError(
                 "order", f"episode {episode} of session '{session.name}' is over: {session.episode} runs"
             )
+        if episode > 2 * MOST_EPISODES - 1:  # a reset counts on from where a message may begin
+            raise SessionError("limit", f"session '{session.name}' has had {session.episode} episodes: begin another")
         record, before = session.record, session.episode
         if self.traces is not None and session.persistent:
             await asyncio.to_thread(self.traces.begin, session.name, episode, self._pending_labels)
@@ -109,7 +112,7 @@ class ServerState:
             record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
         await self._clear(session)
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
-        session.ended = False
+        session.ended, session.stepped = False, None
         self.release(session)
         self._queue_unlabelled(session, before)
         return True
@@ -152,7 +155,7 @@ class ServerState:
         decision = await self.batcher.observe(session.row, obs, noise)
         if decision.chunk is not None:
             np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
-        session.step = step
+        session.step, session.stepped = step, time.monotonic()
         if decision.state is not None and self.store is not None and session.record is not None:
             await asyncio.to_thread(self.store.persist, session.record, step, decision.state)
         if self.traces is not None and session.persistent and decision.chunk is not None and decision.key is not None:
@@ -189,7 +192,7 @@ class ServerState:
         if self.labels is not None and now - self._since > self.table.limits.idle_s:
             for name in self.labels.held:  # a session that was not resumed by now has left its episode
                 if self.table.get(name) is None:
-                    self.labels.release(name, 1 << 31)
+                    self.labels.release(name, 2 * MOST_EPISODES)
 
     def drop(self, session: Session) -> None:
         """Ends a session now."""
