@@ -1,11 +1,12 @@
 """The control loop at the robot: commands at a fixed rate, whatever the server and the network do.
 
 Each round: observe the robot, pass a frame to the link when a policy step has begun, take the replies that have come,
-find the command of this moment, apply the limits, send it. Nothing in a round waits for anything but the robot.
+find the command of this moment, apply the limits, send it. Nothing in a round waits for anything but the robot. How old
+a command is, is looked at when it is sent: a process that stood still repeats nothing.
 
     WAIT    no chunk of this episode yet: at rest
     RUN     the command comes from a chunk
-    HOLD    no fresh action: the last command is repeated, for `hold_s` at most
+    HOLD    no fresh action: the last command is repeated, for `hold_s` at most, while no round was missed
     STOP    at rest, until a fresh chunk arrives; at once while the proprioception is not finite
     HALT    the operator pressed stop: at rest, until the operator presses go
 """
@@ -112,6 +113,8 @@ class Controller:
         self._executed: Command | None = None
         self._held_since: float | None = None
         self._stopping_from: tuple[float, Command] | None = None
+        self._rounded_at: float | None = None
+        self._stop_at = math.inf
 
     def begin(self, instruction: str, episode: int, step: int = -1, now: float | None = None) -> None:
         """An episode begins (or goes on after `step`, when this process is new and the session is not).
@@ -125,14 +128,16 @@ class Controller:
         self._plan_requests.clear()
         self._observed_at.clear()
         self._last = self._executed = None
-        self._held_since = self._stopping_from = None
+        self._held_since = self._stopping_from = self._rounded_at = None
         self._timeline.clear(episode)
         self.link.begin(episode)
         self._enter(Mode.HALT if self._halt.is_set() else Mode.WAIT)
         self.events.note("episode", episode=episode, step=step)
 
     def stop(self) -> None:
-        """The operator's stop: at rest from the next round on, until `go`."""
+        """The operator's stop: at rest within `stop_s` of this call, until `go`."""
+        if not self._halt.is_set():
+            self._stop_at = self._clock()
         self._halt.set()
 
     def go(self) -> None:
@@ -180,8 +185,9 @@ class Controller:
             self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
 
     def round(self, now: float) -> Round:
-        """One round of the loop."""
+        """One round of the loop, which begins `now`."""
         obs = self._observe(now)
+        now = max(now, self._clock())  # a robot may have taken its time
         for reply in self.link.poll():
             self._take_reply(reply, now)
         at = self._at(now)
@@ -189,7 +195,8 @@ class Controller:
         if step > self._step:
             self._send_frame(obs, step, now)
         planned = self._fresh(now, at) if readable(obs) and not self._halt.is_set() else None
-        command = self._send(self._choose(planned, now, obs), obs)
+        command, planned = self._send_in_time(self._choose(planned, now, obs), planned, now, obs)
+        self._rounded_at = now
         return self._done(now, command, planned if command is not None else None, obs)
 
     def _observe(self, now: float) -> RobotObservation:
@@ -223,6 +230,17 @@ class Controller:
             self._last = command
             self._executed = command if self.options.moves else None
         return command
+
+    def _send_in_time(
+        self, requested: Command | None, planned: Planned | None, chosen_at: float, obs: RobotObservation
+    ) -> tuple[Command | None, Planned | None]:
+        """Sends what was chosen, or rest when the loop stood still since, so that it is too old now; gives what was
+        sent and where it came from."""
+        now = self._clock()
+        if (planned is not None and self._too_old(planned, now)) or now - chosen_at > 2 / self.file.control_hz:
+            requested, planned = self.limits.rest(self._last, obs), None
+            self._enter(Mode.HALT if self._halt.is_set() else Mode.STOP)
+        return self._send(requested, obs), planned
 
     def _done(self, now: float, command: Command | None, planned: Planned | None, obs: RobotObservation) -> Round:
         """Records what this round did."""
@@ -281,16 +299,25 @@ class Controller:
         planned = self._timeline.at(at)
         if planned is None or planned.episode != self.episode:
             return None
+        return None if self._too_old(planned, now) else planned
+
+    def _too_old(self, planned: Planned, now: float) -> bool:
         due = self._began + planned.step / self.file.policy_hz
-        if now - min(due, self._observed_at.get(planned.step, due)) > self.file.stale_s:
+        old = now - min(due, self._observed_at.get(planned.step, due)) > self.file.stale_s
+        if old:
             self.events.note("stale_command", step=planned.step)
-            return None
-        return planned
+        return old
+
+    def _alone_since(self, now: float) -> float:
+        """The moment from which the arm was left to its last command: `now`, or the last round when the loop stood
+        still for more than two periods after it."""
+        last = self._rounded_at
+        return now if last is None or now - last <= 2 / self.file.control_hz else last
 
     def _choose(self, planned: Planned | None, now: float, obs: RobotObservation) -> Command | None:
         if self._halt.is_set():
             self._enter(Mode.HALT)
-            return self._towards_rest(now, obs)
+            return self._towards_rest(min(self._stop_at, self._alone_since(now)), now, obs)
         if planned is not None:
             self._enter(Mode.RUN)
             self._held_since = self._stopping_from = None
@@ -298,22 +325,23 @@ class Controller:
         if self._last is None:
             self._enter(Mode.WAIT)
             return self.limits.rest(None, obs)
+        since = self._alone_since(now)
         if self._held_since is None:
-            self._held_since = now
-        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(obs)
+            self._held_since = since
+        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(obs) and since == now
         if holding and now - self._held_since <= self.file.hold_s:
             self._enter(Mode.HOLD)
             return self._last
         self._enter(Mode.STOP)
-        return self._towards_rest(now, obs)
+        return self._towards_rest(since, now, obs)
 
-    def _towards_rest(self, now: float, obs: RobotObservation) -> Command | None:
-        """Moving entries go to rest within `stop_s`, the others stay where they were commanded last."""
+    def _towards_rest(self, since: float, now: float, obs: RobotObservation) -> Command | None:
+        """Moving entries go to rest within `stop_s` of `since`, the others stay where they were commanded last."""
         rest = self.limits.rest(self._last, obs)
         if rest is None or self._last is None:
             return rest
         if self._stopping_from is None:
-            self._stopping_from = (now, self._last)
+            self._stopping_from = (since, self._last)
         since, from_ = self._stopping_from
         left = max(0.0, 1 - (now - since) / self.file.stop_s)
         return np.where(self._moving, rest + left * (from_ - rest), rest)
