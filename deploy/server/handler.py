@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlamem.deploy.bounds import MOST_EPISODES
-from vlamem.deploy.server.labels import Label, LabelError
+from vlamem.deploy.server.labels import Label, LabelConflictError, LabelError
 from vlamem.deploy.server.observations import ObservationError
 from vlamem.deploy.server.session_record import StateError
 from vlamem.deploy.server.sessions import Session, SessionError
@@ -190,7 +190,8 @@ class MessageHandler:
             raise LabelError("the source of a label is 1 to 64 letters")
         if head.get("outcome") not in ("success", "failure"):
             raise LabelError(f"outcome {str(head.get('outcome'))[:40]!r}: expected 'success' or 'failure'")
-        label = Label(head.get("label", ""), session.name, episode, head["outcome"], source, time.time())
+        of = session.name, episode, head["outcome"], source, time.time(), session.token[:16]
+        label = Label(head.get("label", ""), *of)
         if await asyncio.to_thread(queue.add, label, True):
             self.state.metrics.labels.labels(label.outcome).inc()
         self.state.release(session)
@@ -218,7 +219,8 @@ def _code(error: Exception) -> str:
     if isinstance(error, SessionError):
         return error.code
     kinds = {
-        WireError: "message", ObservationError: "observation", StateError: "state", LabelError: "label",
+        WireError: "message", ObservationError: "observation", StateError: "state",
+        LabelConflictError: "conflict", LabelError: "label",
     }  # fmt: skip
     for kind, code in kinds.items():
         if isinstance(error, kind):

@@ -1,7 +1,9 @@
 """Labels of episodes: on disk before they are acknowledged, then processed in the background, once each.
 
 `labels.jsonl` has a line for each label and a line for each that was processed; what a crash leaves unprocessed is done
-at the next start. A label of an episode that still runs is held until that is over, so that it finds all of it.
+at the next start. A label of an episode that still runs is held until that is over, so that it finds all of it. A label
+is known by its session, its episode and its id: that which comes again is acknowledged, that which says something else
+is an error.
 """
 
 import json
@@ -21,11 +23,18 @@ Outcome = Literal["success", "failure", "unlabelled"]
 _ON_DISK = {"unlabelled": "unsaid"}
 """Outcomes that version 0.1 wrote under another name."""
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
-type _Episode = tuple[str, int]
+type _Episode = tuple[str, str, int]
+"""Session, its token's mark, and number of the episode."""
+type _Identity = tuple[str, str, int, str]
+"""The same, and the label's id."""
 
 
 class LabelError(ValueError):
     """A label that means nothing or cannot be kept; the message says why."""
+
+
+class LabelConflictError(LabelError):
+    """A label whose id is that of another label of its episode, which says something else."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,13 @@ class Label:
     """The outcome of an episode, as an operator, a task or a verifier reports it.
 
     Attributes:
-        label: its id; a second label of that id is the same one, sent again.
+        label: its id; a second label of that id and episode is the same one, sent again.
         session, episode: which episode.
         outcome: see Outcome.
         source: who labelled, e.g. "operator".
         made: when [s since 1970].
+        token: first letters of the hash of the session's token, which tells two sessions of one name apart; "" in files
+            of version 0.1.
 
     Raises LabelError for another outcome, or an id that is not 1 to 64 letters.
     """
@@ -48,6 +59,17 @@ class Label:
     outcome: Outcome
     source: str
     made: float
+    token: str = ""
+
+    @property
+    def of(self) -> _Episode:
+        """The episode that it is of."""
+        return self.session, self.token, self.episode
+
+    @property
+    def identity(self) -> _Identity:
+        """What no other label has."""
+        return *self.of, self.label
 
     def __post_init__(self) -> None:
         if self.outcome not in get_args(Outcome):
@@ -100,12 +122,13 @@ class LabelQueue:
         self._thread.start()
 
     def add(self, label: Label, hold: bool = False) -> bool:
-        """Keeps a label: on disk when this returns. False for one added before. Raises OSError on a full disk.
+        """Keeps a label: on disk when this returns. False for one added before.
 
-        With `hold` it is processed when `release` says that its episode is over.
+        With `hold` it is processed when `release` says that its episode is over. Raises LabelConflictError when its id
+        is another label's of this episode, OSError on a full disk.
         """
         with self._changed:
-            if label.label in self._history.known:
+            if self._history.has(label):
                 return False
             self._log.append({"label": _to_disk(label)})
             self._history.remember(label)
@@ -125,7 +148,7 @@ class LabelQueue:
             self._changed.notify_all()
 
     @property
-    def pending(self) -> frozenset[_Episode]:
+    def pending(self) -> frozenset[tuple[str, int]]:
         """Session and episode of every label that is not processed: their traces are still needed.
 
         Read without the lock, which is held while a label is written: the caller has robots to serve.
@@ -164,8 +187,8 @@ class LabelQueue:
             try:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
-                    self._log.append({"done": label.label, "said": result, "at": time.time()})
-                self._failed = [f for f in self._failed if (f.session, f.episode) != (label.session, label.episode)]
+                    self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
+                self._failed = [f for f in self._failed if f.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
                 self._failed.append(label)
                 self._report(f"label '{label.label}' of {label.session}/{label.episode} stays pending: {error}")
@@ -175,26 +198,35 @@ class LabelQueue:
 
     def _superseded(self, label: Label) -> bool:
         """Whether a later label of the episode counts; an unlabelled one gives way to any that is pending."""
-        episode = label.session, label.episode
         if label.outcome == "unlabelled":
-            return any(episode == (o.session, o.episode) for o in self._pending() if o.outcome != "unlabelled")
-        return self._history.newest.get(episode) not in (None, label.label)
+            return any(label.of == other.of for other in self._pending() if other.outcome != "unlabelled")
+        return self._history.newest.get(label.of) not in (None, label.label)
 
 
 class _History:
-    """The ids of the last `most` labels, and the newest id of each episode."""
+    """What the last `most` labels say, and the newest id of each episode."""
 
     def __init__(self, most: int) -> None:
         self._most, self.count = most, 0
-        self.known: dict[str, None] = {}
+        self.known: dict[_Identity, tuple[str, str]] = {}
         self.newest: dict[_Episode, str] = {}
+
+    def has(self, label: Label) -> bool:
+        """Whether this label is known. Raises LabelConflictError for another of its identity."""
+        says = self.known.get(label.identity)
+        if says is not None and says != (label.outcome, label.source):
+            raise LabelConflictError(
+                f"label '{label.label}' of {label.session}/{label.episode} says {says[0]} by {says[1]} already, not "
+                f"{label.outcome} by {label.source}: give a label that corrects it an id of its own"
+            )
+        return says is not None
 
     def remember(self, label: Label) -> None:
         """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
-        self.known[label.label] = None
+        self.known[label.identity] = label.outcome, label.source
         if label.outcome != "unlabelled":
-            self.newest.pop((label.session, label.episode), None)
-            self.newest[label.session, label.episode] = label.label
+            self.newest.pop(label.of, None)
+            self.newest[label.of] = label.label
         if len(self.known) > self._most:
             del self.known[next(iter(self.known))]
         if len(self.newest) > self._most:
@@ -202,28 +234,35 @@ class _History:
 
     def read(self, path: Path) -> list[Label]:
         """Remembers every label of a file, and gives those that were not processed. Raises LabelError."""
-        pending: dict[str, Label] = {}
+        pending: dict[_Identity, Label] = {}
         try:
             for entry in read_lines(path, _from_disk, "label"):
                 if isinstance(entry, Label):
-                    pending[entry.label] = entry
+                    pending[entry.identity] = entry
                     self.remember(entry)
                     self.count += 1
-                else:
+                elif isinstance(entry, tuple):
                     pending.pop(entry, None)
+                else:
+                    pending = {known: label for known, label in pending.items() if label.label != entry}
         except LineError as error:
             raise LabelError(f"{error}: mend or remove that line") from error
         return list(pending.values())
 
 
 def _to_disk(label: Label) -> dict[str, Any]:
-    return asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
+    body = asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
+    return body if label.token else {name: value for name, value in body.items() if name != "token"}
 
 
-def _from_disk(line: Any) -> Label | str:
-    """A label, or the id of one that was processed."""
+def _reference(what: str, label: Label) -> dict[str, Any]:
+    return {what: label.label, "session": label.session, "token": label.token, "episode": label.episode}
+
+
+def _from_disk(line: Any) -> Label | _Identity | str:
+    """A label, or one that was processed: its identity, in version 0.1 its id alone, which no two labels had."""
     if "label" not in line:
         processed: str = line["done"]
-        return processed
+        return (line["session"], line["token"], line["episode"], processed) if "session" in line else processed
     body = line["label"]
     return Label(**(body | {"outcome": _FROM_DISK.get(body["outcome"], body["outcome"])}))
