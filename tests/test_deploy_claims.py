@@ -1,18 +1,20 @@
 """deploy/server: what a client may claim (step numbers, actions, labels), and what the server makes of a claim."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, SPEC, client, label, run, serving
+from deploy_cases import LONG_S, SPEC, client, label, run, serving, store_in
 
 from vlamem.deploy.bounds import longest_episode, longest_gap
 from vlamem.deploy.server.commit import commit_episode
 from vlamem.deploy.server.labels import Label, LabelConflictError, LabelQueue
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.traces import TraceStore
+from vlamem.deploy.wire import pack
 from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.memory.success.runner import layout_of as success_layout
 
@@ -97,7 +99,7 @@ def test_an_action_that_was_recorded_twice_counts_once_and_waiting_before_the_fi
     found: list[Any] = []
     with memory_in(tmp_path) as memory:
         assert "1 segments kept" in commit_episode(memory, traces, label("a"), most_missing=0)
-        found = [s.chunk[:, 0].round(4).tolist() for s in memory.store.segments(memory.origin)]
+        found = [s.segment.chunk[:, 0].round(4).tolist() for s in memory.store.segments(memory.origin)]
     assert found == [[0.5004, 0.5005, 0.5006, 0.5007]]
 
 
@@ -151,5 +153,36 @@ def test_a_conflict_of_labels_has_a_code_of_its_own(tmp_path: Path) -> None:
             assert (await c.ask("label", label="1", episode=2, outcome="failure"))["vlamem"]["type"] == "labelled"
         queue.close()
         assert queue.stored == 2
+
+    run(scenario)
+
+
+NONCE = "n" * 32
+
+
+def test_a_hello_whose_answer_came_too_late_is_said_again_and_joins_the_session_that_it_made(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(store=store_in(tmp_path)) as server:
+            async with client(server.port) as late:
+                await late.ws.send(pack({"vlamem": {"type": "hello", "session": "arm", "nonce": NONCE}}))
+                while server.state.table.get("arm") is None:  # the robot does not wait for the answer
+                    await asyncio.sleep(0.01)
+            for _ in range(2):
+                async with client(server.port) as c:
+                    joined = (await c.ask("hello", session="arm", nonce=NONCE))["vlamem"]
+                    assert (joined["session"], joined["token"], joined["episode"]) == ("arm", NONCE, 0)
+            assert len(server.state.table) == 1
+            async with client(server.port) as c:
+                await c.ask("hello", session="arm", token=NONCE)
+                await c.ask("episode_start", episode=1)
+                await c.observe(1, 0, write=True, value=5.0)
+            async with client(server.port) as c:
+                assert (await c.ask("hello", session="arm", nonce="m" * 32))["vlamem"]["code"] == "taken"
+                assert (await c.ask("hello", session="arm", nonce="short"))["vlamem"]["code"] == "message"
+                assert (await c.ask("hello", session={"a": 1}, token="t"))["vlamem"]["code"] == "state"
+        async with serving(store=store_in(tmp_path)) as server, client(server.port) as c:
+            joined = (await c.ask("hello", session="arm", nonce=NONCE))["vlamem"]
+            assert (joined["restored"], joined["episode"], joined["token"]) == (True, 1, NONCE)
+            assert await c.memory(1, 1) == 5
 
     run(scenario)

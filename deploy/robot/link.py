@@ -250,7 +250,7 @@ class Link:
                 raise LinkError(f"the server {known}: give the file of its key, --api-key-file") from error
             raise
         expected = None if self.joined is None else self.joined.metadata["fingerprint"]
-        connection = Connection(ws, self._outbox, self._events, options.reply_s, expected)
+        connection = Connection(ws, self._outbox, self._events, options.reply_s, expected, self._save)
         try:
             joined = await self._join(connection)
             self.connected = self._reached = True

@@ -12,6 +12,7 @@ the start of an episode is sent again, unless that episode is over at the server
 
 import json
 import math
+import secrets
 import threading
 import uuid
 from collections import deque
@@ -180,11 +181,20 @@ class Outbox:
         return int(self._saved.get("ended", 0))
 
     def hello(self, fresh: bool = False) -> dict[str, Any]:
-        """The message that joins the session that was kept, or with `fresh` a new one."""
-        if fresh:
-            return {"type": "hello", "session": _named(self._session)}
-        hello = {"type": "hello", "session": self._saved["session"]}
-        return hello | ({"token": self.token} if self.token else {})
+        """The message that joins the session that was kept, or with `fresh` a new one; to be saved before it is sent.
+
+        A new session is asked for with a nonce, the same until the server has answered: where an answer came too late
+        the session that it made is joined, and no second one made.
+        """
+        with self._lock:
+            if self.token and not fresh:
+                return {"type": "hello", "session": self._saved["session"], "token": self.token}
+            asked = self._saved.get("asked")
+            if asked is None:
+                name = _named(self._session) if fresh else self._saved["session"]
+                asked = self._saved["asked"] = {"session": name, "nonce": secrets.token_urlsafe(24)}
+                self.unsaved = True
+            return {"type": "hello"} | asked
 
     def joined(self, answer: dict[str, Any], first: bool) -> None:
         """The server has accepted a hello: session and token are kept, and nothing counts as sent any more.
@@ -194,6 +204,7 @@ class Outbox:
         """
         with self._lock:
             self._saved["session"] = answer["session"]
+            self._saved.pop("asked", None)
             for name in [n for n, body in self._labels.items() if body["session"] != answer["session"]]:
                 self._refused_labels.pop(name, None)
                 self._events.note("label_lost", **self._labels.pop(name))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.labels import Label, LabelConflictError, LabelError
 from vlamem.deploy.server.observations import ObservationError
-from vlamem.deploy.server.session_record import StateError
+from vlamem.deploy.server.session_record import StateError, check_name
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.state import ServerState
 from vlamem.deploy.wire import WireError, pack, unpack
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
 log = logging.getLogger("vlamem.serve")
+_NONCE = 22, 128
+"""Letters of a nonce, which becomes a token: 128 random bits have 22."""
 
 
 class MessageHandler:
@@ -129,12 +131,16 @@ class MessageHandler:
         raise WireError(f"message type {str(kind)[:40]!r} is unknown: expected one of {known}")
 
     async def _hello(self, head: Mapping[Any, Any]) -> dict[str, Any]:
-        name, token = head.get("session"), head.get("token")
+        name, token, nonce = head.get("session"), head.get("token"), head.get("nonce")
+        if name is not None:
+            check_name(name)
         if token is not None and not isinstance(token, str):
             raise WireError("the token is no text")
+        if nonce is not None and not (isinstance(nonce, str) and _NONCE[0] <= len(nonce) <= _NONCE[1]):
+            raise WireError(f"the nonce is no text of {_NONCE[0]} to {_NONCE[1]} letters: draw 24 random bytes")
         if self.session is not None:
             raise SessionError("order", f"this connection has session '{self.session.name}' already")
-        session, fresh, restored = await self.state.open(name, token, self._connection)
+        session, fresh, restored = await self.state.open(name, token, self._connection, nonce)
         self.session = session
         body = {
             "type": "session",

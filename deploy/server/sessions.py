@@ -132,8 +132,9 @@ class SessionTable:
         """The session of this name, or None."""
         return self._sessions.get(name)
 
-    def create(self, name: str | None, connection: Any, now: float) -> tuple[Session, str]:
-        """A new session, with the token that resumes it; without a name it ends with its connection.
+    def create(self, name: str | None, connection: Any, now: float, nonce: str | None = None) -> tuple[Session, str]:
+        """A new session, with the token that resumes it: the client's `nonce` where it sent one; without a name it ends
+        with its connection.
 
         Raises StateError for a name that may not be one, SessionError when the name is taken or the table is full.
         """
@@ -141,7 +142,7 @@ class SessionTable:
         name = check_name(name) if name is not None else f"anonymous-{secrets.token_hex(8)}"
         if name in self._sessions:
             raise SessionError("taken", f"session '{name}' is in use: resume it with its token, or choose another name")
-        token = secrets.token_urlsafe(24)
+        token = nonce or secrets.token_urlsafe(24)
         return self.adopt(Session(name, hash_token(token), -1, persistent), connection, now), token
 
     def adopt(self, session: Session, connection: Any, now: float) -> Session:
@@ -183,6 +184,7 @@ class SessionTable:
 
     def drop(self, session: Session) -> None:
         """Ends a session; its row is free again."""
+        session.connection = None  # whoever holds it has nothing any more
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
             self._free.append(session.row)

@@ -49,24 +49,31 @@ class ServerState:
         self._tasks: set[asyncio.Task[None]] = set()
         self._since = time.monotonic()
 
-    async def open(self, name: str | None, token: str | None, connection: Any) -> tuple[Session, str | None, bool]:
+    async def open(
+        self, name: str | None, token: str | None, connection: Any, nonce: str | None = None
+    ) -> tuple[Session, str | None, bool]:
         """A session, its token when it is new, and whether it was restored.
 
-        Raises SessionError when it is taken, unknown or there is no row for it, StateError when what is stored of it
-        cannot be used.
+        A new session has the client's `nonce` for its token: a client that got no reply asks again with the same nonce
+        and joins the session that it made. Raises SessionError when it is taken, unknown or there is no row for it,
+        StateError when what is stored of it cannot be used.
         """
         now = time.monotonic()
+        if token is None and nonce is not None and name is not None and self._exists(name):
+            session, _, _ = await self.open(name, nonce, connection)
+            return session, nonce, True
         if name is None or token is None:
             self._make_room(now)
-            if name is not None and self.store is not None and self.store.has(name) and self.table.get(name) is None:
+            if name is not None and self._exists(name) and self.table.get(name) is None:
                 raise SessionError(
                     "taken", f"session '{name}' is stored: resume it with its token, or choose another name"
                 )
-            session, token = self.table.create(name, connection, now)
+            session, token = self.table.create(name, connection, now, nonce)
             with self._dropped_on_error(session):
-                await self._clear(session)
-                if self.store is not None and session.persistent:
-                    session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
+                async with session.lock:  # who joins it meanwhile waits until it is on disk
+                    await self._clear(session)
+                    if self.store is not None and session.persistent:
+                        session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
             return session, token, False
         live = self.table.get(name)
         if live is not None:
@@ -90,6 +97,10 @@ class ServerState:
             async with session.lock:
                 await self.batcher.run(lambda: self.policy.restore(session.row, state))
         return session, None, True
+
+    def _exists(self, name: str) -> bool:
+        """Whether there is such a session, here or on disk."""
+        return self.table.get(name) is not None or (self.store is not None and self.store.has(name))
 
     async def begin(self, session: Session, episode: int) -> bool:
         """Episode `episode` of a session: its memory is empty, on disk too, when this returns.
