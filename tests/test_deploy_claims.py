@@ -186,3 +186,34 @@ def test_a_hello_whose_answer_came_too_late_is_said_again_and_joins_the_session_
             assert await c.memory(1, 1) == 5
 
     run(scenario)
+
+
+def test_an_outcome_is_credited_to_the_segments_that_the_episode_used_and_once(tmp_path: Path) -> None:
+    with memory_in(tmp_path) as memory:
+        commit_episode(memory, recorded(tmp_path, 1, 2, 3, 4), label("a"))
+        (stored,) = memory.store.segments(memory.origin)
+        traces = TraceStore(tmp_path / "episodes")
+        for episode, outcome in ((2, "failure"), (3, "success"), (4, "success")):
+            traces.begin("arm", episode)
+            used = None if episode == 4 else np.array([stored.id])
+            traces.record_plan("arm", episode, 0, "touch it", KEY, AT + np.float32(episode / 2), CHUNK, used)
+            traces.record_action("arm", episode, 1, ACTION)
+            for name, said in (("a", outcome), ("again", "failure")):
+                commit_episode(memory, traces, replace(label(name, said), episode=episode))
+        credited = next(s for s in memory.store.segments(memory.origin) if s.id == stored.id)
+        assert (credited.uses, credited.successes) == (2, 1)
+        assert memory.verify() >= 1
+
+
+def test_the_segments_behind_a_chunk_are_on_record_with_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        traces = TraceStore(tmp_path)
+        async with serving(traces=traces, used=lambda row: np.array([7 + row])) as server, client(server.port) as c:
+            await c.ask("hello", session="arm")
+            await c.ask("episode_start", episode=1)
+            await c.observe(1, 0)
+            await c.observe(1, 1, plan=False)
+            _, plan = traces.read("arm", 1)
+            assert plan["used"].tolist() == [7]
+
+    run(scenario)

@@ -110,7 +110,8 @@ def build_server(
         "success": "none" if stored is None else Path(stored.memory.store.name).name,
     }
     encode = wrapped.policy.encode if trace_store is not None else None
-    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode)
+    used = None if stored is None else stored.used
+    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used)
     if stored is not None:
         stored.proposed = server.metrics.retrieved
     return server, queue

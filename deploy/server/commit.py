@@ -28,8 +28,9 @@ def commit_episode(
     """Commits a labelled episode to success memory; returns one line with the result.
 
     An episode that nobody labelled is judged by `verifier`. A label that corrects an earlier one retracts what that has
-    stored, as long as the trace is there. `meaning` embeds an instruction; nothing is kept of an episode in which more
-    than `most_missing` steps have no action on record. Raises LabelError for a damaged trace.
+    stored, as long as the trace is there. The outcome is credited to the segments that the episode used, once: a
+    correction changes what is stored, and not that. `meaning` embeds an instruction; nothing is kept of an episode in
+    which more than `most_missing` steps have no action on record. Raises LabelError for a damaged trace.
     """
     if traces.is_truncated(label.session, label.episode):
         traces.remove(label.session, label.episode)
@@ -52,7 +53,12 @@ def commit_episode(
         committed = memory.commit(episode)
         result = f"{len(committed.ids)} segments kept, {committed.merged} merged"
         result += f", {committed.retracted} of an earlier label retracted" if committed.retracted else ""
+    credited = traces.is_labelled(label.session, label.episode)
     traces.mark_labelled(label.session, label.episode)
+    if (
+        verdict.success is not None and not credited
+    ):  # after the mark: a crash in between loses it, and none counts twice
+        memory.credit(trace.used, verdict.success)
     return result
 
 
@@ -89,7 +95,7 @@ def _trace_of(
             if count == 0:
                 text, first = entry["instruction"], entry["step"]
                 recorder.begin(text, identity, None if meaning is None else meaning(text))
-            recorder.observe(entry["key"], entry["proprioception"], entry["chunk"])
+            recorder.observe(entry["key"], entry["proprioception"], entry["chunk"], entry.get("used"))
     if identity is None and first >= 0:
         raise _NotKept("its record has no beginning")
     return recorder.trace()

@@ -48,6 +48,7 @@ class PolicyServer:
         labels, traces: where labels and the traces of episodes go; None refuses labels.
         about: names and hashes of the served files, for clients.
         encode: the frozen policy's `encode`, where traces need keys that no memory computes.
+        used: segments of success memory behind a chunk, see Batcher.
 
     Raises ValueError when the policy has fewer rows than sessions are allowed.
     """
@@ -61,10 +62,11 @@ class PolicyServer:
         traces: TraceStore | None = None,
         about: Mapping[str, str] | None = None,
         encode: Any = None,
+        used: Any = None,
     ) -> None:
         self.options = options or ServeOptions()
         table = SessionTable(self.options.sessions, policy.rows)
-        batcher = Batcher(policy, self.options.wait_s, policy.rows, lambda: max(1, table.connected), encode)
+        batcher = Batcher(policy, self.options.wait_s, policy.rows, lambda: max(1, table.connected), encode, used)
         self.metrics = Metrics(lambda: len(table), lambda: table.connected, lambda: batcher.oldest_s)
         reader = ObservationReader(policy.spec, self.options.rename)
         self.state = ServerState(policy, table, batcher, reader, self.metrics, store, labels, traces, self.options)

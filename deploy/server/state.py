@@ -179,6 +179,7 @@ class ServerState:
                 decision.key,
                 np.array(obs.proprioception[0]),
                 decision.chunk,
+                decision.used,
             )
         self.metrics.decided(decision, time.perf_counter() - began)
         return decision
