@@ -77,6 +77,8 @@ class Connection:
         if not first and metadata["fingerprint"] != self._expected:
             raise LinkError("the server has another policy now: stop, and start the robot again")
         answer = await self._hello(timeout_s)
+        if answer["type"] == "error" and answer["code"] == "fenced":
+            raise LinkError(f"{answer['message']} (error {answer['id']})")
         if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
             raise LinkError(f"{answer['message']}: another --state of the robot does so (error {answer['id']})")
         if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
@@ -108,7 +110,7 @@ class Connection:
         hello = self._outbox.hello(fresh)
         if self._outbox.unsaved:
             await self._save()
-        return await self._request(hello, timeout_s)
+        return await self._request(hello | self._outbox.fence, timeout_s)
 
     async def _request(self, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         await self._ws.send(pack({"vlamem": body}))

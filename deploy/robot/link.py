@@ -21,6 +21,7 @@ from vlamem.deploy.robot.connection import Connection, JoinedSession
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.outbox import LinkError, Outbox
+from vlamem.deploy.robot.state_lock import StateLock
 
 _SAVE_AGAIN_S = 5.0
 """After it the token and the labels are written again to a disk that took nothing."""
@@ -61,10 +62,14 @@ class LinkOptions:
 
 
 class Link:
-    """A session at a server; the methods from `begin` to `label` are for the control thread and never wait for it."""
+    """A session at a server; the methods from `begin` to `label` are for the control thread and never wait for it.
+
+    Raises LinkError when another controller has the folder `state`, or it is damaged.
+    """
 
     def __init__(self, options: LinkOptions, events: EventLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.options, self._events = options, events
+        self._state_lock = None if options.state is None else StateLock(options.state)
         self._outbox = Outbox(options.session, options.state, options.backlog, options.window, events, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
@@ -98,6 +103,8 @@ class Link:
         self._notify()
         if self._thread.ident is not None:
             self._thread.join(timeout=5)
+        if self._state_lock is not None:
+            self._state_lock.release()
 
     def begin(self, episode: int) -> None:
         """A new episode: replies to the one before are dropped; what was not sent of it is still sent."""

@@ -80,7 +80,9 @@ class Outbox:
         self._labels_sent: set[str] = set()
         self._refused_labels: dict[str, str] = {}
         self.acknowledged: list[str] = []
-        self.unsaved = False
+        self._saved["epoch"] = int(self._saved.get("epoch", 0)) + 1
+        self._writer = secrets.token_hex(8)
+        self.unsaved = True  # that this process has begun
 
     # The control thread -----------------------------------------------------------------------------------------------
 
@@ -174,6 +176,11 @@ class Outbox:
         """The token that resumes the session; None before there is one."""
         token: str | None = self._saved.get("token")
         return token
+
+    @property
+    def fence(self) -> dict[str, Any]:
+        """Which controller this is: how often one was started with this state, and a name of its own."""
+        return {"epoch": self._saved["epoch"], "writer": self._writer}
 
     @property
     def ended(self) -> int:

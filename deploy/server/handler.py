@@ -1,10 +1,11 @@
 """Answers the messages of one connection: openpi's protocol, and vlamem's sessions, episodes, ticks and labels."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlamem.deploy.bounds import MOST_EPISODES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vlamem.serve")
 _NONCE = 22, 128
 """Letters of a nonce, which becomes a token: 128 random bits have 22."""
+_LONGEST_NAME = 64
 
 
 class MessageHandler:
@@ -91,10 +93,18 @@ class MessageHandler:
         self.session.used = time.monotonic()
         return self.session
 
+    @contextlib.asynccontextmanager
+    async def holding(self, session: Session) -> AsyncIterator[None]:
+        """A session's lock. Raises SessionError where another connection has resumed the session meanwhile."""
+        async with session.lock:
+            if session.connection is not self._connection:
+                raise SessionError("taken", f"session '{session.name}' was resumed by another connection")
+            yield
+
     async def _openpi(self, message: Mapping[Any, Any]) -> dict[str, Any]:
         """openpi's protocol: every observation is a plan; {"reset": True}, of RoboMME's fork, begins an episode."""
         session = await self.require_session()
-        async with session.lock:
+        async with self.holding(session):
             if message.get("reset"):
                 await self.state.begin(session, session.episode + 1)
                 return {"reset_finished": True}
@@ -111,7 +121,7 @@ class MessageHandler:
         session = await self.require_session()
         if kind == "label":
             return await self._label(session, head)
-        async with session.lock:
+        async with self.holding(session):
             if kind == "observe":
                 return await self._observe(session, head, message)
             if kind == "episode_start":
@@ -138,9 +148,13 @@ class MessageHandler:
             raise WireError("the token is no text")
         if nonce is not None and not (isinstance(nonce, str) and _NONCE[0] <= len(nonce) <= _NONCE[1]):
             raise WireError(f"the nonce is no text of {_NONCE[0]} to {_NONCE[1]} letters: draw 24 random bytes")
+        writer = head.get("writer", "")
+        if not isinstance(writer, str) or len(writer) > _LONGEST_NAME:
+            raise WireError(f"the writer is no text of at most {_LONGEST_NAME} letters")
+        fence = (_count(head, "epoch", 0) if "epoch" in head else 0, writer)
         if self.session is not None:
             raise SessionError("order", f"this connection has session '{self.session.name}' already")
-        session, fresh, restored = await self.state.open(name, token, self._connection, nonce)
+        session, fresh, restored = await self.state.open(name, token, self._connection, nonce, fence)
         self.session = session
         body = {
             "type": "session",

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlamem.deploy.bounds import longest_episode, longest_gap
-from vlamem.deploy.server.session_record import StoredSession, check_name, hash_token
+from vlamem.deploy.server.session_record import Fence, StoredSession, check_name, hash_token
 
 
 class SessionError(ValueError):
     """A session that cannot be had, or a message out of its order.
 
     Attributes:
-        code: "full", "taken", "unknown", "episode", "order" or "limit".
+        code: "full", "taken", "fenced", "unknown", "episode", "order" or "limit".
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -64,6 +64,7 @@ class Session:
         connection: that has it now.
         used: when it was last used [s on the table's clock].
         record: what is on disk, or None when nothing is.
+        fence: the controller that drives it.
         lock: held while a message of it is worked on.
     """
 
@@ -79,6 +80,7 @@ class Session:
     connection: Any = None
     used: float = 0.0
     record: StoredSession | None = None
+    fence: Fence = (0, "")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def check_step(self, episode: int, step: int, now: float, control_hz: float) -> bool:
@@ -154,15 +156,16 @@ class SessionTable:
         self._sessions[session.name] = session
         return session
 
-    def resume(self, name: str, token: str, connection: Any, now: float) -> Session | None:
+    def resume(self, name: str, token: str, connection: Any, now: float, fence: Fence = (0, "")) -> Session | None:
         """Gives a session to a connection that has its token; None when there is none of this name.
 
-        Raises SessionError when the token is another; it says no more than that.
+        Raises SessionError when the token is another, saying no more than that, or another controller drives it.
         """
         session = self._sessions.get(name)
         if session is None:
             return None
         check_token(session.token, token, name)
+        check_fence(session.fence, fence, name)
         session.connection, session.used = connection, now
         session.stepped = None  # frames may have been lost meanwhile
         return session
@@ -194,3 +197,13 @@ def check_token(stored: str, given: str, name: str) -> None:
     """Raises SessionError unless `given` is the token whose hash is `stored`; takes the same time whatever it is."""
     if not hmac.compare_digest(stored, hash_token(given)):
         raise SessionError("taken", f"session '{name}' is not resumed by this token: begin one of another name")
+
+
+def check_fence(driving: Fence, given: Fence, name: str) -> None:
+    """Raises SessionError for a controller that was started before the one that drives a session, or beside it."""
+    if given[0] < driving[0] or (given[0] == driving[0] and given[1] != driving[1]):
+        raise SessionError(
+            "fenced",
+            f"session '{name}' is driven by another controller, of epoch {driving[0]}, and not by this one, of epoch "
+            f"{given[0]}: end one of the two; the one that is started last drives",
+        )

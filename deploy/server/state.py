@@ -18,8 +18,9 @@ from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
 from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.session_record import Fence, StoredSession
 from vlamem.deploy.server.session_store import SessionStore
-from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_token
+from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_fence, check_token
 from vlamem.deploy.server.traces import TraceStore
 
 log = logging.getLogger("vlamem.serve")
@@ -50,17 +51,29 @@ class ServerState:
         self._since = time.monotonic()
 
     async def open(
-        self, name: str | None, token: str | None, connection: Any, nonce: str | None = None
+        self,
+        name: str | None,
+        token: str | None,
+        connection: Any,
+        nonce: str | None = None,
+        fence: Fence = (0, ""),
     ) -> tuple[Session, str | None, bool]:
         """A session, its token when it is new, and whether it was restored.
 
         A new session has the client's `nonce` for its token: a client that got no reply asks again with the same nonce
-        and joins the session that it made. Raises SessionError when it is taken, unknown or there is no row for it,
-        StateError when what is stored of it cannot be used.
+        and joins the session that it made. `fence` names the controller: the one that was started last drives. Raises
+        SessionError when it is taken, driven by another, unknown or there is no row for it, StateError when what is
+        stored of it cannot be used.
         """
         now = time.monotonic()
         if token is None and nonce is not None and name is not None and self._exists(name):
-            session, _, _ = await self.open(name, nonce, connection)
+            try:
+                session, _, _ = await self.open(name, nonce, connection, fence=fence)
+            except SessionError as error:
+                if error.code != "taken":
+                    raise
+                why = f"session '{name}' is in use: resume it with its token, or choose another name"
+                raise SessionError("taken", why) from error
             return session, nonce, True
         if name is None or token is None:
             self._make_room(now)
@@ -69,34 +82,56 @@ class ServerState:
                     "taken", f"session '{name}' is stored: resume it with its token, or choose another name"
                 )
             session, token = self.table.create(name, connection, now, nonce)
+            session.fence = fence
             with self._dropped_on_error(session):
                 async with session.lock:  # who joins it meanwhile waits until it is on disk
                     await self._clear(session)
                     if self.store is not None and session.persistent:
-                        session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
+                        session.record = await self._write(session, 0)
             return session, token, False
         live = self.table.get(name)
         if live is not None:
             before = live.connection
-            self.table.resume(name, token, connection, now)
+            self.table.resume(name, token, connection, now, fence)
             if before is not None and before is not connection:
                 self._in_background(before.close(1012, "resumed elsewhere"))
+            await self._drives(live, fence)
             return live, None, True
         if self.store is None or not self.store.has(name):
             raise SessionError("unknown", f"there is no session '{name}' to resume: begin a new one")
         record, state, step = await asyncio.to_thread(self.store.recover, name)
         check_token(record.token, token, name)
+        check_fence(record.fence, fence, name)
         if self.table.get(name) is not None:  # another connection was quicker
-            return await self.open(name, token, connection)
+            return await self.open(name, token, connection, fence=fence)
         self._make_room(now)
-        session = Session(name, record.token, -1, True, record.episode, step, record.ended, record=record)
+        session = Session(name, record.token, -1, True, record.episode, step, ended=record.ended, record=record)
+        session.fence = record.fence
         self.table.adopt(session, connection, now)
         if self.traces is not None and session.episode and not session.ended:
             self.traces.resume(name, session.episode)
         with self._dropped_on_error(session):
             async with session.lock:
                 await self.batcher.run(lambda: self.policy.restore(session.row, state))
+        await self._drives(session, fence)
         return session, None, True
+
+    async def _drives(self, session: Session, fence: Fence) -> None:
+        """From now on a controller drives a session, and none that was started before it."""
+        async with session.lock:
+            if fence <= session.fence:
+                return
+            session.fence = fence
+            if session.record is not None:
+                try:
+                    session.record = await self._write(session, session.episode, session.ended)
+                except OSError as error:  # robots are served on a full disk too
+                    log.warning("which controller drives session %s is not on disk: %s", session.name, error)
+
+    async def _write(self, session: Session, episode: int, ended: bool = False) -> StoredSession:
+        assert self.store is not None
+        record = session.name, session.token, episode, ended, session.fence
+        return await asyncio.to_thread(self.store.begin, *record)
 
     def _exists(self, name: str) -> bool:
         """Whether there is such a session, here or on disk."""
@@ -120,7 +155,7 @@ class ServerState:
         if self.traces is not None and session.persistent:
             await asyncio.to_thread(self.traces.begin, session.name, episode, self._pending_labels)
         if self.store is not None and session.persistent:
-            record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
+            record = await self._write(session, episode)
         await self._clear(session)
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
         session.ended, session.stepped = False, None
@@ -135,8 +170,7 @@ class ServerState:
         """
         if session.episode and not session.ended:
             if self.store is not None and session.persistent:
-                mark = session.name, session.token, session.episode, True
-                session.record = await asyncio.to_thread(self.store.begin, *mark)
+                session.record = await self._write(session, session.episode, ended=True)
             session.ended = True
             self.release(session)
 
