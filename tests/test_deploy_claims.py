@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, SPEC, client, label, run, serving, store_in
+from deploy_cases import LONG_S, SPEC, client, label, observation, run, serving, store_in
 
 from vlamem.deploy.bounds import longest_episode, longest_gap
 from vlamem.deploy.server.commit import commit_episode
+from vlamem.deploy.server.executed import PlannedActions
 from vlamem.deploy.server.labels import Label, LabelConflictError, LabelQueue
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.traces import TraceStore
@@ -246,5 +247,64 @@ def test_of_two_controllers_of_one_session_the_one_that_was_started_last_drives_
         async with serving(store=store_in(tmp_path)) as server, client(server.port) as c:
             assert (await join(c, 2, "a", token=NONCE))["code"] == "fenced"
             assert (await join(c, 3, "b", token=NONCE))["episode"] == 1
+
+    run(scenario)
+
+
+def plan_of(*values: float) -> np.ndarray:
+    return np.tile(np.float32(values)[:, None], 7)
+
+
+def test_what_a_controller_makes_of_its_chunks_counts_as_planned() -> None:
+    planned = PlannedActions(-np.ones(7), np.ones(7))
+    planned.planned(0, plan_of(0.5, 0.6, 0.7, 0.8))
+    planned.planned(2, plan_of(0.0, 0.1, 0.2, 0.3))
+    executed = (
+        (1, -0.9),  # where it started from is its own
+        (2, 0.6), (3, 0.35),  # of one chunk, blended with the next
+        (4, 0.15),  # between two steps
+        (5, 0.2), (6, 0.2),  # held
+        (7, 0.1), (8, 0.0),  # on the way to rest
+    )  # fmt: skip
+    assert [planned.allows(step, np.full(7, value)) for step, value in executed] == [True] * 8
+    assert not planned.allows(9, np.full(7, 0.3))
+    assert not planned.allows(10, np.float64([0.3, 0, 0, 0, 0, 0, -0.5]))
+
+
+def test_an_episode_whose_actions_were_never_planned_is_not_stored(tmp_path: Path) -> None:
+    traces = recorded(tmp_path, 1, 2)
+    traces.record_action("arm", 1, 3, np.float32([0, 0.9, 0, 0, 0, 0, 0]))
+    with memory_in(tmp_path) as memory:
+        said = commit_episode(memory, traces, label("a"))
+        assert said.endswith("the action before step 3 was neither planned nor on the way to rest")
+        assert len(memory) == 0
+
+
+def test_an_episode_that_can_never_be_stored_is_done_with_and_its_trace_goes(tmp_path: Path) -> None:
+    traces = TraceStore(tmp_path / "episodes")
+    traces.begin("arm", 1)
+    traces.record_plan("arm", 1, 0, "touch it", KEY, AT, np.full((4, 7), np.nan, np.float32))
+    traces.record_action("arm", 1, 1, np.full(7, 1.5, np.float32))
+    with memory_in(tmp_path) as memory:
+        assert "nothing of arm/1 could be kept" in commit_episode(memory, traces, label("a"))
+    assert traces.is_labelled("arm", 1)
+
+
+def test_an_executed_action_far_outside_the_range_is_refused_at_the_door() -> None:
+    async def scenario() -> None:
+        async with serving() as server, client(server.port) as c:
+            await c.ask("episode_start", episode=1)
+            for wrong in (1e30, -3.5, float("nan"), float("inf")):
+                executed = [0.0] * 6 + [wrong]
+                reply = await c.ask("observe", observation(), episode=1, step=0, plan=True, executed=executed)
+                assert reply["vlamem"]["code"] == "observation", reply
+            assert (
+                "entry 6 of the executed action"
+                in (await c.ask("observe", observation(), episode=1, step=0, executed=[0.0] * 6 + [99.0]))["vlamem"][
+                    "message"
+                ]
+            )
+            reply = await c.ask("observe", observation(), episode=1, step=0, plan=True, executed=[0.0] * 6 + [1.2])
+            assert reply["vlamem"]["type"] == "chunk"
 
     run(scenario)

@@ -128,8 +128,9 @@ def episode_in(folder: Path, at: float = 0.0) -> TraceStore:
     """Episode 1 of session "arm", which begins at a position [m]: eight steps, two plans."""
     traces = TraceStore(folder)
     traces.begin("arm", 1)
-    key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
+    key = np.float32([1, 0])
     for step in range(9):
+        chunk = np.tile(np.float32([[step + 1], [step + 2], [step + 3], [step + 4]]) / 10, 7)
         if step:
             traces.record_action("arm", 1, step, np.full(7, step / 10, np.float32))
         if step in (0, 4):

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from vlamem.deploy.bounds import longest_gap
+from vlamem.deploy.server.executed import PlannedActions
 from vlamem.deploy.server.labels import Label
 from vlamem.deploy.server.traces import TraceStore
-from vlamem.memory.success.experience.layout import Layout
+from vlamem.memory.success.experience.layout import EntryError, Layout
 from vlamem.memory.success.experience.trace import Trace
 from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder, verified_episode
 from vlamem.memory.success.lifecycle.verify import OperatorVerifier, Verifier
@@ -50,7 +51,11 @@ def commit_episode(
     if episode is None:
         result = f"nothing of {label.session}/{label.episode} could be kept: {len(trace.actions)} actions are known"
     else:
-        committed = memory.commit(episode)
+        try:
+            committed = memory.commit(episode)
+        except EntryError as error:  # the same at every try: its trace is not kept for another
+            traces.mark_labelled(label.session, label.episode)
+            return f"nothing of {label.session}/{label.episode} could be kept: {error}"
         result = f"{len(committed.ids)} segments kept, {committed.merged} merged"
         result += f", {committed.retracted} of an earlier label retracted" if committed.retracted else ""
     credited = traces.is_labelled(label.session, label.episode)
@@ -71,9 +76,13 @@ def _trace_of(
 ) -> Trace:
     """The episode that a trace recorded, from the last plan before its first action.
 
-    A step without an action repeats the next. Raises _NotKept where more than `most_missing` have none.
+    A step without an action repeats the next. Raises _NotKept where more than `most_missing` have none, and for an
+    action that does not come from what was planned.
     """
     recorder = EpisodeRecorder(layout)
+    low = np.concatenate([np.full(part.size, part.low) for part in layout.parts])
+    high = np.concatenate([np.full(part.size, part.high) for part in layout.parts])
+    planned = PlannedActions(low, high)
     identity: str | None = None
     first, count, missing = -1, 0, 0
     for entry in entries:
@@ -88,6 +97,8 @@ def _trace_of(
                 raise _NotKept(
                     f"{missing} of its steps have no action on record, at most {most_missing} may be missing"
                 )
+            if not planned.allows(entry["step"], entry["action"]):
+                raise _NotKept(f"the action before step {entry['step']} was neither planned nor on the way to rest")
             for _ in range(gap + 1):
                 recorder.act(entry["action"])
             count += gap + 1
@@ -95,6 +106,7 @@ def _trace_of(
             if count == 0:
                 text, first = entry["instruction"], entry["step"]
                 recorder.begin(text, identity, None if meaning is None else meaning(text))
+            planned.planned(entry["step"], entry["chunk"])
             recorder.observe(entry["key"], entry["proprioception"], entry["chunk"], entry.get("used"))
     if identity is None and first >= 0:
         raise _NotKept("its record has no beginning")

@@ -219,14 +219,25 @@ class ServerState:
         return decision
 
     def record_action(self, session: Session, step: int, action: Any) -> None:
-        """Records the action [A] that the robot executed before a step. Raises ObservationError for a wrong size."""
-        given = np.asarray(action, np.float32)
+        """Records what the robot executed before a step. Raises ObservationError for what is no action [A]."""
+        try:
+            given = np.asarray(action, np.float64)
+        except (TypeError, ValueError):
+            given = np.zeros(0)
         if given.shape != (self.action_size,) or not np.isfinite(given).all():
             raise ObservationError(
                 f"the executed action is {str(action)[:80]}: expected {self.action_size} finite numbers"
             )
+        reach = self._high - self._low  # a part that was outside its range may stay there or come back
+        outside = (given < self._low - reach) | (given > self._high + reach)
+        if outside.any():
+            at = int(np.flatnonzero(outside)[0])
+            raise ObservationError(
+                f"entry {at} of the executed action is {given[at]:g}, far outside {self._low[at]:g} to "
+                f"{self._high[at]:g}: send what was executed, in the policy's normalised action space"
+            )
         if self.traces is not None and session.persistent:
-            self.traces.record_action(session.name, session.episode, step, given)
+            self.traces.record_action(session.name, session.episode, step, given.astype(np.float32))
 
     def sweep(self, now: float) -> None:
         """Ends sessions that were left and not resumed in time; what is on disk stays."""
