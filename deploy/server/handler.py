@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlamem.deploy.bounds import MOST_EPISODES
-from vlamem.deploy.server.labels import Label, LabelConflictError, LabelError
+from vlamem.deploy.server.keys import DRIVES, LABELS_ANY, Role, source_of
+from vlamem.deploy.server.labels import Label, LabelConflictError, LabelError, LabelLimitError
 from vlamem.deploy.server.observations import ObservationError
 from vlamem.deploy.server.session_record import StateError, check_name
 from vlamem.deploy.server.sessions import Session, SessionError
@@ -28,11 +29,11 @@ _LONGEST_NAME = 64
 class MessageHandler:
     """Answers the messages of one connection.
 
-    A client that opens no session (openpi's) gets one that ends with its connection.
+    A client that opens no session (openpi's) gets one that ends with its connection. `role` is that of its key.
     """
 
-    def __init__(self, state: ServerState, connection: "ServerConnection") -> None:
-        self.state, self._connection = state, connection
+    def __init__(self, state: ServerState, connection: "ServerConnection", role: Role = "operator") -> None:
+        self.state, self._connection, self.role = state, connection, role
         self.session: Session | None = None
         self.errors = 0
         self._last_total_ms = 0.0
@@ -85,7 +86,11 @@ class MessageHandler:
             self.state.release(session, gone=True)
 
     async def require_session(self) -> Session:
-        """The session of this connection; a new one without a name when it has none."""
+        """The session of this connection; a new one without a name when it has none.
+
+        Raises SessionError for a key that drives no robot, and where another connection has resumed the session.
+        """
+        self._check_drives()
         if self.session is None:
             self.session, _, _ = await self.state.open(None, None, self._connection)
         if self.session.connection is not self._connection:
@@ -100,6 +105,10 @@ class MessageHandler:
             if session.connection is not self._connection:
                 raise SessionError("taken", f"session '{session.name}' was resumed by another connection")
             yield
+
+    def _check_drives(self) -> None:
+        if self.role not in DRIVES:
+            raise SessionError("role", f"this key is a {self.role}'s and drives no robot: show a robot's")
 
     async def _openpi(self, message: Mapping[Any, Any]) -> dict[str, Any]:
         """openpi's protocol: every observation is a plan; {"reset": True}, of RoboMME's fork, begins an episode."""
@@ -118,9 +127,9 @@ class MessageHandler:
         kind = head.get("type")
         if kind == "hello":
             return await self._hello(head)
-        session = await self.require_session()
         if kind == "label":
-            return await self._label(session, head)
+            return await self._label(head)
+        session = await self.require_session()
         async with self.holding(session):
             if kind == "observe":
                 return await self._observe(session, head, message)
@@ -141,6 +150,7 @@ class MessageHandler:
         raise WireError(f"message type {str(kind)[:40]!r} is unknown: expected one of {known}")
 
     async def _hello(self, head: Mapping[Any, Any]) -> dict[str, Any]:
+        self._check_drives()
         name, token, nonce = head.get("session"), head.get("token"), head.get("nonce")
         if name is not None:
             check_name(name)
@@ -197,25 +207,38 @@ class MessageHandler:
         if episode == session.episode:
             await self.state.end(session)
 
-    async def _label(self, session: Session, head: Mapping[Any, Any]) -> dict[str, Any]:
-        """A label is on disk before it is acknowledged, and processed when its episode is over."""
+    async def _label(self, head: Mapping[Any, Any]) -> dict[str, Any]:
+        """A label is on disk before it is acknowledged, and processed when its episode is over.
+
+        It is of this connection's session, or of the one that is named: then the key must be one that labels any.
+        """
+        if "session" in head:
+            if self.role not in LABELS_ANY:
+                raise SessionError(
+                    "role", f"this key is a {self.role}'s and labels its own session: leave 'session' out"
+                )
+            name, token, running, over = self.state.find_session(head["session"])
+        else:
+            session = await self.require_session()
+            name, token, running, over = session.name, session.token, session.episode, session.ended
         queue = self.state.labels
         if queue is None:
             raise LabelError("this server keeps no labels: start it with --state FOLDER")
         episode = _count(head, "episode", 1)
-        if episode > session.episode:
-            raise SessionError("episode", f"episode {episode} of session '{session.name}' has not begun")
-        source = head.get("source", "operator")
-        if not isinstance(source, str) or not 0 < len(source) <= 64:
-            raise LabelError("the source of a label is 1 to 64 letters")
+        if episode > running:
+            raise SessionError("episode", f"episode {episode} of session '{name}' has not begun")
+        said = head.get("source")
+        if said is not None and not (isinstance(said, str) and 0 < len(said) <= _LONGEST_NAME):
+            raise LabelError(f"the source of a label is 1 to {_LONGEST_NAME} letters")
         if head.get("outcome") not in ("success", "failure"):
             raise LabelError(f"outcome {str(head.get('outcome'))[:40]!r}: expected 'success' or 'failure'")
-        of = session.name, episode, head["outcome"], source, time.time(), session.token[:16]
-        label = Label(head.get("label", ""), *of)
+        of = name, episode, head["outcome"], source_of(self.role, said), time.time(), token[:16]
+        label = Label(head.get("label", ""), *of, quarantined=self.role not in LABELS_ANY)
         if await asyncio.to_thread(queue.add, label, True):
             self.state.metrics.labels.labels(label.outcome).inc()
-        self.state.release(session)
-        return {"vlamem": {"type": "labelled", "label": label.label, "episode": episode}}
+        queue.release(name, running - (not over))
+        body = {"type": "labelled", "label": label.label, "episode": episode}
+        return {"vlamem": body | ({"quarantined": True} if label.quarantined else {})}
 
     def _timed(self, reply: dict[str, Any], began: float) -> bytes:
         total = 1e3 * (time.perf_counter() - began)
@@ -240,7 +263,7 @@ def _code(error: Exception) -> str:
         return error.code
     kinds = {
         WireError: "message", ObservationError: "observation", StateError: "state",
-        LabelConflictError: "conflict", LabelError: "label",
+        LabelConflictError: "conflict", LabelLimitError: "limit", LabelError: "label",
     }  # fmt: skip
     for kind, code in kinds.items():
         if isinstance(error, kind):

@@ -4,6 +4,9 @@
 at the next start. A label of an episode that still runs is held until that is over, so that it finds all of it. A label
 is known by its session, its episode and its id: that which comes again is acknowledged, that which says something else
 is an error.
+
+A label that a robot's key brought is quarantined: kept, and not processed before an operator or a verifier labels the
+same episode.
 """
 
 import json
@@ -33,6 +36,10 @@ class LabelError(ValueError):
     """A label that means nothing or cannot be kept; the message says why."""
 
 
+class LabelLimitError(LabelError):
+    """More labels than are kept; the message says how many."""
+
+
 class LabelConflictError(LabelError):
     """A label whose id is that of another label of its episode, which says something else."""
 
@@ -49,6 +56,7 @@ class Label:
         made: when [s since 1970].
         token: first letters of the hash of the session's token, which tells two sessions of one name apart; "" in files
             of version 0.1.
+        quarantined: whether it waits for an operator's or a verifier's.
 
     Raises LabelError for another outcome, or an id that is not 1 to 64 letters.
     """
@@ -60,6 +68,7 @@ class Label:
     source: str
     made: float
     token: str = ""
+    quarantined: bool = False
 
     @property
     def of(self) -> _Episode:
@@ -88,7 +97,10 @@ class LabelQueue:
     Attributes:
         stored: labels on disk.
         takes_unlabelled: whether `process` can judge unlabelled episodes, so that they are to be added too.
+        most_quarantined: labels of one session in quarantine; beyond it they are refused.
     """
+
+    most_quarantined = 64
 
     def __init__(
         self,
@@ -113,8 +125,10 @@ class LabelQueue:
             self._lock.release()
             raise
         self.stored = self._history.count
-        self._held = [label for label in unprocessed if runs(label)]
-        self._waiting = [label for label in unprocessed if label not in self._held]
+        self._quarantined = [label for label in unprocessed if self._waits_for_another(label)]
+        counting = [label for label in unprocessed if label not in self._quarantined]
+        self._held = [label for label in counting if runs(label)]
+        self._waiting = [label for label in counting if label not in self._held]
         self._failed: list[Label] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -125,17 +139,39 @@ class LabelQueue:
         """Keeps a label: on disk when this returns. False for one added before.
 
         With `hold` it is processed when `release` says that its episode is over. Raises LabelConflictError when its id
-        is another label's of this episode, OSError on a full disk.
+        is another label's of this episode, LabelLimitError when the quarantine is full, OSError on a full disk.
         """
         with self._changed:
             if self._history.has(label):
                 return False
+            isolated = self._waits_for_another(label)
+            waiting = sum(other.session == label.session for other in self._quarantined) if isolated else 0
+            if waiting >= self.most_quarantined:
+                raise LabelLimitError(
+                    f"{waiting} labels of session '{label.session}' wait for an operator: label their episodes with an "
+                    "operator's or a verifier's key first"
+                )
             self._log.append({"label": _to_disk(label)})
             self._history.remember(label)
             self.stored += 1
-            (self._held if hold else self._waiting).append(label)
+            if isolated:
+                self._quarantined.append(label)
+                return True
+            joined = [other for other in self._quarantined if other.of == label.of]  # they are superseded by this one
+            self._quarantined = [other for other in self._quarantined if other not in joined]
+            queue = self._held if hold else self._waiting
+            queue += [*joined, label]
             self._changed.notify_all()
             return True
+
+    def _waits_for_another(self, label: Label) -> bool:
+        """Whether a label is to be quarantined; one of an episode that is labelled already is superseded instead."""
+        return label.quarantined and label.of not in self._history.newest
+
+    @property
+    def quarantined(self) -> tuple[Label, ...]:
+        """Labels that wait for an operator's or a verifier's."""
+        return tuple(self._quarantined)
 
     def release(self, session: str, episode: int) -> None:
         """Episode `episode` of a session is over, and all before it: labels that were held for them are processed."""
@@ -200,6 +236,8 @@ class LabelQueue:
         """Whether a later label of the episode counts; an unlabelled one gives way to any that is pending."""
         if label.outcome == "unlabelled":
             return any(label.of == other.of for other in self._pending() if other.outcome != "unlabelled")
+        if label.quarantined:
+            return True  # it is processed only once another came
         return self._history.newest.get(label.of) not in (None, label.label)
 
 
@@ -224,7 +262,7 @@ class _History:
     def remember(self, label: Label) -> None:
         """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
         self.known[label.identity] = label.outcome, label.source
-        if label.outcome != "unlabelled":
+        if label.outcome != "unlabelled" and not label.quarantined:
             self.newest.pop(label.of, None)
             self.newest[label.of] = label.label
         if len(self.known) > self._most:
@@ -252,7 +290,7 @@ class _History:
 
 def _to_disk(label: Label) -> dict[str, Any]:
     body = asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
-    return body if label.token else {name: value for name, value in body.items() if name != "token"}
+    return {name: value for name, value in body.items() if value or name not in ("token", "quarantined")}
 
 
 def _reference(what: str, label: Label) -> dict[str, Any]:

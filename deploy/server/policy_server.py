@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import http
 import json
 import logging
@@ -87,6 +86,7 @@ class PolicyServer:
             }
         }
         self._connections = 0
+        self._keys = self.options.known_keys
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
@@ -126,7 +126,8 @@ class PolicyServer:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
-        if not self._may_enter(request.headers):
+        role = self._keys.role_of(request.headers.get("Authorization"))
+        if role is None:
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "an API key is needed: Authorization: Api-Key KEY\n"
             )
@@ -134,22 +135,17 @@ class PolicyServer:
             body = self.metrics.text()
             headers = Headers({"Content-Type": CONTENT_TYPE, "Content-Length": str(len(body))})
             return Response(200, "OK", headers, body)
+        if role == "reader":
+            return connection.respond(http.HTTPStatus.FORBIDDEN, "this key is a reader's: it gets /metrics alone\n")
         if self._connections >= self.options.connections:
             self.metrics.closed.labels("full").inc()
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
         return None
 
-    def _may_enter(self, headers: Headers) -> bool:
-        key = self.options.api_key
-        if not key:
-            return True
-        scheme, _, shown = (headers.get("Authorization") or "").partition(" ")
-        right = hmac.compare_digest(shown.strip().encode(), key.encode())
-        return right and scheme.lower() in ("api-key", "bearer")
-
     async def _handle(self, ws: ServerConnection) -> None:
         limits, self._connections = self.options.sessions, self._connections + 1
-        handler = MessageHandler(self.state, ws)
+        role = self._keys.role_of(ws.request.headers.get("Authorization") if ws.request is not None else None)
+        handler = MessageHandler(self.state, ws, role or "robot")
         vla_eval = VlaEvalHandler(handler) if _path(ws) == VLA_EVAL_PATH else None
         rate = RateLimit(limits.rate_hz, limits.burst, time.monotonic())
         try:

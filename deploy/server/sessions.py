@@ -15,7 +15,7 @@ class SessionError(ValueError):
     """A session that cannot be had, or a message out of its order.
 
     Attributes:
-        code: "full", "taken", "fenced", "unknown", "episode", "order" or "limit".
+        code: "full", "taken", "fenced", "unknown", "episode", "order", "role" or "limit".
     """
 
     def __init__(self, code: str, message: str) -> None:

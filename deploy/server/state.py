@@ -18,7 +18,7 @@ from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
 from vlamem.deploy.server.options import ServeOptions
-from vlamem.deploy.server.session_record import Fence, StoredSession
+from vlamem.deploy.server.session_record import Fence, StoredSession, check_name, read_record
 from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_fence, check_token
 from vlamem.deploy.server.traces import TraceStore
@@ -136,6 +136,20 @@ class ServerState:
     def _exists(self, name: str) -> bool:
         """Whether there is such a session, here or on disk."""
         return self.table.get(name) is not None or (self.store is not None and self.store.has(name))
+
+    def find_session(self, name: object) -> tuple[str, str, int, bool]:
+        """Name, token's hash and newest episode of a session, here or on disk, and whether that is over.
+
+        Raises StateError for a name that is none, SessionError for one that is unknown.
+        """
+        known = check_name(name)
+        live = self.table.get(known)
+        if live is not None:
+            return known, live.token, live.episode, live.ended
+        if self.store is None or not self.store.has(known):
+            raise SessionError("unknown", f"there is no session '{known}' with an episode to label")
+        record = read_record(self.store.folder / known)
+        return known, record.token, record.episode, record.ended
 
     async def begin(self, session: Session, episode: int) -> bool:
         """Episode `episode` of a session: its memory is empty, on disk too, when this returns.
