@@ -10,6 +10,7 @@ same episode.
 """
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,10 @@ Outcome = Literal["success", "failure", "unlabelled"]
 _ON_DISK = {"unlabelled": "unsaid"}
 """Outcomes that version 0.1 wrote under another name."""
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
+_TRIES = 3
+_LONGEST_PAUSE_S = 60.0
+_PASSING = (OSError, sqlite3.OperationalError)
+"""What passes by itself or by an operator: a full disk, a database that another process holds."""
 type _Episode = tuple[str, str, int]
 """Session, its token's mark, and number of the episode."""
 type _Identity = tuple[str, str, int, str]
@@ -90,14 +95,16 @@ class Label:
 class LabelQueue:
     """Keeps labels on disk and passes each to `process` in a thread of its own.
 
-    `process` returns one line that says what it did; when it raises, the label stays pending and is tried again at the
-    next start, and `report` gets a line about it. Of several labels of an episode the newest counts. A label whose
-    episode `runs` at the start is held until it is released.
+    `process` returns one line that says what it did. When it raises, the label is tried again, later each time, and
+    `report` gets a line about it: for as long as it takes for an OSError or a busy database, three times for anything
+    else; then it is dead, which its file says, and its trace is needed no more. Of several labels of an episode the
+    newest counts. A label whose episode `runs` at the start is held until it is released.
 
     Attributes:
         stored: labels on disk.
         takes_unlabelled: whether `process` can judge unlabelled episodes, so that they are to be added too.
         most_quarantined: labels of one session in quarantine; beyond it they are refused.
+        dead: labels that were given up.
     """
 
     most_quarantined = 64
@@ -110,8 +117,11 @@ class LabelQueue:
         most: int = 10_000,
         runs: Callable[[Label], bool] = lambda label: False,
         takes_unlabelled: bool = False,
+        retry_s: float = 1.0,
     ) -> None:
         """`most`: ids that are remembered; a label that comes again after as many others counts as a new one.
+
+        `retry_s`: after it a label that failed is tried again, after twice as long the next time, up to a minute.
 
         Raises LabelError for a file that is damaged, InUseError for one that another process has.
         """
@@ -124,12 +134,13 @@ class LabelQueue:
         except BaseException:
             self._lock.release()
             raise
-        self.stored = self._history.count
+        self.stored, self.dead = self._history.count, self._history.dead
+        self._retry_s = retry_s
         self._quarantined = [label for label in unprocessed if self._waits_for_another(label)]
         counting = [label for label in unprocessed if label not in self._quarantined]
         self._held = [label for label in counting if runs(label)]
         self._waiting = [label for label in counting if label not in self._held]
-        self._failed: list[Label] = []
+        self._failed: list[_Failed] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="labels", daemon=True)
@@ -192,7 +203,7 @@ class LabelQueue:
         return frozenset((label.session, label.episode) for label in self._pending())
 
     def _pending(self) -> list[Label]:
-        return self._held + self._waiting + self._failed
+        return self._held + self._waiting + [failed.label for failed in self._failed]
 
     @property
     def held(self) -> frozenset[str]:
@@ -216,21 +227,50 @@ class LabelQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
+                while not (self._closing or self._waiting or self._due() is not None):
+                    self._changed.wait(self._pause())
                 if self._closing:
                     return
-                label = self._waiting[0]
+                again = None if self._waiting else self._due()
+                label = self._waiting[0] if again is None else again.label
             try:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
                     self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
-                self._failed = [f for f in self._failed if f.of != label.of]
+                self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
-                self._failed.append(label)
-                self._report(f"label '{label.label}' of {label.session}/{label.episode} stays pending: {error}")
+                self._fail(label, again, error)
             with self._changed:
-                self._waiting.pop(0)
+                if again is None:
+                    self._waiting.pop(0)
                 self._changed.notify_all()
+
+    def _due(self) -> "_Failed | None":
+        """The label that failed and is to be tried again now."""
+        now = time.monotonic()
+        return next((failed for failed in self._failed if failed.due <= now), None)
+
+    def _pause(self) -> float | None:
+        return max(0.0, min(f.due for f in self._failed) - time.monotonic()) if self._failed else None
+
+    def _fail(self, label: Label, before: "_Failed | None", error: Exception) -> None:
+        tries, why = 1 if before is None else before.tries + 1, f"{type(error).__name__}: {error}"
+        name = f"label '{label.label}' of {label.session}/{label.episode}"
+        others = [failed for failed in self._failed if failed is not before]
+        if tries >= _TRIES and not isinstance(error, _PASSING):
+            self._report(f"{name} is given up after {tries} tries: {why}")
+            try:
+                with self._changed:
+                    self._log.append(_reference("dead", label) | {"why": why[:500], "at": time.time()})
+                self._failed = others
+                self.dead += 1
+                return
+            except OSError as full:
+                why = f"{type(full).__name__}: {full}"
+        if before is None or before.why != why:
+            self._report(f"{name} stays pending: {why}")
+        pause = min(_LONGEST_PAUSE_S, self._retry_s * 2 ** min(tries - 1, 16))
+        self._failed = [*others, _Failed(label, tries, time.monotonic() + pause, why)]
 
     def _superseded(self, label: Label) -> bool:
         """Whether a later label of the episode counts; an unlabelled one gives way to any that is pending."""
@@ -241,11 +281,21 @@ class LabelQueue:
         return self._history.newest.get(label.of) not in (None, label.label)
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """A label that could not be processed: how often it was tried, and when it is again."""
+
+    label: Label
+    tries: int
+    due: float
+    why: str
+
+
 class _History:
     """What the last `most` labels say, and the newest id of each episode."""
 
     def __init__(self, most: int) -> None:
-        self._most, self.count = most, 0
+        self._most, self.count, self.dead = most, 0, 0
         self.known: dict[_Identity, tuple[str, str]] = {}
         self.newest: dict[_Episode, str] = {}
 
@@ -279,6 +329,9 @@ class _History:
                     pending[entry.identity] = entry
                     self.remember(entry)
                     self.count += 1
+                elif isinstance(entry, _Dead):
+                    pending.pop(entry.identity, None)
+                    self.dead += 1
                 elif isinstance(entry, tuple):
                     pending.pop(entry, None)
                 else:
@@ -297,8 +350,18 @@ def _reference(what: str, label: Label) -> dict[str, Any]:
     return {what: label.label, "session": label.session, "token": label.token, "episode": label.episode}
 
 
-def _from_disk(line: Any) -> Label | _Identity | str:
-    """A label, or one that was processed: its identity, in version 0.1 its id alone, which no two labels had."""
+@dataclass(frozen=True)
+class _Dead:
+    identity: _Identity
+
+
+def _from_disk(line: Any) -> "Label | _Identity | _Dead | str":
+    """A label, one that was given up, or the identity of one that was processed.
+
+    Of one that version 0.1 processed it is the id alone, which no two labels had.
+    """
+    if "dead" in line:
+        return _Dead((line["session"], line["token"], line["episode"], line["dead"]))
     if "label" not in line:
         processed: str = line["done"]
         return (line["session"], line["token"], line["episode"], processed) if "session" in line else processed
