@@ -1,13 +1,16 @@
 """deploy/server: what a client may claim (step numbers, actions, labels), and what the server makes of a claim."""
 
 import asyncio
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, SPEC, client, label, observation, run, serving, store_in
+from deploy_cases import LONG_S, SPEC, Summing, client, label, observation, run, serving, store_in
+from test_deploy_bounds import get
+from websockets.asyncio.client import connect
 
 from vlamem.deploy.bounds import longest_episode, longest_gap
 from vlamem.deploy.server.commit import commit_episode
@@ -15,7 +18,7 @@ from vlamem.deploy.server.executed import PlannedActions
 from vlamem.deploy.server.labels import Label, LabelConflictError, LabelQueue
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.traces import TraceStore
-from vlamem.deploy.wire import pack
+from vlamem.deploy.wire import pack, unpack
 from vlamem.memory.success import Origin, SuccessMemory
 from vlamem.memory.success.runner import layout_of as success_layout
 
@@ -306,5 +309,93 @@ def test_an_executed_action_far_outside_the_range_is_refused_at_the_door() -> No
             )
             reply = await c.ask("observe", observation(), episode=1, step=0, plan=True, executed=[0.0] * 6 + [1.2])
             assert reply["vlamem"]["type"] == "chunk"
+
+    run(scenario)
+
+
+class Broken(Summing):
+    """Plans, or remembers, what is not finite where proprioception[6] says so."""
+
+    def plan(self, tick: Any, noise: np.ndarray) -> np.ndarray:
+        chunk = super().plan(tick, noise)
+        chunk[tick.observation.proprioception[:, 6] == 1, 2, 3] = np.nan
+        return chunk
+
+    def observe(self, obs: Any, rows: Any = None) -> Any:
+        self._memory[rows[obs.proprioception[:, 6] == 2], 0] = np.inf
+        return super().observe(obs, rows)
+
+
+def broken(how: float, write: bool = False) -> dict[str, Any]:
+    seen = observation(write=write)
+    seen["proprioception"][6] = how
+    return seen
+
+
+def test_actions_that_are_not_finite_reach_no_client_whatever_it_speaks(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(Broken(), store=store_in(tmp_path)) as server:
+            async with client(server.port) as c:
+                await c.ask("hello", session="arm", nonce=NONCE)
+                await c.ask("episode_start", episode=1)
+                said = (await c.ask("observe", broken(1), episode=1, step=0, plan=True))["vlamem"]
+                assert (said["code"], "not finite" in said["message"]) == ("nan", True)
+                assert await c.memory(1, 1) == 0
+                said = (await c.ask("observe", broken(2, write=True), episode=1, step=2))["vlamem"]
+                assert said["code"] == "nan"
+                await c.ask("episode_start", episode=2)
+                assert await c.memory(2, 0) == 0
+            async with client(server.port) as openpi:
+                await openpi.ws.send(pack(broken(1)))
+                assert "(nan)" in str(await openpi.ws.recv())
+            async with connect(f"ws://127.0.0.1:{server.port}/vla-eval", compression=None, proxy=None) as ws:
+                seen = broken(1)
+                payload = {"images": {"front": seen["front"]}, "states": seen["proprioception"]}
+                payload["task_description"] = "touch it"
+                await ws.send(pack({"type": "observation", "payload": payload, "seq": 1, "timestamp": 0.0}))
+                assert "(nan)" in unpack(await ws.recv())["payload"]["error"]
+
+    run(scenario)
+
+
+def test_a_full_disk_has_a_code_and_a_server_that_cannot_keep_labels_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    failing = [True]
+
+    def process(given: Label) -> str:
+        if failing[0]:
+            raise full
+        return "done"
+
+    def begin(*record: Any) -> Any:
+        raise full
+
+    async def scenario() -> None:
+        queue, store = LabelQueue(tmp_path / "l.jsonl", process, retry_s=0.01), store_in(tmp_path / "s")
+        async with serving(labels=queue, store=store) as server, client(server.port) as c:
+            await c.ask("hello", session="arm")
+            await c.ask("episode_start", episode=1)
+            assert await asyncio.to_thread(get, server.port, "/readyz") == (200, "OK\n")
+            await c.ask("episode_end")
+            await c.ask("label", label="a", episode=1, outcome="success")
+            while not queue.failing:
+                await asyncio.sleep(0.01)
+            status, text = await asyncio.to_thread(get, server.port, "/readyz")
+            assert (status, "1 labels could not be processed" in text) == (503, True)
+            assert "vlamem_labels_failing 1.0" in server.metrics.text().decode()
+            failing[0] = False
+            while queue.failing:
+                await asyncio.sleep(0.01)
+            assert (await asyncio.to_thread(get, server.port, "/readyz"))[0] == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "begin", begin)
+                said = (await c.ask("episode_start", episode=2))["vlamem"]
+            assert (said["code"], "make room there" in said["message"]) == ("disk", True)
+            assert (await c.ask("episode_start", episode=2))["vlamem"]["type"] == "episode"
+            monkeypatch.setattr("vlamem.deploy.server.state._LEAST_FREE", 1 << 62)
+            assert "MB left" in (await asyncio.to_thread(get, server.port, "/readyz"))[1]
+        queue.close()
 
     run(scenario)

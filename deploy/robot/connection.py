@@ -79,13 +79,13 @@ class Connection:
         answer = await self._hello(timeout_s)
         if answer["type"] == "error" and answer["code"] == "fenced":
             raise LinkError(f"{answer['message']} (error {answer['id']})")
-        if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
+        if answer["type"] == "error" and answer["code"] in ("state", "damaged") and self._outbox.token:
             raise LinkError(f"{answer['message']}: another --state of the robot does so (error {answer['id']})")
         if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
             self._events.note("session_lost", why=answer["message"])
             answer = await self._hello(timeout_s, fresh=True)
         if answer["type"] == "error":
-            if first and answer["code"] in ("taken", "state", "message"):
+            if first and answer["code"] in ("taken", "state", "damaged", "role", "message"):
                 raise LinkError(f"{answer['message']} (error {answer['id']})")
             raise ConnectionLost(answer["message"])
         self._outbox.joined(answer, first=first)
@@ -165,7 +165,7 @@ class Connection:
     def _refused(self, head: dict[str, Any]) -> None:
         self._events.note("refused", code=head.get("code"), id=head.get("id"), why=head.get("message"))
         code, seq, why = str(head.get("code")), head.get("seq"), str(head.get("message"))
-        if code in ("taken", "full", "state") or (code == "episode" and isinstance(seq, int)):
+        if code in ("taken", "full", "state", "damaged", "role") or (code == "episode" and isinstance(seq, int)):
             raise ConnectionLost(why)
         if not isinstance(seq, int | str):
             raise ConnectionLost(f"a message arrived damaged: {why}")

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlamem.deploy.bounds import MOST_EPISODES
+from vlamem.deploy.server.error_codes import code_of, text_of
 from vlamem.deploy.server.keys import DRIVES, LABELS_ANY, Role, source_of
-from vlamem.deploy.server.labels import Label, LabelConflictError, LabelError, LabelLimitError
-from vlamem.deploy.server.observations import ObservationError
-from vlamem.deploy.server.session_record import StateError, check_name
+from vlamem.deploy.server.labels import Label, LabelError
+from vlamem.deploy.server.session_record import check_name
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.state import ServerState
 from vlamem.deploy.wire import WireError, pack, unpack
@@ -67,10 +67,9 @@ class MessageHandler:
         """The reply that reports an error: short, with an id; the log has the rest."""
         self.errors += 1
         name = secrets.token_hex(6)
-        code, text = _code(error), str(error)
+        code, text = code_of(error), text_of(error)
         if code == "internal":
             log.error("error %s", name, exc_info=error)
-            text = "the policy failed on this observation: the server's log has more under this id"
         else:
             log.info("error %s (%s): %s", name, code, error)
         self.state.metrics.errors.labels(code).inc()
@@ -256,16 +255,3 @@ def _count(head: Mapping[Any, Any], name: str, least: int) -> int:
     if type(value) is not int or not least <= value <= MOST_EPISODES:
         raise WireError(f"{name} is {str(value)[:40]!r}: expected a whole number from {least} to {MOST_EPISODES}")
     return value
-
-
-def _code(error: Exception) -> str:
-    if isinstance(error, SessionError):
-        return error.code
-    kinds = {
-        WireError: "message", ObservationError: "observation", StateError: "state",
-        LabelConflictError: "conflict", LabelLimitError: "limit", LabelError: "label",
-    }  # fmt: skip
-    for kind, code in kinds.items():
-        if isinstance(error, kind):
-            return code
-    return "observation" if type(error).__name__ == "InstructionError" else "internal"

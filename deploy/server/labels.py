@@ -180,6 +180,11 @@ class LabelQueue:
         return label.quarantined and label.of not in self._history.newest
 
     @property
+    def failing(self) -> tuple[str, ...]:
+        """Why labels could not be processed that are tried again, one reason each."""
+        return tuple(failed.why for failed in self._failed)
+
+    @property
     def quarantined(self) -> tuple[Label, ...]:
         """Labels that wait for an operator's or a verifier's."""
         return tuple(self._quarantined)

@@ -85,6 +85,13 @@ class PolicyServer:
                 "serves": dict(about or {}),
             }
         }
+        if labels is not None:
+            self.metrics.watch("vlamem_labels_pending", "Labels that wait for their turn.", lambda: len(labels.pending))
+            self.metrics.watch("vlamem_labels_failing", "Labels that are tried again.", lambda: len(labels.failing))
+            self.metrics.watch("vlamem_labels_dead", "Labels that were given up.", lambda: labels.dead)
+            self.metrics.watch("vlamem_labels_quarantined", "Labels to review.", lambda: len(labels.quarantined))
+        if store is not None:
+            self.metrics.watch("vlamem_disk_free_bytes", "Of the state folder.", lambda: self.state.free_bytes)
         self._connections = 0
         self._keys = self.options.known_keys
 
@@ -131,6 +138,10 @@ class PolicyServer:
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "an API key is needed: Authorization: Api-Key KEY\n"
             )
+        if path == "/readyz":
+            problems = self.state.problems()
+            status = http.HTTPStatus.SERVICE_UNAVAILABLE if problems else http.HTTPStatus.OK
+            return connection.respond(status, "\n".join(problems or ["OK"]) + "\n")
         if path == "/metrics":
             body = self.metrics.text()
             headers = Headers({"Content-Type": CONTENT_TYPE, "Content-Length": str(len(body))})

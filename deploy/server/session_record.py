@@ -27,6 +27,10 @@ class StateError(ValueError):
     """A stored session that does not exist, is damaged or belongs to something else; the message names both."""
 
 
+class DamagedError(StateError):
+    """A stored session that cannot be read."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """The policy and memory that a stored session belongs to.
@@ -130,7 +134,7 @@ def read_record(folder: Path) -> StoredSession:
     except FileNotFoundError as error:
         raise StateError(f"there is no session '{folder.name}' in {folder.parent}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise StateError(f"{path} is damaged ({error}): remove the folder of this session") from error
+        raise DamagedError(f"{path} is damaged ({error}): remove the folder of this session") from error
 
 
 def has_record(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.batcher import Batcher, Decision, ServedPolicy
+from vlamem.deploy.server.error_codes import NotFiniteError
 from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
@@ -24,6 +26,8 @@ from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, c
 from vlamem.deploy.server.traces import TraceStore
 
 log = logging.getLogger("vlamem.serve")
+_LEAST_FREE = 32 << 20
+"""Bytes of disk below which a server is not ready."""
 
 
 class ServerState:
@@ -205,7 +209,10 @@ class ServerState:
             self.labels.release(session.name, session.episode - (not (gone or session.ended)))
 
     async def observe(self, session: Session, step: int, obs: Observation, plan: bool) -> Decision:
-        """One frame: the memory ticks, what it wrote is on disk, and a chunk is planned if `plan`."""
+        """One frame: the memory ticks, what it wrote is on disk, and a chunk is planned if `plan`.
+
+        Raises NotFiniteError for a chunk or a memory that is not finite, OSError where the disk takes nothing.
+        """
         began = time.perf_counter()
         spec = self.policy.spec
         noise = None
@@ -213,9 +220,13 @@ class ServerState:
             draw = stream(self.options.seed, "noise", session.name, session.episode, step)
             noise = draw.standard_normal((spec.horizon, spec.action.size), dtype=np.float32)
         decision = await self.batcher.observe(session.row, obs, noise)
-        if decision.chunk is not None:
-            np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
         session.step, session.stepped = step, time.monotonic()
+        if decision.chunk is not None:
+            if not np.isfinite(decision.chunk).all():
+                raise NotFiniteError(f"the policy planned actions at step {step} that are not finite: none is sent")
+            np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
+        if decision.state is not None and not all(np.isfinite(x).all() for x in decision.state.values()):
+            raise NotFiniteError(f"the memory holds what is not finite after step {step}: begin another episode")
         if decision.state is not None and self.store is not None and session.record is not None:
             await asyncio.to_thread(self.store.persist, session.record, step, decision.state)
         if self.traces is not None and session.persistent and decision.chunk is not None and decision.key is not None:
@@ -252,6 +263,20 @@ class ServerState:
             )
         if self.traces is not None and session.persistent:
             self.traces.record_action(session.name, session.episode, step, given.astype(np.float32))
+
+    def problems(self) -> list[str]:
+        """Why this server is not ready to keep what it is given, a line each; none where it is."""
+        found = []
+        if self.store is not None and (free := self.free_bytes) < _LEAST_FREE:
+            found.append(f"{self.store.folder} has {free >> 20} MB left, {_LEAST_FREE >> 20} are needed")
+        if self.labels is not None and (failing := self.labels.failing):
+            found.append(f"{len(failing)} labels could not be processed and are tried again: {failing[-1]}")
+        return found
+
+    @property
+    def free_bytes(self) -> int:
+        """That the disk of the state folder has left; 0 without one."""
+        return 0 if self.store is None else shutil.disk_usage(self.store.folder).free
 
     def sweep(self, now: float) -> None:
         """Ends sessions that were left and not resumed in time; what is on disk stays."""
