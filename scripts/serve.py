@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
-from vlamem.scripts.keys import read_key
+from vlamem.scripts.keys import read_keys
 from vlamem.scripts.signals import TERMINATION_SIGNALS
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Args:
     port: int
     """Port; 0 takes a free one."""
     api_key_file: Path | None
-    """File whose first line clients must show."""
+    """File of the keys that clients must show, one a line as ROLE KEY (reader, robot, verifier, operator); a first line
+    without a role is an operator's."""
     tls_cert: Path | None
     """PEM certificate; with --tls-key the server uses wss://."""
     tls_key: Path | None
@@ -138,7 +139,7 @@ def main(arguments: list[str]) -> int:
     options = ServeOptions(
         host=args.host,
         port=args.port,
-        api_key=read_key(args.api_key_file),
+        keys=read_keys(args.api_key_file),
         certificate=args.tls_cert,
         private_key=args.tls_key,
         sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s, bytes=args.session_mb << 20),

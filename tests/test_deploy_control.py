@@ -123,7 +123,7 @@ def test_a_session_that_another_memory_wrote_ends_the_run_and_is_there_for_the_n
 ) -> None:
     monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
     assert main(words(hosted, tmp_path)) == 0
-    kept = (tmp_path / "state" / "link.json").read_bytes()
+    kept = json.loads((tmp_path / "state" / "link.json").read_text())
     hosted.end()
     path = tmp_path / "server" / "sessions" / "arm" / "session.json"
     path.write_text(path.read_text().replace('"sum1"', '"sum2"'))
@@ -132,7 +132,8 @@ def test_a_session_that_another_memory_wrote_ends_the_run_and_is_there_for_the_n
     printed = capsys.readouterr().err
     assert "memory 'sum2', this server has 'sum1'" in printed
     assert "or begin a new session: another --state of the robot does so" in printed
-    assert (tmp_path / "state" / "link.json").read_bytes() == kept
+    again = json.loads((tmp_path / "state" / "link.json").read_text())
+    assert again == kept | {"epoch": kept["epoch"] + 1}
 
 
 def test_a_dry_run_is_a_session_of_its_own_and_executes_nothing(

@@ -230,7 +230,7 @@ def test_sessions_that_cannot_be_stored_take_no_rows_and_leave_no_names(
                 patch.setattr("os.fsync", disk_full)
                 for name in ("a", "b", "c", "d"):
                     async with client(server.port) as c:
-                        assert (await c.ask("hello", session=name))["vlamem"]["code"] == "internal"
+                        assert (await c.ask("hello", session=name))["vlamem"]["code"] == "disk"
             assert len(server.state.table) == 0
             async with client(server.port) as c:
                 assert (await c.ask("hello", session="a"))["vlamem"]["type"] == "session"
@@ -246,7 +246,7 @@ def test_sessions_that_cannot_be_restored_take_no_rows(tmp_path: Path, monkeypat
         async with serving(policy, store=store_in(tmp_path)) as server, client(server.port) as c:
             with monkeypatch.context() as patch:
                 patch.setattr(policy, "restore", disk_full)
-                assert (await c.ask("hello", session="arm", token=token))["vlamem"]["code"] == "internal"
+                assert (await c.ask("hello", session="arm", token=token))["vlamem"]["code"] == "disk"
             assert len(server.state.table) == 0
             assert (await c.ask("hello", session="arm", token=token))["vlamem"]["restored"] is True
 
@@ -263,7 +263,7 @@ def test_an_episode_that_cannot_be_stored_does_not_begin_and_the_one_before_goes
             await c.observe(1, 0, write=True, value=5.0)
             with monkeypatch.context() as patch:
                 patch.setattr("os.fsync", disk_full)
-                assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "internal"
+                assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "disk"
             assert await c.memory(1, 1) == 5
             assert (await c.ask("episode_start", episode=2))["vlamem"]["fresh"] is True
             await c.observe(2, 0, write=True, value=3.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vlamem.deploy.bounds import longest_gap
 from vlamem.deploy.server.commit import commit_episode
 from vlamem.deploy.server.labels import LabelQueue
 from vlamem.deploy.server.options import ServeOptions
@@ -91,9 +92,10 @@ def build_server(
             bounds, segments, meaning = options.sessions, stored.memory, stored.meaning
             trace_store = traces = TraceStore(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
             verifier = None if critic is None else CriticVerifier(_critic(critic, segments.layout))
+            most_missing = longest_gap(wrapped.spec.control_hz)
             queue = LabelQueue(
                 state / "labels.jsonl",
-                lambda label: commit_episode(segments, traces, label, meaning, verifier),
+                lambda label: commit_episode(segments, traces, label, meaning, verifier, most_missing),
                 log.warning,
                 runs=lambda label: sessions.runs(label.session, label.episode),
                 takes_unlabelled=verifier is not None,
@@ -108,7 +110,8 @@ def build_server(
         "success": "none" if stored is None else Path(stored.memory.store.name).name,
     }
     encode = wrapped.policy.encode if trace_store is not None else None
-    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode)
+    used = None if stored is None else stored.used
+    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used)
     if stored is not None:
         stored.proposed = server.metrics.retrieved
     return server, queue

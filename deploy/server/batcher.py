@@ -64,6 +64,7 @@ class Decision:
         waited_s: from the request to the beginning of its forward pass.
         took_s: of the forward pass.
         rows: in that pass.
+        used: ids of the stored segments that the chunk was proposed from, or None.
     """
 
     chunk: Float[np.ndarray, "H A"] | None
@@ -75,6 +76,7 @@ class Decision:
     waited_s: float
     took_s: float
     rows: int
+    used: Int[np.ndarray, "U"] | None = None
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Batcher:
         most_rows: in one pass.
         active: how many sessions may send a frame now; a batch that holds them all is not kept waiting.
         encode: the frozen policy's, where the key of every planned frame is wanted though no memory needs it.
+        used: ids of the stored segments behind the chunk of a pass's i-th row, where experience is to be credited.
     """
 
     def __init__(
@@ -107,8 +110,9 @@ class Batcher:
         most_rows: int = 16,
         active: Callable[[], int] = lambda: 1,
         encode: Callable[[Observation], Encoding] | None = None,
+        used: Callable[[int], Array] | None = None,
     ) -> None:
-        self._encode = encode
+        self._encode, self._used = encode, used
         self._policy, self._wait_s, self._most, self._active = policy, wait_s, most_rows, active
         self._pending: list[_Request] = []
         self._arrived = asyncio.Event()
@@ -216,6 +220,7 @@ class Batcher:
                 began - request.at,
                 took,
                 len(group),
+                None if self._used is None or chunks is None else np.array(self._used(i), np.int64),
             )
             for i, request in enumerate(group)
         ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlamem.deploy.server.keys import Keys, Role
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import DEFAULT_LIMITS, WireLimits
 
@@ -16,7 +17,9 @@ class ServeOptions:
 
     Attributes:
         host, port: where; port 0 takes a free one.
-        api_key: that clients must send; required unless host is the machine itself.
+        api_key: that clients must send, with the role of an operator; a key is required unless host is the machine
+            itself.
+        keys: further keys, each with the role of those who send it.
         certificate, private_key: PEM files for TLS, both or none.
         sessions: bounds.
         wire: limits of a message.
@@ -30,6 +33,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    keys: tuple[tuple[Role, str], ...] = ()
     certificate: Path | None = None
     private_key: Path | None = None
     sessions: SessionLimits = field(default_factory=SessionLimits)
@@ -41,9 +45,14 @@ class ServeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.api_key:
+        if self.host not in LOOPBACK and not (self.api_key or self.keys):
             raise ValueError(
                 f"host {self.host} is reachable from elsewhere: give --api-key-file, or listen on 127.0.0.1"
             )
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("TLS needs both a certificate and its private key: give --tls-cert and --tls-key")
+
+    @property
+    def known_keys(self) -> Keys:
+        """Every key with its role. Raises ValueError for one that stands twice."""
+        return Keys(((("operator", self.api_key),) if self.api_key else ()) + self.keys)

@@ -17,6 +17,7 @@ from vlamem.core.files import sync_folder
 from vlamem.core.locks import exclusive_lock
 from vlamem.deploy.server.session_record import (
     IN_USE,
+    Fence,
     Owner,
     StateError,
     StoredSession,
@@ -65,13 +66,14 @@ class SessionStore:
         self._lock = exclusive_lock(folder / ".lock", str(folder), IN_USE) if writes else None
         self._journals: dict[str, StateJournal] = {}
 
-    def begin(self, name: str, token: str, episode: int, ended: bool = False) -> StoredSession:
+    def begin(self, name: str, token: str, episode: int, ended: bool = False, fence: Fence = (0, "")) -> StoredSession:
         """A session, or a new episode of one: on disk when this returns, and every memory before it void.
 
-        `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over. Raises OSError on a
-        full disk; a session that was not there before is not there then either.
+        `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over, `fence` says
+        which controller drives it. Raises OSError on a full disk; a session that was not there before is not there then
+        either.
         """
-        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended)
+        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended, *fence)
         place = self.folder / name
         if place.is_dir():
             write_record(place, session)

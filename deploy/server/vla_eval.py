@@ -78,13 +78,13 @@ class VlaEvalHandler:
     async def _start(self) -> None:
         self._queue.clear()
         session = await self._handler.require_session()
-        async with session.lock:
+        async with self._handler.holding(session):
             await self._state.begin(session, session.episode + 1)
 
     async def _act(self, payload: dict[Any, Any]) -> np.ndarray[Any, Any]:
         session = await self._handler.require_session()
         obs = await asyncio.to_thread(self._state.reader.read, payload, _decode)
-        async with session.lock:
+        async with self._handler.holding(session):
             if session.episode == 0:
                 await self._state.begin(session, 1)
             decision = await self._state.observe(session, session.step + 1, obs, plan=not self._queue)
