@@ -213,6 +213,8 @@ def _right(share: float) -> str:
 
 
 def _described(score: "Score", budget: float | None = None) -> str:
+    if math.isnan(score.error):
+        return "nothing held out: every tenth episode of a task is, record ten or more to know how good it is"
     most = "" if budget is None else f" (budget {100 * budget:g} %)"
     return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks{most}"
 
@@ -269,7 +271,7 @@ def _reinforce(args: Args, command: str) -> int:
     from vlamem.memory.train.features import parts_of
     from vlamem.memory.train.gate import held_out_score_of
     from vlamem.memory.train.policy_gradient import RlOptions, Step
-    from vlamem.policies.lerobot.dataset import is_dataset
+    from vlamem.policies.lerobot.dataset_files import is_dataset
     from vlamem.sim.record.gate_rl import tune_in_suite
 
     assert args.start_from is not None
