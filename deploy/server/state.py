@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ class ServerState:
             self.traces.resume(name, session.episode)
         with self._dropped_on_error(session):
             async with session.lock:
-                await self.batcher.run(lambda: self.policy.restore(session.row, state))
+                await self.batcher.run(lambda: self._restore(session.row, state))
         return session, None, True
 
     async def begin(self, session: Session, episode: int) -> bool:
@@ -149,7 +149,7 @@ class ServerState:
         if plan:
             draw = stream(self.options.seed, "noise", session.name, session.episode, step)
             noise = draw.standard_normal((spec.horizon, spec.action.size), dtype=np.float32)
-        decision = await self.batcher.observe(session.row, obs, noise)
+        decision = await self.batcher.observe(session.row, obs, noise, skipped=step > session.step + 1)
         if decision.chunk is not None:
             np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
         session.step = step
@@ -230,6 +230,11 @@ class ServerState:
             if connection is not None:
                 self.metrics.closed.labels("silent").inc()
                 self._in_background(connection.close(1001, "silent for long, and another needed the place"))
+
+    def _restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Gives a row the memory of a stored session, and nothing of the session that had it before."""
+        self.policy.skip(np.array([row]))
+        self.policy.restore(row, state)
 
     async def _clear(self, session: Session) -> None:
         mask = np.zeros(self.policy.rows, bool)
