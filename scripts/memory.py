@@ -68,7 +68,9 @@ class Import:
     stride: int = 8
     """Control steps between two segments of a LeRobotDataset, as between two plans."""
     all_succeed: bool = False
-    """Take every episode of a LeRobotDataset for a success; by its next.success or next.reward otherwise."""
+    """Take every episode of a LeRobotDataset for a success; by its next.success otherwise."""
+    reward_succeeds: bool = False
+    """Take a last next.reward above 0 for a success; a reward alone says nothing otherwise, it may be a shaped one."""
 
 
 @dataclass(frozen=True)
@@ -221,12 +223,16 @@ def _import_dataset(given: Import) -> int:
 
     if not given.policy:
         raise ValueError("a LeRobotDataset has no keys of its own: name the policy that computes them with --policy")
-    reader = DatasetReader(str(given.source), True if given.all_succeed else None)
+    if given.all_succeed and given.reward_succeeds:
+        raise ValueError("--all-succeed and --reward-succeeds say two things about success: leave one of them out")
+    reader = DatasetReader(
+        str(given.source), True if given.all_succeed else "reward" if given.reward_succeeds else None
+    )
     source = find_policy(given.policy)
     policy = load_policy(source)
     with open_success(given.file, policy, source.sha256, admit=given.admit).memory as memory:
         stored, left = commit_dataset(reader, policy, memory, given.stride, time.time())
-    print(f"{given.file}: {stored} episodes stored, {left} left out (failed, or of unknown outcome)")
+    print(f"{given.file}: {stored} episodes stored, {left} left out (failed, of unknown outcome, or unusable)")
     return 0
 
 
