@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,17 @@ _WORDS = (
 )
 
 
-def build(family: str, folder: Path, cameras: tuple[str, ...] = ("agentview", "wrist"), seed: int = 0) -> Path:
-    """Saves a checkpoint of `family` with its processors in `folder` and returns it."""
+def build(
+    family: str,
+    folder: Path,
+    cameras: tuple[str, ...] = ("agentview", "wrist"),
+    seed: int = 0,
+    sizes: Mapping[str, tuple[int, int]] = {},
+) -> Path:
+    """Saves a checkpoint of `family` with its processors in `folder` and returns it.
+
+    `sizes` are height and width of a camera's pictures, where these are not SIZE.
+    """
     import torch
     from lerobot.configs import FeatureType, PolicyFeature
 
@@ -33,7 +42,10 @@ def build(family: str, folder: Path, cameras: tuple[str, ...] = ("agentview", "w
     features: dict[str, Any] = {
         "input_features": {
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
-            **{f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)) for c in cameras},
+            **{
+                f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, *sizes.get(c, (SIZE, SIZE))))
+                for c in cameras
+            },
         },
         "output_features": {"action": PolicyFeature(FeatureType.ACTION, (ACTIONS,))},
         "device": "cpu",
@@ -72,14 +84,20 @@ def lerobots_own(folder: Path) -> tuple[Any, Any, Any]:
     return policy.eval(), *make_pre_post_processors(policy.config, pretrained_path=str(folder))
 
 
-def observation(rows: int = 3, cameras: tuple[str, ...] = ("agentview", "wrist"), history: int = 1) -> Observation:
+def observation(
+    rows: int = 3,
+    cameras: tuple[str, ...] = ("agentview", "wrist"),
+    history: int = 1,
+    seed: int = 7,
+    sizes: Mapping[str, tuple[int, int]] = {},
+) -> Observation:
     """Random pixels and states."""
-    random = stream(7, "observation")
-    shape = (rows, SIZE, SIZE, 3) if history == 1 else (rows, history, SIZE, SIZE, 3)
+    random = stream(seed, "observation")
+    many = (rows,) if history == 1 else (rows, history)
     state = (rows, STATE) if history == 1 else (rows, history, STATE)
     sentences = ("touch the red block", "push the green block now", "lamp")
     return Observation(
-        {c: random.integers(0, 256, shape, dtype=np.uint8) for c in cameras},
+        {c: random.integers(0, 256, (*many, *sizes.get(c, (SIZE, SIZE)), 3), dtype=np.uint8) for c in cameras},
         random.uniform(-0.9, 0.9, state).astype(np.float32),
         tuple(sentences[i % 3] for i in range(rows)),
     )

@@ -1,12 +1,16 @@
 """Loads a checkpoint of lerobot through lerobot's own classes, and says clearly what is wrong when it cannot."""
 
 import difflib
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.spec import OSC_POSE, ActionComponent, ActionSpec
+from safetensors import SafetensorError, safe_open
+
+from vlamem.core.spec import OSC_POSE, POSE_SIZE, ActionComponent, ActionSpec, StateForm
 from vlamem.policies.lerobot.source import (
+    LEFT_OUT,
     POSTPROCESSOR,
     PREPROCESSOR,
     Checkpoint,
@@ -29,7 +33,13 @@ FAMILIES = {
 }
 """Module and class of each type, and lerobot's extra that brings what it needs."""
 
+READ_MORE = ("act", "diffusion", "multi_task_dit")
+"""Types whose networks read, or stack, more than images, one state and a sentence where a checkpoint has it."""
+CAMERA_MAY_BE_ABSENT = ("smolvla", "pi0", "pi05")
+"""Types that mask the picture of a camera that is not there, or leave it out."""
+
 _FAR = 1e6
+log = logging.getLogger("vlamem.policies")
 
 
 def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> Any:
@@ -53,6 +63,13 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     processors = [_processor_file(checkpoint, file) for file in (PREPROCESSOR, POSTPROCESSOR)]
     meaning = _meaning(checkpoint, config, actions)
     images = image_keys(config, checkpoint.cameras)
+    without = [name for name, other in checkpoint.cameras.items() if other == LEFT_OUT]
+    if without and kind not in CAMERA_MAY_BE_ABSENT:
+        raise CheckpointError(
+            f"camera '{without[0]}' of '{checkpoint.name}' cannot be left out: a {kind} reads all of its cameras, only "
+            f"{', '.join(CAMERA_MAY_BE_ABSENT)} go on without one; name one that is there, ?camera.{without[0]}=OTHER"
+        )
+    ensemble, form = _ensemble(checkpoint, config), _state_form(checkpoint, config)
     network = _network(checkpoint, config, kind)
     module, attribute, _ = FAMILIES[kind]
     import importlib
@@ -64,10 +81,10 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     sizes = {} if family.resizes else {key: (int(shape[1]), int(shape[2])) for key, shape in shapes.items()}
     bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device, sizes)
     tap = parse_tap(options.get("tap", family.tap), family.taps, network)
-    policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST))
-    image_size = int(min((shape[1] for shape in shapes.values()), default=0))
+    policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST), ensemble)
+    image_size = int(min((min(shape[1:]) for shape in shapes.values()), default=0))
     try:
-        policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras)
+        policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras, form)
     except RuntimeError as error:
         raise CheckpointError(
             f"a first pass through '{checkpoint.name}' fails ({_first_line(error)}): are its processors and weights of "
@@ -115,7 +132,20 @@ def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
         raise CheckpointError(f"the configuration of '{checkpoint.name}' has no image among its input features")
     device, backbone = checkpoint.options.get("device"), checkpoint.options.get("backbone")
     if device:
-        config.device = device
+        config.device = _device(device)
+    other = [
+        key
+        for key, feature in config.input_features.items()
+        if key != "observation.state" and key not in config.image_features
+    ]
+    if other and (kind in READ_MORE or config.input_features[other[0]].type.value == "ENV"):
+        feature = config.input_features[other[0]]
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' reads '{other[0]}' ({feature.type.value.lower()}, {list(feature.shape)}): "
+            "an observation here has images, one state and a sentence, so that it cannot be used; train one without "
+            "this input"
+        )
+    _without_compilation(checkpoint, config)
     if hasattr(config, "pretrained_backbone_weights"):
         config.pretrained_backbone_weights = None  # the checkpoint has them: nothing to download
     if backbone:
@@ -144,6 +174,14 @@ def _processor_file(checkpoint: Checkpoint, file: str) -> dict[str, Any]:
         state = step.get("state_file")
         if state and not (checkpoint.folder / state).is_file():
             raise CheckpointError(f"'{checkpoint.name}' lacks {state}, which {file} names (normalisation): {mend}")
+        if state:
+            try:
+                with safe_open(str(checkpoint.folder / state), "np") as opened:
+                    opened.keys()
+            except SafetensorError as error:
+                raise CheckpointError(
+                    f"{state} of '{checkpoint.name}' is no whole file ({error}): copy or download it again"
+                ) from error
     return body
 
 
@@ -185,10 +223,7 @@ def _needs_more(kind: str, error: ImportError) -> CheckpointError:
 
 
 def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
-    from safetensors import SafetensorError
-
     network_class = _class(kind)
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries announce their own deprecations while loading
@@ -210,13 +245,70 @@ def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
             "one checkpoint"
         ) from error
     _check_loaded(checkpoint, network)
+    _unwrap_compiled(network)
     return network.to(config.device).eval().requires_grad_(False)
+
+
+def _device(named: str) -> str:
+    """The device of the option, where this machine has it."""
+    import torch
+
+    known = ("cpu", "cuda", "mps", "xpu")
+    try:
+        device = torch.device(named)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in known:
+        raise CheckpointError(f"unknown device '{named}': expected {', '.join(known)}, or e.g. cuda:1")
+    place = getattr(torch, device.type, None)
+    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available())}.get(device.type)
+    if count is None:
+        count = place.device_count() if place is not None and place.is_available() else 0
+    if (device.index or 0) >= count:
+        there = f"it has {count}, numbered from 0" if count else "it has none, or torch was built without it"
+        raise CheckpointError(
+            f"device '{named}' is not available on this machine ({there}): leave the option out, or give device=cpu"
+        )
+    return named
+
+
+def _without_compilation(checkpoint: Checkpoint, config: Any) -> None:
+    """Turns compilation off, with a word: compiled functions call no hooks, and a memory reads and writes by hooks.
+
+    A module that was compiled when it was saved has other names in the file: it is loaded under them, then unwrapped.
+    """
+    if not hasattr(config, "compile_model"):
+        return
+    if config.compile_model:
+        log.warning(
+            "'%s' asks for compile_model, which is left out: a compiled network calls no hooks, so that no proposal "
+            "would reach it",
+            checkpoint.name,
+        )
+    try:
+        with safe_open(str(checkpoint.weights), "np") as file:
+            config.compile_model = any("_orig_mod." in name for name in file.keys())  # noqa: SIM118  # no dictionary
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
+        ) from error
+
+
+def _unwrap_compiled(network: Any) -> None:
+    """Puts a module that was compiled in the place of its compiled wrapper, everywhere in the network."""
+    from torch.nn import Module
+
+    if hasattr(network.config, "compile_model"):
+        network.config.compile_model = False
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(own := getattr(child, "_orig_mod", None), Module):
+                setattr(module, name, own)
 
 
 def _check_loaded(checkpoint: Checkpoint, network: Any) -> None:
     """Raises CheckpointError when the network does not hold the file's numbers: pi0 goes on with random ones."""
     import torch
-    from safetensors import SafetensorError, safe_open
 
     own = network.state_dict()
     try:
@@ -248,6 +340,8 @@ def _check_loaded(checkpoint: Checkpoint, network: Any) -> None:
 def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]) -> tuple[Any, Any]:
     from lerobot.policies.factory import make_pre_post_processors
 
+    from vlamem.policies.lerobot.statistics import check_statistics
+
     tokenizer = checkpoint.options.get("tokenizer", checkpoint.options.get("backbone"))
     own: dict[str, Any] = {"device_processor": {"device": config.device}}
     if tokenizer:
@@ -275,6 +369,7 @@ def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]
         ) from error
     for pipeline in (pre, post):
         _check_sizes(checkpoint, config, pipeline)
+    check_statistics(checkpoint.name, config, pre, post)
     return pre, post
 
 
@@ -291,6 +386,35 @@ def _check_sizes(checkpoint: Checkpoint, config: Any, pipeline: Any) -> None:
                     f"the processor of '{checkpoint.name}' normalises {tensor.shape[0]} entries of '{key}', the "
                     f"network has {feature.shape[0]}: they are not of one checkpoint"
                 )
+
+
+def _state_form(checkpoint: Checkpoint, config: Any) -> StateForm:
+    """What the state means, as declared: a checkpoint does not say."""
+    named = checkpoint.options.get("state", "")
+    feature = config.robot_state_feature
+    size = int(feature.shape[0]) if feature else 0
+    if named not in ("", "pose"):
+        raise CheckpointError(
+            f"unknown state '{named}': expected pose (position, unit quaternion w x y z, gripper opening), or leave "
+            "the option out"
+        )
+    if named == "pose" and size != POSE_SIZE:
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' reads a state of {size} numbers, a pose has {POSE_SIZE} (position, unit "
+            "quaternion w x y z, gripper opening): leave the option state out"
+        )
+    return "pose" if named == "pose" else ""
+
+
+def _ensemble(checkpoint: Checkpoint, config: Any) -> float | None:
+    """The coefficient of a temporal ensemble, unless it is to be left out."""
+    asked = checkpoint.options.get("ensemble")
+    coefficient = getattr(config, "temporal_ensemble_coeff", None)
+    if asked not in (None, "none"):
+        raise CheckpointError(f"option ensemble is '{asked}': expected none, to play the chunks as they are")
+    if asked and coefficient is None:
+        raise CheckpointError(f"'{checkpoint.name}' has no temporal ensemble: leave the option ensemble out")
+    return None if asked else coefficient
 
 
 def _number(options: dict[str, str], name: str, default: float) -> float:
