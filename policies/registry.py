@@ -70,7 +70,7 @@ def absolute(name: str) -> str:
     if Path(location).exists():
         location = str(Path(location).resolve())
     options = parse_query(query)
-    placed = [(k, str(Path(v).resolve()) if k in PATH_OPTIONS and Path(v).is_dir() else v) for k, v in options]
+    placed = [(k, str(Path(v).resolve()) if k in PATH_OPTIONS and Path(v).exists() else v) for k, v in options]
     return location + mark + write_query(placed)
 
 
@@ -150,6 +150,15 @@ def load_policy(source: PolicySource) -> FrozenPolicy:
             "vlamem.policies.protocol.FrozenPolicy, and check it with vlamem.testing.check_policy"
         )
     return policy
+
+
+def weights_hash(policy: FrozenPolicy, source: PolicySource | None = None) -> str | None:
+    """sha256 of a policy's weights, as its source knows it, or as the policy does that has a `weights_sha256`: a
+    checkpoint of LeRobot has one, also where a factory of your own loads it."""
+    if source is not None and source.sha256 is not None:
+        return source.sha256
+    own: str | None = getattr(policy, "weights_sha256", None)
+    return own
 
 
 def load(name: str) -> FrozenPolicy:

@@ -30,6 +30,7 @@ def build(
     cameras: tuple[str, ...] = ("agentview", "wrist"),
     seed: int = 0,
     sizes: Mapping[str, tuple[int, int]] = {},
+    actions: int = ACTIONS,
 ) -> Path:
     """Saves a checkpoint of `family` with its processors in `folder` and returns it.
 
@@ -47,7 +48,7 @@ def build(
                 for c in cameras
             },
         },
-        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (ACTIONS,))},
+        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (actions,))},
         "device": "cpu",
         "push_to_hub": False,
     }
@@ -60,7 +61,7 @@ def build(
             parameter.data.normal_(std=0.2)
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder)
-    _save_processors(network.config, folder, cameras, overrides)
+    _save_processors(network.config, folder, cameras, overrides, actions)
     return folder
 
 
@@ -148,7 +149,9 @@ def run_program(
     )
 
 
-def _save_processors(config: Any, folder: Path, cameras: tuple[str, ...], overrides: dict[str, str]) -> None:
+def _save_processors(
+    config: Any, folder: Path, cameras: tuple[str, ...], overrides: dict[str, str], actions: int
+) -> None:
     import torch
     from lerobot.policies.factory import make_pre_post_processors
 
@@ -159,7 +162,7 @@ def _save_processors(config: Any, folder: Path, cameras: tuple[str, ...], overri
             "min": low, "max": high, "q01": low, "q99": high,
         }  # fmt: skip
 
-    stats: dict[str, Any] = {"observation.state": statistics(STATE), "action": statistics(ACTIONS)}
+    stats: dict[str, Any] = {"observation.state": statistics(STATE), "action": statistics(actions)}
     for camera in cameras:
         stats[f"observation.images.{camera}"] = {
             "mean": torch.full((3, 1, 1), 0.4), "std": torch.full((3, 1, 1), 0.2),

@@ -57,6 +57,54 @@ for episode in range(3):
     dataset.save_episode()
 dataset.finalize()
 """
+LIBERO = """
+import sys
+from pathlib import Path
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from vlamem.memory.success.runner import open_success
+from vlamem.policies.lerobot.dataset import DatasetError, DatasetReader, commit_dataset, record_dataset
+from dataset_policy import Brightness
+
+out = Path(sys.argv[1])
+image = {"dtype": "image", "shape": (32, 32, 3), "names": ["height", "width", "channels"]}
+features = {
+    "observation.images.image": image, "observation.images.image2": image,
+    "observation.state": {"dtype": "float32", "shape": (5,), "names": None},
+    "action": {"dtype": "float32", "shape": (7,), "names": None},
+}
+dataset = LeRobotDataset.create(repo_id="vlamem/l", fps=20, features=features, root=out / "libero", use_videos=False)
+for step in range(8):
+    dataset.add_frame({
+        "observation.images.image": np.full((32, 32, 3), 10 * step, np.uint8),
+        "observation.images.image2": np.full((32, 32, 3), 200, np.uint8),
+        "observation.state": np.full(5, step, np.float32), "action": np.zeros(7, np.float32), "task": "push",
+    })
+dataset.save_episode()
+dataset.finalize()
+
+class Halved:
+    cameras, state_size = {"image": "agentview", "image2": "wrist"}, 5
+    def pictures(self, frames):
+        return frames[:, ::2, ::2]
+    def state(self, state, sentences):
+        return np.concatenate([state, np.zeros((len(state), 3), np.float32)], 1)
+
+policy = Brightness()
+try:
+    DatasetReader(out / "libero", success=True).check(policy)
+except DatasetError as error:
+    assert "--observation libero" in str(error), error
+else:
+    raise AssertionError("cameras of other names")
+reader = DatasetReader(out / "libero", success=True, view=Halved())
+seen = reader.episode(0).observation
+assert seen.images["agentview"][3].shape == (16, 16, 3) and (seen.images["agentview"][3] == 30).all()
+assert seen.proprioception.shape == (8, 8)
+assert record_dataset(reader, policy, None, out / "features", "test") == 1
+assert commit_dataset(reader, policy, open_success(out / "memory.db", policy).memory, 4, 0.0) == (1, 0)
+print("all read")
+"""
 VIDEOS = """
 import shutil, sys
 from pathlib import Path
@@ -319,6 +367,15 @@ def test_a_video_that_is_missing_cut_or_a_pointer_is_named(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all named"
+
+
+def test_a_dataset_is_read_through_a_view_and_without_one_the_mend_is_named(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LIBERO, str(tmp_path)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "all read"
 
 
 def test_pictures_of_an_episode_are_decoded_once_each_and_only_those_asked_for() -> None:

@@ -15,14 +15,17 @@ pytest.importorskip("transformers")
 import torch
 from lerobot_cases import ACTIONS, FAMILIES, STATE, build, lerobots_own, loaded, observation, raw_batch
 
+import vlamem
 from vlamem.core.observation import Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.core.spec import OSC_POSE
+from vlamem.core.spec import OSC_POSE, SO101
+from vlamem.deploy.robot.robot_file import SHIPPED as SHIPPED_ROBOTS
+from vlamem.deploy.robot.robot_file import load_robot_file
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
-from vlamem.memory.success import EntryError
+from vlamem.memory.success import EntryError, OriginError
 from vlamem.memory.success.runner import layout_of
-from vlamem.policies.lerobot import LeRobotPolicy
+from vlamem.policies.lerobot import CheckpointError, LeRobotPolicy
 from vlamem.policies.lerobot.steering import row_generators
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.registry import find_policy, load_policy
@@ -395,7 +398,7 @@ def test_sizes_of_pictures_are_part_of_a_fingerprint_only_where_they_are_no_squa
 
 
 def test_what_a_state_of_eight_numbers_means_is_declared_and_not_guessed(folders: dict[str, Path]) -> None:
-    bare, pose = loaded(folders["act"], "act").spec, loaded(folders["act"], "act", "?state=pose").spec
+    bare, pose = (loaded(folders["act"], "act", f"?actions=osc_pose{more}").spec for more in ("", "&state=pose"))
     assert bare.fingerprint == pose.fingerprint
     assert layout_of(bare).quaternion is None
     assert layout_of(bare).proprioception_scale == (0.1,) * STATE
@@ -404,6 +407,39 @@ def test_what_a_state_of_eight_numbers_means_is_declared_and_not_guessed(folders
     layout_of(bare).check_proprioception(joints)
     with pytest.raises(EntryError, match="which is no rotation"):
         layout_of(pose).check_proprioception(joints)
+
+
+def test_joints_are_declared_by_name_or_by_the_robots_own_file(tmp_path: Path) -> None:
+    folder = build("act", tmp_path / "act", actions=6)
+    shipped = load_robot_file("so101")
+    for declared in ("so101", str(SHIPPED_ROBOTS / "so101.toml")):
+        spec = loaded(folder, "act", f"?actions={declared}&hz=30").spec
+        assert spec.action == SO101
+        served = json.loads(json.dumps(asdict(replace(spec, proprioception_size=6, cameras=("front", "wrist")))))
+        shipped.check_spec(served)
+    assert [part.kind for part in layout_of(spec).parts] == ["linear", "linear"]
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[part]]\nname = "arm"\nsize = 6\nmode = "absolut"\nunit = "1 rad"\nlow = -3\nhigh = 3\n')
+    with pytest.raises(CheckpointError, match=r"part 1 of actions .*: mode is 'absolut', expected absolute or delta"):
+        loaded(folder, "act", f"?actions={mine}")
+    mine.write_text(mine.read_text().replace("absolut", "absolute"))
+    component = loaded(folder, "act", f"?actions={mine}").spec.action.components[0]
+    assert (component.form, component.frame, component.low) == ("joint", "none", -3.0)
+    with pytest.raises(CheckpointError, match=r"gives 6 action entries, these actions have 7"):
+        loaded(folder, "act", "?actions=osc_pose")
+
+
+def test_checkpoints_behind_a_factory_are_told_apart_by_their_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    def made(folder: Path) -> LeRobotPolicy:
+        return loaded(folder, "act", "?actions=osc_pose")
+
+    first, second = made(folders["act"]), made(build("act", tmp_path / "second", seed=1))
+    assert first.spec.fingerprint == second.spec.fingerprint
+    vlamem.wrap(first, memory=f"success:{tmp_path / 'memory.db'}").memories[0].close()
+    with pytest.raises(OriginError, match="weights is"):
+        vlamem.wrap(second, memory=f"success:{tmp_path / 'memory.db'}")
+    by_folder = vlamem.wrap(f"{folders['act']}?actions=osc_pose", memory=f"success:{tmp_path / 'memory.db'}")
+    by_folder.memories[0].close()
 
 
 def test_pictures_of_any_size_are_taken_by_networks_that_scale_them(policies: dict[str, LeRobotPolicy]) -> None:

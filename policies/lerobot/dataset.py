@@ -5,11 +5,11 @@ Actions of a dataset are in the environment's units, as are the chunks of a LeRo
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,6 +19,7 @@ from vlamem.policies.lerobot.dataset_files import INFO, DatasetError, check_file
 from vlamem.policies.lerobot.dataset_images import DatasetImages
 from vlamem.policies.lerobot.source import HUB_ID, REACH_SECONDS, camera_of
 from vlamem.policies.protocol import FrozenPolicy
+from vlamem.policies.registry import weights_hash
 
 if TYPE_CHECKING:
     from vlamem.memory.success import SuccessMemory
@@ -31,6 +32,29 @@ log = logging.getLogger("vlamem.policies")
 
 class EpisodeError(DatasetError):
     """An episode that cannot be used; the others can."""
+
+
+class DatasetView(Protocol):
+    """How a dataset's observations are read with other conventions than its own.
+
+    Attributes:
+        cameras: their names here, by those of the dataset.
+        state_size: entries of the state that it reads.
+    """
+
+    @property
+    def cameras(self) -> Mapping[str, str]: ...
+
+    @property
+    def state_size(self) -> int: ...
+
+    def pictures(self, frames: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N H W 3"]:
+        """Pictures of a camera as they are here."""
+        ...
+
+    def state(self, state: Float[np.ndarray, "T S"], sentences: Sequence[str]) -> Float[np.ndarray, "T P"]:
+        """Proprioception of the control steps."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,13 +101,19 @@ class DatasetReader:
         cameras: names of its images.
     """
 
-    def __init__(self, name: str | Path, success: bool | Collection[int] | Literal["reward"] | None = None) -> None:
+    def __init__(
+        self,
+        name: str | Path,
+        success: bool | Collection[int] | Literal["reward"] | None = None,
+        view: DatasetView | None = None,
+    ) -> None:
         """Opens a folder or a hub id.
 
         Args:
             name: folder with meta/info.json, or org/name on the hub.
             success: of every episode, the indices of successful ones, or "reward" where a last reward above 0 means
                 success; by next.success when None, and unknown without it: a reward may be a shaped one.
+            view: how its observations are read; as they are without one.
 
         Raises DatasetError for a folder that is none, a hub that cannot be reached, and a dataset of another format
         version or without states or actions.
@@ -92,7 +122,7 @@ class DatasetReader:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
         from lerobot.datasets.utils import CompatibilityError
 
-        self.name, self._given = str(name), success
+        self.name, self._given, self._view = str(name), success, view
         folder = Path(name)
         if folder.is_dir() and not is_dataset(folder):
             there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
@@ -125,6 +155,8 @@ class DatasetReader:
         self._columns = [key for key in wanted if key in features]
         self.fps = float(self._dataset.meta.fps)
         self._images = {camera_of(key): key for key in self._dataset.meta.camera_keys}
+        if view is not None:
+            self._images = {view.cameras[name]: key for name, key in self._images.items() if name in view.cameras}
         self.cameras = tuple(self._images)
 
     def __len__(self) -> int:
@@ -147,6 +179,8 @@ class DatasetReader:
                 f"episode {index} of dataset '{self.name}' has an empty task at control step {silent}: give it a "
                 "sentence in meta/tasks.parquet"
             )
+        if self._view is not None:
+            state = self._view.state(state, sentences)
         images: dict[str, Any] = {
             name: DatasetImages(partial(self._pictures, index, first, key), last - first)
             for name, key in self._images.items()
@@ -171,11 +205,13 @@ class DatasetReader:
         if missing:
             raise DatasetError(
                 f"policy '{spec.name}' reads cameras {sorted(spec.cameras)}, dataset '{self.name}' has "
-                f"{sorted(self.cameras)}: name the ones that are meant with ?camera.NAME=OTHER after the checkpoint"
+                f"{sorted(self.cameras)}: {self._mend_of_cameras(policy)}"
             )
         features = self._dataset.meta.features
         for key, size in (("action", spec.action.size), ("observation.state", spec.proprioception_size)):
             found = int(features[key]["shape"][0])
+            if key == "observation.state" and self._view is not None and found == self._view.state_size:
+                continue
             if found != size:
                 raise DatasetError(
                     f"'{key}' has {found} entries in dataset '{self.name}' and {size} in policy '{spec.name}': choose "
@@ -186,6 +222,14 @@ class DatasetReader:
                 f"dataset '{self.name}' runs at {self.fps:g} Hz and policy '{spec.name}' at {spec.control_hz:g} Hz: "
                 "their chunks do not mean the same; choose a policy made for this rate"
             )
+
+    def _mend_of_cameras(self, policy: FrozenPolicy) -> str:
+        """What to do about cameras of other names."""
+        if set(self.cameras) == {"image", "image2"} and set(policy.spec.cameras) == {"agentview", "wrist"}:
+            return "read a dataset of lerobot's LIBERO with --observation libero"
+        if hasattr(policy, "bridge"):  # a checkpoint of lerobot, which takes options
+            return "name the ones that are meant with ?camera.NAME=OTHER after the checkpoint"
+        return "choose a policy that was trained with these cameras"
 
     def _numbers(self, index: int, key: str, column: Sequence[Any]) -> Float[np.ndarray, "T N"]:
         """A column of vectors; lerobot gives those of one entry without their axis."""
@@ -222,7 +266,8 @@ class DatasetReader:
                 f"'{key}' of episode {index} of dataset '{self.name}' cannot be decoded from {where} "
                 f"({(str(error) or repr(error)).splitlines()[0][:120]}): copy that file again"
             ) from error
-        return np.stack([_bytes(frame) for frame in frames])
+        pictures = np.stack([_bytes(frame) for frame in frames])
+        return pictures if self._view is None else self._view.pictures(pictures)
 
     def _success(self, index: int, table: dict[str, Sequence[Any]]) -> bool | None:
         if isinstance(self._given, bool):
@@ -251,9 +296,10 @@ def record_dataset(
 
     reader.check(policy)
     spec = policy.spec
-    tasks = [str(t) for t in reader._dataset.meta.tasks.index]
+    tasks = [str(t) for t in reader._dataset.meta.tasks.index if str(t).strip()]
     meta = FeaturesMeta(
-        identity(policy.spec, sha256), spec.feature_size, spec.context_size, (spec.horizon, spec.action.size),
+        identity(policy.spec, sha256 or weights_hash(policy)), spec.feature_size, spec.context_size,
+        (spec.horizon, spec.action.size),
         tuple((task,) for task in tasks), f"dataset:{reader.name}", command,
     )  # fmt: skip
     writer = FeatureWriter(out, meta, np.stack([policy.context_of([task]) for task in tasks]))
@@ -285,11 +331,13 @@ def features_of(
     command: str,
     progress: Callable[[int, int], None],
     targets: str = "chunk",
+    view: Callable[[int], DatasetView] | None = None,
 ) -> tuple[Path, ...]:
     """The folders, each LeRobotDataset among them replaced by a recording of the policy's features below `out`.
 
-    What is not on this machine is taken for the hub id of a dataset when a policy is named. Raises DatasetError when
-    there is a dataset and no policy is named, or `targets` are not chunks alone.
+    `view` makes a view of them for the policy's image size. What is not on this machine is taken for the hub id of a
+    dataset when a policy is named. Raises DatasetError when there is a dataset and no policy is named, or `targets` are
+    not chunks alone.
     """
     found = []
     for number, folder in enumerate(folders):
@@ -307,8 +355,9 @@ def features_of(
         from vlamem.policies.registry import find_policy, load_policy
 
         source = find_policy(policy)
-        record = out / f"features-{number}"
-        record_dataset(DatasetReader(str(folder)), load_policy(source), source.sha256, record, command, progress)
+        frozen, record = load_policy(source), out / f"features-{number}"
+        reader = DatasetReader(str(folder), view=None if view is None else view(frozen.spec.image_size))
+        record_dataset(reader, frozen, source.sha256, record, command, progress)
         found.append(record)
     return tuple(found)
 

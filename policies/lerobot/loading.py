@@ -8,7 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vlamem.core.spec import OSC_POSE, POSE_SIZE, ActionComponent, ActionSpec, StateForm
+from vlamem.core.spec import OSC_POSE, POSE_SIZE, SO101, ActionComponent, ActionSpec, SpecMismatchError, StateForm
+from vlamem.policies.action_file import read_actions
 from vlamem.policies.lerobot.source import (
     LEFT_OUT,
     POSTPROCESSOR,
@@ -20,7 +21,7 @@ from vlamem.policies.lerobot.source import (
 )
 from vlamem.policies.steering import LOWEST
 
-ACTIONS = {"osc_pose": OSC_POSE}
+ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101}
 """Action conventions by name; a checkpoint does not say what its actions mean."""
 
 FAMILIES = {
@@ -82,6 +83,7 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device, sizes)
     tap = parse_tap(options.get("tap", family.tap), family.taps, network)
     policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST), ensemble)
+    policy.weights = checkpoint.weights
     image_size = int(min((min(shape[1:]) for shape in shapes.values()), default=0))
     try:
         policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras, form)
@@ -188,9 +190,17 @@ def _processor_file(checkpoint: Checkpoint, file: str) -> dict[str, Any]:
 def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> ActionSpec:
     size = int(config.action_feature.shape[0])
     named = checkpoint.options.get("actions")
-    if given is None and named:
+    if given is None and named and named.endswith(".toml"):
+        try:
+            given = read_actions(Path(named))
+        except SpecMismatchError as error:
+            raise CheckpointError(str(error)) from error
+    elif given is None and named:
         if named not in ACTIONS:
-            raise CheckpointError(f"unknown actions '{named}': choose one of {', '.join(ACTIONS)}")
+            raise CheckpointError(
+                f"unknown actions '{named}': choose one of {', '.join(ACTIONS)}, or a .toml file that says what each "
+                "entry means, e.g. the robot's"
+            )
         given = ACTIONS[named]
     if given is None:
         component = ActionComponent("action", size, "undeclared", "undeclared", "undeclared", "undeclared", -_FAR, _FAR)

@@ -1,8 +1,10 @@
 """A lerobot checkpoint as a frozen policy."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,7 @@ class LeRobotPolicy:
         tap: where z is read.
         lowest_start: flow time below which a proposed chunk is taken as it is; one of weight w enters at 1 - w.
         ensemble: coefficient of the temporal ensemble that the checkpoint is to be played with; None without one.
+        weights: its file, where it was loaded from one.
     """
 
     family: Family
@@ -111,13 +114,23 @@ class LeRobotPolicy:
     spec: PolicySpec = field(init=False)
     lowest_start: float = LOWEST
     ensemble: float | None = None
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         self._contexts: dict[str, NDArray[np.float32]] = {}
         self._guidance: Mapping[str, Any] = {}
         self._projection: Tensor | None = None
+        self._hash: str | None = None
         if not 0 <= self.lowest_start < 1:
             raise CheckpointError(f"lowest_start is {self.lowest_start}: expected 0 or more and less than 1")
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of the whole weights file, 64 hexadecimal digits; None where there is none."""
+        if self._hash is None and self.weights is not None:
+            with self.weights.open("rb") as file:
+                self._hash = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hash
 
     @property
     def history(self) -> int:

@@ -21,8 +21,8 @@ OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_st
 LEFT_OUT = "none"
 """In place of OTHER: the key reads no camera."""
 
-PATH_OPTIONS = ("backbone", "tokenizer")
-"""Those of them that name a folder."""
+PATH_OPTIONS = ("backbone", "tokenizer", "actions")
+"""Those of them that may name a folder or a file."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """What may be asked of the hub: org/name."""

@@ -131,3 +131,11 @@ OSC_POSE = ActionSpec(
     )
 )
 """robosuite's and LIBERO's OSC_POSE controller at its default limits."""
+
+SO101 = ActionSpec(
+    (
+        ActionComponent("joints", 5, "joint", "absolute", "none", "1 deg", -180.0, 180.0),
+        ActionComponent("gripper", 1, "joint", "absolute", "none", "1 % open", 0.0, 100.0),
+    )
+)
+"""LeRobot's SO-100 and SO-101: shoulder pan and lift, elbow, wrist flex and roll in degrees, the gripper in percent."""
