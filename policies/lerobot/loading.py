@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,14 @@ from safetensors import SafetensorError, safe_open
 
 from vlamem.core.spec import OSC_POSE, POSE_SIZE, SO101, ActionComponent, ActionSpec, SpecMismatchError, StateForm
 from vlamem.policies.action_file import read_actions
+from vlamem.policies.lerobot.network import (
+    FAMILIES,
+    device_of,
+    first_line,
+    load_network,
+    network_class,
+    without_compilation,
+)
 from vlamem.policies.lerobot.source import (
     LEFT_OUT,
     POSTPROCESSOR,
@@ -24,15 +31,6 @@ from vlamem.policies.steering import LOWEST
 ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101}
 """Action conventions by name; a checkpoint does not say what its actions mean."""
 
-FAMILIES = {
-    "smolvla": ("flow", "EulerFlow", "smolvla"),
-    "pi0": ("flow", "EulerFlow", "pi"),
-    "pi05": ("flow", "EulerFlow", "pi"),
-    "multi_task_dit": ("flow", "DiT", "multi_task_dit"),
-    "diffusion": ("denoise", "Diffusion", "diffusion"),
-    "act": ("direct", "Direct", "dataset"),
-}
-"""Module and class of each type, and lerobot's extra that brings what it needs."""
 
 READ_MORE = ("act", "diffusion", "multi_task_dit")
 """Types whose networks read, or stack, more than images, one state and a sentence where a checkpoint has it."""
@@ -71,7 +69,7 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
             f"{', '.join(CAMERA_MAY_BE_ABSENT)} go on without one; name one that is there, ?camera.{without[0]}=OTHER"
         )
     ensemble, form = _ensemble(checkpoint, config), _state_form(checkpoint, config)
-    network = _network(checkpoint, config, kind)
+    network = load_network(checkpoint, config, kind)
     module, attribute, _ = FAMILIES[kind]
     import importlib
 
@@ -89,7 +87,7 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
         policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras, form)
     except RuntimeError as error:
         raise CheckpointError(
-            f"a first pass through '{checkpoint.name}' fails ({_first_line(error)}): are its processors and weights of "
+            f"a first pass through '{checkpoint.name}' fails ({first_line(error)}): are its processors and weights of "
             "one checkpoint?"
         ) from error
     return policy
@@ -100,9 +98,9 @@ def preload(name: str | Path) -> None:
     import importlib
 
     kind = _kind(find_checkpoint(str(name)))
-    for module in ("bridge", "policy", "taps", FAMILIES[kind][0]):
+    for module in ("bridge", "policy", "statistics", "taps", FAMILIES[kind][0]):
         importlib.import_module(f"vlamem.policies.lerobot.{module}")
-    _class(kind)
+    network_class(kind)
 
 
 def _kind(checkpoint: Checkpoint) -> str:
@@ -126,7 +124,7 @@ def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
     except Exception as error:  # draccus raises errors of many types for a field that it does not know
         raise CheckpointError(
             f"the configuration of '{checkpoint.name}' is not one of lerobot {lerobot.__version__} "
-            f"({_first_line(error)}): save it again with this version"
+            f"({first_line(error)}): save it again with this version"
         ) from error
     if config.action_feature is None:
         raise CheckpointError(f"the configuration of '{checkpoint.name}' has no 'action' among its output features")
@@ -134,7 +132,7 @@ def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
         raise CheckpointError(f"the configuration of '{checkpoint.name}' has no image among its input features")
     device, backbone = checkpoint.options.get("device"), checkpoint.options.get("backbone")
     if device:
-        config.device = _device(device)
+        config.device = device_of(device)
     other = [
         key
         for key, feature in config.input_features.items()
@@ -147,7 +145,7 @@ def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
             "an observation here has images, one state and a sentence, so that it cannot be used; train one without "
             "this input"
         )
-    _without_compilation(checkpoint, config)
+    without_compilation(checkpoint, config)
     if hasattr(config, "pretrained_backbone_weights"):
         config.pretrained_backbone_weights = None  # the checkpoint has them: nothing to download
     if backbone:
@@ -214,139 +212,6 @@ def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> A
     return given
 
 
-def _class(kind: str) -> Any:
-    from lerobot.policies.factory import get_policy_class
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries announce their own deprecations while they are imported
-        try:
-            return get_policy_class(kind)
-        except ImportError as error:
-            raise _needs_more(kind, error) from error
-
-
-def _needs_more(kind: str, error: ImportError) -> CheckpointError:
-    return CheckpointError(
-        f"a checkpoint of type '{kind}' needs more of lerobot ({_first_line(error)}): "
-        f"pip install 'lerobot[{FAMILIES[kind][2]}]'"
-    )
-
-
-def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
-    network_class = _class(kind)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries announce their own deprecations while loading
-            network = network_class.from_pretrained(str(checkpoint.folder), config=config)
-    except ImportError as error:
-        raise _needs_more(kind, error) from error
-    except OSError as error:  # a backbone that is a name on the hub
-        raise CheckpointError(
-            f"'{checkpoint.name}' names a backbone that is not on this machine ({_first_line(error)}): "
-            "give its folder, e.g. ?backbone=FOLDER"
-        ) from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"the weights of '{checkpoint.name}' do not fit its configuration ({_first_line(error)}): they are not of "
-            "one checkpoint"
-        ) from error
-    _check_loaded(checkpoint, network)
-    _unwrap_compiled(network)
-    return network.to(config.device).eval().requires_grad_(False)
-
-
-def _device(named: str) -> str:
-    """The device of the option, where this machine has it."""
-    import torch
-
-    known = ("cpu", "cuda", "mps", "xpu")
-    try:
-        device = torch.device(named)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in known:
-        raise CheckpointError(f"unknown device '{named}': expected {', '.join(known)}, or e.g. cuda:1")
-    place = getattr(torch, device.type, None)
-    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available())}.get(device.type)
-    if count is None:
-        count = place.device_count() if place is not None and place.is_available() else 0
-    if (device.index or 0) >= count:
-        there = f"it has {count}, numbered from 0" if count else "it has none, or torch was built without it"
-        raise CheckpointError(
-            f"device '{named}' is not available on this machine ({there}): leave the option out, or give device=cpu"
-        )
-    return named
-
-
-def _without_compilation(checkpoint: Checkpoint, config: Any) -> None:
-    """Turns compilation off, with a word: compiled functions call no hooks, and a memory reads and writes by hooks.
-
-    A module that was compiled when it was saved has other names in the file: it is loaded under them, then unwrapped.
-    """
-    if not hasattr(config, "compile_model"):
-        return
-    if config.compile_model:
-        log.warning(
-            "'%s' asks for compile_model, which is left out: a compiled network calls no hooks, so that no proposal "
-            "would reach it",
-            checkpoint.name,
-        )
-    try:
-        with safe_open(str(checkpoint.weights), "np") as file:
-            config.compile_model = any("_orig_mod." in name for name in file.keys())  # noqa: SIM118  # no dictionary
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
-        ) from error
-
-
-def _unwrap_compiled(network: Any) -> None:
-    """Puts a module that was compiled in the place of its compiled wrapper, everywhere in the network."""
-    from torch.nn import Module
-
-    if hasattr(network.config, "compile_model"):
-        network.config.compile_model = False
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(own := getattr(child, "_orig_mod", None), Module):
-                setattr(module, name, own)
-
-
-def _check_loaded(checkpoint: Checkpoint, network: Any) -> None:
-    """Raises CheckpointError when the network does not hold the file's numbers: pi0 goes on with random ones."""
-    import torch
-
-    own = network.state_dict()
-    try:
-        with safe_open(str(checkpoint.weights), "pt") as file:
-            for name in file.keys():  # noqa: SIM118  # not a dictionary
-                mine = own.get(name, own.get(f"model.{name}"))
-                if mine is None:
-                    continue
-                few = file.get_slice(name)[:1] if file.get_slice(name).get_shape() else file.get_tensor(name)
-                if not torch.equal(few.to(mine.dtype), mine[:1].cpu() if mine.ndim else mine.cpu()):
-                    raise CheckpointError(
-                        f"tensor '{name}' of '{checkpoint.name}' was not loaded: weights and configuration differ, "
-                        "save the checkpoint again"
-                    )
-            stored = set(file.keys())
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
-        ) from error
-    held = {own[name].data_ptr() for name in own if name in stored or name.removeprefix("model.") in stored}
-    lost = [n for n in own if own[n].data_ptr() not in held and own[n].numel()]
-    if lost:
-        raise CheckpointError(
-            f"'{checkpoint.name}' has no tensor for '{lost[0]}' and {len(lost) - 1} more: weights and configuration "
-            "differ, save the checkpoint again"
-        )
-
-
 def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]) -> tuple[Any, Any]:
     from lerobot.policies.factory import make_pre_post_processors
 
@@ -369,12 +234,12 @@ def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]
         )
     except OSError as error:
         raise CheckpointError(
-            f"a tokenizer that '{checkpoint.name}' names is not on this machine ({_first_line(error)}): give its "
+            f"a tokenizer that '{checkpoint.name}' names is not on this machine ({first_line(error)}): give its "
             "folder, e.g. ?tokenizer=FOLDER"
         ) from error
     except (ValueError, KeyError, ImportError, RuntimeError) as error:
         raise CheckpointError(
-            f"the processors of '{checkpoint.name}' cannot be loaded ({_first_line(error)}): save them again with "
+            f"the processors of '{checkpoint.name}' cannot be loaded ({first_line(error)}): save them again with "
             "this version of lerobot"
         ) from error
     for pipeline in (pre, post):
@@ -432,8 +297,3 @@ def _number(options: dict[str, str], name: str, default: float) -> float:
         return float(options.get(name, default))
     except ValueError as error:
         raise CheckpointError(f"option {name} is '{options[name]}': expected a number") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
