@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
-from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import yaml
 from jaxtyping import Float
 
+from vlamem.core.query import parse_query, write_query
 from vlamem.core.registry import Registry, load_attribute, nearest
 from vlamem.core.spec import PolicySpec
 from vlamem.memory.designs.registry import DESIGNS
@@ -120,13 +120,13 @@ class MemoryName:
             raise MemoryNameError(f"memory '{kind}' needs its file, {kind}:FILE: it is made when missing")
         if path is not None and found.file == "weights" and not path.is_file():
             raise MemoryNameError(f"memory '{text}' has no weights at {path}: train them with 'vlamem train-gate'")
-        name = cls(kind, path, tuple(parse_qsl(query, keep_blank_values=True)))
+        name = cls(kind, path, tuple(parse_query(query)))
         name.read_options()
         return name
 
     def __str__(self) -> str:
         place = "" if self.file is None else f":{self.file}"
-        return f"{self.kind}{place}{'?' if self.options else ''}{urlencode(self.options, safe='/:')}"
+        return f"{self.kind}{place}{'?' if self.options else ''}{write_query(self.options)}"
 
     @property
     def sha256(self) -> str | None:

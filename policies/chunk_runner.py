@@ -68,8 +68,13 @@ class ChunkRunner:
 
         Gives how the chunks were made, these within the bounds of the action spec. A bare observation is a control step
         of its own: only where no memory ticks. Raises ValueError for a row that was never reset, or that the tick has
-        not seen.
+        not seen, and for a bare observation without those before it where the policy reads several.
         """
+        if isinstance(seen, Observation) and self.policy.history > 1 and seen.history is None:
+            raise ValueError(
+                f"policy '{self.policy.spec.name}' reads {self.policy.history} observations at once: give 'observe' "
+                "every control step and 'plan' the tick of the last, or an observation with all of them"
+            )
         tick = seen.of(rows) if isinstance(seen, Tick) else self.policy.observe(seen, rows)
         spec = self.policy.spec
         draws = []  # each row from its own stream, so that a batch equals single runs whichever rows are due together

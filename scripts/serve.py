@@ -67,6 +67,8 @@ class Args:
     """Actions of a chunk that a vla-eval client executes."""
     rename: tuple[str, ...]
     """Names of observation entries, THEIRS=OURS."""
+    allow_origin: tuple[str, ...]
+    """Web pages, and clients that send an Origin header, that may connect, e.g. http://panel.local:5000."""
     threads: int
     """Threads of arithmetic; 0 leaves it to the libraries."""
     seed: int
@@ -116,9 +118,14 @@ async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child |
     async with server.running() as port:
         if child is not None:
             child.listening(port, lambda: loop.call_soon_threadsafe(stop.set))
-        _say(f"serving on {scheme}://{host}:{port}")
+        _say(f"serving on {address(scheme, host, port)}")
         await stop.wait()
     _say("stopped")
+
+
+def address(scheme: str, host: str, port: int) -> str:
+    """What a client connects to; an IPv6 address is in brackets there."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _say(line: str) -> None:
@@ -146,6 +153,7 @@ def main(arguments: list[str]) -> int:
         wait_s=args.wait_ms / 1e3,
         execute=args.execute,
         rename=_renames(args.rename),
+        origins=args.allow_origin,
         seed=args.seed,
     )
     print(f"vlamem serve: loading {args.policy}, memory {' '.join(args.memory)}", file=sys.stderr, flush=True)

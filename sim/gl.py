@@ -1,5 +1,6 @@
 """Headless rendering: tries MuJoCo's GL backends in processes of their own and says what is missing."""
 
+import ctypes.util
 import functools
 import json
 import os
@@ -91,6 +92,21 @@ def probe(name: str) -> Backend:
         return Backend(name, False, found["renderer"], problem="the picture came back empty", mend=mend)
     software = any(word in found["renderer"].lower() for word in _SOFTWARE)
     return Backend(name, True, found["renderer"], software)
+
+
+def settle(name: str = "") -> None:
+    """Has this process, and those that it starts, render with backend `name`, else with the one that MUJOCO_GL names,
+    else, where there is no window system, with one that is installed. MuJoCo reads it when it is imported.
+
+    PyOpenGL's own variable follows: MuJoCo refuses one that a shell has set otherwise.
+    """
+    chosen = name or os.environ.get("MUJOCO_GL", "").lower()
+    if not chosen and "DISPLAY" not in os.environ:
+        chosen = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+    if chosen:
+        os.environ["MUJOCO_GL"] = chosen
+    if chosen in BACKENDS:
+        os.environ["PYOPENGL_PLATFORM"] = chosen
 
 
 def choose(backends: Sequence[str] = BACKENDS) -> Backend:

@@ -1,6 +1,7 @@
 """scripts/train_gate.py, sim/bench/memory_panel and its arms, as far as no simulator is needed."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ def test_train_gate_writes_weights_curves_and_says_what_it_reached(
     for seed in (0, 1):
         assert (out / f"seed-{seed}" / "gate.safetensors").exists()
         assert (out / f"seed-{seed}" / "curves.json").exists()
+
+
+def test_a_gate_of_fewer_than_ten_episodes_says_that_nothing_was_held_out_and_has_no_figure_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features, out = rec.record(tmp_path / "features", 4), tmp_path / "gate"
+    words = ["--features", str(features), "--updates", "4", "--ticks", "32", "--rows", "4", "--hidden", "16"]
+    assert main(["train-gate", *words, "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert "nothing held out: every tenth episode of a task is" in told.out
+    assert "nan" not in (told.out + told.err).lower()
+    header, _ = load_weights(out / "gate.safetensors")
+    assert all(math.isfinite(figure) for figure in header.metrics.values())
+    curves = json.loads((out / "curves.json").read_text(), parse_constant=pytest.fail)
+    assert curves[-1].keys() == {"update", "error", "rate"}
 
 
 def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ class Part:
         speed: largest speed of the whole part [m/s or rad/s].
         measured: index in the proprioception at which the present values of this part begin; needed in "absolute" mode.
         grips: whether this is the gripper: commands are not blended, and +1 closes.
+        form, frame: what the policy's action spec says besides, where this file is its `?actions=FILE`.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Part:
     speed: float
     measured: int | None = None
     grips: bool = False
+    form: str = ""
+    frame: str = ""
 
 
 @dataclass(frozen=True)

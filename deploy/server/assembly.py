@@ -21,7 +21,7 @@ from vlamem.memory.success.runner import SuccessRunner
 from vlamem.memory.weights import identity
 from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.memory_policy import MemoryPolicy
-from vlamem.policies.registry import find_policy, load_policy, preload_policy
+from vlamem.policies.registry import find_policy, load_policy, preload_policy, weights_hash
 
 log = logging.getLogger("vlamem.serve")
 
@@ -52,7 +52,7 @@ def load_memory_policy(
     stored = [m for m in wrapped.memories if isinstance(m, SuccessRunner)]
     if len(stored) > 1:
         raise ValueError(f"{len(stored)} success memories are given: a server commits to one, leave the others out")
-    marks = identity(frozen.spec, source.sha256)
+    marks = identity(frozen.spec, weights_hash(frozen, source))
     weights = "+".join(name.sha256[:16] for name in names if name.sha256 is not None) or "none"
     owner = Owner(marks.policy, marks.fingerprint, marks.normaliser, weights, layout_of(wrapped.state(0)))
     return wrapped, stored[0] if stored else None, owner

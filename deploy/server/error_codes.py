@@ -8,11 +8,7 @@ from vlamem.deploy.server.session_record import DamagedError, StateError
 from vlamem.deploy.server.sessions import SessionError
 from vlamem.deploy.wire import WireError
 from vlamem.memory.designs.aura.journal import JournalError
-
-
-class NotFiniteError(ArithmeticError):
-    """A policy or a memory that gave what is not finite; nothing of it is sent."""
-
+from vlamem.policies.memory_policy import NotFiniteError
 
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (WireError, "message"),

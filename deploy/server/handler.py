@@ -117,6 +117,13 @@ class MessageHandler:
                 await self.state.begin(session, session.episode + 1)
                 return {"reset_finished": True}
             if session.episode == 0:
+                if (several := self.state.policy.history) > 1:
+                    log.warning(
+                        "%s speaks openpi's protocol, which numbers no steps, and the policy reads %d observations at "
+                        "once: its chunks are right if every control step is sent, not those of plans alone",
+                        self._connection.remote_address,
+                        several,
+                    )
                 await self.state.begin(session, 1)
             obs = self.state.reader.read(message)
             decision = await self.state.observe(session, session.step + 1, obs, plan=True)
@@ -185,8 +192,9 @@ class MessageHandler:
         obs = self.state.reader.read(message)
         if (action := head.get("executed")) is not None:
             self.state.record_action(session, step, action)
+        skipped = step - session.step - 1
         decision = await self.state.observe(session, step, obs, plan=bool(head.get("plan")))
-        body = {
+        body: dict[str, Any] = {
             "type": "tick" if decision.chunk is None else "chunk",
             "episode": episode,
             "step": step,
@@ -194,6 +202,8 @@ class MessageHandler:
             "gate": decision.gate,
             "surprise": decision.surprise,
         }
+        if skipped and self.state.policy.history > 1:
+            body["skipped"] = skipped
         session.reply = {"vlamem": body}
         if decision.chunk is not None:
             session.reply |= {"actions": decision.chunk, "policy_timing": {"infer_ms": 1e3 * decision.took_s}}

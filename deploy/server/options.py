@@ -27,6 +27,7 @@ class ServeOptions:
         connections: at a time.
         execute: actions of a chunk that a vla-eval client gets before the next plan.
         rename: names of observation entries, theirs to ours.
+        origins: that may be in a client's Origin header, as browsers send it; a client without one is always taken.
         seed: of the policy's noise.
     """
 
@@ -42,6 +43,7 @@ class ServeOptions:
     connections: int = 128
     execute: int = 8
     rename: Mapping[str, str] = field(default_factory=dict)
+    origins: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.typing import Origin
 
 import vlamem
 from vlamem.deploy.server.batcher import Batcher, ServedPolicy
@@ -76,6 +77,8 @@ class PolicyServer:
                 "version": vlamem.__version__,
                 "fingerprint": policy.spec.fingerprint,
                 "spec": json.loads(json.dumps(asdict(policy.spec))),
+                "history": policy.history,
+                "frames": "every control step" if policy.history > 1 or policy.ticks else "plans",
                 "limits": {
                     "message_bytes": self.options.wire.bytes,
                     "rate_hz": self.options.sessions.rate_hz,
@@ -109,7 +112,7 @@ class PolicyServer:
                 compression=None,
                 max_size=self.options.wire.bytes,
                 max_queue=4,
-                origins=[None],  # a browser sends an origin: no web page may drive a robot
+                origins=[None, *map(Origin, self.options.origins)],  # browsers send one: no page drives a robot unasked
                 process_request=self._http,
                 ping_interval=20,
                 ping_timeout=20,
@@ -133,6 +136,13 @@ class PolicyServer:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self.options.origins:
+            return connection.respond(
+                http.HTTPStatus.FORBIDDEN,
+                f"origin {origin[:200]} is not allowed: start the server with --allow-origin {origin[:200]}, or send "
+                "no Origin header\n",
+            )
         role = self._keys.role_of(request.headers.get("Authorization"))
         if role is None:
             return connection.respond(

@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.batcher import Batcher, Decision, ServedPolicy
-from vlamem.deploy.server.error_codes import NotFiniteError
 from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
@@ -24,6 +23,7 @@ from vlamem.deploy.server.session_record import Fence, StoredSession, check_name
 from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_fence, check_token
 from vlamem.deploy.server.traces import TraceStore
+from vlamem.policies.memory_policy import check_finite
 
 log = logging.getLogger("vlamem.serve")
 _LEAST_FREE = 32 << 20
@@ -116,7 +116,7 @@ class ServerState:
             self.traces.resume(name, session.episode)
         with self._dropped_on_error(session):
             async with session.lock:
-                await self.batcher.run(lambda: self.policy.restore(session.row, state))
+                await self.batcher.run(lambda: self._restore(session.row, state))
         await self._drives(session, fence)
         return session, None, True
 
@@ -219,14 +219,12 @@ class ServerState:
         if plan:
             draw = stream(self.options.seed, "noise", session.name, session.episode, step)
             noise = draw.standard_normal((spec.horizon, spec.action.size), dtype=np.float32)
-        decision = await self.batcher.observe(session.row, obs, noise)
+        decision = await self.batcher.observe(session.row, obs, noise, skipped=step > session.step + 1)
         session.step, session.stepped = step, time.monotonic()
         if decision.chunk is not None:
-            if not np.isfinite(decision.chunk).all():
-                raise NotFiniteError(f"the policy planned actions at step {step} that are not finite: none is sent")
             np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
-        if decision.state is not None and not all(np.isfinite(x).all() for x in decision.state.values()):
-            raise NotFiniteError(f"the memory holds what is not finite after step {step}: begin another episode")
+        for name, value in (decision.state or {}).items():
+            check_finite(f"{name} of the memory after step {step}", value)
         if decision.state is not None and self.store is not None and session.record is not None:
             await asyncio.to_thread(self.store.persist, session.record, step, decision.state)
         if self.traces is not None and session.persistent and decision.chunk is not None and decision.key is not None:
@@ -330,6 +328,11 @@ class ServerState:
             if connection is not None:
                 self.metrics.closed.labels("silent").inc()
                 self._in_background(connection.close(1001, "silent for long, and another needed the place"))
+
+    def _restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Gives a row the memory of a stored session, and nothing of the session that had it before."""
+        self.policy.skip(np.array([row]))
+        self.policy.restore(row, state)
 
     async def _clear(self, session: Session) -> None:
         mask = np.zeros(self.policy.rows, bool)

@@ -1,8 +1,10 @@
 """A lerobot checkpoint as a frozen policy."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from vlamem.core.observation import Encoding, Observation, Rows
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.core.spec import ActionSpec, PolicySpec
+from vlamem.core.spec import ActionSpec, PolicySpec, StateForm
 from vlamem.policies.lerobot.bridge import STATE, Bridge
 from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
 from vlamem.policies.lerobot.source import CheckpointError
@@ -102,6 +104,8 @@ class LeRobotPolicy:
         bridge: its processors.
         tap: where z is read.
         lowest_start: flow time below which a proposed chunk is taken as it is; one of weight w enters at 1 - w.
+        ensemble: coefficient of the temporal ensemble that the checkpoint is to be played with; None without one.
+        weights: its file, where it was loaded from one.
     """
 
     family: Family
@@ -109,13 +113,24 @@ class LeRobotPolicy:
     tap: Tap
     spec: PolicySpec = field(init=False)
     lowest_start: float = LOWEST
+    ensemble: float | None = None
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         self._contexts: dict[str, NDArray[np.float32]] = {}
         self._guidance: Mapping[str, Any] = {}
         self._projection: Tensor | None = None
+        self._hash: str | None = None
         if not 0 <= self.lowest_start < 1:
             raise CheckpointError(f"lowest_start is {self.lowest_start}: expected 0 or more and less than 1")
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of the whole weights file, 64 hexadecimal digits; None where there is none."""
+        if self._hash is None and self.weights is not None:
+            with self.weights.open("rb") as file:
+                self._hash = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hash
 
     @property
     def history(self) -> int:
@@ -128,11 +143,18 @@ class LeRobotPolicy:
         return self.family.noise_shape
 
     def describe(
-        self, name: str, control_hz: float, action: ActionSpec, image_size: int, cameras: tuple[str, ...]
+        self,
+        name: str,
+        control_hz: float,
+        action: ActionSpec,
+        image_size: int,
+        cameras: tuple[str, ...],
+        state: StateForm = "",
     ) -> None:
         """Runs one pass on a grey image and writes down the sizes that it shows; called once, by `load`."""
-        size = (image_size, image_size)
-        images = {c: np.full((1, *self._size_of(c, size), 3), 127, np.uint8) for c in cameras}
+        square = (image_size, image_size)
+        sizes = tuple(self._size_of(camera, square) for camera in cameras)
+        images = {c: np.full((1, *size, 3), 127, np.uint8) for c, size in zip(cameras, sizes, strict=True)}
         obs = Observation(images, np.zeros((1, self.bridge.state_size), np.float32), ("do nothing",))
         batch = self.bridge.batch(obs)
         noise = torch.zeros(1, *self.noise_shape, device=self.bridge.device)
@@ -169,6 +191,8 @@ class LeRobotPolicy:
             proprioception_size=self.bridge.state_size,
             action=action,
             normaliser=self.bridge.digest,
+            image_sizes=() if set(sizes) <= {square} else sizes,
+            state=state,
         )
 
     def tapped(self, tap: str) -> "LeRobotPolicy":
@@ -177,9 +201,10 @@ class LeRobotPolicy:
         Raises CheckpointError for a tap that the network does not have.
         """
         place = parse_tap(tap, self.family.taps, self.network)
-        other = LeRobotPolicy(self.family, self.bridge, place, lowest_start=self.lowest_start)
+        other = replace(self, tap=place)
         spec = self.spec
-        other.describe(spec.name.partition("[")[0], spec.control_hz, spec.action, spec.image_size, spec.cameras)
+        name = spec.name.partition("[")[0]
+        other.describe(name, spec.control_hz, spec.action, spec.image_size, spec.cameras, spec.state)
         return other
 
     @property

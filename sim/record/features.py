@@ -25,7 +25,7 @@ from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, load_policy, weights_hash
 from vlamem.sim.record.processes import record_in_processes
 from vlamem.sim.rollout.hooks import EpisodeHooks
 from vlamem.sim.rollout.loop import EpisodeLoop
@@ -204,7 +204,7 @@ def features_meta(
     """Meta of a recording of this policy, acting with a memory, over a suite."""
     spec, found = policy.spec, load_suite(suite)
     return FeaturesMeta(
-        identity(policy.spec, sha256),
+        identity(policy.spec, sha256 or weights_hash(policy)),
         spec.feature_size,
         spec.context_size,
         (spec.horizon, spec.action.size),

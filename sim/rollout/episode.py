@@ -173,10 +173,12 @@ def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:
     observation, _ = env.reset(options={"episode": 0, "split": config.split, "wording": config.wording})
     images = images_of(observation, spec.cameras)
     for camera, image in images.items():
-        if image.shape != (spec.image_size, spec.image_size, 3):
+        height, width = spec.size_of(camera)
+        if image.shape != (height, width, 3):
+            mend = f"use --size {height}" if height == width else "suites draw squares, choose a policy made for these"
             raise SpecMismatchError(
-                f"camera '{camera}' gives {image.shape[0]} x {image.shape[1]} pixels and {name} reads "
-                f"{spec.image_size} x {spec.image_size}: use --size {spec.image_size}"
+                f"camera '{camera}' gives {image.shape[0]} x {image.shape[1]} pixels and {name} reads {height} x "
+                f"{width}: {mend}"
             )
     proprioception: np.ndarray = observation["proprioception"]
     if proprioception.shape != (spec.proprioception_size,):

@@ -3,20 +3,17 @@
 The simulator is imported when an environment is made, not when tasks are listed.
 """
 
-import ctypes.util
-import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+from vlamem.sim import gl
 from vlamem.sim.suites.protocol import Recorder, RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.tabletop.env import TabletopEnv
     from vlamem.sim.suites.tabletop.shift import ShiftedEnv
 
-if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
-    # MuJoCo reads it when it is imported, and without it asks for a window system
-    os.environ["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+gl.settle()  # before MuJoCo is imported
 
 __all__ = ["SUITE", "TabletopSuite", "make_env", "register_gymnasium"]
 
