@@ -1,0 +1,187 @@
+"""Whether a memory that was taught remembers: the policy's loss with its own state, with another episode's, and bare.
+
+A held-out loss alone means nothing: a memory that reads off the demonstrator's moving hand where it is going lowers it
+as far, and is of no use to a robot that moves by itself. Such a memory does as well with another episode's state.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from vlamem.core.seeding import integer_seed, stream
+from vlamem.memory.protocol import Memory, Params, State
+from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Moments
+from vlamem.memory.train.teach import Loss
+
+__all__ = ["Compared", "TaskReport", "compare", "report"]
+
+
+class Compared(NamedTuple):
+    """M moments of some episodes.
+
+    Attributes:
+        episode: [M], index of each moment's episode.
+        weight: [M], of choice.
+        bare, own, swapped: [M], the policy's loss without memory, with it, and with another episode's state.
+        confidence: [M].
+        hidden: [M, hidden], the head's hidden layer.
+        writes: [episodes], of each; rate: the same per tick.
+    """
+
+    episode: Int[np.ndarray, "M"]
+    weight: Float[np.ndarray, "M"]
+    bare: Float[np.ndarray, "M"]
+    own: Float[np.ndarray, "M"]
+    swapped: Float[np.ndarray, "M"]
+    confidence: Float[np.ndarray, "M"]
+    hidden: Float[np.ndarray, "M hidden"]
+    writes: Float[np.ndarray, "episodes"]
+    rate: Float[np.ndarray, "episodes"]
+
+
+class TaskReport(NamedTuple):
+    """What held-out demonstrations of a task say, at moments of choice.
+
+    Attributes:
+        bare, own, swapped: the frozen policy's mean loss without memory, with it, and with another episode's state.
+        heard: the same with the memory where it is confident, and without it elsewhere.
+        kept: mean over episodes of swapped - own, what the memory knows of this very episode.
+        kept_low: lower end of its 95 % interval (Student's t over episodes); at 0 or below nothing was shown to be
+            remembered.
+        writes, rate: an episode and a tick.
+        confident: weighted share of moments of choice at which it speaks.
+    """
+
+    bare: float
+    own: float
+    swapped: float
+    heard: float
+    kept: float
+    kept_low: float
+    writes: float
+    rate: float
+    confident: float
+
+
+def compare(
+    memory: Any,
+    params: Params,
+    data: DemonstrationData,
+    episodes: Sequence[Demonstration],
+    loss: Loss,
+    most: int | None = None,
+    wording: int = 0,
+    seed: int = 0,
+) -> Compared:
+    """The memory over whole episodes of one task; the loss at each one's `most` ticks of greatest weight, or at all.
+
+    Another episode's state is that of a random other one, as long before or after its greatest moment of choice.
+    """
+    rows = data.episodes(episodes, [wording] * len(episodes))
+    states, wrote = _run(memory)(params, rows.zs)
+    at = [_greatest(e, most) for e in episodes]
+    index = np.repeat(np.arange(len(episodes)), [len(a) for a in at])
+    ticks = np.concatenate([e.tick[a] for e, a in zip(episodes, at, strict=True)])
+    donor, theirs = _donors(episodes, index, ticks, stream(seed, "swap"))
+    zs = rows.zs[ticks, index]
+    said, other = (
+        _read(memory)(params, jax.tree.map(lambda x, t=t, i=i: x[t, i], states), zs)
+        for t, i in ((ticks, index), (theirs, donor))
+    )
+    moments = Moments.join([data.moments(e, a, wording) for e, a in zip(episodes, at, strict=True)])
+    noise = integer_seed(seed, "swap", "noise")
+    bare, own, swapped = (
+        loss(moments, np.asarray(residual), noise)[0]
+        for residual in (np.zeros_like(moments.context), said.context, other.context)
+    )
+    inside = np.asarray(wrote) & rows.inside
+    hidden = _hidden(memory, params, zs, jax.tree.map(lambda x: x[ticks, index], states))
+    weight = np.concatenate([e.weight[a] for e, a in zip(episodes, at, strict=True)])
+    writes = inside.sum(0).astype(float)
+    return Compared(
+        index, weight, bare, own, swapped, np.asarray(said.confidence), hidden, writes, writes / rows.inside.sum(0)
+    )
+
+
+def report(found: Compared, abstain_below: float = 0.5) -> TaskReport:
+    """What a comparison says, weighed by choice."""
+    weight = found.weight + 1e-9
+    heard = found.confidence >= abstain_below
+
+    def mean(x: Float[np.ndarray, "M"]) -> float:
+        return float(np.average(x, weights=weight))
+
+    kept = found.swapped - found.own
+    each = np.array([np.average(kept[m], weights=weight[m]) for m in _by_episode(found)])
+    from scipy.stats import t as student
+
+    half = float(student.ppf(0.975, len(each) - 1)) * each.std(ddof=1) / np.sqrt(len(each))
+    return TaskReport(
+        mean(found.bare),
+        mean(found.own),
+        mean(found.swapped),
+        mean(np.where(heard, found.own, found.bare)),
+        float(each.mean()),
+        float(each.mean() - half),
+        float(found.writes.mean()),
+        float(found.rate.mean()),
+        mean(heard.astype(float)),
+    )
+
+
+def _by_episode(found: Compared) -> list[Bool[np.ndarray, "M"]]:
+    return [found.episode == i for i in np.unique(found.episode)]
+
+
+def _greatest(episode: Demonstration, most: int | None) -> Int[np.ndarray, "P"]:
+    order = np.argsort(-episode.weight, kind="stable")
+    return np.sort(order if most is None else order[:most])
+
+
+def _donors(
+    episodes: Sequence[Demonstration],
+    index: Int[np.ndarray, "M"],
+    ticks: Int[np.ndarray, "M"],
+    rng: np.random.Generator,
+) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
+    """The other episode of each moment's episode, and its tick."""
+    other = (np.arange(len(episodes)) + rng.integers(1, len(episodes), len(episodes))) % len(episodes)
+    choice = np.array([e.tick[int(e.weight.argmax())] for e in episodes])
+    last = np.array([len(e.z) - 1 for e in episodes])
+    donor = other[index]
+    return donor, np.clip(ticks - choice[index] + choice[donor], 0, last[donor])
+
+
+def _run(memory: Memory) -> Callable[..., tuple[State, Array]]:
+    """State before each tick, with a leading axis of ticks, and whether each tick wrote."""
+
+    def tick(params: Params, state: State, z: Array) -> tuple[State, tuple[State, Array]]:
+        after, out = memory.step(params, state, z, jnp.zeros(z.shape[0], bool))
+        return after, (state, out.wrote)
+
+    def run(params: Params, zs: Array) -> tuple[State, Array]:
+        found: tuple[State, Array] = jax.lax.scan(lambda s, z: tick(params, s, z), memory.init(zs.shape[1]), zs)[1]
+        return found
+
+    return jax.jit(run)
+
+
+def _read(memory: Memory) -> Callable[..., Any]:
+    return jax.jit(lambda params, state, z: memory.step(params, state, z, jnp.zeros(z.shape[0], bool))[1])
+
+
+def _hidden(memory: Any, params: Params, zs: Array, states: State) -> Float[np.ndarray, "M hidden"]:
+    """The head's hidden layer: what a head whose last layer is the identity says."""
+    from dataclasses import replace
+
+    from vlamem.memory.head import HeadConfig
+
+    size = memory.config.head.hidden
+    bare = type(memory)(replace(memory.config, head=HeadConfig(context=size, hidden=size)))
+    out = jnp.concatenate([jnp.zeros((size, 1)), jnp.eye(size)], axis=1)
+    head = params.head._replace(out=out, out_bias=jnp.zeros(1 + size))
+    return np.asarray(_read(bare)(params._replace(head=head), states, zs).context)

@@ -1,0 +1,274 @@
+"""Teaches a memory through a frozen policy's own imitation loss, from demonstrations without an answer.
+
+The memory, its gate and its head run in JAX over whole episodes; what is proposed at some ticks goes to a `Loss`, which
+gives the policy's loss and its gradient by the proposal, and that comes back as the cotangent.
+
+Two things keep the memory from reading the answer off the demonstrator's moving hand: the loss is asked for mostly at
+moments of choice, where the policy's own samples disagree since nothing it sees tells what to do, and the head is given
+no z. Whether they did is measured: a memory that remembers is of no use with another episode's state.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from vlamem.core.seeding import integer_seed, stream
+from vlamem.memory.designs.aura.step import AuraMemory
+from vlamem.memory.protocol import Params
+from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Episodes, Moments
+from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace, spectral_bound
+from vlamem.memory.train.losses import charge
+
+__all__ = ["Loss", "Progress", "Taught", "TeachOptions", "teach"]
+
+Progress = Callable[[int, dict[str, float]], None]
+_CHECKPOINT_SECONDS = 60.0
+_LEAST = 0.05
+"""Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
+
+
+class Loss(Protocol):
+    """A frozen policy's imitation loss at M moments under a residual each, and its gradient by the residual."""
+
+    def __call__(
+        self, moments: Moments, residual: Float[np.ndarray, "M C"], seed: int
+    ) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "M C"]]:
+        """Loss and gradient; an equal seed draws equal noise."""
+        ...
+
+
+@dataclass(frozen=True)
+class TeachOptions:
+    """How a memory is taught.
+
+    Attributes:
+        train: of the gradient updates. Its `write_cost` is that of writing at every tick in units of what the memory
+            has gained, task by task, so that a task pays for its writes as it learns to use them; it rises over `ramp`.
+        rows: episodes of a batch.
+        moments: ticks of each at which the policy's loss is asked for.
+        even: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere; the
+            rest as often as their weight of choice says.
+        noise: standard deviation of what is added to z, in units of each entry's own.
+        floor: least gain that writes are charged by, as a share of the bare policy's loss: a task that gains nothing
+            from its writes loses them.
+        seed: of parameters and batches.
+    """
+
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(updates=600, weight_decay=0.02, write_cost=0.3, ramp=(0.3, 0.6))
+    )
+    rows: int = 16
+    moments: int = 4
+    even: float = 0.2
+    noise: float = 0.1
+    floor: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A memory that was taught.
+
+    Attributes:
+        params: as `AuraMemory` takes them; the confidence is not fitted yet.
+        history: a dict a hundred updates.
+        updates, seconds: done and spent, over all calls.
+    """
+
+    params: Params
+    history: list[dict[str, float]]
+    updates: int
+    seconds: float
+
+
+class _Batch(NamedTuple):
+    """What an update's forward pass takes.
+
+    Attributes:
+        zs, inside: see `Episodes`.
+        at: [P, B], ticks of the moments.
+        cost: [B], of writing at every tick.
+    """
+
+    zs: Array
+    inside: Array
+    at: Array
+    cost: Array
+
+
+def without_z(params: Params, size: int) -> Params:
+    """`params` whose head is blind to z, the first `size` entries of the feature: scenes are few, and it would learn
+    their answers by heart, or read them off the hand."""
+    return params._replace(head=params.head._replace(z=params.head.z.at[:size].set(0.0)))
+
+
+def teach(
+    memory: AuraMemory,
+    data: DemonstrationData,
+    loss: Loss,
+    how: TeachOptions,
+    folder: Path,
+    progress: Progress = lambda i, last: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Taught:
+    """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
+
+    Raises ValueError when `folder` holds a run of other options or data, or the memory proposes no context.
+    """
+    if memory.config.head.context != data.meta.context_size:
+        raise ValueError(
+            f"the head proposes contexts of {memory.config.head.context}, the policy takes {data.meta.context_size}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    config, run = how.train, Checkpoint(folder, _marks(memory, data, how))
+    tasks = _Tasks(data, loss, how)
+    done, seconds, history, kept = run.restore((_fresh(memory, data, how), jnp.zeros(len(data.tasks))))
+    training, gain = kept
+    gain = np.array(gain)
+    forward, back = _compiled(memory, config, data.meta.feature_size)
+    began = saved = clock()
+    while done < config.updates:
+        rng = stream(how.seed, "teach", "batch", done)
+        drawn = data.sample(how.rows, rng)
+        words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
+        at = [e.drawn(how.moments, how.even, tasks.calm(e), rng) for e in drawn]
+        moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
+        task = np.array([data.tasks.index(e.task) for e in drawn])
+        speed = pace(config, done)
+        owed = float(speed.cost) * np.maximum(gain, how.floor)[task]
+        ticks = np.stack([e.tick[a] for e, a in zip(drawn, at, strict=True)], axis=1)
+        batch = _Batch(*_noisy(data.episodes(drawn, words), data, how.noise, rng), ticks, owed.astype(np.float32))
+        key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
+        (said, _), pull, rate = forward(training.params, batch, key)
+        # the moments lie row after row, what is said lies tick after tick
+        residual = np.asarray(said).swapaxes(0, 1).reshape(-1, said.shape[-1])
+        error, gradient = loss(moments, residual, integer_seed(how.seed, "teach", "noise", done))
+        unit = tasks.bare[task].repeat(how.moments)
+        scaled = (gradient / unit[:, None] / len(gradient)).reshape(how.rows, how.moments, -1).swapaxes(0, 1)
+        training = back(training, pull, scaled.astype(np.float32), speed)
+        weight = np.concatenate([e.weight[a] for e, a in zip(drawn, at, strict=True)])
+        gain = tasks.followed(gain, task.repeat(how.moments), weight, error, tasks.of(drawn, at))
+        done += 1
+        last = {"loss": float((error / unit).mean()), "rate": float(rate)}
+        last |= {f"gain.{t}": float(g) for t, g in zip(data.tasks, gain, strict=True)}
+        now = clock()
+        if done % 50 == 0 or done == config.updates:
+            history.append({"update": float(done), **last})
+        if done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
+            run.save((training, jnp.asarray(gain)), done, seconds + now - began, history)
+            saved = now
+        progress(done, last)
+    return Taught(training.params, history, done, seconds + clock() - began)
+
+
+class _Tasks:
+    """What the bare policy's loss is at every moment, and how much less it is with the memory, task by task."""
+
+    def __init__(self, data: DemonstrationData, loss: Loss, how: TeachOptions) -> None:
+        self._tasks, mean = data.tasks, []
+        self._bare: dict[tuple[str, int], np.ndarray] = {}
+        for task in data.tasks:
+            weighed, total = 0.0, 1e-9
+            for e in data.training[task]:
+                moments = data.moments(e, np.arange(len(e.tick)), 0)
+                seed = integer_seed(how.seed, "teach", "bare", e.task, e.episode)
+                self._bare[e.task, e.episode], _ = loss(moments, np.zeros_like(moments.context), seed)
+                weighed += float(e.weight @ self._bare[e.task, e.episode])
+                total += float(e.weight.sum())
+            mean.append(weighed / total)
+        self.bare = np.maximum(mean, _LEAST * max(mean))
+        """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
+
+    def calm(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
+        """0 to 1 at each conditioned tick of an episode: near 0 where the policy is far more wrong than where it must
+        choose. What came next could not be foreseen there, as a signal to go, and its loss teaches nothing."""
+        unit = self.bare[self._tasks.index(episode.task)]
+        calm: Float[np.ndarray, N] = unit**2 / (unit**2 + self._bare[episode.task, episode.episode] ** 2)
+        return calm
+
+    def of(self, drawn: list[Demonstration], at: list[Int[np.ndarray, "P"]]) -> Float[np.ndarray, "M"]:
+        """The bare policy's loss at drawn moments."""
+        return np.concatenate([self._bare[e.task, e.episode][a] for e, a in zip(drawn, at, strict=True)])
+
+    def followed(
+        self,
+        gain: Float[np.ndarray, "tasks"],
+        task: Int[np.ndarray, "M"],
+        weight: Float[np.ndarray, "M"],
+        error: Float[np.ndarray, "M"],
+        bare: Float[np.ndarray, "M"],
+    ) -> Float[np.ndarray, "tasks"]:
+        """The running mean of each task's gain at moments of choice, a share of the bare loss, after a batch."""
+        after = gain.copy()
+        for i in np.unique(task):
+            mine = task == i
+            had = float(weight[mine] @ bare[mine])
+            if had > 0:
+                saved = float(weight[mine] @ (bare - error)[mine]) / had
+                after[i] += 0.05 * (np.clip(saved, -1, 1) - gain[i])
+        return after
+
+
+def _fresh(memory: AuraMemory, data: DemonstrationData, how: TeachOptions) -> Training:
+    """Parameters that propose nothing yet: the bare policy is where teaching starts."""
+    drawn = data.sample(4 * how.rows, stream(how.seed, "teach", "standardise"))
+    zs = jnp.asarray(data.episodes(drawn, [i % data.wordings for i in range(len(drawn))]).zs)
+    training = begin(memory, how.train, zs, jax.random.key(integer_seed(how.seed, "teach", "init")))
+    head = training.params.head
+    params = training.params._replace(
+        head=head._replace(out=jnp.zeros_like(head.out), out_bias=jnp.zeros_like(head.out_bias))
+    )
+    training = training._replace(params=without_z(params, data.meta.feature_size), state=())
+    return jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)  # of no weak type
+
+
+def _compiled(memory: AuraMemory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The forward pass, which gives proposals and their pull-back, and the update from a cotangent."""
+
+    def said(params: Params, batch: _Batch, key: Array) -> tuple[tuple[Array, Array], Array]:
+        rows = batch.zs.shape[1]
+        resets = jnp.zeros(batch.zs.shape[:2], bool).at[0].set(True)
+        drawn = jax.random.logistic(key, resets.shape) if memory.config.gate == "learned" else None
+        _, out = memory.scan(params, memory.init(rows), batch.zs, resets, None, drawn)
+        ticks = batch.inside.sum(0)
+        paid = jnp.sum(jnp.where(batch.inside, charge(out.gate), 0.0), axis=0) / ticks
+        rate = jnp.mean(jnp.sum(out.wrote & batch.inside, axis=0) / ticks)
+        return (out.context[batch.at, jnp.arange(rows)], jnp.mean(batch.cost * paid)), rate
+
+    def forward(params: Params, batch: _Batch, key: Array) -> Any:
+        return jax.vjp(partial(said, batch=batch, key=key), params, has_aux=True)
+
+    def back(training: Training, pull: Any, cotangent: Array, speed: Any) -> Training:
+        (grads,) = pull((cotangent, jnp.ones(())))
+        steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
+        params = optax.apply_updates(training.params, jax.tree.map(lambda s: speed.learning_rate * s, steps))
+        params = params._replace(Wvr=params.Wvr * jnp.minimum(1.0, config.feedback / spectral_bound(params.Wvr)))
+        return training._replace(params=without_z(params, size), optimizer=optimizer)
+
+    return jax.jit(forward), jax.jit(back)
+
+
+def _noisy(
+    episodes: Episodes, data: DemonstrationData, noise: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    part = episodes.zs[..., : data.meta.feature_size]
+    part += noise * data.spread * rng.standard_normal(part.shape, dtype=np.float32)
+    return episodes.zs, episodes.inside
+
+
+def _marks(memory: AuraMemory, data: DemonstrationData, how: TeachOptions) -> dict[str, Any]:
+    episodes = [(e.task, e.episode, len(e.z)) for kept in data.training.values() for e in kept]
+    recorded = hashlib.sha256(json.dumps(episodes).encode()).hexdigest()
+    return {"memory": repr(memory), "how": asdict(how), "policy": asdict(data.meta.policy), "recorded": recorded}

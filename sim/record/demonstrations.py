@@ -1,0 +1,131 @@
+"""Records demonstrations that teach a memory through a frozen policy's own loss: features, and what the policy read.
+
+Nothing of what is recorded tells the answer: both sentences of a tick are the one that the policy is told, `asked` is 0
+everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. Not every tick is rendered: z is
+held until the next one that is.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlamem.core.observation import Encoding, Observation
+from vlamem.core.seeding import stream
+from vlamem.memory.train.conditioning import Conditioned, write_conditioning
+from vlamem.memory.train.features import EpisodeTicks, FeatureWriter, recorded_below
+from vlamem.policies.choice import disagreement
+from vlamem.policies.protocol import FrozenPolicy, Teachable
+from vlamem.policies.registry import find_policy, load_policy
+from vlamem.sim.record.features import expert_chunks, features_meta
+from vlamem.sim.record.processes import END
+from vlamem.sim.suites.tabletop.demonstrations import Disturbance, bursts, plan
+from vlamem.sim.suites.tabletop.language import all_goals
+
+if TYPE_CHECKING:
+    from vlamem.sim.suites.tabletop.env import TabletopEnv
+
+ACTOR = "expert"
+_STILL = 0.15
+"""Largest translation or rotation of an action of a robot that waits."""
+
+
+@dataclass(frozen=True)
+class DemonstrationCollection:
+    """What to record.
+
+    Attributes:
+        policy: as in `--policy`.
+        episodes: demonstrations by task.
+        out: directory; the features and, in `conditioning`, what the policy read.
+        stride, idle_stride: ticks between two rendered ones, while the robot moves and while it waits.
+        command: written into the meta.
+    """
+
+    policy: str
+    episodes: Mapping[str, int]
+    out: Path
+    stride: int = 2
+    idle_stride: int = 3
+    command: str = "vlamem collect --teach"
+
+
+def record_demonstration(
+    env: "TabletopEnv", policy: FrozenPolicy, episode: int, stride: int = 2, idle_stride: int = 3
+) -> tuple[EpisodeTicks, Conditioned, bool]:
+    """One demonstration of split "train", now and then pushed off its way, and whether it succeeded.
+
+    Raises TypeError for a policy that is not Teachable.
+    """
+    if not isinstance(policy, Teachable):
+        raise TypeError(f"policy '{policy.spec.name}' gives no gradient of its loss: record with 'collect --features'")
+    task = env.task
+    rng = stream(0, "teach", task.name, episode)
+    env.render_on_step = False
+    env.reset(options={"episode": episode, "split": "train"})
+    shoves = bursts(rng, Disturbance(), 1200)
+    index = {goal: i for i, goal in enumerate(all_goals())}
+    goals, expert, at, seen = [], [], [], []
+    while task.status == "running":
+        action = env.expert_action()
+        every = idle_stride if float(np.abs(action[:6]).max()) < _STILL else stride
+        if not at or task.now - at[-1] >= every:
+            full = env.observe()
+            images = {name: full[name][None] for name in policy.spec.cameras}
+            seen.append(Observation(images, full["proprioception"][None], (task.goal(False).sentence(0),)))
+            at.append(task.now)
+        goals.append(index[task.goal(False)])
+        expert.append(action)
+        command = action.copy()
+        for first, last, offset in shoves:
+            if first <= task.now < last:
+                command[:3] += offset
+        env.step(np.clip(command, -1, 1))
+    encoding = policy.encode(Observation.stack(seen))
+    ticks, rows = np.arange(len(expert)), np.array(at)
+    held = np.searchsorted(rows, ticks, side="right") - 1
+    told = np.stack([goals, goals], axis=1)
+    chunks = expert_chunks(np.array(expert), [(False, 0)] * len(expert), policy.spec.horizon)
+    columns = EpisodeTicks(encoding.z[held], chunks, told, np.zeros(len(ticks), bool))
+    packed = Conditioned(rows, _doubt(policy, encoding, rng), policy.pack(encoding))
+    return columns, packed, task.status == "success"
+
+
+def _doubt(policy: FrozenPolicy, encoding: Encoding, rng: np.random.Generator) -> np.ndarray:
+    return disagreement(policy, encoding, rng).astype(np.float32)
+
+
+def collect_demonstrations(what: DemonstrationCollection, messages: Any = None) -> None:
+    """Records what is missing, in this process; says True or False to `messages` for every episode, as it succeeded.
+
+    An episode in which the expert fails is left out: no demonstrator hands it in.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from vlamem.sim.suites.tabletop import SUITE
+
+    messages = SimpleQueue() if messages is None else messages
+    source = find_policy(what.policy)
+    policy = load_policy(source)
+    meta = features_meta(policy, source.sha256, what.command)
+    contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
+    writer = FeatureWriter(what.out, meta, contexts)
+    done = {(e.task, e.episode) for e in recorded_below(what.out, meta)}
+    env: TabletopEnv | None = None
+    for task, episode in plan(what.episodes, 0, 1):
+        succeeded = (task, episode) in done
+        if not succeeded:
+            if env is None or env.task.name != task:
+                if env is not None:
+                    env.close()
+                env = SUITE.make(task, image_size=policy.spec.image_size)
+            ticks, rows, succeeded = record_demonstration(env, policy, episode, what.stride, what.idle_stride)
+            if succeeded:
+                write_conditioning(what.out, task, episode, ACTOR, rows)
+                writer.add(task, episode, ACTOR, ticks, succeeded)
+        messages.put(succeeded)
+    writer.close()
+    messages.put(END)
