@@ -27,6 +27,12 @@ class PolicyLoss:
                 "'vlamem train-gate --targets chunk'"
             )
 
+    @property
+    def injection(self) -> str:
+        """Where the policy adds a residual."""
+        assert isinstance(self.policy, Teachable)
+        return self.policy.injection
+
     def __call__(
         self, moments: Moments, residual: Float[np.ndarray, "M C"], seed: int
     ) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "M C"]]:

@@ -10,6 +10,7 @@ VERBS = {
     "pretrain": "train TinyVLA on recorded demonstrations",
     "collect": "record demonstrations, or features of a frozen policy",
     "train-gate": "train when AURA-Mem writes and what it says, on recorded features",
+    "teach": "teach a memory through a frozen policy's own loss, from demonstrations without an answer",
     "bench": "measure, and write docs/results/NAME.md",
     "compare": "compare two runs, paired by task, initial state and seed",
     "memory": "look at, check, carry, prune, calibrate and draw a success memory",

@@ -18,10 +18,10 @@ from vlamem.memory.train.taught import TaughtGate, TaughtOptions, teach_gate
 from vlamem.memory.train.teach import TeachOptions
 from vlamem.memory.weights import load_for
 
-HOW = TeachOptions(TrainConfig(updates=250, learning_rate=1e-2, write_cost=0.3, ramp=(0.3, 0.6)), rows=12, moments=3)
+HOW = TeachOptions(TrainConfig(updates=400, learning_rate=1e-2, write_cost=0.3, ramp=(0.3, 0.6)), rows=12, moments=3)
 
 
-def taught(folder: Path, out: Path, updates: int = 250) -> TaughtGate:
+def taught(folder: Path, out: Path, updates: int = 400) -> TaughtGate:
     how = replace(HOW, train=replace(HOW.train, updates=updates))
     data = DemonstrationData([folder], used_with=POLICY)
     return teach_gate(data, SquaredLoss(), "instruction", TaughtOptions(how, hidden=32), out)
@@ -83,7 +83,7 @@ def test_answers_in_the_recording_change_nothing(tmp_path: Path) -> None:
 
 
 def test_copying_what_is_done_is_told_apart_by_the_swap(tmp_path: Path) -> None:
-    said = taught(record(tmp_path / "data", copycat=True), tmp_path / "gate").reports["remember"]
+    said = taught(record(tmp_path / "data", copycat=True), tmp_path / "gate", updates=200).reports["remember"]
     # the state of another episode, which is asked with what this one sees, does about as well or as badly
     assert said.swapped - said.own < 0.35 * said.bare or said.own > 0.8 * said.bare
 

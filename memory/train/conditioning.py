@@ -59,7 +59,7 @@ def read_conditioning(folder: Path, episode: FeatureEpisode) -> Conditioned:
         table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         rows = Conditioned(*(table[name] for name in Conditioned._fields))
     except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise FeaturesError(f"{path} holds no conditioning ({error}): record with 'vlamem collect --teach'") from error
+        raise FeaturesError(f"{path} holds no conditioning ({error}): record with 'vlamem teach'") from error
     if not len(rows.tick) or rows.tick[-1] >= episode.ticks:
         raise FeaturesError(f"{path} is of an episode of other length than {episode.ticks} ticks: record again")
     return rows

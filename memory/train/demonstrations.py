@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from vlamem.memory.train.conditioning import Conditioned, read_conditioning
 from vlamem.memory.train.features import FeatureEpisode, Features, FeaturesError, open_features, parts_of
 from vlamem.memory.weights import TrainedFor
 
-__all__ = ["Demonstration", "DemonstrationData", "Episodes", "Moments", "choice_weight"]
+__all__ = ["Demonstration", "DemonstrationData", "Episodes", "Loss", "Moments", "choice_weight"]
 
 _FOLDS = 10
 _HELD_OUT, _CALIBRATION = 9, 8
@@ -44,6 +44,16 @@ class Moments(NamedTuple):
     def join(cls, parts: "Sequence[Moments]") -> "Moments":
         """All of them, one after the other."""
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+class Loss(Protocol):
+    """A frozen policy's imitation loss at M moments under a residual each, and its gradient by the residual."""
+
+    def __call__(
+        self, moments: Moments, residual: Float[np.ndarray, "M C"], seed: int
+    ) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "M C"]]:
+        """Loss and gradient; an equal seed draws equal noise."""
+        ...
 
 
 class Episodes(NamedTuple):

@@ -5,17 +5,20 @@ as far, and is of no use to a robot that moves by itself. Such a memory does as 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.stats import t as student
 
 from vlamem.core.seeding import integer_seed, stream
+from vlamem.memory.head import HeadConfig
 from vlamem.memory.protocol import Memory, Params, State
-from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Moments
-from vlamem.memory.train.teach import Loss
+from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Loss, Moments
 
 __all__ = ["Compared", "TaskReport", "compare", "report"]
 
@@ -117,8 +120,6 @@ def report(found: Compared, abstain_below: float = 0.5) -> TaskReport:
 
     kept = found.swapped - found.own
     each = np.array([np.average(kept[m], weights=weight[m]) for m in _by_episode(found)])
-    from scipy.stats import t as student
-
     half = float(student.ppf(0.975, len(each) - 1)) * each.std(ddof=1) / np.sqrt(len(each))
     return TaskReport(
         mean(found.bare),
@@ -156,6 +157,7 @@ def _donors(
     return donor, np.clip(ticks - choice[index] + choice[donor], 0, last[donor])
 
 
+@cache
 def _run(memory: Memory) -> Callable[..., tuple[State, Array]]:
     """State before each tick, with a leading axis of ticks, and whether each tick wrote."""
 
@@ -170,16 +172,13 @@ def _run(memory: Memory) -> Callable[..., tuple[State, Array]]:
     return jax.jit(run)
 
 
+@cache
 def _read(memory: Memory) -> Callable[..., Any]:
     return jax.jit(lambda params, state, z: memory.step(params, state, z, jnp.zeros(z.shape[0], bool))[1])
 
 
 def _hidden(memory: Any, params: Params, zs: Array, states: State) -> Float[np.ndarray, "M hidden"]:
     """The head's hidden layer: what a head whose last layer is the identity says."""
-    from dataclasses import replace
-
-    from vlamem.memory.head import HeadConfig
-
     size = memory.config.head.hidden
     bare = type(memory)(replace(memory.config, head=HeadConfig(context=size, hidden=size)))
     out = jnp.concatenate([jnp.zeros((size, 1)), jnp.eye(size)], axis=1)

@@ -10,9 +10,9 @@ import numpy as np
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
 from vlamem.memory.protocol import Params, flatten
 from vlamem.memory.train.confidence import with_confidence
-from vlamem.memory.train.demonstrations import DemonstrationData
+from vlamem.memory.train.demonstrations import DemonstrationData, Loss
 from vlamem.memory.train.swap import TaskReport, compare, report
-from vlamem.memory.train.teach import Loss, Progress, Taught, TeachOptions, teach
+from vlamem.memory.train.teach import Progress, Taught, TeachOptions, teach
 from vlamem.memory.weights import Header, save_weights
 
 __all__ = ["TaughtGate", "TaughtOptions", "confident", "reports", "teach_gate"]

@@ -12,10 +12,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,26 +27,20 @@ from vlamem.core.seeding import integer_seed, stream
 from vlamem.memory.designs.aura.step import AuraMemory
 from vlamem.memory.protocol import Params
 from vlamem.memory.train.checkpoint import Checkpoint
-from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Episodes, Moments
+from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Episodes, Loss, Moments
+from vlamem.memory.train.fit import Patience
 from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace, spectral_bound
 from vlamem.memory.train.losses import charge
+from vlamem.memory.train.swap import compare
 
-__all__ = ["Loss", "Progress", "Taught", "TeachOptions", "teach"]
+__all__ = ["Progress", "Taught", "TeachOptions", "teach"]
 
 Progress = Callable[[int, dict[str, float]], None]
 _CHECKPOINT_SECONDS = 60.0
+_UNSURE = 0.05
+"""Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
 _LEAST = 0.05
 """Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
-
-
-class Loss(Protocol):
-    """A frozen policy's imitation loss at M moments under a residual each, and its gradient by the residual."""
-
-    def __call__(
-        self, moments: Moments, residual: Float[np.ndarray, "M C"], seed: int
-    ) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "M C"]]:
-        """Loss and gradient; an equal seed draws equal noise."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,12 @@ class TeachOptions:
         even: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere; the
             rest as often as their weight of choice says.
         noise: standard deviation of what is added to z, in units of each entry's own.
-        floor: least gain that writes are charged by, as a share of the bare policy's loss: a task that gains nothing
-            from its writes loses them.
+        floor: least gain that writes are charged by after the ramp, as a share of the bare policy's loss: a task that
+            gains nothing from its writes loses them then.
+        certain: shares of the updates between which the doubt in the gate's decisions falls from 1 to 0. Drawn to the
+            end, a gate learns to write at several ticks with a chance of less than 1/2 each, and in use at none.
+        look_every: updates between two looks at episodes that are not trained on, with their own and another's state.
+        patience: looks without a lower loss, after the write cost has fully come, that end the training.
         seed: of parameters and batches.
     """
 
@@ -74,6 +72,9 @@ class TeachOptions:
     even: float = 0.2
     noise: float = 0.1
     floor: float = 0.01
+    certain: tuple[float, float] = (0.5, 0.75)
+    look_every: int = 50
+    patience: int = 5
     seed: int = 0
 
 
@@ -82,8 +83,10 @@ class Taught:
     """A memory that was taught.
 
     Attributes:
-        params: as `AuraMemory` takes them; the confidence is not fitted yet.
-        history: a dict a hundred updates.
+        params: as `AuraMemory` takes them, of the look with the lowest loss after the write cost had fully come; the
+            confidence is not fitted yet.
+        history: a dict a look: what was trained on, and of each task the loss with its own state and with another
+            episode's, in units of the bare policy's.
         updates, seconds: done and spent, over all calls.
     """
 
@@ -134,12 +137,17 @@ def teach(
     folder.mkdir(parents=True, exist_ok=True)
     config, run = how.train, Checkpoint(folder, _marks(memory, data, how))
     tasks = _Tasks(data, loss, how)
-    done, seconds, history, kept = run.restore((_fresh(memory, data, how), jnp.zeros(len(data.tasks))))
-    training, gain = kept
+    fresh = _fresh(memory, data, how)
+    done, seconds, history, kept = run.restore((fresh, jnp.zeros(len(data.tasks)), fresh.params))
+    training, gain, best = kept
     gain = np.array(gain)
-    forward, back = _compiled(memory, config, data.meta.feature_size)
+    fixed = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0))  # what the pace says instead
+    forward, back = _compiled(memory, fixed, data.meta.feature_size)
+    patience = Patience(config)
+    for look in history:
+        patience.see(look)
     began = saved = clock()
-    while done < config.updates:
+    while done < config.updates and patience.waited < how.patience:
         rng = stream(how.seed, "teach", "batch", done)
         drawn = data.sample(how.rows, rng)
         words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
@@ -147,11 +155,14 @@ def teach(
         moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
         task = np.array([data.tasks.index(e.task) for e in drawn])
         speed = pace(config, done)
-        owed = float(speed.cost) * np.maximum(gain, how.floor)[task]
+        # nothing at all before something is gained: the optimizer makes whole steps of the smallest gradient
+        least = how.floor if done >= config.ramp[1] * config.updates else 0.0
+        owed = float(speed.cost) * np.maximum(gain - _UNSURE, least)[task]
         ticks = np.stack([e.tick[a] for e, a in zip(drawn, at, strict=True)], axis=1)
         batch = _Batch(*_noisy(data.episodes(drawn, words), data, how.noise, rng), ticks, owed.astype(np.float32))
         key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
-        (said, _), pull, rate = forward(training.params, batch, key)
+        doubt = 1.0 - min(1.0, max(0.0, (done / config.updates - how.certain[0]) / (how.certain[1] - how.certain[0])))
+        (said, _), pull, rate = forward(training.params, batch, key, doubt)
         # the moments lie row after row, what is said lies tick after tick
         residual = np.asarray(said).swapaxes(0, 1).reshape(-1, said.shape[-1])
         error, gradient = loss(moments, residual, integer_seed(how.seed, "teach", "noise", done))
@@ -163,14 +174,29 @@ def teach(
         done += 1
         last = {"loss": float((error / unit).mean()), "rate": float(rate)}
         last |= {f"gain.{t}": float(g) for t, g in zip(data.tasks, gain, strict=True)}
-        now = clock()
-        if done % 50 == 0 or done == config.updates:
+        if done % how.look_every == 0 or done == config.updates:
+            last |= _look(memory, training.params, data, loss)
             history.append({"update": float(done), **last})
+            patience.see(history[-1])
+            if patience.waited == 0:
+                best = training.params
+        now = clock()
         if done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
-            run.save((training, jnp.asarray(gain)), done, seconds + now - began, history)
+            run.save((training, jnp.asarray(gain), best), done, seconds + now - began, history)
             saved = now
         progress(done, last)
-    return Taught(training.params, history, done, seconds + clock() - began)
+    return Taught(best, history, done, seconds + clock() - began)
+
+
+def _look(memory: AuraMemory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, float]:
+    """Loss at each calibration episode's greatest moment of choice, in units of the bare policy's."""
+    said: dict[str, float] = {}
+    for task in data.tasks:
+        found = compare(memory, params, data, data.calibration[task], loss, most=1)
+        bare = max(float(found.bare.mean()), 1e-9)
+        said |= {f"own.{task}": float(found.own.mean()) / bare, f"swapped.{task}": float(found.swapped.mean()) / bare}
+        said |= {f"writes.{task}": float(found.writes.mean())}
+    return said | {"held_out_error": float(np.mean([said[f"own.{task}"] for task in data.tasks]))}
 
 
 class _Tasks:
@@ -234,21 +260,22 @@ def _fresh(memory: AuraMemory, data: DemonstrationData, how: TeachOptions) -> Tr
     return jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)  # of no weak type
 
 
+@cache
 def _compiled(memory: AuraMemory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The forward pass, which gives proposals and their pull-back, and the update from a cotangent."""
 
-    def said(params: Params, batch: _Batch, key: Array) -> tuple[tuple[Array, Array], Array]:
+    def said(params: Params, batch: _Batch, key: Array, doubt: Array) -> tuple[tuple[Array, Array], Array]:
         rows = batch.zs.shape[1]
         resets = jnp.zeros(batch.zs.shape[:2], bool).at[0].set(True)
-        drawn = jax.random.logistic(key, resets.shape) if memory.config.gate == "learned" else None
+        drawn = doubt * jax.random.logistic(key, resets.shape) if memory.config.gate == "learned" else None
         _, out = memory.scan(params, memory.init(rows), batch.zs, resets, None, drawn)
         ticks = batch.inside.sum(0)
         paid = jnp.sum(jnp.where(batch.inside, charge(out.gate), 0.0), axis=0) / ticks
         rate = jnp.mean(jnp.sum(out.wrote & batch.inside, axis=0) / ticks)
         return (out.context[batch.at, jnp.arange(rows)], jnp.mean(batch.cost * paid)), rate
 
-    def forward(params: Params, batch: _Batch, key: Array) -> Any:
-        return jax.vjp(partial(said, batch=batch, key=key), params, has_aux=True)
+    def forward(params: Params, batch: _Batch, key: Array, doubt: Array) -> Any:
+        return jax.vjp(partial(said, batch=batch, key=key, doubt=doubt), params, has_aux=True)
 
     def back(training: Training, pull: Any, cotangent: Array, speed: Any) -> Training:
         (grads,) = pull((cotangent, jnp.ones(())))

@@ -6,11 +6,10 @@ held until the next one that is.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from vlamem.policies.choice import disagreement
 from vlamem.policies.protocol import FrozenPolicy, Teachable
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.record.features import expert_chunks, features_meta
-from vlamem.sim.record.processes import END
 from vlamem.sim.suites.tabletop.demonstrations import Disturbance, bursts, plan
 from vlamem.sim.suites.tabletop.language import all_goals
 
@@ -51,7 +49,7 @@ class DemonstrationCollection:
     out: Path
     stride: int = 2
     idle_stride: int = 3
-    command: str = "vlamem collect --teach"
+    command: str = "vlamem teach"
 
 
 def record_demonstration(
@@ -99,15 +97,15 @@ def _doubt(policy: FrozenPolicy, encoding: Encoding, rng: np.random.Generator) -
     return disagreement(policy, encoding, rng).astype(np.float32)
 
 
-def collect_demonstrations(what: DemonstrationCollection, messages: Any = None) -> None:
-    """Records what is missing, in this process; says True or False to `messages` for every episode, as it succeeded.
+def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[bool], None] = lambda good: None) -> None:
+    """Records what is missing, in this process; `progress(succeeded)` after every episode.
 
-    An episode in which the expert fails is left out: no demonstrator hands it in.
+    An episode in which the expert fails is left out: no demonstrator hands it in. Raises TypeError for a policy that
+    gives no gradient of its loss, and what `find_policy` raises.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from vlamem.sim.suites.tabletop import SUITE
 
-    messages = SimpleQueue() if messages is None else messages
     source = find_policy(what.policy)
     policy = load_policy(source)
     meta = features_meta(policy, source.sha256, what.command)
@@ -126,6 +124,7 @@ def collect_demonstrations(what: DemonstrationCollection, messages: Any = None) 
             if succeeded:
                 write_conditioning(what.out, task, episode, ACTOR, rows)
                 writer.add(task, episode, ACTOR, ticks, succeeded)
-        messages.put(succeeded)
+        progress(succeeded)
+    if env is not None:
+        env.close()
     writer.close()
-    messages.put(END)
