@@ -56,7 +56,8 @@ def episode(number: int, task: str, copycat: bool = False) -> tuple[EpisodeTicks
     z[acting, 10] += 4.0
     chunk = np.zeros((TICKS, *CHUNK))
     chunk[acting] = codes()[answer] if task == "remember" else 0.0
-    ticks = EpisodeTicks(z, chunk, np.zeros((TICKS, 2), int), np.zeros(TICKS, int))
+    told = np.full((TICKS, 2), 0 if task == "remember" else 1)
+    ticks = EpisodeTicks(z, chunk, told, np.zeros(TICKS, int))
     at = np.arange(0, TICKS, 2)
     doubt = np.where(acting[at], 0.5, 0.01)
     return ticks, Conditioned(at, doubt, np.zeros((len(at), 3)))

@@ -39,7 +39,7 @@ Progress = Callable[[int, dict[str, float]], None]
 _CHECKPOINT_SECONDS = 60.0
 _UNSURE = 0.05
 """Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
-_LEAST = 0.05
+_LEAST = 0.25
 """Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
 
 
