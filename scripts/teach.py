@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
@@ -35,8 +35,8 @@ class Args:
     """Run folder: gate.safetensors, checkpoint."""
     policy: str
     """Frozen policy that gives the gradient of its loss, e.g. tiny."""
-    gate: Literal["learned", "always"]
-    """learned, or always to write at every tick."""
+    design: str
+    """Memory and its options as NAME?option=value: aura, aura?gate=always, gru and the others of docs/aura.md."""
     updates: int
     """Gradient updates at most; held-out episodes may end the training sooner."""
     learning_rate: float
@@ -78,11 +78,11 @@ def main(arguments: list[str]) -> int:
         updates=args.updates,
         learning_rate=args.learning_rate,
         weight_decay=0.02,
-        write_cost=args.write_cost if args.gate == "learned" else 0.0,
+        write_cost=args.write_cost,
         ramp=(0.3, 0.6),
     )
     options = TaughtOptions(
-        TeachOptions(train, rows=args.rows, seed=args.seed), args.gate, args.hidden, command=command
+        TeachOptions(train, rows=args.rows, seed=args.seed), args.design, args.hidden, command=command
     )
     with tqdm(total=args.updates, unit="update", desc="teach", delay=0.5) as bar:
 

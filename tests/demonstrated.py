@@ -24,10 +24,10 @@ def wanted(chunk: np.ndarray) -> np.ndarray:
 
 
 class SquaredLoss:
-    """|residual - wanted|^2, and at the moments when nothing is chosen (chunk 0) no loss at all at residual 0."""
+    """|residual - wanted|^2 where something is done, and nothing that a residual could change where it waits."""
 
     def __call__(self, moments: Moments, residual: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        off = residual - wanted(moments.chunk)
+        off = (residual - wanted(moments.chunk)) * (moments.chunk[:, 0, -1:] != 0)
         return np.square(off).mean(1), (2 * off / off.shape[1]).astype(np.float32)
 
 
@@ -55,7 +55,9 @@ def episode(number: int, task: str, copycat: bool = False) -> tuple[EpisodeTicks
         z[shown, answer] += 6.0
     z[acting, 10] += 4.0
     chunk = np.zeros((TICKS, *CHUNK))
-    chunk[acting] = codes()[answer] if task == "remember" else 0.0
+    if task == "remember":  # a skill is done as the sentence alone says
+        chunk[acting] = codes()[answer]
+    chunk[acting, :, -1] = 1.0
     told = np.full((TICKS, 2), 0 if task == "remember" else 1)
     ticks = EpisodeTicks(z, chunk, told, np.zeros(TICKS, int))
     at = np.arange(0, TICKS, 2)
@@ -65,7 +67,7 @@ def episode(number: int, task: str, copycat: bool = False) -> tuple[EpisodeTicks
 
 def record(
     folder: Path,
-    episodes: int = 60,
+    episodes: int = 100,
     tasks: tuple[str, ...] = ("remember",),
     copycat: bool = False,
     answers: bool = False,

@@ -3,20 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from demonstrated import CHOICE, SquaredLoss, record
 from recorded_features import CHUNK, POLICY
 
-from vlamem.memory.designs.aura.dispatch import params_of
-from vlamem.memory.designs.aura.step import AuraMemory
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs.registry import make_design
+from vlamem.memory.protocol import Memory, scan
 from vlamem.memory.train.demonstrations import DemonstrationData, choice_weight
 from vlamem.memory.train.features import FeaturesError
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.swap import compare
 from vlamem.memory.train.taught import TaughtGate, TaughtOptions, teach_gate
-from vlamem.memory.train.teach import TeachOptions
-from vlamem.memory.weights import load_for
+from vlamem.memory.train.teach import TeachOptions, _fresh, teach
+from vlamem.memory.weights import load_memory, load_weights
 
 HOW = TeachOptions(TrainConfig(updates=400, learning_rate=1e-2, write_cost=0.3, ramp=(0.3, 0.6)), rows=12, moments=3)
 
@@ -25,6 +27,10 @@ def taught(folder: Path, out: Path, updates: int = 400) -> TaughtGate:
     how = replace(HOW, train=replace(HOW.train, updates=updates))
     data = DemonstrationData([folder], used_with=POLICY)
     return teach_gate(data, SquaredLoss(), "instruction", TaughtOptions(how, hidden=32), out)
+
+
+def small(data: DemonstrationData) -> Memory:
+    return make_design("aura", data.feature_size, HeadConfig(context=4, hidden=16))
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +59,12 @@ def test_nothing_is_proposed_where_nothing_is_gained(remembering: tuple[Path, Ta
 
 def test_gate_writes_at_the_cue_and_seldom_elsewhere(remembering: tuple[Path, TaughtGate]) -> None:
     folder, gate = remembering
-    header, arrays = load_for(gate.path, POLICY)
-    memory = AuraMemory(header.config)
-    import jax.numpy as jnp
-
+    _, memory, params = load_memory(gate.path, POLICY)
     data = DemonstrationData([folder])
     shown = data.held_out["remember"]
     zs = jnp.asarray(data.episodes(shown, [0] * len(shown)).zs)
-    _, out = memory.scan(
-        params_of(header.config, arrays), memory.init(len(shown)), zs, jnp.zeros(zs.shape[:2], bool).at[0].set(True)
-    )
+    resets = jnp.zeros(zs.shape[:2], bool).at[0].set(True)
+    _, out = scan(memory, params, memory.init(len(shown)), zs, resets)
     wrote = np.asarray(out.wrote)
     assert wrote[3:7].any(axis=0).all()
     assert gate.reports["remember"].rate < 0.35
@@ -74,7 +76,7 @@ def test_answers_in_the_recording_change_nothing(tmp_path: Path) -> None:
         taught(record(tmp_path / name, 30, answers=name == "with"), tmp_path / f"gate-{name}", updates=5)
         for name in ("with", "without")
     ]
-    (header, first), (other, second) = (load_for(gate.path, POLICY) for gate in gates)
+    (header, first), (other, second) = (load_weights(gate.path, POLICY) for gate in gates)
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert {k: v for k, v in header.metrics.items() if k != "minutes"} == {
@@ -101,10 +103,7 @@ def test_killed_training_goes_on_and_ends_where_it_would_have(tmp_path: Path) ->
     how = replace(HOW, train=replace(HOW.train, updates=10))
     data = DemonstrationData([folder])
     ticking = iter(range(0, 100_000, 100))  # every update is a minute's worth
-    from vlamem.memory.designs.aura import AuraConfig, HeadConfig
-    from vlamem.memory.train.teach import teach
-
-    memory = AuraMemory(AuraConfig(data.feature_size, HeadConfig(context=4, hidden=16)))
+    memory = small(data)
     with pytest.raises(KilledError):
         teach(memory, data, SquaredLoss(), how, tmp_path / "run", stop, clock=lambda: float(next(ticking)))
     seen: list[int] = []
@@ -124,10 +123,7 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_teaching_begins_at_the_bare_policy(tmp_path: Path) -> None:
     data = DemonstrationData([record(tmp_path / "data", 30)])
-    from vlamem.memory.designs.aura import AuraConfig, HeadConfig
-    from vlamem.memory.train.teach import _fresh
-
-    memory = AuraMemory(AuraConfig(data.feature_size, HeadConfig(context=4, hidden=16)))
+    memory = small(data)
     found = compare(memory, _fresh(memory, data, HOW).params, data, data.held_out["remember"], SquaredLoss())
     np.testing.assert_array_equal(found.own, found.bare)
 

@@ -5,7 +5,6 @@ as far, and is of no use to a robot that moves by itself. Such a memory does as 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,11 +15,15 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.stats import t as student
 
 from vlamem.core.seeding import integer_seed, stream
-from vlamem.memory.head import HeadConfig
-from vlamem.memory.protocol import Memory, Params, State
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.protocol import Memory, Params, State, StepOut
 from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Loss, Moments
 
 __all__ = ["Compared", "TaskReport", "compare", "report"]
+
+
+_DONORS = 3
+"""Other episodes whose state each one is given in turn: some have the same answer by chance."""
 
 
 class Compared(NamedTuple):
@@ -71,7 +74,7 @@ class TaskReport(NamedTuple):
 
 
 def compare(
-    memory: Any,
+    memory: Memory,
     params: Params,
     data: DemonstrationData,
     episodes: Sequence[Demonstration],
@@ -82,25 +85,24 @@ def compare(
 ) -> Compared:
     """The memory over whole episodes of one task; the loss at each one's `most` ticks of greatest weight, or at all.
 
-    Another episode's state is that of a random other one, as long before or after its greatest moment of choice.
+    Another episode's state is that of random other ones, as long before or after their greatest moment of choice.
     """
     rows = data.episodes(episodes, [wording] * len(episodes))
     states, wrote = _run(memory)(params, rows.zs)
     at = [_greatest(e, most) for e in episodes]
     index = np.repeat(np.arange(len(episodes)), [len(a) for a in at])
     ticks = np.concatenate([e.tick[a] for e, a in zip(episodes, at, strict=True)])
-    donor, theirs = _donors(episodes, index, ticks, stream(seed, "swap"))
     zs = rows.zs[ticks, index]
-    said, other = (
-        _read(memory)(params, jax.tree.map(lambda x, t=t, i=i: x[t, i], states), zs)
-        for t, i in ((ticks, index), (theirs, donor))
-    )
     moments = Moments.join([data.moments(e, a, wording) for e, a in zip(episodes, at, strict=True)])
-    noise = integer_seed(seed, "swap", "noise")
-    bare, own, swapped = (
-        loss(moments, np.asarray(residual), noise)[0]
-        for residual in (np.zeros_like(moments.context), said.context, other.context)
-    )
+    noise, rng = integer_seed(seed, "swap", "noise"), stream(seed, "swap")
+
+    def said_with(episode: Int[np.ndarray, "M"], tick: Int[np.ndarray, "M"]) -> tuple[StepOut, Float[np.ndarray, "M"]]:
+        said: StepOut = _read(memory)(params, jax.tree.map(lambda x: x[tick, episode], states), zs)
+        return said, loss(moments, np.asarray(said.context), noise)[0]
+
+    bare, _ = loss(moments, np.zeros_like(moments.context), noise)
+    said, own = said_with(index, ticks)
+    swapped = np.mean([said_with(*_donors(episodes, index, ticks, rng))[1] for _ in range(_DONORS)], axis=0)
     inside = np.asarray(wrote) & rows.inside
     hidden = _hidden(memory, params, zs, jax.tree.map(lambda x: x[ticks, index], states))
     weight = np.concatenate([e.weight[a] for e, a in zip(episodes, at, strict=True)])
@@ -177,10 +179,10 @@ def _read(memory: Memory) -> Callable[..., Any]:
     return jax.jit(lambda params, state, z: memory.step(params, state, z, jnp.zeros(z.shape[0], bool))[1])
 
 
-def _hidden(memory: Any, params: Params, zs: Array, states: State) -> Float[np.ndarray, "M hidden"]:
+def _hidden(memory: Memory, params: Params, zs: Array, states: State) -> Float[np.ndarray, "M hidden"]:
     """The head's hidden layer: what a head whose last layer is the identity says."""
-    size = memory.config.head.hidden
-    bare = type(memory)(replace(memory.config, head=HeadConfig(context=size, hidden=size)))
+    size = memory.head.hidden
+    bare = memory.with_head(HeadConfig(context=size, hidden=size))
     out = jnp.concatenate([jnp.zeros((size, 1)), jnp.eye(size)], axis=1)
     head = params.head._replace(out=out, out_bias=jnp.zeros(1 + size))
     return np.asarray(_read(bare)(params._replace(head=head), states, zs).context)

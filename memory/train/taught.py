@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlamem.memory.designs.aura import AuraConfig, AuraMemory, HeadConfig
-from vlamem.memory.protocol import Params, flatten
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs.registry import make_design
+from vlamem.memory.protocol import Memory, Params, flatten
 from vlamem.memory.train.confidence import with_confidence
 from vlamem.memory.train.demonstrations import DemonstrationData, Loss
 from vlamem.memory.train.swap import TaskReport, compare, report
@@ -27,16 +28,14 @@ class TaughtOptions:
 
     Attributes:
         how: of the training.
-        gate: "learned", or a control gate that is not trained, see vlamem.memory.designs.aura.GATE_KINDS.
+        design: memory and its options as NAME?option=value, e.g. aura?gate=always.
         hidden: width of the head's hidden layer.
-        rate: of the random and periodic gates.
         command: written into the file.
     """
 
     how: TeachOptions = field(default_factory=TeachOptions)
-    gate: str = "learned"
+    design: str = "aura"
     hidden: int = 128
-    rate: float = 0.05
     command: str = "vlamem.memory.train.taught.teach_gate"
 
 
@@ -56,12 +55,12 @@ def teach_gate(
     out: Path,
     progress: Progress = lambda i, last: None,
 ) -> TaughtGate:
-    """Trains AURA-Mem on demonstrations and writes out/gate.safetensors; a killed run goes on from its checkpoint.
+    """Trains a memory on demonstrations and writes out/gate.safetensors; a killed run goes on from its checkpoint.
 
     `injection` names where the policy adds what is proposed. Raises what `teach` and `save_weights` raise.
     """
     head = HeadConfig(context=data.meta.context_size, hidden=options.hidden)
-    memory = AuraMemory(AuraConfig(data.feature_size, head, gate=options.gate, rate=options.rate))
+    memory = make_design(options.design, data.feature_size, head)
     taught = teach(memory, data, loss, options.how, out, progress)
     params = confident(memory, taught.params, data, loss)
     found = reports(memory, params, data, loss)
@@ -72,11 +71,11 @@ def teach_gate(
     path = out / "gate.safetensors"
     command = f"{options.command} (injection: {injection})"
     arrays = {name: np.asarray(x) for name, x in flatten(params).items()}
-    save_weights(path, Header(memory.config, data.meta.policy, command, kept), arrays)
+    save_weights(path, Header.of(memory, data.meta.policy, command, kept), arrays)
     return TaughtGate(path, taught, found)
 
 
-def confident(memory: AuraMemory, params: Params, data: DemonstrationData, loss: Loss) -> Params:
+def confident(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> Params:
     """`params` whose confidence says where the policy's loss is lower with the memory, fitted to episodes that it was
     not trained on."""
     found = [compare(memory, params, data, data.calibration[task], loss) for task in data.tasks]
@@ -84,6 +83,6 @@ def confident(memory: AuraMemory, params: Params, data: DemonstrationData, loss:
     return with_confidence(params, *columns)
 
 
-def reports(memory: AuraMemory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, TaskReport]:
+def reports(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, TaskReport]:
     """What held-out demonstrations say of each task, in a wording of training."""
     return {t: report(compare(memory, params, data, data.held_out[t], loss, _CHOICES)) for t in data.tasks}

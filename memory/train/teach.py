@@ -24,12 +24,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vlamem.core.seeding import integer_seed, stream
-from vlamem.memory.designs.aura.step import AuraMemory
-from vlamem.memory.protocol import Params
+from vlamem.memory.protocol import Memory, Params, scan
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Episodes, Loss, Moments
 from vlamem.memory.train.fit import Patience
-from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace, spectral_bound
+from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace
 from vlamem.memory.train.losses import charge
 from vlamem.memory.train.swap import compare
 
@@ -83,7 +82,7 @@ class Taught:
     """A memory that was taught.
 
     Attributes:
-        params: as `AuraMemory` takes them, of the look with the lowest loss after the write cost had fully come; the
+        params: as the memory takes them, of the look with the lowest loss after the write cost had fully come; the
             confidence is not fitted yet.
         history: a dict a look: what was trained on, and of each task the loss with its own state and with another
             episode's, in units of the bare policy's.
@@ -118,7 +117,7 @@ def without_z(params: Params, size: int) -> Params:
 
 
 def teach(
-    memory: AuraMemory,
+    memory: Memory,
     data: DemonstrationData,
     loss: Loss,
     how: TeachOptions,
@@ -128,11 +127,11 @@ def teach(
 ) -> Taught:
     """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
 
-    Raises ValueError when `folder` holds a run of other options or data, or the memory proposes no context.
+    Raises ValueError when `folder` holds a run of other options or data, or the memory proposes another context.
     """
-    if memory.config.head.context != data.meta.context_size:
+    if memory.head.context != data.meta.context_size:
         raise ValueError(
-            f"the head proposes contexts of {memory.config.head.context}, the policy takes {data.meta.context_size}"
+            f"the head proposes contexts of {memory.head.context}, the policy takes {data.meta.context_size}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     config, run = how.train, Checkpoint(folder, _marks(memory, data, how))
@@ -188,7 +187,7 @@ def teach(
     return Taught(best, history, done, seconds + clock() - began)
 
 
-def _look(memory: AuraMemory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, float]:
+def _look(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, float]:
     """Loss at each calibration episode's greatest moment of choice, in units of the bare policy's."""
     said: dict[str, float] = {}
     for task in data.tasks:
@@ -247,7 +246,7 @@ class _Tasks:
         return after
 
 
-def _fresh(memory: AuraMemory, data: DemonstrationData, how: TeachOptions) -> Training:
+def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Training:
     """Parameters that propose nothing yet: the bare policy is where teaching starts."""
     drawn = data.sample(4 * how.rows, stream(how.seed, "teach", "standardise"))
     zs = jnp.asarray(data.episodes(drawn, [i % data.wordings for i in range(len(drawn))]).zs)
@@ -261,14 +260,15 @@ def _fresh(memory: AuraMemory, data: DemonstrationData, how: TeachOptions) -> Tr
 
 
 @cache
-def _compiled(memory: AuraMemory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The forward pass, which gives proposals and their pull-back, and the update from a cotangent."""
 
     def said(params: Params, batch: _Batch, key: Array, doubt: Array) -> tuple[tuple[Array, Array], Array]:
         rows = batch.zs.shape[1]
         resets = jnp.zeros(batch.zs.shape[:2], bool).at[0].set(True)
-        drawn = doubt * jax.random.logistic(key, resets.shape) if memory.config.gate == "learned" else None
-        _, out = memory.scan(params, memory.init(rows), batch.zs, resets, None, drawn)
+        learned = memory.gate_signal == "straight-through"
+        force = doubt * jax.random.logistic(key, resets.shape) if learned else None
+        _, out = scan(memory, params, memory.init(rows), batch.zs, resets, None, force)
         ticks = batch.inside.sum(0)
         paid = jnp.sum(jnp.where(batch.inside, charge(out.gate), 0.0), axis=0) / ticks
         rate = jnp.mean(jnp.sum(out.wrote & batch.inside, axis=0) / ticks)
@@ -281,7 +281,7 @@ def _compiled(memory: AuraMemory, config: TrainConfig, size: int) -> tuple[Calla
         (grads,) = pull((cotangent, jnp.ones(())))
         steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
         params = optax.apply_updates(training.params, jax.tree.map(lambda s: speed.learning_rate * s, steps))
-        params = params._replace(Wvr=params.Wvr * jnp.minimum(1.0, config.feedback / spectral_bound(params.Wvr)))
+        params = memory.project(params, config.feedback)
         return training._replace(params=without_z(params, size), optimizer=optimizer)
 
     return jax.jit(forward), jax.jit(back)
@@ -295,7 +295,7 @@ def _noisy(
     return episodes.zs, episodes.inside
 
 
-def _marks(memory: AuraMemory, data: DemonstrationData, how: TeachOptions) -> dict[str, Any]:
+def _marks(memory: Memory, data: DemonstrationData, how: TeachOptions) -> dict[str, Any]:
     episodes = [(e.task, e.episode, len(e.z)) for kept in data.training.values() for e in kept]
     recorded = hashlib.sha256(json.dumps(episodes).encode()).hexdigest()
     return {"memory": repr(memory), "how": asdict(how), "policy": asdict(data.meta.policy), "recorded": recorded}

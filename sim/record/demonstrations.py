@@ -21,7 +21,8 @@ from vlamem.policies.choice import disagreement
 from vlamem.policies.protocol import FrozenPolicy, Teachable
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.record.features import expert_chunks, features_meta
-from vlamem.sim.suites.tabletop.demonstrations import Disturbance, bursts, plan
+from vlamem.sim.suites.disturbance import Disturbance, bursts
+from vlamem.sim.suites.tabletop.demonstrations import plan
 from vlamem.sim.suites.tabletop.language import all_goals
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def record_demonstration(
     ticks, rows = np.arange(len(expert)), np.array(at)
     held = np.searchsorted(rows, ticks, side="right") - 1
     told = np.stack([goals, goals], axis=1)
-    chunks = expert_chunks(np.array(expert), [(False, 0)] * len(expert), policy.spec.horizon)
+    chunks = expert_chunks(np.array(expert), [(0, 0)] * len(expert), policy.spec.horizon)
     columns = EpisodeTicks(encoding.z[held], chunks, told, np.zeros(len(ticks), bool))
     packed = Conditioned(rows, _doubt(policy, encoding, rng), policy.pack(encoding))
     return columns, packed, task.status == "success"
