@@ -112,4 +112,8 @@ def _record(args: Args, command: str) -> None:
     episodes = dict.fromkeys(args.tasks, args.episodes)
     with tqdm(total=sum(episodes.values()), unit="episode", desc="record", delay=0.5) as bar:
         what = DemonstrationCollection(args.policy, episodes, args.demonstrations, command=command)
-        collect_demonstrations(what, lambda succeeded: bar.update(1))
+
+        def progress(succeeded: bool) -> None:
+            bar.update(1)
+
+        collect_demonstrations(what, progress)

@@ -179,7 +179,9 @@ def _read(memory: Memory) -> Callable[..., Any]:
     return jax.jit(lambda params, state, z: memory.step(params, state, z, jnp.zeros(z.shape[0], bool))[1])
 
 
-def _hidden(memory: Memory, params: Params, zs: Array, states: State) -> Float[np.ndarray, "M hidden"]:
+def _hidden(
+    memory: Memory, params: Params, zs: Float[np.ndarray, "M F"], states: State
+) -> Float[np.ndarray, "M hidden"]:
     """The head's hidden layer: what a head whose last layer is the identity says."""
     size = memory.head.hidden
     bare = memory.with_head(HeadConfig(context=size, hidden=size))

@@ -104,10 +104,10 @@ class _Batch(NamedTuple):
         cost: [B], of writing at every tick.
     """
 
-    zs: Array
-    inside: Array
-    at: Array
-    cost: Array
+    zs: Any
+    inside: Any
+    at: Any
+    cost: Any
 
 
 def without_z(params: Params, size: int) -> Params:
@@ -256,7 +256,8 @@ def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Traini
         head=head._replace(out=jnp.zeros_like(head.out), out_bias=jnp.zeros_like(head.out_bias))
     )
     training = training._replace(params=without_z(params, data.meta.feature_size), state=())
-    return jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)  # of no weak type
+    strong: Training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)  # of no weak type
+    return strong
 
 
 @cache
@@ -269,6 +270,7 @@ def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[
         learned = memory.gate_signal == "straight-through"
         force = doubt * jax.random.logistic(key, resets.shape) if learned else None
         _, out = scan(memory, params, memory.init(rows), batch.zs, resets, None, force)
+        assert out.context is not None
         ticks = batch.inside.sum(0)
         paid = jnp.sum(jnp.where(batch.inside, charge(out.gate), 0.0), axis=0) / ticks
         rate = jnp.mean(jnp.sum(out.wrote & batch.inside, axis=0) / ticks)

@@ -68,7 +68,10 @@ def record_demonstration(
     env.reset(options={"episode": episode, "split": "train"})
     shoves = bursts(rng, Disturbance(), 1200)
     index = {goal: i for i, goal in enumerate(all_goals())}
-    goals, expert, at, seen = [], [], [], []
+    at: list[int] = []
+    seen: list[Observation] = []
+    goals: list[int] = []
+    expert: list[np.ndarray] = []
     while task.status == "running":
         action = env.expert_action()
         every = idle_stride if float(np.abs(action[:6]).max()) < _STILL else stride
