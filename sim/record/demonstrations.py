@@ -7,6 +7,7 @@ held until the next one that is.
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,19 +117,18 @@ def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[bo
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out, meta, contexts)
     done = {(e.task, e.episode) for e in recorded_below(what.out, meta)}
-    env: TabletopEnv | None = None
-    for task, episode in plan(what.episodes, 0, 1):
-        succeeded = (task, episode) in done
-        if not succeeded:
-            if env is None or env.task.name != task:
-                if env is not None:
-                    env.close()
-                env = SUITE.make(task, image_size=policy.spec.image_size)
-            ticks, rows, succeeded = record_demonstration(env, policy, episode, what.stride, what.idle_stride)
-            if succeeded:
-                write_conditioning(what.out, task, episode, ACTOR, rows)
-                writer.add(task, episode, ACTOR, ticks, succeeded)
-        progress(succeeded)
-    if env is not None:
-        env.close()
-    writer.close()
+    with ExitStack() as opened:
+        opened.callback(writer.close)
+        envs: dict[str, TabletopEnv] = {}
+        for task, episode in plan(what.episodes, 0, 1):
+            succeeded = (task, episode) in done
+            if not succeeded:
+                if task not in envs:  # kept to the end: to make one takes as long as to play in it
+                    envs[task] = SUITE.make(task, image_size=policy.spec.image_size)
+                    opened.callback(envs[task].close)
+                made = record_demonstration(envs[task], policy, episode, what.stride, what.idle_stride)
+                ticks, rows, succeeded = made
+                if succeeded:
+                    write_conditioning(what.out, task, episode, ACTOR, rows)
+                    writer.add(task, episode, ACTOR, ticks, succeeded)
+            progress(succeeded)
