@@ -1,8 +1,9 @@
 """Records demonstrations that teach a memory through a frozen policy's own loss: features, and what the policy read.
 
 Nothing of what is recorded tells the answer: both sentences of a tick are the one that the policy is told, `asked` is 0
-everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. Not every tick is rendered: z is
-held until the next one that is.
+everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. While the robot moves not every tick
+is rendered: z is interpolated between those that are. Held, it would stand still for ticks at a time, and a gate that
+learned on it writes twice as often in use.
 """
 
 import os
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from vlamem.core.observation import Encoding, Observation
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.memory.train.conditioning import Conditioned, write_conditioning
 from vlamem.memory.train.features import EpisodeTicks, FeatureWriter, recorded_below
@@ -42,7 +44,8 @@ class DemonstrationCollection:
         policy: as in `--policy`.
         episodes: demonstrations by task.
         out: directory; the features and, in `conditioning`, what the policy read.
-        stride, idle_stride: ticks between two rendered ones, while the robot moves and while it waits.
+        stride: ticks between two rendered ones while the robot moves; all are while it waits.
+        idle_stride: ticks between two of which the conditioning is kept, while the robot waits.
         command: written into the meta.
     """
 
@@ -69,37 +72,44 @@ def record_demonstration(
     env.reset(options={"episode": episode, "split": "train"})
     shoves = bursts(rng, Disturbance(), 1200)
     index = {goal: i for i, goal in enumerate(all_goals())}
-    at: list[int] = []
-    seen: list[Observation] = []
+    seen: dict[int, Observation] = {}
+    kept: list[int] = []
     goals: list[int] = []
     expert: list[np.ndarray] = []
     while task.status == "running":
-        action = env.expert_action()
-        every = idle_stride if float(np.abs(action[:6]).max()) < _STILL else stride
-        if not at or task.now - at[-1] >= every:
+        action, now = env.expert_action(), task.now
+        waits = float(np.abs(action[:6]).max()) < _STILL
+        if not seen or waits or now - max(seen) >= stride:
             full = env.observe()
             images = {name: full[name][None] for name in policy.spec.cameras}
-            seen.append(Observation(images, full["proprioception"][None], (task.goal(False).sentence(0),)))
-            at.append(task.now)
+            seen[now] = Observation(images, full["proprioception"][None], (task.goal(False).sentence(0),))
+            if not kept or now - kept[-1] >= (idle_stride if waits else stride):
+                kept.append(now)
         goals.append(index[task.goal(False)])
         expert.append(action)
         command = action.copy()
         for first, last, offset in shoves:
-            if first <= task.now < last:
+            if first <= now < last:
                 command[:3] += offset
         env.step(np.clip(command, -1, 1))
-    encoding = policy.encode(Observation.stack(seen))
-    ticks, rows = np.arange(len(expert)), np.array(at)
-    held = np.searchsorted(rows, ticks, side="right") - 1
+    at = np.array(sorted(seen))
+    encoding = policy.encode(Observation.stack([seen[tick] for tick in at]))
     told = np.stack([goals, goals], axis=1)
     chunks = expert_chunks(np.array(expert), [(0, 0)] * len(expert), policy.spec.horizon)
-    columns = EpisodeTicks(encoding.z[held], chunks, told, np.zeros(len(ticks), bool))
-    packed = Conditioned(rows, _doubt(policy, encoding, rng), policy.pack(encoding))
+    columns = EpisodeTicks(_interpolated(encoding.z, at, len(expert)), chunks, told, np.zeros(len(expert), bool))
+    chosen = encoding.rows(np.searchsorted(at, kept))
+    packed = Conditioned(np.array(kept), disagreement(policy, chosen, rng).astype(np.float32), policy.pack(chosen))
     return columns, packed, task.status == "success"
 
 
-def _doubt(policy: FrozenPolicy, encoding: Encoding, rng: np.random.Generator) -> np.ndarray:
-    return disagreement(policy, encoding, rng).astype(np.float32)
+def _interpolated(z: Float[np.ndarray, "N D"], at: Int[np.ndarray, "N"], ticks: int) -> Float[np.ndarray, "T D"]:
+    """z of every tick, linear between those at `at` and held after the last."""
+    every = np.arange(ticks)
+    before = np.searchsorted(at, every, side="right") - 1
+    after = np.minimum(before + 1, len(at) - 1)
+    share = (every - at[before]) / np.maximum(at[after] - at[before], 1)
+    made: np.ndarray = z[before] + share[:, None].astype(np.float32) * (z[after] - z[before])
+    return made
 
 
 def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[bool], None] = lambda good: None) -> None:
