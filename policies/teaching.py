@@ -15,16 +15,16 @@ __all__ = ["PolicyLoss"]
 class PolicyLoss:
     """The loss of a policy that is Teachable; a `vlamem.memory.train.teach.Loss`.
 
-    Raises TypeError for another policy.
+    Raises ValueError for another policy.
     """
 
     policy: FrozenPolicy
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Teachable):
-            raise TypeError(
-                f"policy '{self.policy.spec.name}' gives no gradient of its imitation loss: train its memory with "
-                "'vlamem train-gate --targets chunk'"
+            raise ValueError(
+                f"policy '{self.policy.spec.name}' gives no gradient of its imitation loss: record its features and "
+                "train its memory with 'vlamem train-gate --targets chunk'"
             )
 
     @property

@@ -61,8 +61,8 @@ def episode(number: int, task: str, copycat: bool = False) -> tuple[EpisodeTicks
     told = np.full((TICKS, 2), 0 if task == "remember" else 1)
     ticks = EpisodeTicks(z, chunk, told, np.zeros(TICKS, int))
     at = np.arange(0, TICKS, 2)
-    doubt = np.where(acting[at], 0.5, 0.01)
-    return ticks, Conditioned(at, doubt, np.zeros((len(at), 3)))
+    disagreement = np.where(acting[at], 0.5, 0.01)
+    return ticks, Conditioned(at, disagreement, np.zeros((len(at), 3)))
 
 
 def record(
@@ -71,12 +71,16 @@ def record(
     tasks: tuple[str, ...] = ("remember",),
     copycat: bool = False,
     answers: bool = False,
+    shuffled: bool = False,
 ) -> Path:
-    """A recording; with `answers` its columns say them, which no one may read."""
+    """A recording; with `answers` its columns say them, which no one may read. `shuffled`: what is done is taken from
+    another episode than what is seen."""
     writer = FeatureWriter(folder, meta(), contexts())
     for number in range(episodes):
         for task in tasks:
             ticks, rows = episode(number, task, copycat)
+            if shuffled:
+                ticks.chunk[:] = episode(number + 1000, task, copycat)[0].chunk
             if answers:
                 ticks.goal[:, 1], ticks.asked[:] = 1 + answer_of(task, number), 1
             write_conditioning(folder, task, number, "expert", rows)

@@ -20,12 +20,12 @@ class Conditioned(NamedTuple):
 
     Attributes:
         tick: [N], within the episode, rising.
-        doubt: [N], how much the bare policy's own samples disagree there.
+        disagreement: [N], how much the bare policy's own samples disagree there.
         packed: [N, S], float16, what the policy read beside z and the instruction.
     """
 
     tick: Int[np.ndarray, "N"]
-    doubt: Float[np.ndarray, "N"]
+    disagreement: Float[np.ndarray, "N"]
     packed: Float[np.ndarray, "N S"]
 
 
@@ -35,9 +35,11 @@ def write_conditioning(folder: Path, task: str, episode: int, actor: str, rows: 
     Raises ValueError for columns of unequal length and numbers that are not finite.
     """
     count = len(rows.tick)
-    if not count or rows.doubt.shape != (count,) or len(rows.packed) != count:
-        raise ValueError(f"{count} ticks, {rows.doubt.shape} doubts, {rows.packed.shape} rows: expected one of each")
-    if not (np.isfinite(rows.packed).all() and np.isfinite(rows.doubt).all()):
+    if not count or rows.disagreement.shape != (count,) or len(rows.packed) != count:
+        raise ValueError(
+            f"{count} ticks, {rows.disagreement.shape} disagreements, {rows.packed.shape} rows: expected one of each"
+        )
+    if not (np.isfinite(rows.packed).all() and np.isfinite(rows.disagreement).all()):
         raise ValueError(f"conditioning of episode {episode} of {task!r} is not finite: this policy cannot be recorded")
     table = np.zeros(count, _kind(rows.packed.shape[1]))
     for name, column in rows._asdict().items():
@@ -59,14 +61,16 @@ def read_conditioning(folder: Path, episode: FeatureEpisode) -> Conditioned:
         table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         rows = Conditioned(*(table[name] for name in Conditioned._fields))
     except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise FeaturesError(f"{path} holds no conditioning ({error}): record with 'vlamem teach'") from error
+        raise FeaturesError(
+            f"{path} holds no conditioning ({error}): record it with 'vlamem collect --features --conditioning'"
+        ) from error
     if not len(rows.tick) or rows.tick[-1] >= episode.ticks:
         raise FeaturesError(f"{path} is of an episode of other length than {episode.ticks} ticks: record again")
     return rows
 
 
 def _kind(size: int) -> np.dtype:
-    return np.dtype([("tick", np.int32), ("doubt", np.float32), ("packed", np.float16, (size,))])
+    return np.dtype([("tick", np.int32), ("disagreement", np.float32), ("packed", np.float16, (size,))])
 
 
 def _path(folder: Path, task: str, episode: int, actor: str) -> Path:

@@ -1,4 +1,4 @@
-"""When a memory that was taught should speak: where the frozen policy's loss is lower with it than without.
+"""When a memory that was taught should propose: where the frozen policy's loss is lower with it than without.
 
 No answer is needed: both losses are of the demonstrated actions, on ticks that the memory was not trained on.
 """
@@ -13,10 +13,14 @@ from jaxtyping import Float
 
 from vlamem.memory.protocol import Params
 
-__all__ = ["with_confidence"]
+__all__ = ["abstaining", "with_confidence"]
 
 _MARGIN = 0.05
 """Share of the bare loss that the memory has to save: where it saves nothing the policy is left alone."""
+_ELSEWHERE = 0.3
+"""What all ticks but the choices count together, beside the choices."""
+_NEVER = -20.0
+"""Logit of a confidence that is as good as 0."""
 _UPDATES = 400
 
 
@@ -25,23 +29,25 @@ def with_confidence(
     hidden: Float[np.ndarray, "M hidden"],
     bare: Float[np.ndarray, "M"],
     own: Float[np.ndarray, "M"],
+    weight: Float[np.ndarray, "M"],
     decay: float = 1e-3,
 ) -> Params:
     """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare`; all else stays.
 
-    Logistic regression on the head's hidden layer, each tick weighed by what is won or lost there: the boundary is then
-    where the expected saving is 0, not where savings are more frequent than losses.
+    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every one counts alike: who
+    chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there.
     """
     saved = bare - own - _MARGIN * np.mean(bare)
     label = jnp.asarray(saved > 0, jnp.float32)
-    weight = jnp.asarray(np.abs(saved) / max(np.abs(saved).sum(), 1e-9))
-    x = jnp.asarray(hidden)
+    elsewhere = (1 - weight) * np.abs(saved)
+    counts = weight / max(weight.sum(), 1e-9) + _ELSEWHERE * elsewhere / max(elsewhere.sum(), 1e-9)
+    x, each = jnp.asarray(hidden), jnp.asarray(counts, jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
 
     def loss(column: tuple[Any, Any]) -> Any:
         logit = x / scale @ column[0] + column[1]
         miss = optax.sigmoid_binary_cross_entropy(logit, label)
-        return jnp.sum(weight * miss) + decay * jnp.sum(column[0] ** 2)
+        return jnp.sum(each * miss) + decay * jnp.sum(column[0] ** 2)
 
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, _UPDATES))
 
@@ -52,6 +58,15 @@ def with_confidence(
 
     column: Any = (jnp.zeros(x.shape[1]), jnp.zeros(()))
     (column, _), _ = jax.lax.scan(step, (column, optimizer.init(column)), None, length=_UPDATES)
+    return _confident(params, column[0] / scale, column[1])
+
+
+def abstaining(params: Params) -> Params:
+    """`params` whose confidence is next to 0 at every tick: the policy is left alone."""
+    return _confident(params, jnp.zeros(params.head.out.shape[0]), jnp.asarray(_NEVER))
+
+
+def _confident(params: Params, column: Any, bias: Any) -> Params:
     head = params.head
-    made = head._replace(out=head.out.at[:, 0].set(column[0] / scale), out_bias=head.out_bias.at[0].set(column[1]))
+    made = head._replace(out=head.out.at[:, 0].set(column), out_bias=head.out_bias.at[0].set(bias))
     return params._replace(head=made)

@@ -20,9 +20,11 @@ __all__ = ["Demonstration", "DemonstrationData", "Episodes", "Loss", "Moments", 
 
 _FOLDS = 10
 _HELD_OUT, _CALIBRATION = 9, 8
-"""Of ten episodes in a row, by their number: one is held out for the report, one for the confidence."""
+"""Of ten demonstrations of a task in a row, one is held out for the report, one for the confidence."""
+_LEAST = 2 * _FOLDS
+"""Fewest demonstrations of a task: two to hold out for the report."""
 _CHOICES = 95.0
-"""Percentile of the doubt at which a tick counts half: a choice takes a few ticks of an episode."""
+"""Percentile of the disagreement at which a tick counts half: a choice takes a few ticks of an episode."""
 
 
 class Moments(NamedTuple):
@@ -92,21 +94,22 @@ class Demonstration:
     chunk: Float[np.ndarray, "N H A"]
     packed: Float[np.ndarray, "N S"]
 
-    def drawn(
-        self, count: int, even: float, calm: Float[np.ndarray, "N"], rng: np.random.Generator
+    def draw(
+        self, count: int, uniform: float, foreseeable: Float[np.ndarray, "N"], rng: np.random.Generator
     ) -> Int[np.ndarray, "count"]:
-        """Indices of `count` ticks: a share `even` of them as often as `calm` says, the rest as often as their weights.
+        """Indices of `count` ticks: a share `uniform` of them from the whole episode, as often as `foreseeable` says,
+        the rest as often as their weights of choice.
 
-        `calm` is above 0 everywhere.
+        `foreseeable` is above 0 everywhere.
         """
-        alike = calm / calm.sum()
-        chance = even * alike + (1 - even) * (self.weight / self.weight.sum() if self.weight.any() else alike)
+        whole = foreseeable / foreseeable.sum()
+        chance = uniform * whole + (1 - uniform) * (self.weight / self.weight.sum() if self.weight.any() else whole)
         return np.sort(rng.choice(len(self.tick), count, p=chance / chance.sum()))
 
 
-def choice_weight(doubt: Float[np.ndarray, "N"], unit: float) -> Float[np.ndarray, "N"]:
+def choice_weight(disagreement: Float[np.ndarray, "N"], unit: float) -> Float[np.ndarray, "N"]:
     """0 to 1 by how much the bare policy's samples disagree: 1/2 at `unit`, quadratic far below it."""
-    weight: Float[np.ndarray, N] = doubt**2 / (doubt**2 + max(unit, 1e-9) ** 2)
+    weight: Float[np.ndarray, N] = disagreement**2 / (disagreement**2 + max(unit, 1e-9) ** 2)
     return weight
 
 
@@ -120,37 +123,51 @@ class DemonstrationData:
         longest: ticks of the longest episode.
     """
 
-    def __init__(self, folders: Sequence[Path], tasks: Sequence[str] = (), used_with: TrainedFor | None = None) -> None:
-        """`tasks`: only these; all that were recorded when empty.
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        tasks: Sequence[str] = (),
+        used_with: TrainedFor | None = None,
+        most: int | None = None,
+    ) -> None:
+        """`tasks`: only these; all that were recorded when empty. `most`: the first so many of each task.
 
         Raises FeaturesError for recordings that are missing, of another policy or without conditioning, and for too few
         episodes of a task to hold some out.
         """
         opened = open_features(folders, used_with)
         self.meta, self.contexts = opened[0].meta, opened[0].contexts
-        found = [
-            (features, episode, read_conditioning(part, episode))
-            for part, features in zip((p for folder in folders for p in parts_of(folder)), opened, strict=True)
-            for episode in features.episodes
-            if not tasks or episode.task in tasks
-        ]
-        missing = sorted(set(tasks) - {e.task for _, e, _ in found})
+        found: dict[str, list[tuple[Features, FeatureEpisode, Conditioned]]] = {}
+        for part, features in zip((p for folder in folders for p in parts_of(folder)), opened, strict=True):
+            for episode in features.episodes:
+                if not tasks or episode.task in tasks:
+                    rows = read_conditioning(part, episode)
+                    found.setdefault(episode.task, []).append((features, episode, rows))
+        for kept in found.values():  # in the order of their numbers, whichever process recorded them
+            kept.sort(key=lambda one: one[1].episode)
+            del kept[len(kept) if most is None else most :]
+        missing = sorted(set(tasks) - found.keys())
         if missing:
             raise FeaturesError(f"no demonstration of {', '.join(missing)}: record it first")
-        doubt = np.concatenate([rows.doubt for _, _, rows in found])
-        self.unit = float(np.percentile(doubt, _CHOICES))
-        self.tasks = tuple(sorted({e.task for _, e, _ in found}))
-        self._all = [_demonstration(*part, self.unit) for part in found]
-        self.longest = max(len(e.z) for e in self._all)
+        for task, kept in found.items():
+            if len(kept) < _LEAST:
+                raise FeaturesError(
+                    f"task {task!r} has {len(kept)} demonstrations: {_LEAST} or more are needed, to train on some and "
+                    "hold others out"
+                )
+        everywhere = np.concatenate([rows.disagreement for kept in found.values() for _, _, rows in kept])
+        self.unit = float(np.percentile(everywhere, _CHOICES))
+        self.tasks = tuple(sorted(found))
+        self._by_task = {task: [_demonstration(*part, self.unit) for part in found[task]] for task in self.tasks}
+        self.longest = max(len(e.z) for kept in self._by_task.values() for e in kept)
         self.training = self._fold(lambda fold: fold not in (_HELD_OUT, _CALIBRATION))
         self.calibration = self._fold(lambda fold: fold == _CALIBRATION)
         self.held_out = self._fold(lambda fold: fold == _HELD_OUT)
-        for task in self.tasks:
-            if not (self.training[task] and self.calibration[task] and len(self.held_out[task]) > 1):
-                raise FeaturesError(
-                    f"task {task!r} has {sum(e.task == task for e in self._all)} demonstrations: 20 or more in a row "
-                    "are needed, to train on some and hold others out"
-                )
+
+    @property
+    def count(self) -> dict[str, int]:
+        """Demonstrations by task, those held out included."""
+        return {task: len(kept) for task, kept in self._by_task.items()}
 
     @property
     def feature_size(self) -> int:
@@ -165,14 +182,21 @@ class DemonstrationData:
     @cached_property
     def spread(self) -> Float[np.ndarray, "D"]:
         """Standard deviation of each entry of z."""
-        spread: np.ndarray = np.concatenate([e.z for e in self._all]).std(axis=0)
+        spread: np.ndarray = np.concatenate([e.z for kept in self._by_task.values() for e in kept]).std(axis=0)
         return spread
 
+    @cached_property
+    def scenes(self) -> Float[np.ndarray, "E D"]:
+        """Mean z of each demonstration to train on: what stays while things happen."""
+        return np.stack([e.z.mean(axis=0) for kept in self.training.values() for e in kept])
+
     def sample(self, rows: int, rng: np.random.Generator) -> list[Demonstration]:
-        """`rows` episodes to train on, every task as often."""
-        first = int(rng.integers(len(self.tasks)))
-        kept = [self.training[self.tasks[(first + i) % len(self.tasks)]] for i in range(rows)]
-        return [episodes[int(rng.integers(len(episodes)))] for episodes in kept]
+        """`rows` demonstrations to train on; a task comes as often as it was demonstrated."""
+        every = [e for kept in self.training.values() for e in kept]
+        # spread over the list, so that no batch lacks a task by chance
+        first = rng.random()
+        at = ((np.arange(rows) + rng.random(rows)) / rows + first) % 1.0
+        return [every[int(i)] for i in at * len(every)]
 
     def episodes(self, demonstrations: Sequence[Demonstration], wordings: Sequence[int]) -> Episodes:
         """Demonstrations under a wording each, as rows."""
@@ -191,14 +215,18 @@ class DemonstrationData:
         return Moments(episode.z[ticks], told, np.asarray(episode.packed[at]), episode.chunk[at])
 
     def _fold(self, chosen: Callable[[int], bool]) -> dict[str, list[Demonstration]]:
-        kept = [e for e in self._all if chosen(e.episode % _FOLDS)]
-        return {task: [e for e in kept if e.task == task] for task in self.tasks}
+        return {task: [e for i, e in enumerate(kept) if chosen(i % _FOLDS)] for task, kept in self._by_task.items()}
 
 
 def _demonstration(features: Features, episode: FeatureEpisode, rows: Conditioned, unit: float) -> Demonstration:
     columns = features.ticks(episode)
     most = episode.ticks - features.meta.chunk[0] // 2  # what follows the end was not demonstrated
     kept = int(np.searchsorted(rows.tick, most, side="right"))
+    if not kept:
+        raise FeaturesError(
+            f"demonstration {episode.episode} of {episode.task!r} has {episode.ticks} ticks, chunks have "
+            f"{features.meta.chunk[0]}: leave it out"
+        )
     tick = np.asarray(rows.tick[:kept], np.int64)
     return Demonstration(
         episode.task,
@@ -206,7 +234,7 @@ def _demonstration(features: Features, episode: FeatureEpisode, rows: Conditione
         np.asarray(columns.z, np.float32),
         np.asarray(columns.goal[:, 0], np.int64),
         tick,
-        choice_weight(np.asarray(rows.doubt[:kept]), unit),
+        choice_weight(np.asarray(rows.disagreement[:kept]), unit),
         np.asarray(columns.chunk[tick], np.float32),
         rows.packed[:kept],
     )

@@ -53,24 +53,34 @@ class TaskReport(NamedTuple):
     """What held-out demonstrations of a task say, at moments of choice.
 
     Attributes:
+        episodes: held out.
         bare, own, swapped: the frozen policy's mean loss without memory, with it, and with another episode's state.
-        heard: the same with the memory where it is confident, and without it elsewhere.
-        kept: mean over episodes of swapped - own, what the memory knows of this very episode.
-        kept_low: lower end of its 95 % interval (Student's t over episodes); at 0 or below nothing was shown to be
-            remembered.
+        injected: the same with the memory where it is confident, and without it elsewhere.
+        gain, gain_low, gain_high: mean over episodes of bare - injected, and its 95 % interval (Student's t).
+        kept, kept_low, kept_high: the same of swapped - own, what the memory knows of this very episode.
         writes, rate: an episode and a tick.
-        confident: weighted share of moments of choice at which it speaks.
+        confident: weighted share of moments of choice at which it does not abstain.
     """
 
+    episodes: int
     bare: float
     own: float
     swapped: float
-    heard: float
+    injected: float
+    gain: float
+    gain_low: float
+    gain_high: float
     kept: float
     kept_low: float
+    kept_high: float
     writes: float
     rate: float
     confident: float
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the policy's loss is shown to fall, and by what was seen in this very episode."""
+        return self.gain_low > 0 and self.kept_low > 0
 
 
 def compare(
@@ -96,43 +106,47 @@ def compare(
     moments = Moments.join([data.moments(e, a, wording) for e, a in zip(episodes, at, strict=True)])
     noise, rng = integer_seed(seed, "swap", "noise"), stream(seed, "swap")
 
-    def said_with(episode: Int[np.ndarray, "M"], tick: Int[np.ndarray, "M"]) -> tuple[StepOut, Float[np.ndarray, "M"]]:
-        said: StepOut = _read(memory)(params, jax.tree.map(lambda x: x[tick, episode], states), zs)
-        return said, loss(moments, np.asarray(said.context), noise)[0]
+    def with_state(episode: Int[np.ndarray, "M"], tick: Int[np.ndarray, "M"]) -> tuple[StepOut, Float[np.ndarray, "M"]]:
+        out: StepOut = _read(memory)(params, jax.tree.map(lambda x: x[tick, episode], states), zs)
+        return out, loss(moments, np.asarray(out.context), noise)[0]
 
     bare, _ = loss(moments, np.zeros_like(moments.context), noise)
-    said, own = said_with(index, ticks)
-    swapped = np.mean([said_with(*_donors(episodes, index, ticks, rng))[1] for _ in range(_DONORS)], axis=0)
+    out, own = with_state(index, ticks)
+    swapped = np.mean([with_state(*_donors(episodes, index, ticks, rng))[1] for _ in range(_DONORS)], axis=0)
     inside = np.asarray(wrote) & rows.inside
     hidden = _hidden(memory, params, zs, jax.tree.map(lambda x: x[ticks, index], states))
     weight = np.concatenate([e.weight[a] for e, a in zip(episodes, at, strict=True)])
     writes = inside.sum(0).astype(float)
     return Compared(
-        index, weight, bare, own, swapped, np.asarray(said.confidence), hidden, writes, writes / rows.inside.sum(0)
+        index, weight, bare, own, swapped, np.asarray(out.confidence), hidden, writes, writes / rows.inside.sum(0)
     )
 
 
 def report(found: Compared, abstain_below: float = 0.5) -> TaskReport:
     """What a comparison says, weighed by choice."""
     weight = found.weight + 1e-9
-    heard = found.confidence >= abstain_below
+    confident = found.confidence >= abstain_below
+    injected = np.where(confident, found.own, found.bare)
 
     def mean(x: Float[np.ndarray, "M"]) -> float:
         return float(np.average(x, weights=weight))
 
-    kept = found.swapped - found.own
-    each = np.array([np.average(kept[m], weights=weight[m]) for m in _by_episode(found)])
-    half = float(student.ppf(0.975, len(each) - 1)) * each.std(ddof=1) / np.sqrt(len(each))
+    def over_episodes(x: Float[np.ndarray, "M"]) -> tuple[float, float, float]:
+        each = np.array([np.average(x[m], weights=weight[m]) for m in _by_episode(found)])
+        half = float(student.ppf(0.975, len(each) - 1)) * float(each.std(ddof=1)) / np.sqrt(len(each))
+        return float(each.mean()), float(each.mean() - half), float(each.mean() + half)
+
     return TaskReport(
+        len(found.writes),
         mean(found.bare),
         mean(found.own),
         mean(found.swapped),
-        mean(np.where(heard, found.own, found.bare)),
-        float(each.mean()),
-        float(each.mean() - half),
+        mean(injected),
+        *over_episodes(found.bare - injected),
+        *over_episodes(found.swapped - found.own),
         float(found.writes.mean()),
         float(found.rate.mean()),
-        mean(heard.astype(float)),
+        mean(confident.astype(float)),
     )
 
 
@@ -182,7 +196,7 @@ def _read(memory: Memory) -> Callable[..., Any]:
 def _hidden(
     memory: Memory, params: Params, zs: Float[np.ndarray, "M F"], states: State
 ) -> Float[np.ndarray, "M hidden"]:
-    """The head's hidden layer: what a head whose last layer is the identity says."""
+    """The head's hidden layer: what a head whose last layer is the identity proposes."""
     size = memory.head.hidden
     bare = memory.with_head(HeadConfig(context=size, hidden=size))
     out = jnp.concatenate([jnp.zeros((size, 1)), jnp.eye(size)], axis=1)

@@ -49,29 +49,40 @@ class TeachOptions:
     Attributes:
         train: of the gradient updates. Its `write_cost` is that of writing at every tick in units of what the memory
             has gained, task by task, so that a task pays for its writes as it learns to use them; it rises over `ramp`.
+            Over its `noise_anneal` the noise on the gate's decisions falls from 1 to 0: drawn to the end, a gate learns
+            to write at several ticks with a chance of less than 1/2 each, and in use at none.
         rows: episodes of a batch.
         moments: ticks of each at which the policy's loss is asked for.
-        even: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere; the
-            rest as often as their weight of choice says.
-        noise: standard deviation of what is added to z, in units of each entry's own.
+        uniform: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere;
+            the rest as often as their weight of choice says.
+        feature_noise: standard deviation of what is added to z, in units of each entry's own.
+        scene_shift: greatest share of the way from an episode's scene to another's by which all of its z are moved.
+            Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
         floor: least gain that writes are charged by after the ramp, as a share of the bare policy's loss: a task that
             gains nothing from its writes loses them then.
-        certain: shares of the updates between which the doubt in the gate's decisions falls from 1 to 0. Drawn to the
-            end, a gate learns to write at several ticks with a chance of less than 1/2 each, and in use at none.
+        average: of parameters over updates, share that is kept of the average at each.
         look_every: updates between two looks at episodes that are not trained on, with their own and another's state.
         patience: looks without a lower loss, after the write cost has fully come, that end the training.
         seed: of parameters and batches.
     """
 
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(updates=600, weight_decay=0.02, write_cost=0.3, ramp=(0.3, 0.6))
+        default_factory=lambda: TrainConfig(
+            updates=800,
+            learning_rate=3e-3,
+            weight_decay=0.05,
+            write_cost=0.1,
+            ramp=(0.3, 0.5),
+            noise_anneal=(0.3, 0.6),
+        )
     )
     rows: int = 16
     moments: int = 4
-    even: float = 0.2
-    noise: float = 0.1
+    uniform: float = 0.2
+    feature_noise: float = 0.2
+    scene_shift: float = 0.5
     floor: float = 0.01
-    certain: tuple[float, float] = (0.5, 0.75)
+    average: float = 0.98
     look_every: int = 50
     patience: int = 5
     seed: int = 0
@@ -137,8 +148,8 @@ def teach(
     config, run = how.train, Checkpoint(folder, _marks(memory, data, how))
     tasks = _Tasks(data, loss, how)
     fresh = _fresh(memory, data, how)
-    done, seconds, history, kept = run.restore((fresh, jnp.zeros(len(data.tasks)), fresh.params))
-    training, gain, best = kept
+    done, seconds, history, kept = run.restore((fresh, jnp.zeros(len(data.tasks)), fresh.params, fresh.params))
+    training, gain, averaged, best = kept
     gain = np.array(gain)
     fixed = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0))  # what the pace says instead
     forward, back = _compiled(memory, fixed, data.meta.feature_size)
@@ -150,7 +161,7 @@ def teach(
         rng = stream(how.seed, "teach", "batch", done)
         drawn = data.sample(how.rows, rng)
         words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
-        at = [e.drawn(how.moments, how.even, tasks.calm(e), rng) for e in drawn]
+        at = [e.draw(how.moments, how.uniform, tasks.foreseeable(e), rng) for e in drawn]
         moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
         task = np.array([data.tasks.index(e.task) for e in drawn])
         speed = pace(config, done)
@@ -158,44 +169,63 @@ def teach(
         least = how.floor if done >= config.ramp[1] * config.updates else 0.0
         owed = float(speed.cost) * np.maximum(gain - _UNSURE, least)[task]
         ticks = np.stack([e.tick[a] for e, a in zip(drawn, at, strict=True)], axis=1)
-        batch = _Batch(*_noisy(data.episodes(drawn, words), data, how.noise, rng), ticks, owed.astype(np.float32))
+        rows = data.episodes(drawn, words)
+        batch = _Batch(_augmented(rows, drawn, data, how, rng), rows.inside, ticks, owed.astype(np.float32))
         key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
-        doubt = 1.0 - min(1.0, max(0.0, (done / config.updates - how.certain[0]) / (how.certain[1] - how.certain[0])))
-        (said, _), pull, rate = forward(training.params, batch, key, doubt)
-        # the moments lie row after row, what is said lies tick after tick
-        residual = np.asarray(said).swapaxes(0, 1).reshape(-1, said.shape[-1])
+        (proposed, _), pull, rate = forward(training.params, batch, key, _noise(config, done))
+        # the moments lie row after row, what is proposed lies tick after tick
+        residual = np.asarray(proposed).swapaxes(0, 1).reshape(-1, proposed.shape[-1])
         error, gradient = loss(moments, residual, integer_seed(how.seed, "teach", "noise", done))
         unit = tasks.bare[task].repeat(how.moments)
         scaled = (gradient / unit[:, None] / len(gradient)).reshape(how.rows, how.moments, -1).swapaxes(0, 1)
         training = back(training, pull, scaled.astype(np.float32), speed)
+        share = min(how.average, done / (done + 10))
+        averaged = _toward(averaged, training.params, 1 - share)
         weight = np.concatenate([e.weight[a] for e, a in zip(drawn, at, strict=True)])
         gain = tasks.followed(gain, task.repeat(how.moments), weight, error, tasks.of(drawn, at))
         done += 1
         last = {"loss": float((error / unit).mean()), "rate": float(rate)}
         last |= {f"gain.{t}": float(g) for t, g in zip(data.tasks, gain, strict=True)}
         if done % how.look_every == 0 or done == config.updates:
-            last |= _look(memory, training.params, data, loss)
+            last |= _look(memory, averaged, data, loss)
             history.append({"update": float(done), **last})
             patience.see(history[-1])
             if patience.waited == 0:
-                best = training.params
+                best = averaged
         now = clock()
         if done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
-            run.save((training, jnp.asarray(gain), best), done, seconds + now - began, history)
+            run.save((training, jnp.asarray(gain), averaged, best), done, seconds + now - began, history)
             saved = now
         progress(done, last)
     return Taught(best, history, done, seconds + clock() - began)
 
 
+def _noise(config: TrainConfig, done: int) -> float:
+    """Share of the noise on a learned gate's logit at an update."""
+    start, end = config.noise_anneal
+    return 1.0 - min(1.0, max(0.0, (done / config.updates - start) / max(end - start, 1e-9)))
+
+
+@jax.jit
+def _toward(average: Params, params: Params, share: float) -> Params:
+    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+
+
 def _look(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, float]:
-    """Loss at each calibration episode's greatest moment of choice, in units of the bare policy's."""
-    said: dict[str, float] = {}
-    for task in data.tasks:
-        found = compare(memory, params, data, data.calibration[task], loss, most=1)
-        bare = max(float(found.bare.mean()), 1e-9)
-        said |= {f"own.{task}": float(found.own.mean()) / bare, f"swapped.{task}": float(found.swapped.mean()) / bare}
-        said |= {f"writes.{task}": float(found.writes.mean())}
-    return said | {"held_out_error": float(np.mean([said[f"own.{task}"] for task in data.tasks]))}
+    """Loss at each calibration episode's greatest moment of choice, in units of the bare policy's.
+
+    The error is the mean over tasks, skills among them: what is lost there counts as what is gained elsewhere.
+    """
+    looks = {task: compare(memory, params, data, data.calibration[task], loss, most=1) for task in data.tasks}
+    bare = {task: float(look.bare.mean()) for task, look in looks.items()}
+    found: dict[str, float] = {}
+    for task, look in looks.items():
+        unit = max(bare[task], _LEAST * max(bare.values()), 1e-9)
+        own, swapped = float(look.own.mean()), float(look.swapped.mean())
+        found |= {f"own.{task}": own / unit, f"swapped.{task}": swapped / unit, f"bare.{task}": bare[task] / unit}
+        found |= {f"writes.{task}": float(look.writes.mean())}
+    worse = [found[f"own.{task}"] - found[f"bare.{task}"] for task in data.tasks]
+    return found | {"held_out_error": 1.0 + float(np.mean(worse))}
 
 
 class _Tasks:
@@ -216,12 +246,12 @@ class _Tasks:
         self.bare = np.maximum(mean, _LEAST * max(mean))
         """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
 
-    def calm(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
+    def foreseeable(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
         """0 to 1 at each conditioned tick of an episode: near 0 where the policy is far more wrong than where it must
         choose. What came next could not be foreseen there, as a signal to go, and its loss teaches nothing."""
         unit = self.bare[self._tasks.index(episode.task)]
-        calm: Float[np.ndarray, N] = unit**2 / (unit**2 + self._bare[episode.task, episode.episode] ** 2)
-        return calm
+        found: Float[np.ndarray, N] = unit**2 / (unit**2 + self._bare[episode.task, episode.episode] ** 2)
+        return found
 
     def of(self, drawn: list[Demonstration], at: list[Int[np.ndarray, "P"]]) -> Float[np.ndarray, "M"]:
         """The bare policy's loss at drawn moments."""
@@ -264,11 +294,11 @@ def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Traini
 def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The forward pass, which gives proposals and their pull-back, and the update from a cotangent."""
 
-    def said(params: Params, batch: _Batch, key: Array, doubt: Array) -> tuple[tuple[Array, Array], Array]:
+    def proposed(params: Params, batch: _Batch, key: Array, noise: Array) -> tuple[tuple[Array, Array], Array]:
         rows = batch.zs.shape[1]
         resets = jnp.zeros(batch.zs.shape[:2], bool).at[0].set(True)
         learned = memory.gate_signal == "straight-through"
-        force = doubt * jax.random.logistic(key, resets.shape) if learned else None
+        force = noise * jax.random.logistic(key, resets.shape) if learned else None
         _, out = scan(memory, params, memory.init(rows), batch.zs, resets, None, force)
         assert out.context is not None
         ticks = batch.inside.sum(0)
@@ -276,8 +306,8 @@ def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[
         rate = jnp.mean(jnp.sum(out.wrote & batch.inside, axis=0) / ticks)
         return (out.context[batch.at, jnp.arange(rows)], jnp.mean(batch.cost * paid)), rate
 
-    def forward(params: Params, batch: _Batch, key: Array, doubt: Array) -> Any:
-        return jax.vjp(partial(said, batch=batch, key=key, doubt=doubt), params, has_aux=True)
+    def forward(params: Params, batch: _Batch, key: Array, noise: Array) -> Any:
+        return jax.vjp(partial(proposed, batch=batch, key=key, noise=noise), params, has_aux=True)
 
     def back(training: Training, pull: Any, cotangent: Array, speed: Any) -> Training:
         (grads,) = pull((cotangent, jnp.ones(())))
@@ -289,12 +319,20 @@ def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[
     return jax.jit(forward), jax.jit(back)
 
 
-def _noisy(
-    episodes: Episodes, data: DemonstrationData, noise: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _augmented(
+    episodes: Episodes,
+    drawn: list[Demonstration],
+    data: DemonstrationData,
+    how: TeachOptions,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "T B F"]:
+    """What the memory reads, its scene moved towards another one and with noise on it."""
     part = episodes.zs[..., : data.meta.feature_size]
-    part += noise * data.spread * rng.standard_normal(part.shape, dtype=np.float32)
-    return episodes.zs, episodes.inside
+    others = data.scenes[rng.integers(len(data.scenes), size=len(drawn))]
+    share = how.scene_shift * rng.random((len(drawn), 1))
+    part += (share * (others - np.stack([e.z.mean(axis=0) for e in drawn]))).astype(np.float32)
+    part += how.feature_noise * data.spread * rng.standard_normal(part.shape, dtype=np.float32)
+    return episodes.zs
 
 
 def _marks(memory: Memory, data: DemonstrationData, how: TeachOptions) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Records demonstrations that teach a memory through a frozen policy's own loss: features, and what the policy read.
 
-Nothing of what is recorded tells the answer: both sentences of a tick are the one that the policy is told, `asked` is 0
-everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. While the robot moves not every tick
-is rendered: z is interpolated between those that are. Held, it would stand still for ticks at a time, and a gate that
-learned on it writes twice as often in use.
+Nothing that is recorded tells the answer: both sentences of a tick are the one that the policy is told, `asked` is 0
+everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. While the robot moves not every
+tick is rendered: z is interpolated between those that are. Held, it would stand still for ticks at a time, and a gate
+that learned on it writes twice as often in use.
 """
 
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,7 +25,9 @@ from vlamem.memory.train.features import EpisodeTicks, FeatureWriter, recorded_b
 from vlamem.policies.choice import disagreement
 from vlamem.policies.protocol import FrozenPolicy, Teachable
 from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.teaching import PolicyLoss
 from vlamem.sim.record.features import expert_chunks, features_meta
+from vlamem.sim.record.processes import record_in_processes
 from vlamem.sim.suites.disturbance import Disturbance, bursts
 from vlamem.sim.suites.tabletop.demonstrations import plan
 from vlamem.sim.suites.tabletop.language import all_goals
@@ -43,7 +47,8 @@ class DemonstrationCollection:
     Attributes:
         policy: as in `--policy`.
         episodes: demonstrations by task.
-        out: directory; the features and, in `conditioning`, what the policy read.
+        out: directory; each process writes `worker-<i>` below it, and in its `conditioning` what the policy read.
+        workers: processes.
         stride: ticks between two rendered ones while the robot moves; all are while it waits.
         idle_stride: ticks between two of which the conditioning is kept, while the robot waits.
         command: written into the meta.
@@ -52,9 +57,10 @@ class DemonstrationCollection:
     policy: str
     episodes: Mapping[str, int]
     out: Path
+    workers: int = 1
     stride: int = 2
     idle_stride: int = 3
-    command: str = "vlamem teach"
+    command: str = "vlamem collect --features --conditioning"
 
 
 def record_demonstration(
@@ -62,10 +68,10 @@ def record_demonstration(
 ) -> tuple[EpisodeTicks, Conditioned, bool]:
     """One demonstration of split "train", now and then pushed off its way, and whether it succeeded.
 
-    Raises TypeError for a policy that is not Teachable.
+    Raises ValueError for a policy that is not Teachable.
     """
     if not isinstance(policy, Teachable):
-        raise TypeError(f"policy '{policy.spec.name}' gives no gradient of its loss: record with 'collect --features'")
+        raise ValueError(f"policy '{policy.spec.name}' gives no gradient of its loss: leave out --conditioning")
     task = env.task
     rng = stream(0, "teach", task.name, episode)
     env.render_on_step = False
@@ -112,12 +118,22 @@ def _interpolated(z: Float[np.ndarray, "N D"], at: Int[np.ndarray, "N"], ticks: 
     return made
 
 
-def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[bool], None] = lambda good: None) -> None:
-    """Records what is missing, in this process; `progress(succeeded)` after every episode.
+def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[int, int], None]) -> None:
+    """Records what is missing; `progress(recorded, unsuccessful)` after every episode.
 
-    An episode in which the expert fails is left out: no demonstrator hands it in. Raises TypeError for a policy that
-    gives no gradient of its loss, and what `find_policy` raises.
+    An episode in which the expert fails is left out: no demonstrator hands it in. Raises ValueError for a policy that
+    gives no gradient of its loss, RecordingError when a process dies, and what `find_policy` raises.
     """
+    PolicyLoss(load_policy(find_policy(what.policy)))
+    record_in_processes(_work, what, what.workers, progress)
+
+
+def collect_here(what: DemonstrationCollection) -> None:
+    """Records what is missing in this process, for a handful of episodes; raises what `find_policy` raises."""
+    _work(replace(what, workers=1), 0, SimpleQueue())
+
+
+def _work(what: DemonstrationCollection, index: int, messages: Any) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from vlamem.sim.suites.tabletop import SUITE
 
@@ -125,12 +141,16 @@ def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[bo
     policy = load_policy(source)
     meta = features_meta(policy, source.sha256, what.command)
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
-    writer = FeatureWriter(what.out, meta, contexts)
+    folder = what.out / f"worker-{index}"
     done = {(e.task, e.episode) for e in recorded_below(what.out, meta)}
+    parent = multiprocessing.parent_process()
     with ExitStack() as opened:
+        writer = FeatureWriter(folder, meta, contexts)
         opened.callback(writer.close)
         envs: dict[str, TabletopEnv] = {}
-        for task, episode in plan(what.episodes, 0, 1):
+        for task, episode in plan(what.episodes, index, what.workers):
+            if parent is not None and not parent.is_alive():  # it was killed: no one reads what is recorded here
+                break
             succeeded = (task, episode) in done
             if not succeeded:
                 if task not in envs:  # kept to the end: to make one takes as long as to play in it
@@ -139,6 +159,6 @@ def collect_demonstrations(what: DemonstrationCollection, progress: Callable[[bo
                 made = record_demonstration(envs[task], policy, episode, what.stride, what.idle_stride)
                 ticks, rows, succeeded = made
                 if succeeded:
-                    write_conditioning(what.out, task, episode, ACTOR, rows)
+                    write_conditioning(folder, task, episode, ACTOR, rows)
                     writer.add(task, episode, ACTOR, ticks, succeeded)
-            progress(succeeded)
+            messages.put(succeeded)
