@@ -16,9 +16,8 @@ from vlamem.memory.protocol import Params
 __all__ = ["abstaining", "with_confidence"]
 
 _MARGIN = 0.05
-"""Share of the bare loss that the memory has to save: where it saves nothing the policy is left alone."""
-_ELSEWHERE = 0.3
-"""What all ticks but the choices count together, beside the choices."""
+"""Share of the bare loss at a choice that the memory has to save there: where it saves nothing the policy is left
+alone."""
 _NEVER = -20.0
 """Logit of a confidence that is as good as 0."""
 _UPDATES = 400
@@ -35,13 +34,14 @@ def with_confidence(
     """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare`; all else stays.
 
     Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every one counts alike: who
-    chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there.
+    chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there, beside
+    what the bare policy loses at a choice.
     """
-    saved = bare - own - _MARGIN * np.mean(bare)
-    label = jnp.asarray(saved > 0, jnp.float32)
-    elsewhere = (1 - weight) * np.abs(saved)
-    counts = weight / max(weight.sum(), 1e-9) + _ELSEWHERE * elsewhere / max(elsewhere.sum(), 1e-9)
-    x, each = jnp.asarray(hidden), jnp.asarray(counts, jnp.float32)
+    unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
+    saved = (bare - own) / unit
+    label = jnp.asarray(saved > _MARGIN * weight, jnp.float32)
+    counts = weight + (1 - weight) * np.abs(saved)
+    x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
 
     def loss(column: tuple[Any, Any]) -> Any:

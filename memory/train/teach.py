@@ -38,6 +38,8 @@ Progress = Callable[[int, dict[str, float]], None]
 _CHECKPOINT_SECONDS = 60.0
 _UNSURE = 0.05
 """Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
+_SENTENCE = 0.1
+"""Least spread of an entry of a sentence's vector that it is standardised by, in units of the vectors' own."""
 _LEAST = 0.25
 """Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
 
@@ -281,11 +283,15 @@ def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Traini
     drawn = data.sample(4 * how.rows, stream(how.seed, "teach", "standardise"))
     zs = jnp.asarray(data.episodes(drawn, [i % data.wordings for i in range(len(drawn))]).zs)
     training = begin(memory, how.train, zs, jax.random.key(integer_seed(how.seed, "teach", "init")))
-    head = training.params.head
+    head, scale = training.params.head, training.params.scale
+    # sentences are few: what hardly varies over those of training may vary in another wording
+    most = 1.0 / (_SENTENCE * float(np.sqrt(np.mean(np.square(data.contexts)))) + 1e-6)
+    size = data.meta.feature_size
     params = training.params._replace(
-        head=head._replace(out=jnp.zeros_like(head.out), out_bias=jnp.zeros_like(head.out_bias))
+        head=head._replace(out=jnp.zeros_like(head.out), out_bias=jnp.zeros_like(head.out_bias)),
+        scale=scale.at[size:].set(jnp.minimum(scale[size:], most)),
     )
-    training = training._replace(params=without_z(params, data.meta.feature_size), state=())
+    training = training._replace(params=without_z(params, size), state=())
     strong: Training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)  # of no weak type
     return strong
 
