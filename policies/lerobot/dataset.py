@@ -22,10 +22,14 @@ from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import weights_hash
 
 if TYPE_CHECKING:
+    from vlamem.core.observation import Encoding
     from vlamem.memory.success import SuccessMemory
+    from vlamem.memory.train.conditioning import Conditioned
 
 SUCCESS, REWARD = "next.success", "next.reward"
 _BATCH = 32
+_STRIDE = 2
+"""Control steps between two whose conditioning is kept."""
 _LOCAL = "copy it to this machine and give its folder"
 log = logging.getLogger("vlamem.policies")
 
@@ -283,14 +287,17 @@ class DatasetReader:
 
 def record_dataset(
     reader: DatasetReader, policy: FrozenPolicy, sha256: str | None, out: Path, command: str,
-    progress: Callable[[int, int], None] = lambda done, all_: None,
+    progress: Callable[[int, int], None] = lambda done, all_: None, conditioning: bool = False,
 ) -> int:  # fmt: skip
     """Records the policy's features over every successful episode as what `vlamem train-gate` reads; the episodes.
+
+    With `conditioning` what `vlamem fit` reads is recorded besides, of every second control step.
 
     A dataset knows one sentence an episode and no other that tells an answer: chunks are what can be learned from it
     (`--targets chunk`). Episodes of unknown outcome are taken as demonstrations, failures are not. A recording that was
     stopped is continued. Raises DatasetError when policy and dataset do not fit, or nothing is successful.
     """
+    from vlamem.memory.train.conditioning import write_conditioning
     from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter
     from vlamem.memory.weights import identity
 
@@ -312,16 +319,56 @@ def record_dataset(
             episode = reader.usable(index)
             if episode is None or episode.success is False:
                 continue
-            z = np.concatenate([policy.encode(rows).z for rows in batches(episode, getattr(policy, "history", 1))])
+            seen = [policy.encode(rows) for rows in batches(episode, getattr(policy, "history", 1))]
+            z = np.concatenate([encoding.z for encoding in seen])
             goal = np.array([[tasks.index(s)] * 2 for s in episode.observation.instruction])
             ticks = EpisodeTicks(z, chunks_of(episode.actions, spec.horizon), goal, np.zeros(len(z), bool))
-            writer.add(episode.observation.instruction[0], index, "expert", ticks, True)
+            task = episode.observation.instruction[0]
+            if conditioning:
+                write_conditioning(out, task, index, "expert", _conditioned(policy, seen, index))
+            writer.add(task, index, "expert", ticks, True)
         count = len(writer.episodes)
     finally:
         writer.close()
     if not count:
         raise DatasetError(f"no episode of dataset '{reader.name}' is successful: nothing to learn from")
     return count
+
+
+def _conditioned(policy: FrozenPolicy, seen: Sequence["Encoding"], index: int) -> "Conditioned":
+    """What a policy that is Teachable read at every `_STRIDE`-th control step of an episode, batch after batch."""
+    from vlamem.core.seeding import stream
+    from vlamem.memory.train.conditioning import Conditioned
+    from vlamem.policies.choice import disagreement
+    from vlamem.policies.protocol import Teachable
+
+    assert isinstance(policy, Teachable)
+    rng = stream(0, "teach", "dataset", index)
+    kept = [encoding.rows(np.arange(0, len(encoding.z), _STRIDE)) for encoding in seen]  # _BATCH is a multiple of it
+    spread = np.concatenate([disagreement(policy, encoding, rng) for encoding in kept]).astype(np.float32)
+    return Conditioned(
+        _STRIDE * np.arange(len(spread)), spread, np.concatenate([policy.pack(encoding) for encoding in kept])
+    )
+
+
+def demonstrations_of(
+    sources: Sequence[Path], policy: FrozenPolicy, sha256: str | None, out: Path, command: str,
+    progress: Callable[[int, int], None],
+) -> tuple[Path, ...]:  # fmt: skip
+    """The sources, each LeRobotDataset among them replaced by a recording below `out` of what `vlamem fit` reads.
+
+    What is not on this machine is taken for the hub id of a dataset. Raises what `DatasetReader` and `record_dataset`
+    raise.
+    """
+    found = []
+    for number, source in enumerate(sources):
+        if source.exists() and not is_dataset(source):
+            found.append(source)  # a recording, or nothing: whoever opens it says so
+            continue
+        record = out / f"features-{number}"
+        record_dataset(DatasetReader(str(source)), policy, sha256, record, command, progress, conditioning=True)
+        found.append(record)
+    return tuple(found)
 
 
 def features_of(
