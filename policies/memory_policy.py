@@ -247,7 +247,7 @@ class MemoryPolicy:
         chunks = self.policy.sample(encoding, noise, proposal if steers else None)
         if proposal is not None and proposal.offset is not None:
             moved = np.clip(chunks + proposal.offset, self._low, self._high).astype(np.float32)
-            chunks = np.where(proposal.offset.any(axis=(1, 2))[:, None, None], moved, chunks)
+            chunks = np.where(proposal.offset.any(axis=(1, 2), keepdims=True), moved, chunks)
         check_finite("the chunk", chunks)
         return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
 

@@ -81,7 +81,7 @@ def test_a_residual_series_explores_stores_every_trial_and_goes_on_where_it_was_
 def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) -> None:
     condition = Condition.parse(bench.conditions[0])
     won = {"policy": [True, True, False, False], "residual": [False, False, True, True]}
-    won |= {"full": won["policy"], "unverified": [False] * 4}
+    won |= {"full": won["policy"], "critic": won["residual"], "unverified": [False] * 4}
     trials = {
         s: [
             Trial(i, i, x, 10, 2, "success" if x else "unknown", int(s.arm.name != "policy"))
@@ -95,6 +95,7 @@ def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) ->
     assert figures["fresh_gain_points"].n == 2
     assert figures["elite_gain_points"].value == 0
     assert figures["unverified_gain_points"].value == 0
+    assert figures["critic_gain_points"].value == 100
     assert figures["critic_precision"].value == figures["critic_recall"].value == 1
     page = page_of(bench, found)
     assert page.name == "transfer"

@@ -57,8 +57,10 @@ def prepare(
     """Calibration and critic of one task; made once, and read from `out` after that.
 
     Either is None when the recorded episodes are too few or too much alike to tell; `report` says so, and the arms of
-    the task use the default threshold, or the simulator's word.
+    the task use the default threshold, or the simulator's word. Both are None where no episode is asked for.
     """
+    if not episodes:
+        return None, None
     folder = out / "prepared" / task
     record, judge, threshold = folder / "episodes.safetensors", folder / "critic.safetensors", folder / "threshold.json"
     if not record.exists():

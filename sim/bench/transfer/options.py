@@ -23,10 +23,12 @@ class TransferBench:
     """Trials that are played to learn the residual prior."""
     controls: tuple[str, ...]
     """Conditions on which the control arms are played too."""
+    control_arms: tuple[Literal["critic", "unverified", "elite"], ...]
+    """A residual prior that the critic verifies, one whose verifier passes every trial, an elite prior."""
     leave_out: tuple[str, ...]
     """Conditions that are not played in this run, though the preparation of their task has seen them."""
     prepare_episodes: int
-    """Episodes of the policy alone, from the training split, for threshold and critic of each task."""
+    """Episodes of the policy alone, from the training split, for threshold and critic of each task with a control."""
     execute: int
     """Actions of each chunk carried out before the next plan."""
     seed: int

@@ -21,7 +21,7 @@ from vlamem.sim.bench.transfer.options import TransferBench
 from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
-SIZES = ("conditions", "trials", "explore", "controls", "leave_out", "prepare_episodes")
+SIZES = ("conditions", "trials", "explore", "controls", "control_arms", "leave_out", "prepare_episodes")
 """Options that make a run smaller than the default."""
 
 
@@ -98,12 +98,13 @@ def figures_of(bench: TransferBench, found: Found) -> dict[str, Figure]:
         figures["fresh_gain_points"] = mean_points(known)
         figures["fresh_worst_ci_low_points"] = Figure(100 * worst.ci95[0], worst.n)
         figures["fresh_conditions_above_zero"] = Figure(sum(d.ci95[0] > 0 for d in known), len(known))
-    for arm, name in (("full", "elite_gain_points"), ("unverified", "unverified_gain_points")):
+    controls = {"critic": "critic_gain_points", "unverified": "unverified_gain_points", "full": "elite_gain_points"}
+    for arm, name in controls.items():
         each = [late_difference(found.trials, c, arm, (0,), bench.trials) for c in conditions]
         known = [d for d in each if d is not None]
         if known:
             figures[name] = mean_points(known)
-    judged = [t for s, played in found.trials.items() if s.arm.name == "residual" for t in played]
+    judged = [t for s, played in found.trials.items() if s.arm.name == "critic" for t in played]
     accepted = [t.success for t in judged if t.verdict == "success"]
     right = [t.verdict == "success" for t in judged if t.success]
     if accepted:
@@ -122,7 +123,7 @@ def smaller(bench: TransferBench) -> list[tuple[str, str, str]]:
         value = getattr(bench, name)
         value = list(value) if isinstance(value, tuple) else value
         if value != default[name]:
-            found.append((name.replace("_", " "), *(_plain(v) for v in (value, default[name]))))
+            found.append((name.replace("_", " "), _plain(value), _plain(default[name])))
     return found
 
 

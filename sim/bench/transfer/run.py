@@ -61,8 +61,12 @@ def tasks_of(bench: TransferBench) -> list[str]:
 
 
 def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
-    """The conditions of one task as a deployment: a state for every trial, one order, nothing measured beside."""
+    """The conditions of one task as a deployment: a state for every trial, one order, nothing measured beside.
+
+    Nothing is prepared for a task without a control: a residual prior needs neither threshold nor critic.
+    """
     conditions = tuple(text for text in bench.conditions if text.partition(":")[0] == task)
+    controlled = any(text in bench.controls for text in conditions)
     return DeploymentBench(
         preset="full",
         policy=bench.policy,
@@ -74,7 +78,7 @@ def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
         ablation=conditions[0],
         capacities=(),
         states=bench.states,
-        prepare_episodes=bench.prepare_episodes,
+        prepare_episodes=bench.prepare_episodes if controlled else 0,
         execute=bench.execute,
         seed=bench.seed,
         workers=bench.workers,
