@@ -199,8 +199,8 @@ class ServerState:
     def _queue_unlabelled(self, session: Session, episode: int) -> None:
         """Queues an episode that is over for the verifier, which passes over one that was labelled."""
         if self.labels is not None and self.labels.takes_unlabelled and session.persistent and episode:
-            what = "unlabelled", "verifier", time.time(), session.token[:16]
-            unlabelled = Label(secrets.token_hex(16), session.name, episode, *what)
+            of = secrets.token_hex(16), session.name, episode
+            unlabelled = Label(*of, "unlabelled", "verifier", time.time(), session.token[:16])
             self._in_background(asyncio.to_thread(self.labels.add, unlabelled))
 
     def release(self, session: Session, gone: bool = False) -> None:
