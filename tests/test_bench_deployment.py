@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from bench_cases import Progress
 from point_mass import SPEC, PointMass, PointPolicy, PointSuite
+from safetensors.numpy import load_file
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.memory.success import RetrieveOptions
@@ -196,8 +197,8 @@ def options(out, results, **changes: object) -> DeploymentBench:
     given = {
         "preset": "full", "policy": "tiny", "conditions": ("touch:camera=0.1", "touch:table=0.01"), "trials": 4,
         "orders": 1, "long_trials": 0, "ablation_trials": 0, "ablation": "touch:camera=0.1", "capacities": (0,),
-        "states": 2, "prepare_episodes": 4, "execute": 8, "seed": 0, "workers": 1, "search_segments": 100,
-        "commits": 1, "kills": 0, "timing_trials": 1, "out": out, "results": results,
+        "states": 2, "prepare_episodes": 4, "prepare_offset": 0.0, "execute": 8, "seed": 0, "workers": 1,
+        "search_segments": 100, "commits": 1, "kills": 0, "timing_trials": 1, "out": out, "results": results,
     }  # fmt: skip
     return DeploymentBench(**(given | changes))
 
@@ -281,6 +282,20 @@ def test_preparation_is_recorded_once_and_says_what_is_missing(tmp_path):
     assert sum("recorded for calibration" in line for line in said) == 0
     assert sum("too few for a critic" in line for line in said) == 2
     assert (tmp_path / "prepared" / "near" / "episodes.safetensors").exists()
+
+
+def test_every_second_episode_of_the_preparation_has_the_offset_that_is_asked_for(tmp_path):
+    states = {}
+    for name, offset in (("plain", 0.0), ("offset", 0.5)):
+        prepare("near", [CONDITION], 4, ShiftedPoint, kit(), tmp_path / name, print, offset)
+        states[name] = load_file(tmp_path / name / "prepared" / "near" / "episodes.safetensors")
+    same = [np.array_equal(states["plain"][f"{i}.states"], states["offset"][f"{i}.states"]) for i in range(4)]
+    assert same == [True, False, True, False]
+
+
+def test_without_episodes_nothing_is_prepared(tmp_path):
+    assert prepare("near", [CONDITION], 0, ShiftedPoint, kit(), tmp_path, print) == (None, None)
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_a_smaller_run_says_what_was_not_run():

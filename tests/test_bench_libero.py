@@ -76,7 +76,7 @@ def test_jobs_without_a_shift_can_be_added_to_a_run_folder_and_other_sizes_canno
 
 def deployment_of_one(bench: LiberoBench, jobs: tuple[str, ...]) -> deployment.DeploymentBench:
     return deployment.DeploymentBench(
-        "full", "tiny", jobs, 4, 1, 0, 0, jobs[0], (), 50, 4, 8, 0, 1, 0, 0, 0, 1, bench.out, bench.results
+        "full", "tiny", jobs, 4, 1, 0, 0, jobs[0], (), 50, 4, 0.0, 8, 0, 1, 0, 0, 0, 1, bench.out, bench.results
     )
 
 

@@ -31,6 +31,9 @@ class DeploymentBench:
     """Initial states of a job; trials go through them again and again."""
     prepare_episodes: int
     """Episodes of the policy alone, from the training split, for threshold and critic of each task."""
+    prepare_offset: float
+    """Standard deviation of an offset that is added to the translations of every second of these episodes, so that the
+    critic is trained on what a residual prior will show it [action units]."""
     execute: int
     """Actions of each chunk carried out before the next plan."""
     seed: int

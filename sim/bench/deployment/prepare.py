@@ -13,8 +13,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from vlamem.core.files import write_atomically
+from vlamem.core.observation import Encoding, Observation
+from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.tensors import write_tensors
+from vlamem.memory.runner import MemorySpec, StatelessRunner
+from vlamem.memory.step_out import StepOut
 from vlamem.memory.success import (
     Calibration,
     CriticOptions,
@@ -27,6 +31,7 @@ from vlamem.memory.success import (
     calibrate,
     train_critic,
 )
+from vlamem.memory.success.retrieve.residual import translations
 from vlamem.memory.success.runner import layout_of
 from vlamem.sim.bench.deployment.arms import Condition
 from vlamem.sim.bench.deployment.play import Kit, play_trial
@@ -52,9 +57,18 @@ def files_of(task: str, out: Path) -> dict[tuple[str, str], Path]:
 
 
 def prepare(
-    task: str, conditions: Sequence[Condition], episodes: int, env_of: EnvOf, kit: Kit, out: Path, report: Report
+    task: str,
+    conditions: Sequence[Condition],
+    episodes: int,
+    env_of: EnvOf,
+    kit: Kit,
+    out: Path,
+    report: Report,
+    offset: float = 0.0,
 ) -> tuple[Calibration | None, ProgressCritic | None]:
     """Calibration and critic of one task; made once, and read from `out` after that.
+
+    The second time that a state is played, an offset of this standard deviation is added to the translations.
 
     Either is None when the recorded episodes are too few or too much alike to tell; `report` says so, and the arms of
     the task use the default threshold, or the simulator's word. Both are None where no episode is asked for.
@@ -64,7 +78,7 @@ def prepare(
     folder = out / "prepared" / task
     record, judge, threshold = folder / "episodes.safetensors", folder / "critic.safetensors", folder / "threshold.json"
     if not record.exists():
-        _record(task, conditions, episodes, env_of, kit, record, report)
+        _record(task, conditions, episodes, env_of, kit, record, report, offset)
     told, segments, owners = _read(record)
     critic: ProgressCritic | None = None
     calibration: Calibration | None = None
@@ -98,8 +112,31 @@ def prepare(
     return calibration, critic
 
 
+class _DrawnOffset(StatelessRunner):
+    """Adds one offset to the translations of every command of an episode, drawn with this standard deviation."""
+
+    def __init__(self, kit: Kit, deviation: float, rng: np.random.Generator) -> None:
+        spec, at = kit.policy.spec, translations(layout_of(kit.policy.spec))
+        self.spec = MemorySpec("offset", chunk_shape=(spec.horizon, spec.action.size), ticks=False)
+        self._offset = np.zeros((1, spec.horizon, spec.action.size), np.float32)
+        self._offset[..., at] = deviation * rng.standard_normal(len(at))
+
+    def propose(
+        self, out: StepOut | None, observation: Observation, encoding: Encoding, lowest_start: float
+    ) -> Proposal:
+        """The offset in every row."""
+        return Proposal.of_offset(np.repeat(self._offset, len(observation), axis=0))
+
+
 def _record(
-    task: str, conditions: Sequence[Condition], episodes: int, env_of: EnvOf, kit: Kit, record: Path, report: Report
+    task: str,
+    conditions: Sequence[Condition],
+    episodes: int,
+    env_of: EnvOf,
+    kit: Kit,
+    record: Path,
+    report: Report,
+    offset: float,
 ) -> None:
     shifts = [Shift(), *(c.shift for c in conditions)]
     plain = 2 * (episodes // 10)  # a state is played twice under one shift
@@ -113,7 +150,8 @@ def _record(
             env, under = env_of(shifts[which]), which
         options = {"episode": i // 2, "split": "train", "wording": "training"}
         start = Start(task, i, options, stream(kit.seed, "prepare", task, i))
-        success, trace = play_trial(env, kit, None, start)
+        drawn = _DrawnOffset(kit, offset, stream(kit.seed, "prepare", "offset", task, i)) if offset and i % 2 else None
+        success, trace = play_trial(env, kit, drawn, start)
         heads.append({"success": success, "instruction": trace.instruction, "state": i // 2})
         arrays |= _arrays(i, trace, success, kit)
         if (i + 1) % 10 == 0:

@@ -114,10 +114,12 @@ def _claim(bench: DeploymentBench) -> None:
         # a task's threshold and critic are of episodes under all of its shifts
         "conditions": [t for t, c in zip(bench.conditions, conditions_of(bench), strict=True) if c.suite == "tabletop"],
     }
+    if bench.prepare_offset:  # benches of before it was an option have none
+        marks["prepare_offset"] = bench.prepare_offset
     path = bench.out / "bench.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in marks.items():
+        for name, value in (dict.fromkeys(before) | marks).items():
             if before.get(name) != value:
                 raise DeploymentError(
                     f"{bench.out} holds a bench with {name} {before.get(name)!r}, asked for {value!r}: choose another "
@@ -143,7 +145,9 @@ def _kit(bench: DeploymentBench, report: Report) -> Kit:
         def env_of(shift: Shift, one: Condition = here[0]) -> SuiteEnv:
             return open_env(replace(one, shift=shift), bare.policy.spec.image_size)
 
-        found, judge = prepare(task, here, bench.prepare_episodes, env_of, bare, bench.out, report)
+        found, judge = prepare(
+            task, here, bench.prepare_episodes, env_of, bare, bench.out, report, bench.prepare_offset
+        )
         files |= files_of(task, bench.out)
         if found is not None:
             calibration[task] = found

@@ -166,6 +166,7 @@ def deployment_of(bench: LiberoBench) -> DeploymentBench:
         capacities=(),
         states=bench.success_states,
         prepare_episodes=bench.prepare_episodes,
+        prepare_offset=0.0,
         execute=bench.execute,
         seed=bench.seed,
         workers=bench.workers,

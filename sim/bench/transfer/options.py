@@ -29,6 +29,9 @@ class TransferBench:
     """Conditions that are not played in this run, though the preparation of their task has seen them."""
     prepare_episodes: int
     """Episodes of the policy alone, from the training split, for threshold and critic of each task with a control."""
+    prepare_offset: float
+    """Standard deviation of an offset that is added to the translations of every second of these episodes, so that the
+    critic is trained on what a residual prior will show it [action units]."""
     execute: int
     """Actions of each chunk carried out before the next plan."""
     seed: int

@@ -79,6 +79,7 @@ def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
         capacities=(),
         states=bench.states,
         prepare_episodes=bench.prepare_episodes if controlled else 0,
+        prepare_offset=bench.prepare_offset,
         execute=bench.execute,
         seed=bench.seed,
         workers=bench.workers,
