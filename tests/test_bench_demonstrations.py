@@ -30,6 +30,14 @@ def options(tmp_path: Path, **given: object) -> DemonstrationsBench:
     return made
 
 
+def write_gate(path: Path) -> None:
+    """An untrained gate whose file says what held-out demonstrations did."""
+    memory = AuraMemory(AuraConfig(16, HeadConfig(context=4)))
+    metrics = {"minutes": 3.0, "episodes.sequence": 10.0, "bare.sequence": 0.1, "injected.sequence": 0.05}
+    header = Header.of(memory, TrainedFor("tiny", "a-b", "none"), "vlamem fit tiny data", metrics)
+    save_weights(path, header, named_arrays(memory.init_params(jax.random.key(0))))
+
+
 def play(folder: Path, right: dict[str, list[bool]], writes: int = 0) -> None:
     """A finished run folder with these outcomes by task, of episodes of 10 ticks."""
     folder.mkdir(parents=True)
@@ -48,6 +56,7 @@ def play(folder: Path, right: dict[str, list[bool]], writes: int = 0) -> None:
 
 def test_the_controls_write_as_often_as_the_fitted_gate_did(tmp_path: Path) -> None:
     given = options(tmp_path)
+    write_gate(given.gate)
     configs = {arm.name: config_of(arm, given, 0.0432) for arm in ARMS}
     file = f"aura:{given.gate}"
     assert configs[FITTED].memory == (file,)
@@ -72,10 +81,7 @@ def test_arms_that_cannot_be_compared_are_refused(arms: tuple[str, ...], complai
 
 def test_the_page_has_every_arm_with_its_figures(tmp_path: Path) -> None:
     given = options(tmp_path)
-    memory = AuraMemory(AuraConfig(8, HeadConfig(context=4)))
-    metrics = {"minutes": 3.0, "episodes.sequence": 10.0, "bare.sequence": 0.1, "injected.sequence": 0.05}
-    header = Header.of(memory, TrainedFor("tiny", "a-b", "none"), "vlamem fit tiny data", metrics)
-    save_weights(given.gate, header, named_arrays(memory.init_params(jax.random.key(0))))
+    write_gate(given.gate)
     skill, nothing = {"touch": [True] * 8}, {"touch": [True] * 7 + [False]}
     play(given.out / "fitted", {"sequence": [True] * 6 + [False] * 2, **nothing}, writes=1)
     play(given.out / "alone", {"sequence": [True] * 2 + [False] * 6, **skill})

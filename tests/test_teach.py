@@ -113,7 +113,7 @@ def test_the_card_says_what_was_trained_on_and_what_held_out_demonstrations_say(
 
 
 def test_a_memory_of_another_design_is_trained_the_same_way(tmp_path: Path) -> None:
-    made = taught(record(tmp_path / "data", 60), tmp_path / "gate", updates=200, design="gru?hidden=16")
+    made = taught(record(tmp_path / "data"), tmp_path / "gate", updates=300, design="gru?hidden=32")
     assert load_weights(made.path, POLICY)[0].design == "gru"
     found = made.reports["remember"]
     assert found.own < 0.5 * found.bare

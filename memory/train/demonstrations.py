@@ -186,9 +186,9 @@ class DemonstrationData:
         return spread
 
     @cached_property
-    def scenes(self) -> Float[np.ndarray, "E D"]:
-        """Mean z of each demonstration to train on: what stays while things happen."""
-        return np.stack([e.z.mean(axis=0) for kept in self.training.values() for e in kept])
+    def scenes(self) -> dict[str, Float[np.ndarray, "E D"]]:
+        """Mean z of each demonstration to train on, by task: what stays while things happen."""
+        return {task: np.stack([e.z.mean(axis=0) for e in kept]) for task, kept in self.training.items()}
 
     def sample(self, rows: int, rng: np.random.Generator) -> list[Demonstration]:
         """`rows` demonstrations to train on; a task comes as often as it was demonstrated."""

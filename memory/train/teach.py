@@ -58,8 +58,8 @@ class TeachOptions:
         uniform: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere;
             the rest as often as their weight of choice says.
         feature_noise: standard deviation of what is added to z, in units of each entry's own.
-        scene_shift: greatest share of the way from an episode's scene to another's by which all of its z are moved.
-            Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
+        scene_shift: greatest share of the way to the scene of another episode of the task by which all z of an episode
+            are moved. Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
         floor: least gain that writes are charged by after the ramp, as a share of the bare policy's loss: a task that
             gains nothing from its writes loses them then.
         average: of parameters over updates, share that is kept of the average at each.
@@ -245,7 +245,7 @@ class _Tasks:
                 weighed += float(e.weight @ self._bare[e.task, e.episode])
                 total += float(e.weight.sum())
             mean.append(weighed / total)
-        self.bare = np.maximum(mean, _LEAST * max(mean))
+        self.bare = np.maximum(mean, max(_LEAST * max(mean), 1e-6))
         """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
 
     def foreseeable(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
@@ -334,7 +334,7 @@ def _augmented(
 ) -> Float[np.ndarray, "T B F"]:
     """What the memory reads, its scene moved towards another one and with noise on it."""
     part = episodes.zs[..., : data.meta.feature_size]
-    others = data.scenes[rng.integers(len(data.scenes), size=len(drawn))]
+    others = np.stack([data.scenes[e.task][rng.integers(len(data.scenes[e.task]))] for e in drawn])
     share = how.scene_shift * rng.random((len(drawn), 1))
     part += (share * (others - np.stack([e.z.mean(axis=0) for e in drawn]))).astype(np.float32)
     part += how.feature_noise * data.spread * rng.standard_normal(part.shape, dtype=np.float32)
