@@ -176,7 +176,8 @@ def _control(args: argparse.Namespace) -> int:
     ending.enter_context(on_termination(lambda number: quitting.set()))
     try:
         if args.panel_port >= 0:
-            print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
+            port = panel.serve(args.panel_port)
+            print(f"panel: http://127.0.0.1:{port}, token {panel.token}", flush=True)
         panel.listen()
         if sys.stdin.isatty():
             print(KEYS)

@@ -229,6 +229,16 @@ def test_a_robot_that_shows_one_frame_for_ever_is_held_and_stopped_however_fresh
     assert scene.modes[-1] is Mode.RUN
 
 
+def test_a_stamp_that_is_no_time_counts_as_one_that_stands_still() -> None:
+    scene = Scene()
+    scene.play(20)
+    observe = scene.arm.observe
+    scene.arm.observe = lambda: replace(observe(), stamp=np.nan)  # type: ignore[method-assign]  # its clock breaks
+    scene.play(100)
+    assert scene.modes[-1] is Mode.STOP
+    assert scene.controller.events.counts["observation_frozen"] == 1
+
+
 def test_a_robot_that_does_not_report_the_force_that_its_file_limits_is_refused_before_it_moves() -> None:
     scene = Scene()
     scene.arm.force = None

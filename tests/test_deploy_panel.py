@@ -1,8 +1,10 @@
 """deploy/robot/panel.py and TLS: an operator's commands arrive, a web page's do not."""
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -42,9 +44,12 @@ def panel() -> Iterator[tuple[Panel, Presses, int]]:
     made.close()
 
 
-def post(port: int, path: str, body: object = None, kind: str = "application/json") -> tuple[int, dict[str, str]]:
+def post(
+    port: int, path: str, body: object = None, kind: str = "application/json", token: str = "", **headers: str
+) -> tuple[int, dict[str, str]]:
+    headers |= {"Content-Type": kind, "Authorization": f"Bearer {token}"}
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": kind}, method="POST"
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), headers, method="POST"
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -55,27 +60,61 @@ def post(port: int, path: str, body: object = None, kind: str = "application/jso
 
 
 def test_the_operator_stops_goes_and_labels_by_http(panel: tuple[Panel, Presses, int]) -> None:
-    _, presses, port = panel
+    made, presses, port = panel
     assert post(port, "/stop") == (200, {"said": "stop"})
-    assert post(port, "/go") == (200, {"said": "go"})
-    assert post(port, "/label", {"outcome": "success"}) == (200, {"label": "id"})
+    assert post(port, "/go", token=made.token) == (200, {"said": "go"})
+    assert post(port, "/label", {"outcome": "success"}, token=made.token) == (200, {"label": "id"})
     assert presses == ["stop", "go", "success"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
         assert json.load(answer) == {"mode": "run"}
 
 
 def test_a_form_of_a_web_page_can_stop_but_neither_move_nor_label(panel: tuple[Panel, Presses, int]) -> None:
-    _, presses, port = panel
+    made, presses, port = panel
     for path in ("/go", "/label", "/stop"):
-        post(port, path, {"outcome": "success"}, "text/plain")
+        post(port, path, {"outcome": "success"}, "text/plain", made.token)
     assert presses == ["stop"]
+
+
+def test_who_has_no_token_or_comes_under_another_name_can_stop_the_arm_alone(panel: tuple[Panel, Presses, int]) -> None:
+    made, presses, port = panel
+    for path in ("/go", "/label"):
+        for token in ("", "guess", made.token + "x", "\u00fc"):
+            assert post(port, path, {"outcome": "success"}, token=token)[0] == 401
+        assert post(port, path, {"outcome": "success"}, token=made.token, Host=f"evil.example:{port}")[0] == 403
+    assert post(port, "/go", token=made.token, Host=f"localhost:{port}")[0] == 200
+    assert post(port, "/stop", Host="evil.example")[0] == 200
+    assert presses == ["go", "stop"]
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"}))
+    refused.value.close()
+
+
+def test_a_stop_waits_for_no_body_and_clients_that_say_nothing_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlamem.deploy.robot.panel_http._TIMEOUT_S", 0.2)
+    presses = Presses()
+    panel = Panel(lambda: presses.append("stop"), lambda: None, presses.label, dict, lambda: None)
+    port = panel.serve(0)
+    with contextlib.ExitStack() as stack:
+        slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        slow.sendall(b"POST /stop HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4000\r\n\r\n")
+        assert slow.recv(12) == b"HTTP/1.0 200"
+        assert presses == ["stop"]
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        until = time.monotonic() + LONG_S
+        while presses == ["stop"]:
+            assert time.monotonic() < until
+            with contextlib.suppress(OSError):
+                assert post(port, "/stop")[0] == 200
+    panel.close()
 
 
 @pytest.mark.parametrize("body", [None, {}, {"outcome": "maybe"}, [1]])
 def test_a_label_that_means_nothing_is_refused(panel: tuple[Panel, Presses, int], body: object) -> None:
-    _, presses, port = panel
-    assert post(port, "/label", body)[0] == 400
-    assert post(port, "/elsewhere", body)[0] == 404
+    made, presses, port = panel
+    assert post(port, "/label", body, token=made.token)[0] == 400
+    assert post(port, "/elsewhere", body, token=made.token)[0] == 404
     assert presses == []
 
 
@@ -224,7 +263,7 @@ def test_a_key_that_fails_is_reported_and_the_next_one_works(capsys: pytest.Capt
     for key in "s ":
         made.press(key)
     port = made.serve(0)
-    status, body = post(port, "/label", {"outcome": "success"})
+    status, body = post(port, "/label", {"outcome": "success"}, token=made.token)
     made.close()
     assert presses == ["stop"]
     assert (status, body) == (500, {"error": "the label is not kept: no space left on device"})

@@ -66,11 +66,11 @@ def test_a_name_that_is_no_name_reaches_no_disk(tmp_path: Path, name: object) ->
         store_in(tmp_path).begin(name, "t", 1)  # type: ignore[arg-type]  # that is what is tested
 
 
-def test_the_oldest_sessions_make_room(tmp_path: Path) -> None:
+def test_the_oldest_sessions_without_an_episode_make_room(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store._most = 3
     for i in range(5):
-        store.begin(f"s{i}", "t", 1)
+        store.begin(f"s{i}", "t", 0)
         os.utime(tmp_path / f"s{i}" / "session.json", (i, i))
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["s2", "s3", "s4"]
 

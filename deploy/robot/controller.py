@@ -247,7 +247,7 @@ class Controller:
                 "reports none: fill its observation's gripper_force (nan for a failed reading), or take the limit out"
             )
         self._seen = obs
-        if obs.stamp != self._stamp:
+        if obs.stamp != self._stamp and math.isfinite(obs.stamp):  # no time is not another time
             self._stamp, self._stamp_changed_at = obs.stamp, now
         frozen = now - self._stamp_changed_at > self.file.stale_s
         if frozen and not self._frozen:

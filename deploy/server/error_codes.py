@@ -5,6 +5,7 @@ import errno
 from vlamem.deploy.server.labels import LabelConflictError, LabelError, LabelLimitError
 from vlamem.deploy.server.observations import ObservationError
 from vlamem.deploy.server.session_record import DamagedError, StateError
+from vlamem.deploy.server.session_store import SessionsFullError
 from vlamem.deploy.server.sessions import SessionError
 from vlamem.deploy.wire import WireError
 from vlamem.memory.designs.aura.journal import JournalError
@@ -13,6 +14,7 @@ from vlamem.policies.memory_policy import NotFiniteError
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (WireError, "message"),
     (ObservationError, "observation"),
+    (SessionsFullError, "full"),
     (DamagedError, "damaged"),
     (JournalError, "damaged"),
     (StateError, "state"),

@@ -185,6 +185,11 @@ class SessionTable:
         silent = [s for s in self._sessions.values() if now - s.used > self.limits.idle_s and not s.lock.locked()]
         return sorted(silent, key=lambda s: (s.connection is not None, s.used))
 
+    def unused(self) -> list[Session]:
+        """Sessions that have had no episode and are not worked on now, the oldest first."""
+        found = [s for s in self._sessions.values() if s.episode == 0 and not s.lock.locked()]
+        return sorted(found, key=lambda s: s.used)
+
     def drop(self, session: Session) -> None:
         """Ends a session; its row is free again."""
         session.connection = None  # whoever holds it has nothing any more

@@ -108,7 +108,7 @@ class ServerState:
         check_fence(record.fence, fence, name)
         if self.table.get(name) is not None:  # another connection was quicker
             return await self.open(name, token, connection, fence=fence)
-        self._make_room(now)
+        self._make_room(now, owner=True)
         session = Session(name, record.token, -1, True, record.episode, step, ended=record.ended, record=record)
         session.fence = record.fence
         self.table.adopt(session, connection, now)
@@ -318,9 +318,12 @@ class ServerState:
             self.drop(session)
             raise
 
-    def _make_room(self, now: float) -> None:
-        """Drops, of a full table, the session that was silent for longest beyond `idle_s`."""
+    def _make_room(self, now: float, owner: bool = False) -> None:
+        """Drops, of a full table, the session that was silent for longest beyond `idle_s`; for the `owner` of a stored
+        session also one that has had no episode, whatever it sends."""
         silent = self.table.idle(now) if self.table.full else []
+        if owner and self.table.full and not silent:
+            silent = self.table.unused()
         for session in silent[:1]:
             connection, session.connection = session.connection, None
             log.info("session %s sent nothing for %.0f s: another has its row", session.name, now - session.used)
