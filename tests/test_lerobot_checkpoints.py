@@ -149,7 +149,7 @@ def _cut(folder: Path) -> None:
         (_other_weights, "", "Missing|has no tensor for"),
         (_cut, "", "whole weights file|do not fit"),
         (_named("preprocessor", "observation.state", "so100.observation.state"), "", "has no 'observation.state.mean'"),
-        (_named("postprocessor", "action.", "so100.buffer.action."), "", "statistics of so100.buffer.action"),
+        (_named("postprocessor", "action.", "so100.buffer.action."), "", "statistics of .*, so100.buffer.action"),
         (
             _named("preprocessor", "observation.images.wrist", "observation.images.hand"),
             "",
