@@ -27,6 +27,8 @@ _EXTRAS = {
     "robosuite": "sim",
     "gymnasium": "sim",
     "av": "sim",
+    "pyarrow": "sim",
+    "PIL": "sim",
     "matplotlib": "sim",
     "lerobot": "lerobot",
     "msgpack": "robot",
