@@ -12,6 +12,7 @@ VERBS = {
     "fit": "train a memory for a frozen policy from demonstrations alone",
     "train-gate": "train when AURA-Mem writes and what it proposes, on features recorded with answers",
     "bench": "measure, and write docs/results/NAME.md",
+    "report": "make one HTML page of runs, with what memory did in each episode",
     "compare": "compare two runs, paired by task, initial state and seed",
     "memory": "look at, check, carry, prune, calibrate and draw a success memory",
     "serve": "serve a policy with memory to robots, over websockets",

@@ -104,8 +104,8 @@ def write_trace(path: Path, trace: TickTrace) -> None:
     schema = pa.schema([pa.field(name, types[kind]) for name, kind in trace.columns.items()])
     table = pa.Table.from_pylist(trace.rows, schema)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # without statistics and Arrow's own schema, which would be half of so small a file
-    form = {"compression": "zstd", "write_statistics": False, "store_schema": False}
+    # without what is made for large files and would be half of so small a one
+    form = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False}
     with replacing(path) as draft, pq.ParquetWriter(draft, schema, **form) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
