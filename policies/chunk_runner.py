@@ -85,7 +85,8 @@ class ChunkRunner:
             draws.append(generator.standard_normal((spec.horizon, spec.action.size), dtype=np.float32))
         decision = self.policy.decide(tick, np.stack(draws))
         # samplers and proposals are not bound to the action space
-        decision = replace(decision, chunks=np.clip(decision.chunks, self._low, self._high))
+        chunks = np.clip(decision.chunks, self._low, self._high)
+        decision = replace(decision, chunks=chunks, clipped=np.abs(decision.chunks - chunks).max(axis=-1))
         for row, chunk in zip(rows, decision.chunks, strict=True):
             # actions further on were predicted from an observation that is old by then
             self._queues[row].extend(chunk[: self._execute])

@@ -1,7 +1,8 @@
 """A frozen policy and its memories: ticked at every control step, queried when a chunk is planned."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,14 @@ class Tick:
         observation: of these rows, with those before it where the policy reads several.
         encoding: of the observation; None when no memory needed it, `plan` makes it then.
         outs: of each memory of the policy, in its order, what its step gave; None for one that does not tick.
+        seconds: that the pass of all its rows took, by part: "encode" and "memory"; empty where nothing was done.
     """
 
     rows: Int[np.ndarray, "R"]
     observation: Observation
     encoding: Encoding | None = None
     outs: tuple[StepOut | None, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def wrote(self) -> Bool[np.ndarray, "R"]:
@@ -95,6 +98,7 @@ class Tick:
             self.observation.rows(at),
             None if self.encoding is None else self.encoding.rows(at),
             tuple(None if out is None else _rows_of(out, at) for out in self.outs),
+            self.seconds,
         )
 
 
@@ -111,12 +115,18 @@ class Decision:
         proposals: of each memory of the policy, in its order.
         proposal: all of them fused; None where every memory abstains in every row.
         chunks: [R, H, A] in normalised action space.
+        seconds: that the pass of all its rows took, by part: "encode" where the tick had no encoding, "propose" and
+            "sample".
+        clipped: by how much the largest entry of each action was outside the bounds of the action spec, where somebody
+            has brought them back; None before.
     """
 
     tick: Tick
     proposals: tuple[Proposal, ...]
     proposal: Proposal | None
     chunks: Float[np.ndarray, "R H A"]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    clipped: Float[np.ndarray, "R H"] | None = None
 
     @property
     def encoding(self) -> Encoding:
@@ -222,13 +232,16 @@ class MemoryPolicy:
         if not self.ticks:  # nobody reads a feature between plans: `plan` encodes the rows that are due
             self._frames.push(obs, rows)
             return Tick(rows, seen, outs=(None,) * len(self.memories))
+        began = time.perf_counter()
         encoding = self.policy.encode(seen)
+        encoded = time.perf_counter()
         outs = tuple(
             memory.step(self._features(memory, encoding, seen), rows) if memory.spec.ticks else None
             for memory in self.memories
         )
+        seconds = {"encode": encoded - began, "memory": time.perf_counter() - encoded}
         self._frames.push(obs, rows)
-        return Tick(rows, seen, encoding, outs)
+        return Tick(rows, seen, encoding, outs, seconds)
 
     def skip(self, rows: Int[np.ndarray, "R"]) -> None:
         """Control steps of `rows` were not observed: what is kept is no longer what came just before, and is left."""
@@ -240,16 +253,24 @@ class MemoryPolicy:
 
     def decide(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Decision:
         """`plan`, with what the chunks were made of. Raises NotFiniteError for a chunk that is not finite."""
-        encoding = tick.encoding or self.policy.encode(tick.observation)
+        seconds = {}
+        began = time.perf_counter()
+        encoding = tick.encoding
+        if encoding is None:
+            encoding = self.policy.encode(tick.observation)
+            seconds["encode"] = time.perf_counter() - began
+            began += seconds["encode"]
         proposals = self.propose(tick, encoding)
         proposal = fuse(proposals)  # then one sample, whatever the number of memories
+        proposed = time.perf_counter()
         steers = proposal is not None and (proposal.chunk_weight.any() or proposal.context_weight.any())
         chunks = self.policy.sample(encoding, noise, proposal if steers else None)
+        seconds |= {"propose": proposed - began, "sample": time.perf_counter() - proposed}
         if proposal is not None and proposal.offset is not None:
             moved = np.clip(chunks + proposal.offset, self._low, self._high).astype(np.float32)
             chunks = np.where(proposal.offset.any(axis=(1, 2), keepdims=True), moved, chunks)
         check_finite("the chunk", chunks)
-        return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
+        return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks, seconds)
 
     def propose(self, tick: Tick, encoding: Encoding) -> list[Proposal]:
         """What each memory proposes for the tick's rows."""

@@ -74,7 +74,8 @@ class EpisodeRecord:
         return self.arm, self.task, self.episode
 
 
-def _disk_full(error: OSError, path: Path) -> OSError:
+def disk_full(error: OSError, path: Path) -> OSError:
+    """`error`, as a DiskFullError naming `path` when that is what it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(
             error.errno, f"the disk is full, {path.name} could not be written: make room there", str(path)
@@ -107,11 +108,26 @@ class EpisodeLog:
             with JsonLog(self._path, _line) as log:
                 log.append(*records)
         except OSError as error:
-            raise _disk_full(error, self._path) from error
+            raise disk_full(error, self._path) from error
 
 
 def _line(record: EpisodeRecord) -> str:
     return json.dumps(asdict(record), ensure_ascii=False)
+
+
+def video_path(run: Path, task: str, episode: int) -> Path:
+    """Where an episode's video is in the folder of its run."""
+    return run / "videos" / f"{task}-{episode:04d}.mp4"
+
+
+def trace_path(run: Path, task: str, episode: int) -> Path:
+    """Where an episode's trace is in the folder of its run."""
+    return run / "traces" / f"{task}-{episode:04d}.parquet"
+
+
+def image_path(run: Path, task: str, episode: int) -> Path:
+    """Where the last camera image of a failed episode is in the folder of its run."""
+    return trace_path(run, task, episode).with_suffix(".jpg")
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: float, title: str) -> None:
@@ -133,7 +149,7 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: fl
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
     except OSError as error:
-        raise _disk_full(error, path) from error
+        raise disk_full(error, path) from error
 
 
 def side_by_side(

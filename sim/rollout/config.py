@@ -17,7 +17,7 @@ from vlamem.sim.rollout.ablations import OF_THE_STATE, Ablation
 from vlamem.sim.rollout.oracles import ORACLES
 
 PLAN_VERSION = 1
-_MAY_DIFFER = ("out", "workers", "engine", "video", "watchdog_s", "retry_errors")
+_MAY_DIFFER = ("out", "workers", "engine", "video", "trace", "watchdog_s", "retry_errors")
 
 
 class PlanError(ValueError):
@@ -89,6 +89,8 @@ class RolloutConfig:
     """Episode of each task from which on `later_parameters` hold."""
     hooks: tuple[str, ...] = ()
     """What else is done beside each episode: package.module:CLASS of vlamem.sim.rollout.hooks."""
+    trace: bool = True
+    """Write what memory and policy did at each control step to traces/, a few kB an episode."""
 
     def __post_init__(self) -> None:
         least = {

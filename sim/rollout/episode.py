@@ -157,6 +157,7 @@ def _hooks_of(config: RolloutConfig, policy: MemoryPolicy | None) -> list[str]:
         "oracle": policy is not None and any(isinstance(memory, Privileged) for memory in policy.memories),
         "video": config.video > 0,
         "learn": config.learns,
+        "trace": config.trace,
     }
     return [*(name for name, wanted in needed.items() if wanted), *config.hooks]
 
