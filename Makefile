@@ -2,9 +2,10 @@
 # make rollout   the shipped policy over the tabletop suite's skills
 # make test      all tests
 # make libero    the LIBERO benchmark and its meshes, for the suites libero_*
+# make browser   Chromium, with which the tests look at reports
 # make lint | typing | requirements | clean
 .DEFAULT_GOAL := rollout
-.PHONY: setup rollout test libero lint typing requirements clean
+.PHONY: setup rollout test libero browser lint typing requirements clean
 SHELL := /bin/bash
 PYTHON ?= python3.12
 PY := .venv/bin/python
@@ -24,6 +25,9 @@ test: setup
 # without dependencies: hf-libero's others serve its training code
 libero: setup
 	$(PY) -m uv pip install --python $(PY) --no-deps --require-hashes -r requirements/libero.txt
+
+browser:
+	@bash requirements/browser.sh
 
 lint: setup
 	$(PY) -m ruff check .

@@ -20,6 +20,8 @@ _DTYPES = {
     for kind in ("b1", "i1", "u1", "i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8")
 }
 """Types that may travel, as `numpy.dtype.str` writes them."""
+_SPELLED = {dtype.name: dtype for name, dtype in _DTYPES.items() if name[0] in "|<"}
+"""As `numpy.dtype.name` writes them, which other languages know: bytes in the order of most machines."""
 _MARKS = ("__ndarray__", "__npgeneric__")
 
 
@@ -171,9 +173,14 @@ def _revive(value: Any, limits: WireLimits) -> Any:
 
 def _dtype(fields: dict[str, Any]) -> "np.dtype[Any]":
     name = fields.get("dtype")
-    if not isinstance(name, str) or name not in _DTYPES:
-        raise WireError(f"dtype {name!r} is not allowed: expected booleans, integers or floats of 1 to 8 bytes")
-    return _DTYPES[name]
+    if isinstance(name, str) and name in _DTYPES:
+        return _DTYPES[name]
+    if isinstance(name, str) and name in _SPELLED:
+        return _SPELLED[name]
+    raise WireError(
+        f"dtype {str(name)[:40]!r} is not allowed: expected booleans, integers or floats of 1 to 8 bytes as numpy "
+        "spells them, '|u1' or 'uint8', '<f4' or 'float32'"
+    )
 
 
 def _array(fields: dict[str, Any], limits: WireLimits) -> np.ndarray[Any, Any]:

@@ -25,8 +25,8 @@ class PointEnv:
 
     action_spec, control_hz, render_on_step = OSC_POSE, 20.0, True
 
-    def __init__(self, told: bool, image_size: int, guessing: bool) -> None:
-        self.told, self.size, self.guessing = told, image_size, guessing
+    def __init__(self, oracle: bool, image_size: int, guessing: bool) -> None:
+        self.oracle, self.size, self.guessing = oracle, image_size, guessing
 
     def reset(self, *, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         draw = stream(0, "point", options["split"], options["episode"])
@@ -47,10 +47,10 @@ class PointEnv:
 
     @property
     def instruction(self) -> str:
-        return SENTENCES[self.side if self.told else 0]
+        return SENTENCES[self.side if self.oracle else 0]
 
     def cue(self) -> Cue:
-        answer = None if self.told else SENTENCES[self.side]
+        answer = None if self.oracle else SENTENCES[self.side]
         return Cue(self.now > 0, self.now >= SHOWN, answer, int(self.now >= SHOWN))
 
     def expert_action(self) -> Any:
@@ -67,7 +67,7 @@ class PointEnv:
             seen["top"] = image = np.zeros((self.size, self.size, 3), np.uint8)
             x, y = ((self.place + 1) / 2 * (self.size - 1)).round().astype(int)
             image[x, y] = 255
-            if self.now < SHOWN and not self.told:  # the light
+            if self.now < SHOWN and not self.oracle:  # the light
                 image[:, 0 if self.side < 0 else -1] = (0, 255, 0)
         return seen
 

@@ -1,24 +1,25 @@
 """Memories by name, in one grammar for every verb: KIND[:FILE][?option=value&option=value].
 
-KIND is a registered name, or package.module:KIND for a memory of one's own (then package.module:KIND[:FILE]). Several
-may be given; what they propose is fused into one proposal.
+KIND is a registered name, a memory design, or package.module:KIND for one of one's own (package.module:KIND[:FILE]).
+Several may be given; what they propose is fused into one proposal.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
-from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import yaml
 from jaxtyping import Float
 
-from vlamem.core.registry import Registry, nearest
+from vlamem.core.query import parse_query, write_query
+from vlamem.core.registry import Registry, load_attribute, nearest
 from vlamem.core.spec import PolicySpec
+from vlamem.memory.designs.registry import DESIGNS
 from vlamem.memory.runner import MemoryRunner
 
 __all__ = ["KINDS", "MemoryKind", "MemoryName", "MemoryNameError", "MemoryRequest", "load_memory", "register"]
@@ -28,18 +29,34 @@ class MemoryNameError(ValueError):
     """A memory that does not exist or options that it does not have; the message says which there are."""
 
 
-KINDS: Registry["MemoryKind"] = Registry(
+class _Kinds(Registry["MemoryKind"]):
+    """Kinds by name; a memory design needs no line here, since every one is loaded from its weights alike."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from super().__iter__()
+        yield from (name for name in DESIGNS if not super(_Kinds, self).__contains__(name))
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in DESIGNS
+
+    def get(self, name: str) -> "MemoryKind":
+        if super().__contains__(name) or (name not in DESIGNS and ":" not in name):
+            return super().get(name)
+        found: Any = DESIGNS.get(name) if name in DESIGNS else super().get(name)
+        if isinstance(found, MemoryKind):
+            return found
+        if isinstance(found, type) and hasattr(found, "init_params"):
+            kind: MemoryKind = load_attribute("vlamem.memory.designs.kind:DESIGN")
+            return kind
+        raise MemoryNameError(f"memory '{name}' is {found!r}: expected a MemoryKind or a memory design")
+
+
+KINDS = _Kinds(
     "memory",
-    {
-        "aura": "vlamem.memory.designs.aura.kind:AURA",
-        "gru": "vlamem.memory.designs.kind:DESIGN",
-        "kv_window": "vlamem.memory.designs.kind:DESIGN",
-        "kv_growing": "vlamem.memory.designs.kind:DESIGN",
-        "success": "vlamem.memory.success.kind:SUCCESS",
-    },
+    {"aura": "vlamem.memory.designs.aura.kind:AURA", "success": "vlamem.memory.success.kind:SUCCESS"},
     MemoryNameError,
 )
-"""Kinds of memory; a kind of one's own is one line, `register(name, "package.module:KIND")`."""
+"""Kinds of memory: these, every memory design, and kinds of one's own: `register(name, "package.module:KIND")`."""
 register = KINDS.register
 
 _OLD = {
@@ -103,13 +120,13 @@ class MemoryName:
             raise MemoryNameError(f"memory '{kind}' needs its file, {kind}:FILE: it is made when missing")
         if path is not None and found.file == "weights" and not path.is_file():
             raise MemoryNameError(f"memory '{text}' has no weights at {path}: train them with 'vlamem train-gate'")
-        name = cls(kind, path, tuple(parse_qsl(query, keep_blank_values=True)))
+        name = cls(kind, path, tuple(parse_query(query)))
         name.read_options()
         return name
 
     def __str__(self) -> str:
         place = "" if self.file is None else f":{self.file}"
-        return f"{self.kind}{place}{'?' if self.options else ''}{urlencode(self.options, safe='/:')}"
+        return f"{self.kind}{place}{'?' if self.options else ''}{write_query(self.options)}"
 
     @property
     def sha256(self) -> str | None:

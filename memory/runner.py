@@ -1,4 +1,4 @@
-"""Memories of B rows as a policy uses them: ticked in one call, asked for a proposal when a chunk is planned."""
+"""Memories of B rows as a policy uses them: ticked in one call, queried for a proposal when a chunk is planned."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ class LearnsFromEpisodes(Protocol):
         ...
 
     def verify(self, trace: "Trace", success: bool) -> "Verdict":
-        """What its verifier says of an ended episode, of which the environment says `success`."""
+        """Its verifier's verdict on an ended episode, whose success in the environment is `success`."""
         ...
 
     def observe_episode(self, trace: "Trace", verdict: "Verdict") -> None:
@@ -218,6 +218,7 @@ class RecurrentRunner:
             recurrence.feature_size,
             recurrence.context_size,
             recurrence.chunk_shape,
+            # measured, not computed from the sizes of the design: results report it
             sum(x.nbytes for x in recurrence.state(0).values()),
             replan_on_write=self.options.replan_on_write,
         )
@@ -252,7 +253,7 @@ class RecurrentRunner:
 
 
 class StatelessRunner:
-    """What a memory has that carries nothing within an episode: base of memories that are asked at a re-plan alone."""
+    """What a memory has that carries nothing within an episode: base of memories queried at re-plans alone."""
 
     spec: MemorySpec
 
@@ -284,6 +285,7 @@ class JaxRows:
         self._params, self._tree = params, jax.tree
         self._step = _jitted(memory)
         self._empty = self._tree.map(np.asarray, memory.init(1))
+        # one tree a row: which rows tick together changes as episodes end
         self._rows: list[Any] = [self._empty] * rows
 
     def reset(self, mask: Bool[np.ndarray, "B"]) -> None:
@@ -294,7 +296,8 @@ class JaxRows:
     def step(self, features: Float[np.ndarray, "R D"], rows: Int[np.ndarray, "R"]) -> StepOut:
         """One control step of `rows`."""
         state = self._tree.map(lambda *x: np.concatenate(x), *[self._rows[row] for row in rows])
-        after, out = self._step(self._params, state, features.astype(np.float32), np.zeros(len(rows), bool))
+        nothing = np.zeros(len(rows), bool)  # `reset` has emptied rows already: the step resets none
+        after, out = self._step(self._params, state, features.astype(np.float32), nothing)
         after, on_host = self._tree.map(np.asarray, (after, out))
         for i, row in enumerate(rows):
             self._rows[row] = self._tree.map(lambda x, i=i: x[i : i + 1], after)

@@ -42,7 +42,7 @@ class ChunkRunner:
 
     def reset(self, mask: Bool[np.ndarray, "B"], noise: Sequence[np.random.Generator | None]) -> None:
         """Empties queue and memory of the masked rows and gives them the noise stream of their new episode."""
-        self.policy.reset(mask)
+        self.policy.reset(mask)  # with queue and noise: whatever is left over would reach into the next episode
         for row in np.flatnonzero(mask):
             self._queues[row].clear()
             self._noise[row] = noise[row]
@@ -60,27 +60,35 @@ class ChunkRunner:
 
     def due(self, rows: Int[np.ndarray, "R"] | None = None) -> Int[np.ndarray, "S"]:
         """Those of `rows` (of all, when None) whose queue is empty: these need an observation with images now."""
-        asked = range(len(self._queues)) if rows is None else rows
-        return np.array([row for row in asked if not self._queues[row]], dtype=np.int64)
+        chosen = range(len(self._queues)) if rows is None else rows
+        return np.array([row for row in chosen if not self._queues[row]], dtype=np.int64)
 
     def plan(self, rows: Int[np.ndarray, "R"], seen: Observation | Tick) -> Decision:
         """Samples for `rows`; an observation has one row for each of them, in this order, a tick at least these rows.
 
         Gives how the chunks were made, these within the bounds of the action spec. A bare observation is a control step
         of its own: only where no memory ticks. Raises ValueError for a row that was never reset, or that the tick has
-        not seen.
+        not seen, and for a bare observation without those before it where the policy reads several.
         """
+        if isinstance(seen, Observation) and self.policy.history > 1 and seen.history is None:
+            raise ValueError(
+                f"policy '{self.policy.spec.name}' reads {self.policy.history} observations at once: give 'observe' "
+                "every control step and 'plan' the tick of the last, or an observation with all of them"
+            )
         tick = seen.of(rows) if isinstance(seen, Tick) else self.policy.observe(seen, rows)
         spec = self.policy.spec
-        draws = []
+        draws = []  # each row from its own stream, so that a batch equals single runs whichever rows are due together
         for row in rows:
             generator = self._noise[row]
             if generator is None:
                 raise ValueError(f"row {row} has no noise stream: reset it before its first plan")
             draws.append(generator.standard_normal((spec.horizon, spec.action.size), dtype=np.float32))
         decision = self.policy.decide(tick, np.stack(draws))
-        decision = replace(decision, chunks=np.clip(decision.chunks, self._low, self._high))
+        # samplers and proposals are not bound to the action space
+        chunks = np.clip(decision.chunks, self._low, self._high)
+        decision = replace(decision, chunks=chunks, clipped=np.abs(decision.chunks - chunks).max(axis=-1))
         for row, chunk in zip(rows, decision.chunks, strict=True):
+            # actions further on were predicted from an observation that is old by then
             self._queues[row].extend(chunk[: self._execute])
         return decision
 
@@ -89,5 +97,5 @@ class ChunkRunner:
 
         Raises IndexError while one of them is due.
         """
-        asked = range(len(self._queues)) if rows is None else rows
-        return np.stack([self._queues[row].popleft() for row in asked])
+        chosen = range(len(self._queues)) if rows is None else rows
+        return np.stack([self._queues[row].popleft() for row in chosen])

@@ -15,7 +15,7 @@ def fuse(proposals: Sequence[Proposal]) -> Proposal | None:
     where they tie. Chunks are chosen, not averaged: the mean of two modes is neither. Offsets are added to one another.
     """
     trusted = [p for p in proposals if not p.abstains]
-    if len(trusted) < 2:
+    if len(trusted) < 2:  # untouched, so that a memory beside others that abstain is that memory alone, bit for bit
         return trusted[0] if trusted else None
     chunk, chunk_weight = _surest([(p.chunk, p.chunk_weight) for p in trusted])
     context, context_weight = _surest([(p.context, p.context_weight) for p in trusted])
@@ -31,5 +31,6 @@ def _surest(
     if not proposed:
         return None, np.zeros_like(given[0][1])
     weights = np.stack([weight for _, weight in proposed]).astype(np.float32)
+    # argmax takes the first of equals: a tie is settled by the order in which memories were given, in every run
     best, rows = weights.argmax(axis=0), np.arange(weights.shape[1])
     return np.stack([x for x, _ in proposed])[best, rows], weights[best, rows]

@@ -6,6 +6,7 @@ from pathlib import Path
 from vlamem.memory.registry import MemoryName, load_memory
 from vlamem.memory.runner import MemoryRunner
 from vlamem.policies.protocol import FrozenPolicy
+from vlamem.policies.registry import weights_hash
 
 SHIPPED_GATE = Path(__file__).parent / "tiny" / "gate.safetensors"
 SHIPPED = {"aura": SHIPPED_GATE}
@@ -30,4 +31,5 @@ def load_memories(
     names: Sequence[MemoryName], policy: FrozenPolicy, weights_sha256: str | None, rows: int
 ) -> tuple[MemoryRunner, ...]:
     """A runner for each name. Raises WeightsError or OriginError for a file of another policy."""
-    return tuple(load_memory(name, policy, weights_sha256, rows) for name in names)
+    known = weights_sha256 or weights_hash(policy)
+    return tuple(load_memory(name, policy, known, rows) for name in names)

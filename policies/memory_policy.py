@@ -1,7 +1,8 @@
-"""A frozen policy and its memories: ticked at every control step, asked when a chunk is planned."""
+"""A frozen policy and its memories: ticked at every control step, queried when a chunk is planned."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.memory.protocol import StepOut
 from vlamem.memory.runner import MemoryRunner, check_fits
+from vlamem.policies.frame_history import FrameHistory, Frames
 from vlamem.policies.fuse import fuse
 from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import PolicyError, find_policy, load_policy
 
 State = dict[str, np.ndarray]
 _OLD = {
@@ -27,21 +29,37 @@ _OLD = {
 """Arguments of version 0.1 and what is written now."""
 
 
+class NotFiniteError(ValueError):
+    """A policy or a memory gave something that is not finite; the message says what."""
+
+
+def check_finite(what: str, values: np.ndarray) -> None:
+    """Raises NotFiniteError naming the first entry of `values` that is not finite."""
+    if not np.isfinite(values).all():
+        at = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise NotFiniteError(
+            f"{what} is {float(values[tuple(at)])} at {at} and not executed: look at the observation, at the weights "
+            "and at the normalisation of the checkpoint"
+        )
+
+
 @dataclass(frozen=True)
 class Tick:
     """What one control step left for a plan.
 
     Attributes:
         rows: which rows of the MemoryPolicy, [R].
-        observation: of these rows.
+        observation: of these rows, with those before it where the policy reads several.
         encoding: of the observation; None when no memory needed it, `plan` makes it then.
         outs: of each memory of the policy, in its order, what its step gave; None for one that does not tick.
+        seconds: that the pass of all its rows took, by part: "encode" and "memory"; empty where nothing was done.
     """
 
     rows: Int[np.ndarray, "R"]
     observation: Observation
     encoding: Encoding | None = None
     outs: tuple[StepOut | None, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def wrote(self) -> Bool[np.ndarray, "R"]:
@@ -80,6 +98,7 @@ class Tick:
             self.observation.rows(at),
             None if self.encoding is None else self.encoding.rows(at),
             tuple(None if out is None else _rows_of(out, at) for out in self.outs),
+            self.seconds,
         )
 
 
@@ -96,12 +115,18 @@ class Decision:
         proposals: of each memory of the policy, in its order.
         proposal: all of them fused; None where every memory abstains in every row.
         chunks: [R, H, A] in normalised action space.
+        seconds: that the pass of all its rows took, by part: "encode" where the tick had no encoding, "propose" and
+            "sample".
+        clipped: by how much the largest entry of each action was outside the bounds of the action spec, where somebody
+            has brought them back; None before.
     """
 
     tick: Tick
     proposals: tuple[Proposal, ...]
     proposal: Proposal | None
     chunks: Float[np.ndarray, "R H A"]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    clipped: Float[np.ndarray, "R H"] | None = None
 
     @property
     def encoding(self) -> Encoding:
@@ -116,11 +141,25 @@ class Decision:
         return np.zeros(len(self.chunks), np.float32) if self.proposal is None else self.proposal.weight
 
 
+@dataclass(frozen=True)
+class Moment:
+    """All that a row carries between two control steps.
+
+    Attributes:
+        state: of its memories, by name.
+        frames: observations before the present one, for a policy that reads several.
+    """
+
+    state: State
+    frames: Frames
+
+
 class MemoryPolicy:
     """A frozen policy with its memories over B rows.
 
     `observe` at every control step, also inside a chunk that is executed open loop; `plan` when actions are needed.
-    Without a memory, or where all abstain, `plan` is `policy.sample(policy.encode(obs), noise)` bit for bit.
+    Without a memory, or where all abstain, `plan` is `policy.sample(policy.encode(obs), noise)` bit for bit. For a
+    policy that reads several observations those before the present one are kept here, row by row.
     """
 
     def __init__(
@@ -132,16 +171,24 @@ class MemoryPolicy:
     ) -> None:
         """With `encode_always` every control step is encoded though no memory ticks, for who records features.
 
-        Raises WeightsError when a memory's sizes are not the policy's.
+        Raises WeightsError when a memory's sizes are not the policy's, PolicyError for a policy that is to be played
+        with a temporal ensemble.
         """
         if rows < 1:
             raise ValueError(f"rows is {rows}: expected 1 or more")
+        if (ensemble := getattr(policy, "ensemble", None)) is not None:
+            raise PolicyError(
+                f"policy '{policy.spec.name}' was saved with a temporal ensemble (coefficient {ensemble:g}), which "
+                "averages at every control step what all its chunks say of it and is not carried out here: add "
+                "?ensemble=none to play its chunks as they are, or have lerobot play it"
+            )
         self.policy, self.spec, self.rows = policy, policy.spec, rows
         self.memories = tuple(memories)
         self._encode_always = encode_always
         components = policy.spec.action.components
         self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in components])
         self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in components])
+        self._frames = FrameHistory(rows, policy.history)
         for memory in self.memories:
             check_fits(memory.spec, policy.spec)
 
@@ -149,6 +196,11 @@ class MemoryPolicy:
     def ticks(self) -> bool:
         """Whether a memory wants to see every control step."""
         return self._encode_always or any(memory.spec.ticks for memory in self.memories)
+
+    @property
+    def history(self) -> int:
+        """Observations that the frozen policy reads at once, the present one included."""
+        return self._frames.depth
 
     @property
     def replan_on_write(self) -> bool:
@@ -163,50 +215,68 @@ class MemoryPolicy:
     def reset(self, mask: Bool[np.ndarray, "B"] | None = None) -> None:
         """Clears the state of the masked rows, of all when None; to be called when an episode begins."""
         mask = np.ones(self.rows, bool) if mask is None else mask
+        self._frames.clear(mask)
         for memory in self.memories:
             memory.reset(mask)
 
     def observe(self, obs: Observation, rows: Int[np.ndarray, "R"] | None = None) -> Tick:
         """One control step of `rows` (all, when None); `obs` has one row for each, in this order.
 
-        Raises ValueError when the two differ in number.
+        For a policy that reads several observations it is the present one, or has all of them on an axis after the
+        rows. Raises ValueError when rows and observations differ in number, or that axis is of another length.
         """
         rows = np.arange(self.rows) if rows is None else rows
         if len(obs) != len(rows):
             raise ValueError(f"{len(obs)} observations for rows {rows.tolist()}: expected one for each")
-        if not self.ticks:
-            return Tick(rows, obs, outs=(None,) * len(self.memories))
-        encoding = self.policy.encode(obs)
+        seen = self._frames.stacked(obs, rows)
+        if not self.ticks:  # nobody reads a feature between plans: `plan` encodes the rows that are due
+            self._frames.push(obs, rows)
+            return Tick(rows, seen, outs=(None,) * len(self.memories))
+        began = time.perf_counter()
+        encoding = self.policy.encode(seen)
+        encoded = time.perf_counter()
         outs = tuple(
-            memory.step(self._features(memory, encoding, obs), rows) if memory.spec.ticks else None
+            memory.step(self._features(memory, encoding, seen), rows) if memory.spec.ticks else None
             for memory in self.memories
         )
-        return Tick(rows, obs, encoding, outs)
+        seconds = {"encode": encoded - began, "memory": time.perf_counter() - encoded}
+        self._frames.push(obs, rows)
+        return Tick(rows, seen, encoding, outs, seconds)
+
+    def skip(self, rows: Int[np.ndarray, "R"]) -> None:
+        """Control steps of `rows` were not observed: what is kept is no longer what came just before, and is left."""
+        self._frames.clear(np.isin(np.arange(self.rows), rows))
 
     def plan(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Float[np.ndarray, "R H A"]:
         """The chunk of each of the tick's rows, in normalised action space: fused proposals, sampled once."""
         return self.decide(tick, noise).chunks
 
     def decide(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Decision:
-        """`plan`, with what the chunks were made of."""
-        encoding = tick.encoding or self.policy.encode(tick.observation)
+        """`plan`, with what the chunks were made of. Raises NotFiniteError for a chunk that is not finite."""
+        seconds = {}
+        began = time.perf_counter()
+        encoding = tick.encoding
+        if encoding is None:
+            encoding = self.policy.encode(tick.observation)
+            seconds["encode"] = time.perf_counter() - began
+            began += seconds["encode"]
         proposals = self.propose(tick, encoding)
-        proposal = fuse(proposals)
+        proposal = fuse(proposals)  # then one sample, whatever the number of memories
+        proposed = time.perf_counter()
         steers = proposal is not None and (proposal.chunk_weight.any() or proposal.context_weight.any())
         chunks = self.policy.sample(encoding, noise, proposal if steers else None)
+        seconds |= {"propose": proposed - began, "sample": time.perf_counter() - proposed}
         if proposal is not None and proposal.offset is not None:
             moved = np.clip(chunks + proposal.offset, self._low, self._high).astype(np.float32)
             chunks = np.where(proposal.offset.any(axis=(1, 2), keepdims=True), moved, chunks)
-        return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks)
+        check_finite("the chunk", chunks)
+        return Decision(replace(tick, encoding=encoding), tuple(proposals), proposal, chunks, seconds)
 
     def propose(self, tick: Tick, encoding: Encoding) -> list[Proposal]:
         """What each memory proposes for the tick's rows."""
         outs = tick.outs or (None,) * len(self.memories)
-        lowest = self.policy.lowest_start
-        return [
-            memory.propose(out, tick.observation, encoding, lowest)
-            for memory, out in zip(self.memories, outs, strict=True)
-        ]
+        lowest, now = self.policy.lowest_start, tick.observation.moments[-1]
+        return [memory.propose(out, now, encoding, lowest) for memory, out in zip(self.memories, outs, strict=True)]
 
     def state(self, row: int) -> State:
         """A copy of a row's state by name; with several memories that carry one, the names begin with its place."""
@@ -225,13 +295,24 @@ class MemoryPolicy:
             if mine:
                 memory.restore(row, {name: state[self._prefix(i) + name] for name in mine})
 
+    def moment(self, row: int) -> Moment:
+        """All that a row carries, for `return_to` when a control step is to be taken back."""
+        return Moment(self.state(row), self._frames.frames(row))
+
+    def return_to(self, row: int, moment: Moment) -> None:
+        """Makes a row what it was at `moment`."""
+        self.restore(row, moment.state)
+        self._frames.put_back(row, moment.frames)
+
     def _prefix(self, index: int) -> str:
+        # one memory alone keeps its bare names, so that states of version 0.1 can be restored
         carrying = [i for i, memory in enumerate(self.memories) if memory.spec.state_bytes]
         return "" if len(carrying) < 2 else f"{index}."
 
     def _features(self, memory: MemoryRunner, encoding: Encoding, obs: Observation) -> Float[np.ndarray, "R D"]:
         """What a memory reads: z, or z beside the instruction's context."""
         z = np.asarray(encoding.z, np.float32)
+        # z does not hold the instruction, and one scene serves several tasks: a memory may be trained to read both
         if memory.spec.feature_size == self.spec.feature_size:
             return z
         both: Float[np.ndarray, "R D"] = np.concatenate([z, self.policy.context_of(list(obs.instruction))], axis=1)

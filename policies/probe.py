@@ -38,7 +38,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Told:
+class ProbeResult:
     """What a linear probe finds in a feature, cross-validated over episodes.
 
     Attributes:
@@ -67,7 +67,7 @@ class Told:
     n: int
 
 
-def probe(policy: FrozenPolicy, recording: Recording, tap: str) -> Told:
+def probe(policy: FrozenPolicy, recording: Recording, tap: str) -> ProbeResult:
     """Encodes every observation and probes the feature.
 
     Raises ProbeError with fewer than FOLDS episodes, or when the cue has one class alone.
@@ -89,7 +89,7 @@ def probe(policy: FrozenPolicy, recording: Recording, tap: str) -> Told:
     body = body[:, body.std(0) > 1e-6]
     where = _r2(body, _held_out(z, body, recording.episode))
     when = recording.progress[:, None].astype(np.float64)
-    return Told(
+    return ProbeResult(
         tap,
         z.shape[1],
         *_milliseconds(policy, recording.observations[0]),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode
 
+from vlamem.core.query import parse_query, write_query
 from vlamem.policies.lerobot.source import PATH_OPTIONS, find_checkpoint, is_checkpoint
 from vlamem.policies.protocol import FrozenPolicy
 
@@ -69,9 +69,9 @@ def absolute(name: str) -> str:
         return name
     if Path(location).exists():
         location = str(Path(location).resolve())
-    options = parse_qsl(query, keep_blank_values=True)
-    placed = [(k, str(Path(v).resolve()) if k in PATH_OPTIONS and Path(v).is_dir() else v) for k, v in options]
-    return location + mark + urlencode(placed, safe="/:")
+    options = parse_query(query)
+    placed = [(k, str(Path(v).resolve()) if k in PATH_OPTIONS and Path(v).exists() else v) for k, v in options]
+    return location + mark + write_query(placed)
 
 
 def find_policy(name: str) -> PolicySource:
@@ -81,7 +81,7 @@ def find_policy(name: str) -> PolicySource:
 
     Raises PolicyError for an unknown name and for weights that are missing.
     """
-    if name in EXPERTS or (":" in name and not is_lerobots(name)):
+    if name in EXPERTS or _is_factory(name):
         return PolicySource(name, None, None)
     if name in SHIPPED:
         path = shipped_weights(name)
@@ -103,6 +103,11 @@ def find_policy(name: str) -> PolicySource:
         raise PolicyError(f"policy '{name}' has no weights at {path}: {mend}")
     with path.open("rb") as file:
         return PolicySource(name, path, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _is_factory(name: str) -> bool:
+    """Whether a name means package.module:FACTORY, and no file or folder with a colon in its path."""
+    return ":" in name and not name.endswith(".safetensors") and not is_lerobots(name)
 
 
 def preload_policy(source: PolicySource) -> None:
@@ -145,6 +150,15 @@ def load_policy(source: PolicySource) -> FrozenPolicy:
             "vlamem.policies.protocol.FrozenPolicy, and check it with vlamem.testing.check_policy"
         )
     return policy
+
+
+def weights_hash(policy: FrozenPolicy, source: PolicySource | None = None) -> str | None:
+    """sha256 of a policy's weights, as its source knows it, or as the policy does that has a `weights_sha256`: a
+    checkpoint of LeRobot has one, also where a factory of your own loads it."""
+    if source is not None and source.sha256 is not None:
+        return source.sha256
+    own: str | None = getattr(policy, "weights_sha256", None)
+    return own
 
 
 def load(name: str) -> FrozenPolicy:

@@ -14,6 +14,7 @@ BENCHES: Registry[Bench] = Registry(
     "bench",
     {
         "memory-panel": "vlamem.sim.bench.memory_panel:BENCH",
+        "demonstrations": "vlamem.sim.bench.demonstrations:BENCH",
         "patrol": "vlamem.sim.bench.patrol:BENCH",
         "skills": "vlamem.sim.bench.skills:BENCH",
         "synthetic": "vlamem.sim.bench.synthetic:BENCH",

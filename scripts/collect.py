@@ -17,6 +17,7 @@ _HELP = """Records demonstrations by the scripted experts, resumable: started ag
 
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
          vlamem collect --features --tasks memory --episodes 30 --rollouts 30 --out data/features/played --workers 2
+         vlamem collect --features --conditioning --tasks memory --episodes 200 --out data/demonstrations
          vlamem collect --features --memory aura --tasks memory --episodes 0 --rollouts 60 --out data/features/mistakes
          vlamem collect --features --frames data/frames/worker-0 --tasks recall_colour touch --out data/features/frames
          vlamem collect --suite libero_object --features --frames data/libero/worker-0 --out data/features/libero
@@ -32,7 +33,7 @@ class Args:
     tasks: tuple[str, ...]
     """Task names, or "skills", "memory", "all"."""
     episodes: int
-    """Demonstrations a task; with --features the --rollouts are played besides, 60 a task if nothing else is said."""
+    """Demonstrations a task; with --features the --rollouts are played besides, 60 a task by default."""
     share: tuple[str, ...]
     """Another number for single tasks, e.g. touch=2500 push=1600."""
     first: int
@@ -58,9 +59,11 @@ class Args:
     rollouts: int
     """Episodes a task that the policy plays itself, beside those of --episodes; 0 for none (features only)."""
     memory: str
-    """What it remembers with in them, as in `vlamem rollout --memory`; none: it is told the answer (features only)."""
+    """What it remembers with in them, as in `vlamem rollout --memory`; none: the oracle instruction (features only)."""
     frames: tuple[Path, ...]
     """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
+    conditioning: bool
+    """Demonstrations alone, without any answer, and what the policy reads at them, for `vlamem fit` (features only)."""
 
 
 def _check(args: Args, suite: "Suite") -> None:
@@ -74,6 +77,12 @@ def _check(args: Args, suite: "Suite") -> None:
         raise ValueError(
             f"no episodes of suite '{name}' are played for features: record demonstrations without --features, and "
             "name their folders with --features --frames"
+        )
+    if args.conditioning and (not args.features or args.frames or args.memory != "none"):
+        raise ValueError("--conditioning records demonstrations with --features, without --frames and --memory")
+    if args.conditioning and suite.name != "tabletop":
+        raise ValueError(
+            f"--conditioning records the tabletop suite, not '{name}': give 'vlamem fit' a LeRobotDataset of it"
         )
     if not args.features and args.format == "frames" and can.demonstrations is None:
         raise ValueError(f"suite '{name}' has no scripted experts to record: play it with --features")
@@ -106,7 +115,7 @@ def main(arguments: list[str]) -> int:
     episodes = _episodes(args, suite)
     command = shlex.join(["vlamem", "collect", *arguments])
     played = args.features and not args.frames
-    total = sum(episodes.values()) + (len(episodes) * args.rollouts if played else 0)
+    total = sum(episodes.values()) + (len(episodes) * args.rollouts if played and not args.conditioning else 0)
     with tqdm(total=total, unit="episode", desc="features" if args.features else "demonstrations") as bar:
         try:
             if args.features:
@@ -149,6 +158,13 @@ def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: s
         bar.set_description("features of frames")
         what = FrameCollection(args.policy, args.frames, episodes, args.out, command, args.suite)
         encode_frames(what, _show(bar))
+        return
+    if args.conditioning:
+        from vlamem.sim.record.demonstrations import DemonstrationCollection, collect_demonstrations
+
+        collect_demonstrations(
+            DemonstrationCollection(args.policy, episodes, args.out, args.workers, command=command), _show(bar)
+        )
         return
     rollouts = dict.fromkeys(episodes, args.rollouts)
     recording = FeatureCollection(

@@ -144,7 +144,7 @@ def _control(args: argparse.Namespace) -> int:
     arm = _make_robot(args, robot_file)
     simulated = arm if isinstance(arm, MujocoRobot) else None
     if simulated is None and not args.instruction:
-        raise ValueError("a robot has to be told what to do: give --instruction")
+        raise ValueError("a robot needs an instruction: give --instruction")
     events = EventLog(args.log)
     # a dry run moves nothing, so it must not touch the session and labels of the robot's real episodes
     session, state = (f"{args.session}-dry-run", None) if args.dry_run else (args.session, args.state)
@@ -176,7 +176,8 @@ def _control(args: argparse.Namespace) -> int:
     ending.enter_context(on_termination(lambda number: quitting.set()))
     try:
         if args.panel_port >= 0:
-            print(f"panel: http://127.0.0.1:{panel.serve(args.panel_port)}", flush=True)
+            port = panel.serve(args.panel_port)
+            print(f"panel: http://127.0.0.1:{port}, token {panel.token}", flush=True)
         panel.listen()
         if sys.stdin.isatty():
             print(KEYS)

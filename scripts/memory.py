@@ -6,7 +6,7 @@ Example: vlamem memory info runs/kitchen.db
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -68,7 +68,11 @@ class Import:
     stride: int = 8
     """Control steps between two segments of a LeRobotDataset, as between two plans."""
     all_succeed: bool = False
-    """Take every episode of a LeRobotDataset for a success; by its next.success or next.reward otherwise."""
+    """Take every episode of a LeRobotDataset for a success; by its next.success otherwise."""
+    observation: Literal["", "libero"] = ""
+    """How the observations of a LeRobotDataset are read: libero for lerobot's LIBERO and a policy of this project."""
+    reward_succeeds: bool = False
+    """Take a last next.reward above 0 for a success; a reward alone says nothing otherwise, it may be a shaped one."""
 
 
 @dataclass(frozen=True)
@@ -217,16 +221,24 @@ def _import_dataset(given: Import) -> int:
 
     from vlamem.memory.success.runner import open_success
     from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset
-    from vlamem.policies.registry import find_policy, load_policy
+    from vlamem.policies.registry import find_policy, load_policy, weights_hash
 
     if not given.policy:
         raise ValueError("a LeRobotDataset has no keys of its own: name the policy that computes them with --policy")
-    reader = DatasetReader(str(given.source), True if given.all_succeed else None)
+    if given.all_succeed and given.reward_succeeds:
+        raise ValueError("--all-succeed and --reward-succeeds say two things about success: leave one of them out")
     source = find_policy(given.policy)
     policy = load_policy(source)
-    with open_success(given.file, policy, source.sha256, admit=given.admit).memory as memory:
+    view = None
+    if given.observation:
+        from vlamem.sim.suites.libero.from_lerobot import LiberoView
+
+        view = LiberoView(policy.spec.image_size)
+    success: bool | Literal["reward"] | None = True if given.all_succeed else None
+    reader = DatasetReader(str(given.source), "reward" if given.reward_succeeds else success, view)
+    with open_success(given.file, policy, weights_hash(policy, source), admit=given.admit).memory as memory:
         stored, left = commit_dataset(reader, policy, memory, given.stride, time.time())
-    print(f"{given.file}: {stored} episodes stored, {left} left out (failed, or of unknown outcome)")
+    print(f"{given.file}: {stored} episodes stored, {left} left out (failed, of unknown outcome, or unusable)")
     return 0
 
 

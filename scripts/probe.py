@@ -63,16 +63,16 @@ def main(arguments: list[str]) -> int:
         if recording is None:
             history = getattr(policy, "history", 1)
             recording = record(policy.spec, args.task, args.cue, args.episodes, args.stride, history)
-        told = probe(policy, recording, tap or policy.spec.name)
+        found = probe(policy, recording, tap or policy.spec.name)
         table.add_row(
-            told.tap,
-            str(told.size),
-            f"{told.milliseconds:.1f}",
-            f"{told.plan_milliseconds:.1f}",
-            f"{100 * told.cue:.0f} % ({100 * told.chance:.0f} %), n {told.cue_n}",
-            f"{told.cue_p:.2g}",
-            f"{told.proprioception:.2f}",
-            f"{told.progress:.2f}",
+            found.tap,
+            str(found.size),
+            f"{found.milliseconds:.1f}",
+            f"{found.plan_milliseconds:.1f}",
+            f"{100 * found.cue:.0f} % ({100 * found.chance:.0f} %), n {found.cue_n}",
+            f"{found.cue_p:.2g}",
+            f"{found.proprioception:.2f}",
+            f"{found.progress:.2f}",
         )
     Console(width=120, soft_wrap=True).print(table)
     return 0

@@ -1,7 +1,7 @@
 """Serves a policy with memory to robots, over websockets; openpi's clients work as they are.
 
-Listens on this machine alone unless told otherwise. /healthz says that it lives, /metrics is for Prometheus, and the
-path /vla-eval speaks vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart, and
+Listens on this machine alone by default. /healthz says that it lives, /metrics is for Prometheus, and the
+path /vla-eval serves vla-eval's model-server protocol. Ctrl-C ends it; with --state sessions go on after a restart, and
 with --respawn it starts again by itself, in a fraction of a second, when it crashes or is killed.
 
 Example: vlamem serve --policy tiny --memory aura --state runs/serve
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import load_config
-from vlamem.scripts.keys import read_key
+from vlamem.scripts.keys import read_keys
 from vlamem.scripts.signals import TERMINATION_SIGNALS
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ class Args:
     port: int
     """Port; 0 takes a free one."""
     api_key_file: Path | None
-    """File whose first line clients must show."""
+    """File of the keys that clients must show, one a line as ROLE KEY (reader, robot, verifier, operator); a first line
+    without a role is an operator's."""
     tls_cert: Path | None
-    """PEM certificate; with --tls-key the server speaks wss://."""
+    """PEM certificate; with --tls-key the server uses wss://."""
     tls_key: Path | None
     """PEM private key."""
     sessions: int
@@ -66,6 +67,8 @@ class Args:
     """Actions of a chunk that a vla-eval client executes."""
     rename: tuple[str, ...]
     """Names of observation entries, THEIRS=OURS."""
+    allow_origin: tuple[str, ...]
+    """Web pages, and clients that send an Origin header, that may connect, e.g. http://panel.local:5000."""
     threads: int
     """Threads of arithmetic; 0 leaves it to the libraries."""
     seed: int
@@ -83,7 +86,7 @@ def _renames(words: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check(args: Args) -> None:
-    """What is wrong is said now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
+    """Wrong options are refused now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
     for name in ("sessions", "session_mb", "execute"):
         within(f"--{name.replace('_', '-')}", getattr(args, name), 1)
     for name in ("wait_ms", "idle_s", "threads"):
@@ -115,9 +118,14 @@ async def _serve(server: "PolicyServer", scheme: str, host: str, child: "Child |
     async with server.running() as port:
         if child is not None:
             child.listening(port, lambda: loop.call_soon_threadsafe(stop.set))
-        _say(f"serving on {scheme}://{host}:{port}")
+        _say(f"serving on {address(scheme, host, port)}")
         await stop.wait()
     _say("stopped")
+
+
+def address(scheme: str, host: str, port: int) -> str:
+    """What a client connects to; an IPv6 address is in brackets there."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _say(line: str) -> None:
@@ -138,13 +146,14 @@ def main(arguments: list[str]) -> int:
     options = ServeOptions(
         host=args.host,
         port=args.port,
-        api_key=read_key(args.api_key_file),
+        keys=read_keys(args.api_key_file),
         certificate=args.tls_cert,
         private_key=args.tls_key,
         sessions=SessionLimits(count=args.sessions, idle_s=args.idle_s, bytes=args.session_mb << 20),
         wait_s=args.wait_ms / 1e3,
         execute=args.execute,
         rename=_renames(args.rename),
+        origins=args.allow_origin,
         seed=args.seed,
     )
     print(f"vlamem serve: loading {args.policy}, memory {' '.join(args.memory)}", file=sys.stderr, flush=True)

@@ -40,6 +40,8 @@ class Args:
     """Run folder: gate.safetensors, curves.json, curves.png, checkpoint."""
     policy: str
     """Policy that the features must be of; empty to take them as they are."""
+    observation: Literal["", "libero"]
+    """How the observations of LeRobotDatasets are read: libero for lerobot's LIBERO and a policy of this project."""
     targets: Literal["context", "chunk", "both"]
     """What the memory is to propose; of a gate to start from, what its head proposes of it."""
     design: str
@@ -179,15 +181,23 @@ def _options(args: Args, command: str) -> "GateOptions":
     used_with = None
     if args.policy:
         from vlamem.memory.weights import identity
-        from vlamem.policies.registry import find_policy, load_policy
+        from vlamem.policies.registry import find_policy, load_policy, weights_hash
 
         source = find_policy(args.policy)
-        used_with = identity(load_policy(source).spec, source.sha256)
+        policy = load_policy(source)
+        used_with = identity(policy.spec, weights_hash(policy, source))
     from vlamem.policies.lerobot.dataset import features_of
 
+    view = None
+    if args.observation:
+        from vlamem.sim.suites.libero.from_lerobot import LiberoView
+
+        view = LiberoView
     own = _own(args)
     return GateOptions(
-        features=features_of(args.features, args.policy, args.out, command, lambda done, planned: None, args.targets),
+        features=features_of(
+            args.features, args.policy, args.out, command, lambda done, planned: None, args.targets, view
+        ),
         tasks=args.tasks,
         targets=args.targets,
         design=args.design,
@@ -213,6 +223,8 @@ def _right(share: float) -> str:
 
 
 def _described(score: "Score", budget: float | None = None) -> str:
+    if math.isnan(score.error):
+        return "nothing held out: every tenth episode of a task is, record ten or more to know how good it is"
     most = "" if budget is None else f" (budget {100 * budget:g} %)"
     return f"held out {_right(score.right)}, error {score.error:.3f}, writes on {100 * score.rate:.2f} % of ticks{most}"
 
@@ -269,7 +281,7 @@ def _reinforce(args: Args, command: str) -> int:
     from vlamem.memory.train.features import parts_of
     from vlamem.memory.train.gate import held_out_score_of
     from vlamem.memory.train.policy_gradient import RlOptions, Step
-    from vlamem.policies.lerobot.dataset import is_dataset
+    from vlamem.policies.lerobot.dataset_files import is_dataset
     from vlamem.sim.record.gate_rl import tune_in_suite
 
     assert args.start_from is not None

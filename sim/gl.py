@@ -1,5 +1,6 @@
 """Headless rendering: tries MuJoCo's GL backends in processes of their own and says what is missing."""
 
+import ctypes.util
 import functools
 import json
 import os
@@ -93,6 +94,21 @@ def probe(name: str) -> Backend:
     return Backend(name, True, found["renderer"], software)
 
 
+def settle(name: str = "") -> None:
+    """Has this process, and those that it starts, render with backend `name`, else with the one that MUJOCO_GL names,
+    else, where there is no window system, with one that is installed. MuJoCo reads it when it is imported.
+
+    PyOpenGL's own variable follows: MuJoCo refuses one that a shell has set otherwise.
+    """
+    chosen = name or os.environ.get("MUJOCO_GL", "").lower()
+    if not chosen and "DISPLAY" not in os.environ:
+        chosen = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+    if chosen:
+        os.environ["MUJOCO_GL"] = chosen
+    if chosen in BACKENDS:
+        os.environ["PYOPENGL_PLATFORM"] = chosen
+
+
 def choose(backends: Sequence[str] = BACKENDS) -> Backend:
     """The backend to render with: the one that MUJOCO_GL names, else the first of `backends` that works.
 
@@ -106,5 +122,5 @@ def choose(backends: Sequence[str] = BACKENDS) -> Backend:
             break
     if tried[-1].works:
         return tried[-1]
-    said = "; ".join(f"{b.name}: {b.problem} ({b.mend})" for b in tried)
-    raise NoGLError(f"no GL backend can render: {said}")
+    problems = "; ".join(f"{b.name}: {b.problem} ({b.mend})" for b in tried)
+    raise NoGLError(f"no GL backend can render: {problems}")

@@ -1,4 +1,4 @@
-"""What tests of benches share: a progress that remembers what it was told."""
+"""What tests of benches share: a progress that remembers its lines."""
 
 
 class Progress:

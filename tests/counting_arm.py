@@ -1,4 +1,4 @@
-"""An arm for `vlamem control --robot counting_arm:make` that keeps what it was told in the file $ARM_LOG."""
+"""An arm for `vlamem control --robot counting_arm:make` that keeps its commands in the file $ARM_LOG."""
 
 import json
 import os

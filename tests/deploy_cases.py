@@ -25,11 +25,11 @@ from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import pack, unpack
 from vlamem.memory.protocol import StepOut
-from vlamem.policies.memory_policy import Tick
+from vlamem.policies.memory_policy import Moment, Tick
 
 LONG_S = 240.0
 """Longest wait for what happens at once on an idle machine; a busy one may need seconds for it."""
-SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc")
+SPEC = PolicySpec("summing", 4, 2, 2, 2, 20.0, ("front",), 8, 8, OSC_POSE, "abc", state="pose")
 FOUR = SessionLimits(count=4)
 
 
@@ -43,6 +43,17 @@ class Summing:
         self.spec, self.rows = SPEC, rows
         self._memory = np.zeros((rows, 2), np.float32)
         self.batches: list[int] = []
+
+    history, ticks = 1, True
+
+    def skip(self, rows: Any) -> None:
+        """Nothing is kept of the frames before."""
+
+    def moment(self, row: int) -> Moment:
+        return Moment(self.state(row), ())
+
+    def return_to(self, row: int, moment: Moment) -> None:
+        self.restore(row, dict(moment.state))
 
     def reset(self, mask: Any = None) -> None:
         self._memory[slice(None) if mask is None else mask] = 0
@@ -133,11 +144,11 @@ class Client:
 
 async def ended(ask: Callable[[], Awaitable[Any]]) -> list[Any]:
     """What a connection still says until it is closed."""
-    said = []
+    answers = []
     with contextlib.suppress(ConnectionClosed):
         while True:
-            said.append(await ask())
-    return said
+            answers.append(await ask())
+    return answers
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,18 @@ _WORDS = (
 )
 
 
-def build(family: str, folder: Path, cameras: tuple[str, ...] = ("agentview", "wrist"), seed: int = 0) -> Path:
-    """Saves a checkpoint of `family` with its processors in `folder` and returns it."""
+def build(
+    family: str,
+    folder: Path,
+    cameras: tuple[str, ...] = ("agentview", "wrist"),
+    seed: int = 0,
+    sizes: Mapping[str, tuple[int, int]] = {},
+    actions: int = ACTIONS,
+) -> Path:
+    """Saves a checkpoint of `family` with its processors in `folder` and returns it.
+
+    `sizes` are height and width of a camera's pictures, where these are not SIZE.
+    """
     import torch
     from lerobot.configs import FeatureType, PolicyFeature
 
@@ -33,9 +43,12 @@ def build(family: str, folder: Path, cameras: tuple[str, ...] = ("agentview", "w
     features: dict[str, Any] = {
         "input_features": {
             "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
-            **{f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)) for c in cameras},
+            **{
+                f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, *sizes.get(c, (SIZE, SIZE))))
+                for c in cameras
+            },
         },
-        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (ACTIONS,))},
+        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (actions,))},
         "device": "cpu",
         "push_to_hub": False,
     }
@@ -48,7 +61,7 @@ def build(family: str, folder: Path, cameras: tuple[str, ...] = ("agentview", "w
             parameter.data.normal_(std=0.2)
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder)
-    _save_processors(network.config, folder, cameras, overrides)
+    _save_processors(network.config, folder, cameras, overrides, actions)
     return folder
 
 
@@ -72,14 +85,20 @@ def lerobots_own(folder: Path) -> tuple[Any, Any, Any]:
     return policy.eval(), *make_pre_post_processors(policy.config, pretrained_path=str(folder))
 
 
-def observation(rows: int = 3, cameras: tuple[str, ...] = ("agentview", "wrist"), history: int = 1) -> Observation:
+def observation(
+    rows: int = 3,
+    cameras: tuple[str, ...] = ("agentview", "wrist"),
+    history: int = 1,
+    seed: int = 7,
+    sizes: Mapping[str, tuple[int, int]] = {},
+) -> Observation:
     """Random pixels and states."""
-    random = stream(7, "observation")
-    shape = (rows, SIZE, SIZE, 3) if history == 1 else (rows, history, SIZE, SIZE, 3)
+    random = stream(seed, "observation")
+    many = (rows,) if history == 1 else (rows, history)
     state = (rows, STATE) if history == 1 else (rows, history, STATE)
     sentences = ("touch the red block", "push the green block now", "lamp")
     return Observation(
-        {c: random.integers(0, 256, shape, dtype=np.uint8) for c in cameras},
+        {c: random.integers(0, 256, (*many, *sizes.get(c, (SIZE, SIZE)), 3), dtype=np.uint8) for c in cameras},
         random.uniform(-0.9, 0.9, state).astype(np.float32),
         tuple(sentences[i % 3] for i in range(rows)),
     )
@@ -130,7 +149,9 @@ def run_program(
     )
 
 
-def _save_processors(config: Any, folder: Path, cameras: tuple[str, ...], overrides: dict[str, str]) -> None:
+def _save_processors(
+    config: Any, folder: Path, cameras: tuple[str, ...], overrides: dict[str, str], actions: int
+) -> None:
     import torch
     from lerobot.policies.factory import make_pre_post_processors
 
@@ -141,7 +162,7 @@ def _save_processors(config: Any, folder: Path, cameras: tuple[str, ...], overri
             "min": low, "max": high, "q01": low, "q99": high,
         }  # fmt: skip
 
-    stats: dict[str, Any] = {"observation.state": statistics(STATE), "action": statistics(ACTIONS)}
+    stats: dict[str, Any] = {"observation.state": statistics(STATE), "action": statistics(actions)}
     for camera in cameras:
         stats[f"observation.images.{camera}"] = {
             "mean": torch.full((3, 1, 1), 0.4), "std": torch.full((3, 1, 1), 0.2),

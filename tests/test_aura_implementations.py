@@ -34,13 +34,13 @@ def _expected(bound):
     return zs, resets, outs, jax.tree.map(np.asarray, state)
 
 
-def _alike(said, expected, name):
+def _alike(actual, expected, name):
     for field in FIELDS:
-        x, y = np.asarray(getattr(said, field)), getattr(expected, field)
+        x, y = np.asarray(getattr(actual, field)), getattr(expected, field)
         y = y if x.shape == y.shape else y[0]
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * max(1.0, np.abs(y).max()), err_msg=f"{name} {field}")
     for field in ("wrote", "refused"):
-        assert bool(np.asarray(getattr(said, field)).all()) == bool(getattr(expected, field)[0]), f"{name} {field}"
+        assert bool(np.asarray(getattr(actual, field)).all()) == bool(getattr(expected, field)[0]), f"{name} {field}"
 
 
 @bounds
@@ -59,8 +59,8 @@ def test_a_tick_without_a_proposal_leaves_the_same_state():
     zs = features(50, 1)
     with_head, without = (AuraTick(learned(bound=BOUND)[0].config, arrays()) for _ in range(2))
     for z in zs:
-        said, short = with_head.tick(z[0]), without.tick(z[0], propose=False)
-        assert (said.wrote, said.gate, said.surprise) == (short.wrote, short.gate, short.surprise)
+        actual, short = with_head.tick(z[0]), without.tick(z[0], propose=False)
+        assert (actual.wrote, actual.gate, actual.surprise) == (short.wrote, short.gate, short.surprise)
         assert short.chunk is None
         assert short.confidence == 0
     np.testing.assert_array_equal(with_head.W, without.W)
@@ -130,10 +130,10 @@ def test_the_exported_step_is_loaded_and_gives_what_the_step_gives(tmp_path):
     for rows in (1, 3):
         state, z, reset = memory.init(rows), features(1, rows)[0], np.zeros(rows, bool)
         expected, out = memory.step(params, state, z, reset)
-        W, b, said = run(state.W, state.b, z, reset)
+        W, b, actual = run(state.W, state.b, z, reset)
         np.testing.assert_allclose(W, expected.W, rtol=0, atol=1e-5)
         np.testing.assert_allclose(b, expected.b, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(said["answer"], out.answer, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(actual["answer"], out.answer, rtol=0, atol=1e-5)
 
 
 def test_rows_and_device_decide_which_implementation_runs():

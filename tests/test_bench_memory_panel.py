@@ -117,7 +117,7 @@ def test_another_folder_takes_another_rate(panel: PanelOptions, tmp_path: Path) 
 
 def test_controls_without_a_mark_are_taken_when_their_own_files_name_the_same_settings(copied: PanelOptions) -> None:
     marks = [copied.out / "controls" / name / "control.json" for name in ("random", "gru")]
-    said = [mark.read_text() for mark in marks]
+    kept = [mark.read_text() for mark in marks]
     for mark in marks:
         mark.unlink()
     with pytest.raises(ControlError, match=r"rate was 0\.05 and is now 0\.2"):
@@ -128,7 +128,7 @@ def test_controls_without_a_mark_are_taken_when_their_own_files_name_the_same_se
         controls(replace(copied, features=(rec.record(copied.out.parent / "elsewhere", 20),)))
     assert not any(mark.exists() for mark in marks)
     assert controls(copied)[1] == []
-    assert [mark.read_text() for mark in marks] == said
+    assert [mark.read_text() for mark in marks] == kept
 
 
 def test_controls_that_say_nothing_of_their_training_are_refused(copied: PanelOptions) -> None:

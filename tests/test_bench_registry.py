@@ -42,17 +42,17 @@ def test_every_bench_has_the_same_shape(name: str) -> None:
 def test_every_option_of_a_bench_is_in_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", name, "--help"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for field in fields(BENCHES.get(name).options):
         option = f"--{field.name.replace('_', '-')}"
-        assert option in said, field.name
+        assert option in printed, field.name
 
 
 def test_the_list_has_every_bench_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--help"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in BENCHES:
-        assert any(name in line and BENCHES.get(name).summary in line for line in said.splitlines())
+        assert any(name in line and BENCHES.get(name).summary in line for line in printed.splitlines())
     assert main(["bench"]) == 2
 
 
@@ -92,9 +92,9 @@ def test_lines_page_and_twin_of_a_bench_and_figures_for_another_page(
     write_result_page("other", "command", {"y": Figure(1.0)}, "# Other", tmp_path)
     pretend(monkeypatch, run)
     assert main(["bench", "kernels", "--preset", "smoke"]) == 0
-    said = capsys.readouterr()
-    assert said.out == f"a line\n{tmp_path / 'mine.md'}\n{tmp_path / 'mine.json'}\n"
-    assert "arm" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"a line\n{tmp_path / 'mine.md'}\n{tmp_path / 'mine.json'}\n"
+    assert "arm" in printed.err
     assert seen["command"] == "vlamem bench kernels --preset smoke"
     assert seen["mark"] == "set"
     twin = load_page("mine", tmp_path)

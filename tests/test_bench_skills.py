@@ -33,7 +33,7 @@ def test_an_interrupted_bench_says_where_it_stopped_and_that_it_goes_on(
 ) -> None:
     monkeypatch.setattr(play, "rollout", lambda config, begin, progress: RolloutEnd(3, 50, 0, 2, None))
     assert main(["bench", "skills", "--out", str(tmp_path), "--results", str(tmp_path)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     line = "vlamem bench skills: stopped in arm 'test': 3 of 50 episodes are kept; the same command continues"
-    assert line in said.err
+    assert line in printed.err

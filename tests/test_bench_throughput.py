@@ -113,16 +113,16 @@ def test_parts_that_cannot_be_run_are_left_out_with_a_line_or_refused_by_name(
         raise LiberoMissingError("the LIBERO benchmark is not installed: make libero")
 
     monkeypatch.setattr(throughput, "find_paths", missing)
-    said: list[str] = []
-    assert parts_of(bench(tmp_path, parts=()), said.append) == ("tabletop",)
-    assert said[0] == "libero is left out: the LIBERO benchmark is not installed: make libero"
-    assert "families" in said[1]
+    lines: list[str] = []
+    assert parts_of(bench(tmp_path, parts=()), lines.append) == ("tabletop",)
+    assert lines[0] == "libero is left out: the LIBERO benchmark is not installed: make libero"
+    assert "families" in lines[1]
     with pytest.raises(LiberoMissingError, match="make libero"):
-        parts_of(bench(tmp_path, parts=("tabletop", "libero")), said.append)
+        parts_of(bench(tmp_path, parts=("tabletop", "libero")), lines.append)
     with pytest.raises(ThroughputError, match="--families"):
-        parts_of(bench(tmp_path, parts=("families",)), said.append)
+        parts_of(bench(tmp_path, parts=("families",)), lines.append)
     with pytest.raises(PolicyError, match=r"no-such\.safetensors"):
-        parts_of(bench(tmp_path, policy="no-such.safetensors"), said.append)
+        parts_of(bench(tmp_path, policy="no-such.safetensors"), lines.append)
 
 
 def test_a_run_that_breaks_off_shows_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +152,10 @@ def test_lerobot_eval_plays_the_same_tasks_of_libero_at_the_same_size(
     found = throughput_runs.play_lerobot(bench(tmp_path), one, 2, "soft")
     assert found.seconds == 7.0
     assert found.successes == {(TASKS[0], 0): True, (TASKS[0], 1): False}
-    said = (tmp_path / "out" / "libero_object" / "lerobot-2-soft" / "log.txt").read_text()
+    log = (tmp_path / "out" / "libero_object" / "lerobot-2-soft" / "log.txt").read_text()
     for word in ("--env.task_ids=[7]", "--env.hard_reset=false", "--env.observation_width=84", "n_action_steps=8"):
-        assert word in said
-    assert said.startswith("osmesa ")
+        assert word in log
+    assert log.startswith("osmesa ")
 
 
 def test_tick_and_plan_of_a_policy_are_figures_and_a_line_of_the_page(tmp_path: Path) -> None:

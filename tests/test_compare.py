@@ -38,9 +38,9 @@ def test_episodes_without_partner_and_errors_are_left_out_and_named(
     a, b = write(tmp_path / "a", "sfse"), write(tmp_path / "b", "sf")
     assert compare_runs(a, b).only_first == (("touch", "test/2", 0),)
     assert main(["compare", str(a), str(b)]) == 0
-    said = capsys.readouterr().out
-    assert "no difference shown" in said
-    assert "touch test/2 seed 0" in said
+    printed = capsys.readouterr().out
+    assert "no difference shown" in printed
+    assert "touch test/2 seed 0" in printed
 
 
 def test_the_last_word_on_an_episode_counts(tmp_path: Path) -> None:

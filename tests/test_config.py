@@ -78,8 +78,8 @@ def test_an_unknown_option_exits_2_and_names_the_nearest(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as stop:
         main(["rollout", "--episode", "3"])
     assert stop.value.code == 2
-    said = capsys.readouterr()
-    assert "--episodes" in said.out + said.err
+    printed = capsys.readouterr()
+    assert "--episodes" in printed.out + printed.err
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_an_option_that_changed_its_name_is_refused_by_the_new_one(
     words: list[str], now: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert re.search(f"is of version 0.1: write .*{now}", said)
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert re.search(f"is of version 0.1: write .*{now}", printed)
+    assert printed.count("\n") == 1
 
 
 def test_a_key_that_changed_its_name_is_refused_in_a_file_too(
@@ -137,9 +137,9 @@ def test_help_of_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFi
     except SystemExit as stop:
         status = stop.code
     assert status == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"vlamem {verb} " in said.partition("xample: ")[2]
-    assert f"usage: vlamem {verb} " in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"vlamem {verb} " in printed.partition("xample: ")[2]
+    assert f"usage: vlamem {verb} " in printed
 
 
 def test_general_help_lists_the_verbs_and_imports_nothing_heavy() -> None:
@@ -147,9 +147,9 @@ def test_general_help_lists_the_verbs_and_imports_nothing_heavy() -> None:
         "import sys; from vlamem.scripts.main import main; main(['--help']);"
         "print([m for m in ('numpy', 'jax', 'torch', 'tyro', 'yaml', 'rich') if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert all(verb in said for verb in VERBS)
-    assert said.endswith("[]\n")
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(verb in printed for verb in VERBS)
+    assert printed.endswith("[]\n")
 
 
 def test_help_of_every_bench_has_its_name_as_it_is_typed_and_imports_nothing_heavy() -> None:
@@ -157,9 +157,9 @@ def test_help_of_every_bench_has_its_name_as_it_is_typed_and_imports_nothing_hea
 import contextlib, io, sys
 from vlamem.scripts.main import main
 for name in {sorted(BENCHES)}:
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         main(["bench", name, "--help"])
-    assert said.getvalue().startswith(f"usage: vlamem bench {{name}} "), said.getvalue()
+    assert printed.getvalue().startswith(f"usage: vlamem bench {{name}} "), printed.getvalue()
     heavy = [m for m in ("numpy", "scipy", "jax", "torch", "mujoco", "gymnasium") if m in sys.modules]
     assert not heavy, (name, heavy)
 """

@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,17 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_what_a_kill_left_behind_is_used_again_and_many_writers_leave_one_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    (tmp_path / ".run.json.tmp").write_text("half of a longer text than the one that follows")
+    texts = [str(n) * (n + 1) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            list(pool.map(partial(write_atomically, path), texts))
+            assert path.read_text() in texts
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_lines_come_back_and_a_new_log_is_in_its_folder_after_power_loss(tmp_path: Path, synced: list[int]) -> None:

@@ -24,6 +24,7 @@ from vlamem.deploy.server.options import ServeOptions
 from vlamem.deploy.server.rate_limit import RateLimit
 from vlamem.deploy.server.sessions import SessionLimits, SessionTable
 from vlamem.deploy.wire import WireLimits, pack, unpack
+from vlamem.scripts.serve import address
 
 
 def get(port: int, path: str, key: str | None = None) -> tuple[int, str]:
@@ -243,11 +244,32 @@ def test_without_the_key_nothing_but_health_is_served() -> None:
 def test_a_web_page_may_not_connect() -> None:
     async def scenario() -> None:
         async with serving() as server:
-            with pytest.raises(InvalidStatus):
+            with pytest.raises(InvalidStatus) as refused:
                 async with client(server.port, origin="http://elsewhere.example"):
+                    pass
+            assert refused.value.response.status_code == 403
+            assert b"--allow-origin http://elsewhere.example" in refused.value.response.body
+
+    run(scenario)
+
+
+def test_a_web_page_that_is_allowed_by_name_connects_and_no_other() -> None:
+    async def scenario() -> None:
+        async with serving(options=options(origins=("http://panel.local:5000",))) as server:
+            async with client(server.port, origin="http://panel.local:5000") as c:
+                await c.ask("episode_start", episode=1)
+            async with client(server.port) as c:
+                await c.ask("episode_start", episode=1)
+            with pytest.raises(InvalidStatus):
+                async with client(server.port, origin="http://panel.local"):
                     pass
 
     run(scenario)
+
+
+def test_an_address_of_ip_version_6_is_said_in_brackets() -> None:
+    assert address("ws", "::1", 8000) == "ws://[::1]:8000"
+    assert address("wss", "127.0.0.1", 8000) == "wss://127.0.0.1:8000"
 
 
 def test_listening_beyond_the_machine_needs_a_key_and_tls_needs_both_files() -> None:
@@ -258,7 +280,7 @@ def test_listening_beyond_the_machine_needs_a_key_and_tls_needs_both_files() -> 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"front": np.zeros((9, 8, 3), np.uint8)}, r"uint8 \[9, 8, 3\], expected uint8 \[8, 8, 3\]"),
         ({"front": np.zeros((8, 8, 3), np.float32)}, "float32"),
@@ -270,14 +292,16 @@ def test_listening_beyond_the_machine_needs_a_key_and_tls_needs_both_files() -> 
         ({"instruction": 3}, "the instruction is '3'"),
     ],
 )
-def test_an_observation_that_does_not_fit_is_refused_by_name_and_the_session_goes_on(changed: Any, said: str) -> None:
+def test_an_observation_that_does_not_fit_is_refused_by_name_and_the_session_goes_on(
+    changed: Any, expected: str
+) -> None:
     async def scenario() -> None:
         async with serving() as server, client(server.port) as c:
             await c.ask("episode_start", episode=1)
             bad = await c.ask("observe", observation() | changed, episode=1, step=0, plan=True)
             assert bad["vlamem"]["code"] == "observation"
             assert len(bad["vlamem"]["id"]) == 12
-            assert re.search(said, bad["vlamem"]["message"]), bad
+            assert re.search(expected, bad["vlamem"]["message"]), bad
             assert await c.memory(1, 0) == 0
 
     run(scenario)
@@ -327,7 +351,7 @@ def test_of_the_images_of_a_vla_eval_client_those_of_the_policy_are_decoded_besi
                 reply = await vla_eval_message(server.port, bombs | {"front": right})
                 assert reply["type"] == "action", reply
                 reply = await vla_eval_message(server.port, {"front": bomb})
-                assert "512 x 512 pixels, expected 8 x 8" in reply["payload"]["error"]
+                assert "512 pixels high and 512 wide, expected 8 high and 8 wide" in reply["payload"]["error"]
 
     run(scenario)
     assert set(decoded) == {((8, 8), False)}

@@ -153,8 +153,8 @@ def test_the_published_openpi_client_drives_it_unchanged(hosted: Hosted) -> None
 @pytest.mark.parametrize("hosted", [{"execute": 4}], indirect=True)
 def test_the_published_vla_eval_client_drives_it_and_memory_sees_frames_inside_chunks(hosted: Hosted) -> None:
     python = environment("vla-eval", "vla-eval==0.8.0")
-    said = run(python, VLA_EVAL_CLIENT, f"ws://127.0.0.1:{hosted.port}/vla-eval").splitlines()
-    assert said == ["[]", "[5, 5, 5, 5, 5, 5, 5, 5, 10, 10] (7,)", "[3, 3, 3, 3, 3, 3, 3, 3, 6, 6] (7,)", "True"]
+    printed = run(python, VLA_EVAL_CLIENT, f"ws://127.0.0.1:{hosted.port}/vla-eval").splitlines()
+    assert printed == ["[]", "[5, 5, 5, 5, 5, 5, 5, 5, 10, 10] (7,)", "[3, 3, 3, 3, 3, 3, 3, 3, 6, 6] (7,)", "True"]
 
 
 def test_a_robots_computer_needs_numpy_msgpack_and_websockets_alone(hosted: Hosted, tmp_path: Path) -> None:

@@ -123,29 +123,30 @@ def test_a_session_that_another_memory_wrote_ends_the_run_and_is_there_for_the_n
 ) -> None:
     monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
     assert main(words(hosted, tmp_path)) == 0
-    kept = (tmp_path / "state" / "link.json").read_bytes()
+    kept = json.loads((tmp_path / "state" / "link.json").read_text())
     hosted.end()
     path = tmp_path / "server" / "sessions" / "arm" / "session.json"
     path.write_text(path.read_text().replace('"sum1"', '"sum2"'))
     hosted.start()
     assert main(words(hosted, tmp_path)) == 1
-    said = capsys.readouterr().err
-    assert "memory 'sum2', this server has 'sum1'" in said
-    assert "or begin a new session: another --state of the robot does so" in said
-    assert (tmp_path / "state" / "link.json").read_bytes() == kept
+    printed = capsys.readouterr().err
+    assert "memory 'sum2', this server has 'sum1'" in printed
+    assert "or begin a new session: another --state of the robot does so" in printed
+    again = json.loads((tmp_path / "state" / "link.json").read_text())
+    assert again == kept | {"epoch": kept["epoch"] + 1}
 
 
 def test_a_dry_run_is_a_session_of_its_own_and_executes_nothing(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
-    told: list[Any] = []
+    executed: list[Any] = []
     monkeypatch.setattr(
-        Link, "send", lambda self, frame, send=Link.send: (told.append(frame.executed), send(self, frame))
+        Link, "send", lambda self, frame, send=Link.send: (executed.append(frame.executed), send(self, frame))
     )
     assert main(words(hosted, tmp_path, "--dry-run")) == 0
     assert re.search(r"^[+-]0\.\d{3} ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert set(told) == {None}
+    assert set(executed) == {None}
     assert not (tmp_path / "state").exists()
     assert [p.name for p in (tmp_path / "server" / "sessions").iterdir() if p.is_dir()] != ["arm"]
     assert (tmp_path / "arm.jsonl").read_text().split() == ['"connected"', '"closed"']

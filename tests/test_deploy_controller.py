@@ -143,6 +143,72 @@ def test_commands_planned_from_an_old_observation_are_not_sent() -> None:
     assert scene.controller.events.counts["stale_command"] > 0
 
 
+@pytest.mark.parametrize("stalled_s", [0.06, 0.1, 0.6, 2.0, 30.0])
+@pytest.mark.parametrize("where", ["between rounds", "in observe", "before it is sent"])
+def test_after_a_loop_stood_still_nothing_old_is_repeated(stalled_s: float, where: str) -> None:
+    scene = Scene()
+    scene.play(40)
+    before, observe = scene.arm.sent[-1], scene.arm.observe
+    scene.server.up = False
+
+    def hangs() -> RobotObservation:
+        scene.arm.observe = observe  # type: ignore[method-assign]  # it hangs once
+        scene.now += stalled_s
+        return observe()
+
+    if where == "between rounds":
+        scene.now += stalled_s
+    elif where == "in observe":
+        scene.arm.observe = hangs  # type: ignore[method-assign]
+    else:
+        choose = scene.controller._choose
+
+        def chooses(*seen: Any) -> Any:
+            chosen = choose(*seen)
+            scene.now += stalled_s
+            return chosen
+
+        scene.controller._choose = chooses  # type: ignore[method-assign]
+    scene.controller.round(scene.now)
+    last = scene.rounds[-1]
+    assert last.command is not None
+    assert scene.modes[-1] in ({Mode.STOP} if stalled_s > 0.8 else {Mode.RUN, Mode.STOP})
+    if last.planned is not None:
+        assert scene.now - (100 + last.planned.step / 20) <= ARM.stale_s + 1e-9
+    else:
+        share = max(0.0, 1 - stalled_s / ARM.stop_s)
+        assert (np.abs(last.command[:6]) <= share * np.abs(before[:6]) + 1e-9).all()
+
+
+def test_a_hold_that_a_stall_interrupts_is_over() -> None:
+    scene = Scene()
+    scene.play(20)
+    scene.server.up = False
+    while scene.modes[-1] is not Mode.HOLD:
+        scene.play(1)
+    scene.now += 0.06
+    scene.play(1)
+    assert scene.modes[-1] is Mode.STOP
+    assert abs(scene.arm.sent[-1][0]) < 0.3 * 0.5
+
+
+def test_the_ramp_of_a_stop_counts_from_the_moment_the_operator_said_it() -> None:
+    scene = Scene()
+    scene.play(20)
+    observe = scene.arm.observe
+
+    def hangs() -> RobotObservation:
+        scene.arm.observe = observe  # type: ignore[method-assign]  # it hangs once
+        scene.controller.stop()
+        scene.now += 4.9
+        return observe()
+
+    scene.arm.observe = hangs  # type: ignore[method-assign]
+    scene.play(1)
+    assert scene.modes[-1] is Mode.HALT
+    np.testing.assert_array_equal(scene.arm.sent[-1][:6], np.zeros(6))
+
+
 def test_a_robot_that_shows_one_frame_for_ever_is_held_and_stopped_however_fresh_the_plans_are() -> None:
     scene = Scene()
     scene.play(20)
@@ -161,6 +227,16 @@ def test_a_robot_that_shows_one_frame_for_ever_is_held_and_stopped_however_fresh
     scene.arm.frozen = False
     scene.play(20)
     assert scene.modes[-1] is Mode.RUN
+
+
+def test_a_stamp_that_is_no_time_counts_as_one_that_stands_still() -> None:
+    scene = Scene()
+    scene.play(20)
+    observe = scene.arm.observe
+    scene.arm.observe = lambda: replace(observe(), stamp=np.nan)  # type: ignore[method-assign]  # its clock breaks
+    scene.play(100)
+    assert scene.modes[-1] is Mode.STOP
+    assert scene.controller.events.counts["observation_frozen"] == 1
 
 
 def test_a_robot_that_does_not_report_the_force_that_its_file_limits_is_refused_before_it_moves() -> None:

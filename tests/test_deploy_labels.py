@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import sqlite3
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,53 @@ def test_labels_left_pending_are_processed_at_the_next_start_and_processed_ones_
     assert not queue.add(label("a"))
     queue.close()
     assert done == ["b"]
+
+
+def test_a_label_that_a_full_disk_left_undone_is_tried_again_until_the_disk_has_room(tmp_path: Path) -> None:
+    reports: list[str] = []
+    tries = iter(
+        [OSError("disk full"), OSError("disk full"), sqlite3.OperationalError("locked"), OSError("disk full"), None]
+    )
+    done = threading.Event()
+
+    def process(given: Label) -> str:
+        error = next(tries)
+        if error is not None:
+            raise error
+        done.set()
+        return "done"
+
+    queue = LabelQueue(tmp_path / "l.jsonl", process, reports.append, retry_s=0.0)
+    queue.add(label("a"))
+    assert done.wait(LONG_S)
+    while queue.pending:
+        time.sleep(0.01)
+    queue.close()
+    assert ["disk full" in r for r in reports] == [True, False, True]  # each reason once, not each try
+    assert LabelQueue(tmp_path / "l.jsonl", process).pending == frozenset()
+
+
+def test_a_label_that_fails_three_times_is_dead_and_its_trace_is_needed_no_more(tmp_path: Path) -> None:
+    reports: list[str] = []
+    tried: list[str] = []
+
+    def process(given: Label) -> str:
+        tried.append(given.label)
+        if given.label == "a":
+            raise ValueError("its trace is damaged")
+        return "done"
+
+    for _ in range(2):  # the second time it stays dead
+        queue = LabelQueue(tmp_path / "l.jsonl", process, reports.append, retry_s=0.0)
+        queue.add(label("a"))
+        queue.add(replace(label("b"), episode=2))
+        while queue.pending or not queue.dead:
+            time.sleep(0.01)
+        assert queue.drain(LONG_S)
+        queue.close()
+        assert (tried.count("a"), tried.count("b"), queue.dead) == (3, 1, 1)
+    assert "given up after 3 tries: ValueError: its trace is damaged" in reports[-1]
+    assert json.loads((tmp_path / "l.jsonl").read_text().splitlines()[-1]).items() >= {"dead": "a"}.items()
 
 
 def test_a_label_cut_short_by_a_crash_was_never_taken_and_the_others_stay(tmp_path: Path) -> None:
@@ -113,7 +162,7 @@ def test_a_queue_remembers_so_many_ids_and_no_more(tmp_path: Path) -> None:
             assert queue.add(label(name))
         assert queue.drain(LONG_S)
         assert [queue.add(label(name)) for name in "cde"] == [False] * 3
-        assert (queue.stored, list(queue._history.known)) == (5, ["c", "d", "e"])
+        assert (queue.stored, [known[-1] for known in queue._history.known]) == (5, ["c", "d", "e"])
         queue.close()
 
 
@@ -128,8 +177,9 @@ def episode_in(folder: Path, at: float = 0.0) -> TraceStore:
     """Episode 1 of session "arm", which begins at a position [m]: eight steps, two plans."""
     traces = TraceStore(folder)
     traces.begin("arm", 1)
-    key, chunk = np.float32([1, 0]), np.zeros((4, 7), np.float32)
+    key = np.float32([1, 0])
     for step in range(9):
+        chunk = np.tile(np.float32([[step + 1], [step + 2], [step + 3], [step + 4]]) / 10, 7)
         if step:
             traces.record_action("arm", 1, step, np.full(7, step / 10, np.float32))
         if step in (0, 4):
@@ -173,8 +223,8 @@ def test_a_label_that_corrects_another_retracts_what_that_stored(tmp_path: Path)
             ("failure", "success", 2),
             ("success", "failure", 2),
         ):
-            said = commit_episode(memory, traces, label("a", outcome))
-            assert (f"{gone} of an earlier label retracted" in said) == bool(gone)
+            result = commit_episode(memory, traces, label("a", outcome))
+            assert (f"{gone} of an earlier label retracted" in result) == bool(gone)
             counts = memory.store.counts(memory.origin)
             assert (counts[f"{outcome}_segments"], counts[f"{elsewhere}_segments"]) == (2, 0)
             assert memory.verify() == 2

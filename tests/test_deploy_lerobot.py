@@ -87,7 +87,7 @@ def test_an_arm_that_does_not_answer_is_a_robot_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"state_keys": ("wrist.pos", "elbow.pos")}, "state_keys .* 'wrist.pos', this arm has"),
         ({"action_keys": ()}, "has no action_keys"),
@@ -96,8 +96,8 @@ def test_an_arm_that_does_not_answer_is_a_robot_error() -> None:
         ({"gripper_force": 20.0, "force_key": "grip.force"}, "force_key .* 'grip.force', this arm has"),
     ],
 )
-def test_a_file_of_another_arm_is_refused_by_name(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(RobotFileError, match=said):
+def test_a_file_of_another_arm_is_refused_by_name(changed: dict[str, Any], expected: str) -> None:
+    with pytest.raises(RobotFileError, match=expected):
         LeRobotRobot(Paper(), replace(FILE, **changed))
     with pytest.raises(RobotFileError, match="names 1 entries, there are 2"):
         replace(FILE, state_keys=("elbow.pos",)).check()

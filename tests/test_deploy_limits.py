@@ -83,7 +83,7 @@ def test_a_robot_found_outside_is_led_back_within_speed_and_step_and_rest_does_n
 
 
 @pytest.mark.parametrize(
-    ("command", "last", "said"),
+    ("command", "last", "expected"),
     [
         ([2.61, 0, 0], None, "range of joints"),
         ([2.53, 0, 0], [2.52, 0, 0], "range of joints"),
@@ -93,16 +93,16 @@ def test_a_robot_found_outside_is_led_back_within_speed_and_step_and_rest_does_n
     ],
 )
 def test_the_audit_lets_a_joint_outside_its_range_stay_and_come_back_and_nothing_else(
-    command: Any, last: Any, said: str | None
+    command: Any, last: Any, expected: str | None
 ) -> None:
     before = None if last is None else np.array(last)
     found = Limits(JOINT_ARM).violations(np.array(command), before, seen([2.6, 0, 0]))
-    assert bool(found) == (said is not None), found
-    assert said is None or said in found[0]
+    assert bool(found) == (expected is not None), found
+    assert expected is None or expected in found[0]
 
 
 @pytest.mark.parametrize(
-    ("wish", "last", "at", "said"),
+    ("wish", "last", "at", "expected"),
     [
         ([0, 0, 0, 0.9, 0, 0, 0], None, [0, 0, 0], "range of rotation"),
         ([1, 1, 1, 0, 0, 0, 0], None, [0, 0, 0], "speed of translation"),
@@ -113,9 +113,9 @@ def test_the_audit_lets_a_joint_outside_its_range_stay_and_come_back_and_nothing
         ([0] * 6, None, [0, 0, 0], "finite"),
     ],
 )
-def test_the_audit_finds_what_the_limits_would_have_clipped(wish: Any, last: Any, at: Any, said: str) -> None:
+def test_the_audit_finds_what_the_limits_would_have_clipped(wish: Any, last: Any, at: Any, expected: str) -> None:
     limits, now = Limits(TABLETOP), seen([*at, 0, 0, 0, 0, 0])
-    assert any(said in v for v in limits.violations(np.array(wish, float), last, now))
+    assert any(expected in v for v in limits.violations(np.array(wish, float), last, now))
     command, clips = limits.apply(np.array(wish, float), last, now)
     assert clips
     assert sum(limits.counts.values()) == len(clips)
@@ -192,7 +192,7 @@ def test_an_absolute_part_begins_from_where_the_robot_is() -> None:
 def test_rest_stands_still_and_keeps_the_grip() -> None:
     last = np.array([0.5, 0, 0, 0.1, 0, 0, 1.0])
     np.testing.assert_array_equal(Limits(TABLETOP).rest(last, seen(np.zeros(8))), [0, 0, 0, 0, 0, 0, 1])
-    assert Limits(TABLETOP).rest(None, seen(np.zeros(8))) is None  # nobody knows what the gripper was told
+    assert Limits(TABLETOP).rest(None, seen(np.zeros(8))) is None  # nobody knows the gripper's last command
 
 
 def test_rest_replaces_every_command_while_the_proprioception_is_not_finite() -> None:
@@ -213,12 +213,12 @@ def test_rest_replaces_every_command_while_the_proprioception_is_not_finite() ->
 def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not() -> None:
     spec = asdict(replace(SPEC, cameras=("agentview",)))
     TABLETOP.check_spec(spec)
-    for changed, said in (
+    for changed, expected in (
         ({"control_hz": 50.0}, "steps at 50 Hz"),
         ({"proprioception_size": 9}, "9 proprioceptive"),
         ({"cameras": ("front",)}, "camera 'front'"),
     ):
-        with pytest.raises(RobotFileError, match=said):
+        with pytest.raises(RobotFileError, match=expected):
             TABLETOP.check_spec(spec | changed)
     parts = spec["action"]["components"]
     turned = [parts[0] | {"unit": "0.1 m"}, *parts[1:]]
@@ -229,7 +229,7 @@ def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         ('name = "tabletop"', 'nmae = "x"', "unknown entry 'nmae': did you mean 'name'"),
         ("hold_s = 0.15", "", "lacks 'hold_s'"),
@@ -245,11 +245,11 @@ def test_the_shipped_robot_fits_the_policy_of_its_suite_and_names_what_does_not(
         ("grips = true", "", "say with 'measured'"),
     ],
 )
-def test_a_wrong_robot_file_is_refused_by_name(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_wrong_robot_file_is_refused_by_name(tmp_path: Path, old: str, new: str, expected: str) -> None:
     text = (Path(__file__).parent.parent / "deploy" / "robot" / "files" / "tabletop.toml").read_text()
     assert old in text
     (tmp_path / "arm.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(RobotFileError, match=said):
+    with pytest.raises(RobotFileError, match=expected):
         load_robot_file(tmp_path / "arm.toml")
     with pytest.raises(RobotFileError, match=r"one of .*tabletop"):
         load_robot_file("tabeltop")

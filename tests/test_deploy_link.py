@@ -83,6 +83,26 @@ def test_without_its_state_a_robot_cannot_take_the_session(hosted: Hosted, tmp_p
         assert not other.start().restored
 
 
+def test_a_robot_has_one_controller(hosted: Hosted, tmp_path: Path) -> None:
+    with linked(hosted, tmp_path / "robot") as link:
+        link.start()
+        with pytest.raises(LinkError, match=r"robot is in use by another controller \(process \d+\).* another --state"):
+            Link(link.options, EventLog())
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / "link.json").write_bytes((tmp_path / "robot" / "link.json").read_bytes())
+        with linked(hosted, tmp_path / "copy") as other:
+            assert other.start().restored
+            wait(lambda: link.failure)
+            assert "session 'arm' is driven by another controller" in str(link.failure)
+            other.begin(1)
+            other.send(frame(0, plan=True))
+            assert collect(other, 0).kind == "chunk"
+    with linked(hosted, tmp_path / "robot") as link, pytest.raises(LinkError, match="end one of the two"):
+        link.start()  # as often started as the copy
+    with linked(hosted, tmp_path / "robot") as link:
+        assert link.start().restored
+
+
 def test_a_label_survives_the_server_and_the_robot_and_is_acknowledged_once(hosted: Hosted, tmp_path: Path) -> None:
     with linked(hosted, tmp_path / "robot") as link:
         link.start()

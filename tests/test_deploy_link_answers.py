@@ -22,9 +22,9 @@ def answering(
     kind: type[Link] = Link,
     **options: Any,
 ) -> Iterator[Link]:
-    """A link to a server that gives `reply(number of the connection, what was said)`, and nothing where that is None.
+    """A link to a server that gives `reply(number of the connection, its message)`, and nothing where that is None.
 
-    What it is first told on each connection is "joined"; on the first `deaf` ones it never answers the handshake.
+    The first message on each connection is "joined"; on the first `deaf` ones it never answers the handshake.
     """
     connections = itertools.count(1)
 
@@ -37,8 +37,8 @@ def answering(
                 pass
             return
         ws.send(pack({"vlamem": {"type": "session", "session": "arm", "episode": 0, "step": -1, "restored": True}}))
-        for said in itertools.chain([{"type": "joined"}], (unpack(raw)["vlamem"] for raw in ws)):
-            found = reply(number, said)
+        for message in itertools.chain([{"type": "joined"}], (unpack(raw)["vlamem"] for raw in ws)):
+            found = reply(number, message)
             if found is not None:
                 ws.send(pack(found))
 
@@ -55,10 +55,10 @@ def answering(
             thread.join()
 
 
-def understood(said: dict[str, Any]) -> dict[str, Any] | None:
+def understood(message: dict[str, Any]) -> dict[str, Any] | None:
     """What a server answers that takes everything."""
-    kind = {"episode_start": "episode", "observe": "tick"}.get(said["type"])
-    return None if kind is None else {"vlamem": said | {"type": kind}}
+    kind = {"episode_start": "episode", "observe": "tick"}.get(message["type"])
+    return None if kind is None else {"vlamem": message | {"type": kind}}
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def understood(said: dict[str, Any]) -> dict[str, Any] | None:
     ],
 )
 def test_an_answer_that_makes_no_sense_costs_a_connection_and_not_the_link(nonsense: dict[str, Any]) -> None:
-    def reply(connection: int, said: dict[str, Any]) -> Mapping[str, Any] | None:
-        return nonsense if connection == 1 and said["type"] == "joined" else understood(said)
+    def reply(connection: int, message: dict[str, Any]) -> Mapping[str, Any] | None:
+        return nonsense if connection == 1 and message["type"] == "joined" else understood(message)
 
     with answering(reply) as link:
         wait(lambda: link._events.counts["connected"] == 2)
@@ -86,8 +86,8 @@ def test_an_answer_that_makes_no_sense_costs_a_connection_and_not_the_link(nonse
 
 @pytest.mark.parametrize("swallowed", ["episode_start", "observe"])
 def test_a_server_that_does_not_answer_is_left_though_frames_keep_coming(swallowed: str) -> None:
-    def reply(connection: int, said: dict[str, Any]) -> Mapping[str, Any] | None:
-        return None if connection == 1 and said["type"] == swallowed else understood(said)
+    def reply(connection: int, message: dict[str, Any]) -> Mapping[str, Any] | None:
+        return None if connection == 1 and message["type"] == swallowed else understood(message)
 
     with answering(reply, reply_s=0.5) as link:
         link.begin(1)
@@ -109,6 +109,6 @@ def test_a_handshake_that_was_lost_is_tried_again_with_more_patience_each_time()
             waited.append(self._handshake_s)
             return await super()._join(connection)
 
-    with answering(lambda connection, said: understood(said), deaf=2, kind=Noted, reply_s=2.0) as link:
+    with answering(lambda connection, message: understood(message), deaf=2, kind=Noted, reply_s=2.0) as link:
         assert waited == [0.5, 1.0, 2.0]
         assert link._handshake_s == 0.5

@@ -297,6 +297,27 @@ def test_a_label_that_the_disk_does_not_take_is_none(tmp_path: Path, monkeypatch
     assert box.unsaved
 
 
+def test_a_session_is_asked_for_with_one_nonce_until_the_server_answers_and_by_the_next_process_too(
+    tmp_path: Path,
+) -> None:
+    box = Outbox("arm", tmp_path, 9, 3, EventLog(), lambda: 0.0)
+    hello = box.hello()
+    assert hello.keys() == {"type", "session", "nonce"}
+    assert len(hello["nonce"]) >= 22
+    assert box.unsaved
+    assert box.hello() == hello
+    box.save()
+    again = Outbox("arm", tmp_path, 9, 3, EventLog(), lambda: 0.0)
+    assert again.hello() == hello
+    again.joined({"session": "arm", "token": hello["nonce"], "episode": 0}, first=True)
+    assert again.hello() == {"type": "hello", "session": "arm", "token": hello["nonce"]}
+    fresh = again.hello(fresh=True)
+    assert fresh["session"].startswith("arm-")
+    assert again.hello(fresh=True) == fresh  # and no session more, however often it is asked for
+    again.joined({"session": fresh["session"], "token": fresh["nonce"], "episode": 0}, first=False)
+    assert again.hello() == {"type": "hello", "session": fresh["session"], "token": fresh["nonce"]}
+
+
 def test_without_a_folder_the_session_has_a_name_of_its_own() -> None:
     first, second = (Outbox("arm", None, 9, 3, EventLog(), lambda: 0.0).hello() for _ in range(2))
     assert first["session"] != second["session"]

@@ -1,8 +1,10 @@
 """deploy/robot/panel.py and TLS: an operator's commands arrive, a web page's do not."""
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -25,26 +27,29 @@ from vlamem.deploy.robot.robot_file import SHIPPED
 from vlamem.deploy.server.options import ServeOptions
 
 
-class Said(list[str]):
+class Presses(list[str]):
     def label(self, outcome: str) -> str:
         self.append(outcome)
         return "id"
 
 
 @pytest.fixture
-def panel() -> Iterator[tuple[Panel, Said, int]]:
-    said = Said()
+def panel() -> Iterator[tuple[Panel, Presses, int]]:
+    presses = Presses()
     made = Panel(
-        lambda: said.append("stop"), lambda: said.append("go"), said.label, lambda: {"mode": "run"},
-        lambda: said.append("quit"),
+        lambda: presses.append("stop"), lambda: presses.append("go"), presses.label, lambda: {"mode": "run"},
+        lambda: presses.append("quit"),
     )  # fmt: skip
-    yield made, said, made.serve(0)
+    yield made, presses, made.serve(0)
     made.close()
 
 
-def post(port: int, path: str, body: object = None, kind: str = "application/json") -> tuple[int, dict[str, str]]:
+def post(
+    port: int, path: str, body: object = None, kind: str = "application/json", token: str = "", **headers: str
+) -> tuple[int, dict[str, str]]:
+    headers |= {"Content-Type": kind, "Authorization": f"Bearer {token}"}
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": kind}, method="POST"
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), headers, method="POST"
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -54,36 +59,70 @@ def post(port: int, path: str, body: object = None, kind: str = "application/jso
             return error.code, json.load(error)
 
 
-def test_the_operator_stops_goes_and_labels_by_http(panel: tuple[Panel, Said, int]) -> None:
-    _, said, port = panel
+def test_the_operator_stops_goes_and_labels_by_http(panel: tuple[Panel, Presses, int]) -> None:
+    made, presses, port = panel
     assert post(port, "/stop") == (200, {"said": "stop"})
-    assert post(port, "/go") == (200, {"said": "go"})
-    assert post(port, "/label", {"outcome": "success"}) == (200, {"label": "id"})
-    assert said == ["stop", "go", "success"]
+    assert post(port, "/go", token=made.token) == (200, {"said": "go"})
+    assert post(port, "/label", {"outcome": "success"}, token=made.token) == (200, {"label": "id"})
+    assert presses == ["stop", "go", "success"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
         assert json.load(answer) == {"mode": "run"}
 
 
-def test_a_form_of_a_web_page_can_stop_but_neither_move_nor_label(panel: tuple[Panel, Said, int]) -> None:
-    _, said, port = panel
+def test_a_form_of_a_web_page_can_stop_but_neither_move_nor_label(panel: tuple[Panel, Presses, int]) -> None:
+    made, presses, port = panel
     for path in ("/go", "/label", "/stop"):
-        post(port, path, {"outcome": "success"}, "text/plain")
-    assert said == ["stop"]
+        post(port, path, {"outcome": "success"}, "text/plain", made.token)
+    assert presses == ["stop"]
+
+
+def test_who_has_no_token_or_comes_under_another_name_can_stop_the_arm_alone(panel: tuple[Panel, Presses, int]) -> None:
+    made, presses, port = panel
+    for path in ("/go", "/label"):
+        for token in ("", "guess", made.token + "x", "\u00fc"):
+            assert post(port, path, {"outcome": "success"}, token=token)[0] == 401
+        assert post(port, path, {"outcome": "success"}, token=made.token, Host=f"evil.example:{port}")[0] == 403
+    assert post(port, "/go", token=made.token, Host=f"localhost:{port}")[0] == 200
+    assert post(port, "/stop", Host="evil.example")[0] == 200
+    assert presses == ["go", "stop"]
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"}))
+    refused.value.close()
+
+
+def test_a_stop_waits_for_no_body_and_clients_that_say_nothing_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlamem.deploy.robot.panel_http._TIMEOUT_S", 0.2)
+    presses = Presses()
+    panel = Panel(lambda: presses.append("stop"), lambda: None, presses.label, dict, lambda: None)
+    port = panel.serve(0)
+    with contextlib.ExitStack() as stack:
+        slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        slow.sendall(b"POST /stop HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4000\r\n\r\n")
+        assert slow.recv(12) == b"HTTP/1.0 200"
+        assert presses == ["stop"]
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        until = time.monotonic() + LONG_S
+        while presses == ["stop"]:
+            assert time.monotonic() < until
+            with contextlib.suppress(OSError):
+                assert post(port, "/stop")[0] == 200
+    panel.close()
 
 
 @pytest.mark.parametrize("body", [None, {}, {"outcome": "maybe"}, [1]])
-def test_a_label_that_means_nothing_is_refused(panel: tuple[Panel, Said, int], body: object) -> None:
-    _, said, port = panel
-    assert post(port, "/label", body)[0] == 400
-    assert post(port, "/elsewhere", body)[0] == 404
-    assert said == []
+def test_a_label_that_means_nothing_is_refused(panel: tuple[Panel, Presses, int], body: object) -> None:
+    made, presses, port = panel
+    assert post(port, "/label", body, token=made.token)[0] == 400
+    assert post(port, "/elsewhere", body, token=made.token)[0] == 404
+    assert presses == []
 
 
-def test_keys_say_the_same(panel: tuple[Panel, Said, int]) -> None:
-    made, said, _ = panel
+def test_keys_do_the_same(panel: tuple[Panel, Presses, int]) -> None:
+    made, presses, _ = panel
     for key in " gsfqx":
         made.press(key)
-    assert said == ["stop", "go", "success", "failure", "quit"]
+    assert presses == ["stop", "go", "success", "failure", "quit"]
 
 
 ARM = """
@@ -142,8 +181,8 @@ def test_sigterm_leaves_the_arm_at_rest_and_closed(tmp_path: Path) -> None:
 class Terminal:
     """A pseudo-terminal whose keys a panel reads."""
 
-    def __init__(self, said: Said) -> None:
-        self.said, self.reported = said, list[str]()
+    def __init__(self, presses: Presses) -> None:
+        self.presses, self.reported = presses, list[str]()
         self.ours, self.theirs = os.openpty()
         self.acted = threading.Semaphore(0)
         self.full = threading.Event()
@@ -153,7 +192,7 @@ class Terminal:
         )  # fmt: skip
 
     def _say(self, word: str) -> None:
-        self.said.append(word)
+        self.presses.append(word)
         self.acted.release()
 
     def _label(self, outcome: str) -> str:
@@ -175,7 +214,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    made = Terminal(Said())
+    made = Terminal(Presses())
     tty.setcbreak(made.theirs)
     yield made
     made.full.set()
@@ -185,7 +224,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "presses"),
     [
         (b"g ", ["stop"]),
         (b" g", ["stop", "go"]),
@@ -196,37 +235,37 @@ def terminal() -> Iterator[Terminal]:
     ],
 )
 def test_of_keys_that_come_at_once_stop_is_first_and_outlasts_an_earlier_go(
-    terminal: Terminal, keys: bytes, said: list[str]
+    terminal: Terminal, keys: bytes, presses: list[str]
 ) -> None:
-    terminal.type(keys, len(said))
-    assert terminal.said == said
+    terminal.type(keys, len(presses))
+    assert terminal.presses == presses
     terminal.type(b" ", 1)
-    assert terminal.said == [*said, "stop"]
+    assert terminal.presses == [*presses, "stop"]
 
 
 def test_space_stops_while_a_label_waits_for_the_disk_and_after_it_has_failed(terminal: Terminal) -> None:
     terminal.type(b"f", 0)
     terminal.type(b" ", 1)
-    assert terminal.said == ["stop"]
+    assert terminal.presses == ["stop"]
     terminal.full.set()
     terminal.type(b"s ", 3)  # the failure, the stop, and the success behind it
-    assert sorted(terminal.said) == ["stop", "stop", "success"]
+    assert sorted(terminal.presses) == ["stop", "stop", "success"]
     assert terminal.reported == ["key 'f' failed: OSError: no space left on device"]
 
 
 def test_a_key_that_fails_is_reported_and_the_next_one_works(capsys: pytest.CaptureFixture[str]) -> None:
-    said = Said()
+    presses = Presses()
 
     def broken(outcome: str) -> str:
         raise OSError("no space left on device")
 
-    made = Panel(lambda: said.append("stop"), lambda: None, broken, dict, lambda: None)
+    made = Panel(lambda: presses.append("stop"), lambda: None, broken, dict, lambda: None)
     for key in "s ":
         made.press(key)
     port = made.serve(0)
-    status, body = post(port, "/label", {"outcome": "success"})
+    status, body = post(port, "/label", {"outcome": "success"}, token=made.token)
     made.close()
-    assert said == ["stop"]
+    assert presses == ["stop"]
     assert (status, body) == (500, {"error": "the label is not kept: no space left on device"})
     assert "key 's' failed: OSError: no space left" in capsys.readouterr().err
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import errno
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from deploy_cases import FOUR, LONG_S, Summing, client, ended, observation, options, run, serving, store_in
+from websockets.asyncio.client import connect
 
+from vlamem.core.observation import Encoding
 from vlamem.deploy.server.labels import LabelQueue
 from vlamem.deploy.server.options import ServeOptions
 from vlamem.deploy.server.sessions import SessionLimits
@@ -230,7 +234,7 @@ def test_sessions_that_cannot_be_stored_take_no_rows_and_leave_no_names(
                 patch.setattr("os.fsync", disk_full)
                 for name in ("a", "b", "c", "d"):
                     async with client(server.port) as c:
-                        assert (await c.ask("hello", session=name))["vlamem"]["code"] == "internal"
+                        assert (await c.ask("hello", session=name))["vlamem"]["code"] == "disk"
             assert len(server.state.table) == 0
             async with client(server.port) as c:
                 assert (await c.ask("hello", session="a"))["vlamem"]["type"] == "session"
@@ -246,7 +250,7 @@ def test_sessions_that_cannot_be_restored_take_no_rows(tmp_path: Path, monkeypat
         async with serving(policy, store=store_in(tmp_path)) as server, client(server.port) as c:
             with monkeypatch.context() as patch:
                 patch.setattr(policy, "restore", disk_full)
-                assert (await c.ask("hello", session="arm", token=token))["vlamem"]["code"] == "internal"
+                assert (await c.ask("hello", session="arm", token=token))["vlamem"]["code"] == "disk"
             assert len(server.state.table) == 0
             assert (await c.ask("hello", session="arm", token=token))["vlamem"]["restored"] is True
 
@@ -263,7 +267,7 @@ def test_an_episode_that_cannot_be_stored_does_not_begin_and_the_one_before_goes
             await c.observe(1, 0, write=True, value=5.0)
             with monkeypatch.context() as patch:
                 patch.setattr("os.fsync", disk_full)
-                assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "internal"
+                assert (await c.ask("episode_start", episode=2))["vlamem"]["code"] == "disk"
             assert await c.memory(1, 1) == 5
             assert (await c.ask("episode_start", episode=2))["vlamem"]["fresh"] is True
             await c.observe(2, 0, write=True, value=3.0)
@@ -283,5 +287,65 @@ def test_a_stored_session_of_another_policy_is_refused(tmp_path: Path) -> None:
             reply = (await c.ask("hello", session="arm", token=token))["vlamem"]
             assert reply["code"] == "state"
             assert "memory 'sum1', this server has 'sum2'" in reply["message"]
+
+    run(scenario)
+
+
+class Unsteady(Summing):
+    """Gives a chunk, a gate figure or a key that is not finite where proprioception[6] says which."""
+
+    def observe(self, obs: Any, rows: Any = None) -> Any:
+        tick = super().observe(obs, rows)
+        kind = obs.proprioception[:, 6]
+        out = tick.outs[0]._replace(gate=np.where(kind == 2, np.nan, tick.outs[0].gate))
+        key = np.where(kind[:, None] == 3, np.inf, tick.encoding.key)
+        return replace(tick, outs=(out,), encoding=Encoding(tick.encoding.z, key, kind))
+
+    def plan(self, tick: Any, noise: Any) -> Any:
+        chunk = super().plan(tick, noise)
+        chunk[tick.encoding.context == 1, 2, 3] = np.nan
+        return chunk
+
+
+def unsteady(kind: int, **changed: Any) -> dict[str, Any]:
+    full = observation(**changed)
+    full["proprioception"][6] = kind
+    return full
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_nothing_that_is_not_finite_leaves_a_server_and_the_memory_is_as_it_was(kind: int) -> None:
+    async def scenario() -> None:
+        async with serving(Unsteady()) as server, client(server.port) as arm, client(server.port) as openpi:
+            await arm.ask("hello", session="arm")
+            await arm.ask("episode_start", episode=1)
+            await arm.ask("observe", unsteady(0, write=True, value=5.0), episode=1, step=0, plan=True)
+            broken = unsteady(kind, write=True, value=5.0)
+            reply = await arm.ask("observe", broken, episode=1, step=1, plan=True)
+            assert (reply["vlamem"]["type"], reply["vlamem"]["code"]) == ("error", "nan")
+            assert "actions" not in reply
+            assert await arm.memory(1, 1) == 5
+            await openpi.ws.send(pack(broken))
+            said = await openpi.ws.recv()
+            assert isinstance(said, str)
+            assert "(nan)" in said
+            await openpi.ws.send(pack(observation()))
+            assert np.isfinite(unpack(await openpi.ws.recv())["actions"]).all()
+
+    run(scenario)
+
+
+def test_a_vla_eval_client_is_sent_an_error_in_place_of_what_is_not_finite() -> None:
+    async def scenario() -> None:
+        async with (
+            serving(Unsteady()) as server,
+            connect(f"ws://127.0.0.1:{server.port}/vla-eval", compression=None, proxy=None) as ws,
+        ):
+            for kind, expected in ((0, "action"), (1, "error"), (0, "action")):
+                await ws.send(pack({"type": "episode_start", "payload": {}, "seq": 0, "timestamp": 0.0}))
+                full = unsteady(kind)
+                full["state"] = full.pop("proprioception")
+                await ws.send(pack({"type": "observation", "payload": full, "seq": 1, "timestamp": 0.0}))
+                assert unpack(await ws.recv())["type"] == expected
 
     run(scenario)

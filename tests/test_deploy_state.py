@@ -66,11 +66,11 @@ def test_a_name_that_is_no_name_reaches_no_disk(tmp_path: Path, name: object) ->
         store_in(tmp_path).begin(name, "t", 1)  # type: ignore[arg-type]  # that is what is tested
 
 
-def test_the_oldest_sessions_make_room(tmp_path: Path) -> None:
+def test_the_oldest_sessions_without_an_episode_make_room(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store._most = 3
     for i in range(5):
-        store.begin(f"s{i}", "t", 1)
+        store.begin(f"s{i}", "t", 0)
         os.utime(tmp_path / f"s{i}" / "session.json", (i, i))
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["s2", "s3", "s4"]
 
@@ -104,8 +104,8 @@ def test_an_exported_session_is_taken_in_where_it_belongs_and_nowhere_else(tmp_p
 def test_the_command_shows_exports_and_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path / "a" / "sessions").close()
     assert main(["state", "show", str(tmp_path / "a")]) == 0
-    assert "arm" in (said := capsys.readouterr().out)
-    assert "3.1623" in said
+    assert "arm" in (printed := capsys.readouterr().out)
+    assert "3.1623" in printed
     assert main(["state", "export", str(tmp_path / "a"), "arm", str(tmp_path / "f")]) == 0
     assert main(["state", "import", str(tmp_path / "a"), str(tmp_path / "f"), "--name", "leg"]) == 0
     assert read_record(tmp_path / "a" / "sessions" / "leg").episode == 2

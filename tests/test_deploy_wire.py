@@ -107,7 +107,7 @@ def scalar(data: object, dtype: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         (nested(9), "nested deeper than 8"),
         (nested(100_000), "nested deeper than 8"),
@@ -141,8 +141,8 @@ def scalar(data: object, dtype: str) -> bytes:
         (scalar("x", "|u1"), "expected a number"),
     ],
 )
-def test_what_is_refused_is_named(data: bytes, said: str) -> None:
-    with pytest.raises(WireError, match=said):
+def test_what_is_refused_is_named(data: bytes, expected: str) -> None:
+    with pytest.raises(WireError, match=expected):
         unpack(data)
 
 
@@ -155,3 +155,19 @@ def test_a_message_beyond_its_size_is_refused_before_it_is_read() -> None:
 def test_what_cannot_be_sent_is_refused(value: object) -> None:
     with pytest.raises(WireError):
         pack({"x": value})
+
+
+@pytest.mark.parametrize("name", ["uint8", "int64", "float32", "bool", "float16"])
+def test_a_dtype_is_read_under_its_long_name_too(name: str) -> None:
+    array = np.arange(6).reshape(2, 3).astype(name)
+    marked = {"__ndarray__": True, "data": array.tobytes(), "dtype": name, "shape": [2, 3]}
+    read = unpack(msgpack.packb({"x": marked}))["x"]
+    assert read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)
+
+
+def test_a_dtype_that_is_none_is_refused_with_one_that_is() -> None:
+    for name in ("object", "complex64", "u1", "float", ">f", "datetime64[s]"):
+        marked = {"__ndarray__": True, "data": b"0" * 8, "dtype": name, "shape": [1]}
+        with pytest.raises(WireError, match=r"is not allowed: .* '\|u1' or 'uint8'"):
+            unpack(msgpack.packb({"x": marked}))

@@ -138,15 +138,15 @@ def test_a_recording_of_another_memory_is_not_continued(tmp_path: Path) -> None:
         FeatureWriter(tmp_path, replace(rec.meta(), memory="aura:02"), rec.contexts())
     path = tmp_path / "meta.json"
     body = json.loads(path.read_text())
-    del body["memory"]  # as before recordings said it
+    del body["memory"]  # as before recordings described it
     path.write_text(json.dumps(body))
     writer = FeatureWriter(tmp_path, replace(rec.meta(), memory="aura:02"), rec.contexts())
     writer.add("remember", 0, "expert", rec.episode(0, "remember"), True)
     writer.close()
     features = Features(tmp_path)
-    said = [asdict(features.meta), *map(asdict, features.episodes)]
-    assert said[0].pop("memory") == ""  # an older recording keeps its digest, which trained controls name
-    assert features.digest == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    described = [asdict(features.meta), *map(asdict, features.episodes)]
+    assert described[0].pop("memory") == ""  # an older recording keeps its digest, which trained controls name
+    assert features.digest == hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def test_recordings_of_two_policies_are_not_mixed(tmp_path: Path) -> None:

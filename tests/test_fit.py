@@ -278,13 +278,13 @@ def test_the_head_says_without_seeing_and_moves_with_seeing(recording: Path) -> 
     z = stream(0, "z").standard_normal((5, data.feature_size)).astype(np.float32)
     other = z.copy()
     other[:, : rec.D] += 1.0
-    said = []
+    logits = []
     for features in (z, other):
         hidden = np.maximum(features @ params.head.z, 0)
-        said.append(np.asarray(hidden @ params.head.out))
+        logits.append(np.asarray(hidden @ params.head.out))
     size = rec.CHUNK[0] * rec.CHUNK[1]
-    np.testing.assert_allclose(said[0][:, 1 + size :], said[1][:, 1 + size :], atol=1e-5)
-    assert np.abs(said[0][:, 1 : 1 + size] - said[1][:, 1 : 1 + size]).max() > 0.1
+    np.testing.assert_allclose(logits[0][:, 1 + size :], logits[1][:, 1 + size :], atol=1e-5)
+    assert np.abs(logits[0][:, 1 : 1 + size] - logits[1][:, 1 : 1 + size]).max() > 0.1
 
 
 def test_where_nothing_is_to_be_remembered_the_gate_learns_to_shut_and_the_memory_to_abstain(

@@ -1,6 +1,7 @@
 """scripts/train_gate.py, sim/bench/memory_panel and its arms, as far as no simulator is needed."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,28 @@ def test_train_gate_writes_weights_curves_and_says_what_it_reached(
     features, out = rec.record(tmp_path / "features", 20), tmp_path / "gate"
     words = ["--features", str(features), "--out", str(out), "--updates", "20", "--ticks", "32", "--rows", "4"]
     assert main(["train-gate", *words, "--hidden", "16", "--seeds", "2", "--budget", "0.05"]) == 0
-    said = capsys.readouterr().out
-    assert "held out" in said
-    assert "KiB of training state" in said
-    assert "best:" in said
+    printed = capsys.readouterr().out
+    assert "held out" in printed
+    assert "KiB of training state" in printed
+    assert "best:" in printed
     for seed in (0, 1):
         assert (out / f"seed-{seed}" / "gate.safetensors").exists()
         assert (out / f"seed-{seed}" / "curves.json").exists()
+
+
+def test_a_gate_of_fewer_than_ten_episodes_says_that_nothing_was_held_out_and_has_no_figure_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features, out = rec.record(tmp_path / "features", 4), tmp_path / "gate"
+    words = ["--features", str(features), "--updates", "4", "--ticks", "32", "--rows", "4", "--hidden", "16"]
+    assert main(["train-gate", *words, "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert "nothing held out: every tenth episode of a task is" in told.out
+    assert "nan" not in (told.out + told.err).lower()
+    header, _ = load_weights(out / "gate.safetensors")
+    assert all(math.isfinite(figure) for figure in header.metrics.values())
+    curves = json.loads((out / "curves.json").read_text(), parse_constant=pytest.fail)
+    assert curves[-1].keys() == {"update", "error", "rate"}
 
 
 def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,10 +60,10 @@ def test_a_tuned_gate_is_compared_with_what_it_was(tmp_path: Path, capsys: pytes
     trained = capsys.readouterr().out.partition("held out ")[2].partition(" %")[0]
     words += ["--start-from", str(out / "gate.safetensors"), "--low-memory", "--out", str(tmp_path / "tuned")]
     assert main(["train-gate", *words]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert "KiB of training state" in said[0]
-    assert said[1].startswith(f"before: held out {trained} % right")
-    assert [line.partition(" held out")[0] for line in said if "held out" in line] == ["before:", "after:"]
+    printed = capsys.readouterr().out.splitlines()
+    assert "KiB of training state" in printed[0]
+    assert printed[1].startswith(f"before: held out {trained} % right")
+    assert [line.partition(" held out")[0] for line in printed if "held out" in line] == ["before:", "after:"]
     curves = json.loads((tmp_path / "tuned" / "curves.json").read_text())
     assert [look["update"] for look in curves] == [1, 2, 3, 4]
     assert curves[0].keys() == {"update", "error", "rate"}
@@ -91,20 +107,20 @@ def test_the_held_out_rate_is_said_beside_the_budget(
     made = Trained(None, None, [], Score(0.5, 0.9, rate, {}), 1, 1.0, 1)  # type: ignore[arg-type]  # not looked at
     monkeypatch.setattr("vlamem.memory.train.gate.train_seeds", lambda *given: [(tmp_path / "gate", made)])
     assert main(["train-gate", "--features", str(tmp_path), "--budget", "0.02", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert f"writes on {100 * rate:.2f} % of ticks (budget 2 %)" in said[0]
-    assert len(said) == 1 + above
-    assert not above or "above its budget on held-out episodes (3.10 %, not 2 %)" in said[1]
+    printed = capsys.readouterr().out.splitlines()
+    assert f"writes on {100 * rate:.2f} % of ticks (budget 2 %)" in printed[0]
+    assert len(printed) == 1 + above
+    assert not above or "above its budget on held-out episodes (3.10 %, not 2 %)" in printed[1]
 
 
 def test_budgets_are_measured_anew_without_an_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     features, gate = rec.record(tmp_path / "features", 4), untrained(tmp_path)
     words = ["--features", str(features), "--start-from", str(gate), "--updates", "0"]
     assert main(["train-gate", *words, "--out", str(tmp_path / "anew")]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"{tmp_path / 'anew' / 'gate.safetensors'}: the weights of {gate}, as they are"
-    assert [line.split()[0] for line in said[1:]] == [f"threshold_shift@{b:g}" for b in BUDGETS]
-    assert "was -9.000" in said[4]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"{tmp_path / 'anew' / 'gate.safetensors'}: the weights of {gate}, as they are"
+    assert [line.split()[0] for line in printed[1:]] == [f"threshold_shift@{b:g}" for b in BUDGETS]
+    assert "was -9.000" in printed[4]
 
 
 @pytest.mark.parametrize("method", ["bptt", "counterfactual"])
@@ -118,9 +134,9 @@ def test_a_gate_is_trained_further_and_compared_with_what_it_was(
     start = first / "gate.safetensors"
     was = start.read_bytes()
     assert main(["train-gate", *words, "--start-from", str(start), "--out", str(first / "more")]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "held out" in line]
-    assert [line.partition(":")[0] for line in said] == [str(start), str(first / "more" / "gate.safetensors")]
-    assert f"held out {trained} % right" in said[0]
+    printed = [line for line in capsys.readouterr().out.splitlines() if "held out" in line]
+    assert [line.partition(":")[0] for line in printed] == [str(start), str(first / "more" / "gate.safetensors")]
+    assert f"held out {trained} % right" in printed[0]
     assert start.read_bytes() == was
     header, before = load_weights(first / "more" / "gate.safetensors")[0], load_weights(start)[0]
     assert (header.config["gate"], header.head) == (before.config["gate"], before.head)
@@ -149,12 +165,12 @@ def test_a_gate_tuned_on_success_is_compared_where_there_are_recordings(
     words += ["--method", "rl", "--start-from", str(start), "--tasks", "near", "--out", str(out)]
     capsys.readouterr()
     assert main(["train-gate", *words, "--features", str(features)]) == 0
-    said = capsys.readouterr().out
-    assert "success 0.25 to 0.50, writes on 10.00 to 5.00 % of ticks" in said
-    held = [line for line in said.splitlines() if "held out" in line]
+    printed = capsys.readouterr().out
+    assert "success 0.25 to 0.50, writes on 10.00 to 5.00 % of ticks" in printed
+    held = [line for line in printed.splitlines() if "held out" in line]
     assert [line.partition(" held out")[0] for line in held] == ["before:", "after:"]
     assert held[0].partition(":")[2] == held[1].partition(":")[2]
-    assert "  skill " in said  # what was recorded of other tasks, too
+    assert "  skill " in printed  # what was recorded of other tasks, too
     metrics = load_weights(out / "gate.safetensors")[0].metrics
     assert metrics["rl_success"] == 0.5
     assert "held_out_right" in metrics
@@ -191,9 +207,9 @@ def test_what_cannot_be_trained_is_one_line_and_exit_status_2(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train-gate", *words]) == 2
-    said = capsys.readouterr().err.strip()
-    assert message in said
-    assert "\n" not in said
+    printed = capsys.readouterr().err.strip()
+    assert message in printed
+    assert "\n" not in printed
 
 
 def options(tmp_path: Path, **given: Any) -> PanelOptions:
@@ -222,10 +238,10 @@ def test_every_arm_is_a_rollout_that_can_be_made(tmp_path: Path) -> None:
     made = options(tmp_path, gate=str(gate), features=(tmp_path,), execute=4)
     controls = dict.fromkeys(("always", "random", "periodic", "gru", "kv_window", "kv_growing"), gate)
     configs = {arm.name: config_of(arm, made, controls) for arm in chosen_arms(made)}
-    assert configs["alone"].memory == "none"
-    assert configs["aura"].memory == f"aura:{gate}"
-    assert configs["gru"].memory == f"baseline:{gate}"
-    assert configs["freeze"].memory_control == "freeze"
+    assert configs["alone"].memory == ("none",)
+    assert configs["aura"].memory == (f"aura:{gate}",)
+    assert configs["gru"].memory == (f"gru:{gate}",)
+    assert configs["freeze"].ablation == "freeze"
     assert configs["aura-delay20"].parameters == ("delay=400",)
     assert configs["aura-chunk16"].execute == 16
     assert configs["alone"].episodes == 100

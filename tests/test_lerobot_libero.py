@@ -16,7 +16,13 @@ from libero_cases import needs_libero
 
 from vlamem.core.observation import Observation
 from vlamem.sim.suites.libero import from_lerobot
-from vlamem.sim.suites.libero.from_lerobot import LeRobotViewError, observation_from_lerobot, origins, proprioception
+from vlamem.sim.suites.libero.from_lerobot import (
+    LeRobotViewError,
+    LiberoView,
+    observation_from_lerobot,
+    origins,
+    proprioception,
+)
 from vlamem.sim.suites.registry import load_suite
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
@@ -45,6 +51,17 @@ def test_position_is_from_the_origin_orientation_the_hands_and_the_gripper_one_o
     np.testing.assert_allclose(np.abs(found[3:7]), [0.0, 0.5**0.5, 0.5**0.5, 0.0], atol=1e-6)
     assert found[3:7][np.abs(found[3:7]).argmax()] > 0
     assert found[7] == pytest.approx(0.04)
+
+
+def test_a_view_of_a_dataset_reads_it_as_the_environment_is_read(one_table: None) -> None:
+    given, body = pictures(), state(0.1, -0.2, 1.1, np.pi, 0.0, 0.0, 0.03, -0.01)
+    expected = observation_from_lerobot(given, body, (SENTENCE,), 24)
+    view = LiberoView(24)
+    np.testing.assert_array_equal(view.state(body, (SENTENCE,)), expected.proprioception)
+    for theirs, ours in view.cameras.items():
+        np.testing.assert_array_equal(view.pictures(given[theirs]), expected.images[ours])
+    with pytest.raises(LeRobotViewError, match="no sentence of LIBERO"):
+        view.state(body, ("push the bowl",))
 
 
 def test_images_are_mirrored_and_brought_to_the_policys_size(one_table: None) -> None:

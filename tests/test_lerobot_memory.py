@@ -1,5 +1,6 @@
 """plugins/lerobot_policy_vlamem: memories in files, and what a memory is shown under real-time chunking."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_a_recurrent_memory_in_a_file_is_the_one_of_the_library(folders: dict[st
     torch.manual_seed(3)
     for tick in ticks:
         expected = library.plan(tick, torch.randn(1, library.spec.horizon, ACTIONS).numpy())
-    for name in ("aura", f"aura:{SHIPPED_GATE}"):
+    for name in ("aura", shlex.quote(f"aura:{SHIPPED_GATE}")):
         policy = wrapped(Path("tiny"), memory=name, n_action_steps=1)
         torch.manual_seed(3)
         for obs in seen:

@@ -1,6 +1,10 @@
 """policies/lerobot: every family is lerobot's own policy bit for bit, steered by proposals, read at a tap."""
 
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,12 +15,19 @@ pytest.importorskip("transformers")
 import torch
 from lerobot_cases import ACTIONS, FAMILIES, STATE, build, lerobots_own, loaded, observation, raw_batch
 
+import vlamem
 from vlamem.core.observation import Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.core.spec import OSC_POSE
-from vlamem.policies.lerobot import LeRobotPolicy
+from vlamem.core.spec import OSC_POSE, SO101
+from vlamem.deploy.robot.robot_file import SHIPPED as SHIPPED_ROBOTS
+from vlamem.deploy.robot.robot_file import load_robot_file
+from vlamem.deploy.server.observations import ObservationError, ObservationReader
+from vlamem.memory.success import EntryError, OriginError
+from vlamem.memory.success.runner import layout_of
+from vlamem.policies.lerobot import CheckpointError, LeRobotPolicy
 from vlamem.policies.lerobot.steering import row_generators
+from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.testing import check_policy
 
@@ -69,6 +80,25 @@ def test_diffusion_reads_two_observations_and_is_lerobots_own_bit_for_bit(
         actions.append(own.select_action(pre(raw_batch(obs, 1)), noise=torch.from_numpy(noise)))
     expected = post(torch.stack(actions, 1)).numpy()
     np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
+
+
+@pytest.mark.parametrize("family", ["diffusion", "dit_flow"])
+def test_a_loop_over_control_steps_plans_from_lerobots_own_two_observations(
+    family: str, folders: dict[str, Path], policies: dict[str, LeRobotPolicy]
+) -> None:
+    wrapped = MemoryPolicy(policies[family], rows=3)
+    own, pre, post = lerobots_own(folders[family])
+    noise = wide_noise(policies[family])
+    frames = [observation(seed=step) for step in range(3)]
+    expected = []
+    with mock.patch.object(torch, "randn", return_value=torch.from_numpy(noise)):
+        for frame in frames:
+            own._queues["action"].clear()  # planned at every control step
+            expected.append(post(own.select_action(pre(raw_batch(frame)))).numpy())
+    for frame, action in zip(frames, expected, strict=True):
+        np.testing.assert_allclose(wrapped.plan(wrapped.observe(frame), noise)[:, 0], action, atol=1e-4)
+    alone = policies[family].sample(policies[family].encode(frames[-1]), noise)[:, 0]
+    assert np.abs(alone - expected[-1]).max() > 1e-3  # the newest twice is another chunk
 
 
 def test_ddpm_draws_from_a_generator_of_each_row_and_is_lerobots_sampler(
@@ -175,12 +205,12 @@ def test_real_time_chunking_goes_on_under_a_proposal_to_another_row(
 
 
 @pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05", "dit_flow"])
-def test_a_context_reaches_what_the_network_is_told(family: str, policies: dict[str, LeRobotPolicy]) -> None:
+def test_a_context_reaches_what_the_network_is_conditioned_on(family: str, policies: dict[str, LeRobotPolicy]) -> None:
     policy, obs = policies[family], observation()
     noise = wide_noise(policy)
-    own, told = policy.context_of(["touch the red block", "touch the blue block"])
-    assert np.abs(own - told).max() > 0
-    residual = np.stack([told - own] * 3)
+    own, oracle = policy.context_of(["touch the red block", "touch the blue block"])
+    assert np.abs(own - oracle).max() > 0
+    residual = np.stack([oracle - own] * 3)
     bare = policy.sample(policy.encode(obs), noise)
     steered = policy.sample(policy.encode(obs), noise, Proposal.of_context(residual, [1, 0, 1]))
     assert not np.array_equal(steered[0], bare[0])
@@ -202,8 +232,8 @@ def test_the_context_of_multi_task_dit_is_exactly_what_another_sentence_does(
     policy, obs = policies["dit_flow"], observation(1)
     noise = wide_noise(policy, 1)
     other = Observation(obs.images, obs.proprioception, ("push the blue block now",))
-    own, told = policy.context_of([*obs.instruction, *other.instruction])
-    steered = policy.sample(policy.encode(obs), noise, Proposal.of_context((told - own)[None], [1]))
+    own, oracle = policy.context_of([*obs.instruction, *other.instruction])
+    steered = policy.sample(policy.encode(obs), noise, Proposal.of_context((oracle - own)[None], [1]))
     np.testing.assert_allclose(steered, policy.sample(policy.encode(other), noise), atol=1e-5)
 
 
@@ -301,6 +331,20 @@ def test_one_camera_is_given_to_every_key_that_is_to_read_it(folders: dict[str, 
     assert policy.spec.cameras == ("agentview",)
 
 
+@pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05"])
+def test_a_camera_that_is_left_out_is_lerobots_own_chunk_without_it(family: str, folders: dict[str, Path]) -> None:
+    policy, obs = loaded(folders[family], family, "?camera.wrist=none"), observation()
+    assert policy.spec.cameras == ("agentview",)
+    own, pre, post = lerobots_own(folders[family])
+    noise, batch = wide_noise(policy), raw_batch(obs)
+    del batch["observation.images.wrist"]
+    expected = post(own.predict_action_chunk(pre(batch), noise=torch.from_numpy(noise))).numpy()
+    only = Observation({"agentview": obs.images["agentview"]}, *_rest(obs))
+    np.testing.assert_array_equal(policy.sample(policy.encode(only), noise), expected)
+    np.testing.assert_array_equal(policy.sample(policy.encode(obs), noise), expected)
+    assert policy.encode(only).z.shape == (3, policy.spec.feature_size)
+
+
 def _rest(obs: Observation) -> tuple[np.ndarray, tuple[str, ...]]:
     return obs.proprioception, obs.instruction
 
@@ -321,6 +365,81 @@ def test_pictures_of_another_size_are_refused_by_networks_that_do_not_scale_them
     large = {name: np.repeat(image, 2, axis=-2) for name, image in obs.images.items()}
     with pytest.raises(ValueError, match=r"'agentview' gives 64 x 128 pixels, the checkpoint was trained on 64 x 64"):
         policy.encode(Observation(large, *_rest(obs)))
+
+
+OBLONG = {"agentview": (48, 64), "wrist": (64, 80)}
+
+
+@pytest.mark.parametrize("family", ["act", "smolvla"])
+def test_each_camera_is_served_at_the_height_and_width_that_it_was_trained_on(family: str, tmp_path: Path) -> None:
+    folder = build(family, tmp_path / family, sizes=OBLONG)
+    policy, obs = loaded(folder, family), observation(1, sizes=OBLONG)
+    assert [policy.spec.size_of(camera) for camera in policy.spec.cameras] == [(48, 64), (64, 80)]
+    message = {name: image[0] for name, image in obs.images.items()}
+    message |= {"state": obs.proprioception[0], "task": obs.instruction[0]}
+    read = ObservationReader(policy.spec).read(message)
+    own, pre, post = lerobots_own(folder)
+    noise = wide_noise(policy, 1)
+    given = {} if family == "act" else {"noise": torch.from_numpy(noise)}
+    expected = post(own.predict_action_chunk(pre(raw_batch(obs)), **given)).numpy()
+    np.testing.assert_array_equal(policy.sample(policy.encode(read), noise), expected)
+    with pytest.raises(ObservationError, match=r"'agentview' is uint8 \[64, 64, 3\], expected uint8 \[48, 64, 3\]"):
+        ObservationReader(policy.spec).read(message | {"agentview": np.zeros((64, 64, 3), np.uint8)})
+
+
+def test_sizes_of_pictures_are_part_of_a_fingerprint_only_where_they_are_no_squares(tmp_path: Path) -> None:
+    square = loaded(build("act", tmp_path / "square"), "act").spec
+    assert square.image_sizes == ()
+    body = asdict(square)
+    del body["image_sizes"], body["state"]  # as a spec was before it had them
+    assert square.fingerprint == hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    oblong = loaded(build("act", tmp_path / "oblong", sizes=OBLONG), "act").spec
+    assert replace(oblong, image_sizes=()).fingerprint != oblong.fingerprint
+
+
+def test_what_a_state_of_eight_numbers_means_is_declared_and_not_guessed(folders: dict[str, Path]) -> None:
+    bare, pose = (loaded(folders["act"], "act", f"?actions=osc_pose{more}").spec for more in ("", "&state=pose"))
+    assert bare.fingerprint == pose.fingerprint
+    assert layout_of(bare).quaternion is None
+    assert layout_of(bare).proprioception_scale == (0.1,) * STATE
+    assert layout_of(pose).quaternion == 3
+    joints = np.float32([0.1, -0.4, 0.2, -1.9, 0.1, 1.5, 0.7, 0.04])
+    layout_of(bare).check_proprioception(joints)
+    with pytest.raises(EntryError, match="which is no rotation"):
+        layout_of(pose).check_proprioception(joints)
+
+
+def test_joints_are_declared_by_name_or_by_the_robots_own_file(tmp_path: Path) -> None:
+    folder = build("act", tmp_path / "act", actions=6)
+    shipped = load_robot_file("so101")
+    for declared in ("so101", str(SHIPPED_ROBOTS / "so101.toml")):
+        spec = loaded(folder, "act", f"?actions={declared}&hz=30").spec
+        assert spec.action == SO101
+        served = json.loads(json.dumps(asdict(replace(spec, proprioception_size=6, cameras=("front", "wrist")))))
+        shipped.check_spec(served)
+    assert [part.kind for part in layout_of(spec).parts] == ["linear", "linear"]
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[part]]\nname = "arm"\nsize = 6\nmode = "absolut"\nunit = "1 rad"\nlow = -3\nhigh = 3\n')
+    with pytest.raises(CheckpointError, match=r"part 1 of actions .*: mode is 'absolut', expected absolute or delta"):
+        loaded(folder, "act", f"?actions={mine}")
+    mine.write_text(mine.read_text().replace("absolut", "absolute"))
+    component = loaded(folder, "act", f"?actions={mine}").spec.action.components[0]
+    assert (component.form, component.frame, component.low) == ("joint", "none", -3.0)
+    with pytest.raises(CheckpointError, match=r"gives 6 action entries, these actions have 7"):
+        loaded(folder, "act", "?actions=osc_pose")
+
+
+def test_checkpoints_behind_a_factory_are_told_apart_by_their_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    def made(folder: Path) -> LeRobotPolicy:
+        return loaded(folder, "act", "?actions=osc_pose")
+
+    first, second = made(folders["act"]), made(build("act", tmp_path / "second", seed=1))
+    assert first.spec.fingerprint == second.spec.fingerprint
+    vlamem.wrap(first, memory=f"success:{tmp_path / 'memory.db'}").memories[0].close()
+    with pytest.raises(OriginError, match="weights is"):
+        vlamem.wrap(second, memory=f"success:{tmp_path / 'memory.db'}")
+    by_folder = vlamem.wrap(f"{folders['act']}?actions=osc_pose", memory=f"success:{tmp_path / 'memory.db'}")
+    by_folder.memories[0].close()
 
 
 def test_pictures_of_any_size_are_taken_by_networks_that_scale_them(policies: dict[str, LeRobotPolicy]) -> None:

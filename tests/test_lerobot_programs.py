@@ -6,6 +6,7 @@ from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -49,6 +50,36 @@ class Scene:
         self.closed = True
 
 
+class Ending:
+    """A suite's environment whose episode N succeeds, with reward 1, at step N + 1."""
+
+    cameras = ("agentview", "wrist")
+    action_space = gymnasium.spaces.Box(-1, 1, (7,), np.float32)
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "agentview": gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
+            "wrist": gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
+            "proprioception": gymnasium.spaces.Box(-1, 1, (8,), np.float32),
+        }
+    )
+    instruction = "touch the red block"
+
+    def reset(self, *, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._left = options["episode"] + 1
+        return self.observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self._left -= 1
+        return self.observe(), float(self._left == 0), self._left == 0, False, {"success": self._left == 0}
+
+    def observe(self) -> dict[str, Any]:
+        grey = np.zeros((SIZE, SIZE, 3), np.uint8)
+        return {"agentview": grey, "wrist": grey, "proprioception": np.zeros(8, np.float32)}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed_plugins(tmp_path_factory.mktemp("site"))
@@ -89,6 +120,26 @@ def test_a_policy_with_a_gate_is_saved_again_in_its_folder_and_named_by_it_to_le
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+
+
+def test_lerobot_eval_counts_the_reward_of_a_success_once_whatever_the_other_rows_do(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.scripts.lerobot_eval import eval_policy
+    from lerobot_env_vlamem import environment
+
+    monkeypatch.setattr(environment, "SUITE", SimpleNamespace(make=lambda task, **options: Ending()))
+    make = [
+        lambda: environment.TabletopForLeRobot(
+            "touch", size=SIZE, render="osmesa", split="test", wording="test", max_steps=8
+        )
+    ]
+    same_step = gymnasium.vector.AutoresetMode.SAME_STEP
+    rows = gymnasium.vector.SyncVectorEnv(make * 4, autoreset_mode=same_step)
+    nothing = dict.fromkeys(("env_preprocessor", "env_postprocessor", "preprocessor", "postprocessor"), lambda x: x)
+    found = eval_policy(rows, wrapped(folders["act"]), **nothing, n_episodes=4, start_seed=0)
+    assert [episode["success"] for episode in found["per_episode"]] == [True] * 4
+    assert [episode["sum_reward"] for episode in found["per_episode"]] == [1.0] * 4
 
 
 @pytest.mark.parametrize("episodes", [1, 2])

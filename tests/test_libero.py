@@ -181,11 +181,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def test_a_task_without_an_expert_is_left_out_with_a_line_and_the_recording_ends(
     recorded: list[tuple[str, int]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    said: queue.Queue[object] = queue.Queue()
+    messages: queue.Queue[object] = queue.Queue()
     what = Collection(dict.fromkeys(reversed(TASKS), 3), tmp_path, workers=1, suite="libero_10")
-    demonstrations.work(what, 0, said)
+    demonstrations.work(what, 0, messages)
     assert recorded == [(TASKS[0], 0), (TASKS[0], 1), (TASKS[0], 2), (TASKS[1], 0)]
-    assert [said.get_nowait() for _ in range(6)] == [False] * 6
+    assert [messages.get_nowait() for _ in range(6)] == [False] * 6
     assert capfd.readouterr().err.count("left out: no scripted expert reaches 'in mug microwave'") == 1
 
 

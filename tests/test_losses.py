@@ -47,16 +47,16 @@ def test_error_of_a_right_chunk_or_context_is_0(out):
 
 
 def test_error_of_an_answer_is_its_cross_entropy(out):
-    said = jax.nn.softmax(out.answer)[3, 1]
+    scored = jax.nn.softmax(out.answer)[3, 1]
     error = action_error(out, batch().targets)[3, 1]
-    np.testing.assert_allclose(error, -np.log(said[batch().targets.answer[3, 1]]), rtol=1e-5)
+    np.testing.assert_allclose(error, -np.log(scored[batch().targets.answer[3, 1]]), rtol=1e-5)
 
 
 def test_targets_without_a_head_for_them_are_refused():
     memory = design("fifo").make(D, HeadConfig(answer=5))
-    said = scan(memory, memory.init_params(jax.random.key(0)), memory.init(B), batch().zs, batch().resets)[1]
+    scored = scan(memory, memory.init_params(jax.random.key(0)), memory.init(B), batch().zs, batch().resets)[1]
     with pytest.raises(ValueError, match="targets have a chunk, the memory's head proposes none"):
-        action_error(said, Targets(jnp.ones((T, B)), chunk=jnp.zeros((T, B, 2, 3))))
+        action_error(scored, Targets(jnp.ones((T, B)), chunk=jnp.zeros((T, B, 2, 3))))
 
 
 def test_ticks_without_weight_do_not_count():

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from memory_cases import Recalling
 from point_mass import PointPolicy
 
 import vlamem
 from vlamem.core.registry import Registry
+from vlamem.memory.config import HeadConfig
+from vlamem.memory.designs import DESIGNS
+from vlamem.memory.protocol import named_arrays
 from vlamem.memory.registry import KINDS, MemoryKind, MemoryName, MemoryNameError, MemoryRequest, load_memory
+from vlamem.memory.weights import Header, WeightsError, identity, save_weights
 from vlamem.policies.memories import SHIPPED, SHIPPED_GATE, parse_memories
 
 
@@ -77,7 +82,7 @@ def test_a_database_need_not_be_there_and_has_no_hash() -> None:
     ("text", "complaint"),
     [
         ("aurora", "unknown memory 'aurora': did you mean 'aura'"),
-        ("zzz", "unknown memory 'zzz': choose one of aura, gru"),
+        ("zzz", "unknown memory 'zzz': choose one of aura, success"),
         ("", "unknown memory ''"),
         ("aura:FILE?injct=chunk", "memory 'aura' has no option 'injct': did you mean 'inject'"),
         ("aura:FILE?zzz=1", "has no option 'zzz': choose one of inject, abstain_below"),
@@ -158,6 +163,23 @@ def test_a_memory_of_ones_own_is_named_by_its_module(tmp_path: Path) -> None:
 def test_a_memory_of_ones_own_that_is_not_there_says_so(text: str, complaint: str) -> None:
     with pytest.raises(MemoryNameError, match=complaint):
         MemoryName.parse(text)
+
+
+@pytest.mark.parametrize("named", ["examples.running_average:RunningAverage", "mine", "slots"])
+def test_every_memory_design_is_a_kind_that_its_weights_are_loaded_by(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent)
+    monkeypatch.setattr(DESIGNS, "_entries", dict(DESIGNS._entries))
+    DESIGNS.register("mine", "examples.running_average:RunningAverage")
+    policy = PointPolicy()
+    memory = DESIGNS.get(named).make(policy.spec.feature_size, HeadConfig((8, 7)))
+    header = Header.of(memory, identity(policy.spec, None), "made", {})
+    save_weights(tmp_path / "m.safetensors", header, named_arrays(memory.init_params(jax.random.key(0))))
+    name = MemoryName.parse(f"{named}:{tmp_path}/m.safetensors?inject=chunk")
+    assert load_memory(name, policy, None, 2).spec.chunk_shape == (8, 7)
+    with pytest.raises(WeightsError, match=f"write {header.design}:"):
+        load_memory(MemoryName.parse(f"gru:{tmp_path}/m.safetensors"), policy, None, 2)
 
 
 def test_options_are_read_by_their_types() -> None:

@@ -82,10 +82,10 @@ def test_a_killed_run_goes_on_after_its_last_update_to_the_same_gate(tmp_path: P
     whole, steps = tune_on_success(MEMORY, params(), play, how)
     with pytest.raises(KilledError):
         tune_on_success(MEMORY, params(), dying, how, checkpoint=Checkpoint(tmp_path, marks))
-    told: list[Step] = []
-    resumed, again = tune_on_success(MEMORY, params(), dying, how, told.append, Checkpoint(tmp_path, marks))
+    reported: list[Step] = []
+    resumed, again = tune_on_success(MEMORY, params(), dying, how, reported.append, Checkpoint(tmp_path, marks))
     assert played == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3]
-    assert told == again == steps
+    assert reported == again == steps
     for name, array in whole.gate.items():
         np.testing.assert_allclose(array, resumed.gate[name], rtol=1e-6, atol=1e-7, err_msg=name)
     with pytest.raises(ValueError, match="holds another training"):
@@ -127,7 +127,7 @@ def test_a_cold_gate_draws_what_it_would_decide() -> None:
 
 def test_a_gate_without_parameters_and_a_group_of_one_are_refused() -> None:
     always = AuraMemory(AuraConfig(16, HeadConfig(context=3), gate="always"))
-    with pytest.raises(ValueError, match="nothing to learn"):
+    with pytest.raises(ValueError, match="no gate with something to learn"):
         tune_on_success(always, always.init_params(jax.random.key(0)), play, RlOptions())
     with pytest.raises(ValueError, match="2 or more"):
         RlOptions(group=1)

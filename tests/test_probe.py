@@ -51,14 +51,14 @@ def recording(episodes: int = 20, classes: int = 3) -> Recording:
 
 
 def test_a_feature_that_carries_everything_is_read() -> None:
-    told = probe(Shows(True), recording(), "pixels")  # type: ignore[arg-type]
-    assert (told.size, told.n, told.cue_n) == (6, 160, 80)
-    assert told.cue == 1.0
-    assert told.cue_p < 1e-6
-    assert told.proprioception > 0.95
-    assert told.progress > 0.95
-    assert told.milliseconds > 0
-    assert told.plan_milliseconds > 0
+    found = probe(Shows(True), recording(), "pixels")  # type: ignore[arg-type]
+    assert (found.size, found.n, found.cue_n) == (6, 160, 80)
+    assert found.cue == 1.0
+    assert found.cue_p < 1e-6
+    assert found.proprioception > 0.95
+    assert found.progress > 0.95
+    assert found.milliseconds > 0
+    assert found.plan_milliseconds > 0
 
 
 def test_a_plan_is_timed_from_the_observation_on_wherever_a_policy_does_its_work(
@@ -81,22 +81,22 @@ def test_a_plan_is_timed_from_the_observation_on_wherever_a_policy_does_its_work
             return noise
 
     for encode_s, sample_s in ((0.25, 0.5), (0.0, 0.75)):
-        told = probe(Works(encode_s, sample_s), recording(), "pixels")  # type: ignore[arg-type]
-        assert (told.milliseconds, told.plan_milliseconds) == (pytest.approx(1e3 * encode_s), pytest.approx(750.0))
+        found = probe(Works(encode_s, sample_s), recording(), "pixels")  # type: ignore[arg-type]
+        assert (found.milliseconds, found.plan_milliseconds) == (pytest.approx(1e3 * encode_s), pytest.approx(750.0))
 
 
 def test_a_feature_that_carries_nothing_is_at_chance() -> None:
-    told = probe(Shows(False), recording(), "noise")  # type: ignore[arg-type]
-    assert told.cue_p > 0.001
-    assert told.proprioception < 0.1
-    assert told.progress < 0.1
+    found = probe(Shows(False), recording(), "noise")  # type: ignore[arg-type]
+    assert found.cue_p > 0.001
+    assert found.proprioception < 0.1
+    assert found.progress < 0.1
 
 
 def test_an_answer_that_marks_one_episode_alone_is_not_learned_by_heart() -> None:
     """Features that name the episode would tell everything if frames of one episode were on both sides."""
     made = recording(episodes=10, classes=10)
-    told = probe(Shows(True), made, "pixels")  # type: ignore[arg-type]
-    assert told.cue <= told.chance + 0.05
+    found = probe(Shows(True), made, "pixels")  # type: ignore[arg-type]
+    assert found.cue <= found.chance + 0.05
 
 
 def labels_of(env: object) -> dict[str, int]:
@@ -150,8 +150,8 @@ def test_of_several_observations_the_newest_state_is_what_a_probe_looks_for() ->
         Observation(obs.images, np.stack([obs.proprioception * 0, obs.proprioception], 1), obs.instruction)
         for obs in single.observations
     ]
-    told = probe(Shows(True), replace(single, observations=stacked), "pixels")  # type: ignore[arg-type]
-    assert told.proprioception > 0.95
+    found = probe(Shows(True), replace(single, observations=stacked), "pixels")  # type: ignore[arg-type]
+    assert found.proprioception > 0.95
 
 
 @pytest.mark.parametrize(

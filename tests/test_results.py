@@ -46,11 +46,11 @@ def test_a_page_says_when_only_some_of_the_cores_were_to_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    for cores, said in ((range(8), False), ([3], True)):
+    for cores, noted in ((range(8), False), ([3], True)):
         monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(cores))
         page, twin = write_result_page("skills", "command", {}, "# Skills", tmp_path)
         assert json.loads(twin.read_text())["fingerprint"]["usable_cores"] == len(list(cores))
-        assert ("8 cores, of which this had 1;" in page.read_text()) == said
+        assert ("8 cores, of which this had 1;" in page.read_text()) == noted
 
 
 @pytest.mark.parametrize("figure", [Figure(float("nan")), Figure(0.5, 10, (0.6, 0.7))])

@@ -14,6 +14,7 @@ import av
 import pytest
 from disk_cases import fill_the_disk
 
+from vlamem.core.locks import InUseError
 from vlamem.policies.registry import PolicyError
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
@@ -55,6 +56,43 @@ def test_results_do_not_depend_on_the_number_of_workers(one_worker: Path, tmp_pa
         out = tmp_path / str(workers)
         rollout(config(out, workers=workers))
         assert without_wall_clock(load_results(out)) == without_wall_clock(load_results(one_worker))
+
+
+def test_a_folder_in_which_another_process_plays_is_refused_by_name_and_free_when_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vlamem.core.locks
+
+    out = tmp_path / "run"
+    holds = "import sys; from pathlib import Path; from vlamem.core.locks import exclusive_lock\n"
+    holds += "lock = exclusive_lock(Path(sys.argv[1]) / '.lock', 'x'); print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", holds, str(out)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        monkeypatch.setattr(vlamem.core.locks, "WAIT_S", 0.1)
+        with pytest.raises(InUseError, match=r"run folder .*run is in use by another process: .* another --out"):
+            rollout(config(out, workers=0))
+        assert not (out / "episodes.jsonl").exists()
+        other.communicate("")
+    assert rollout(config(out, workers=0)).done == 8
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom test_rollout import config\n"
+        "from vlamem.sim.rollout.run import rollout\n"
+        "rollout(config(Path(sys.argv[1]), workers=1))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "run")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "mine.py again: put what it does under if __name__ == '__main__':, or play with workers=0" in last
+    assert "doctor" not in done.stderr
 
 
 def test_a_run_without_workers_is_refused_and_stopped_as_one_with_them(tmp_path: Path) -> None:
@@ -211,7 +249,9 @@ def test_scripted_experts_need_no_policy_and_the_guessing_one_misses(tmp_path: P
     ("given", "complaint"),
     [
         ({"episodes": 0}, "episodes is 0"),
-        ({"memory": "aur"}, "unknown memory 'aur'"),
+        ({"memory": ("aur",)}, "unknown memory 'aur': did you mean 'aura'"),
+        ({"memory": "aura"}, r"memory is 'aura': expected a tuple, \('aura',\)"),
+        ({"tasks": "touch"}, "tasks is 'touch': expected a tuple"),
         ({"parameters": ("delay",)}, "name=value"),
         ({"watchdog_s": 0.0}, "watchdog_s"),
     ],
@@ -249,10 +289,10 @@ def test_a_stopped_run_says_so_and_can_go_on(tmp_path: Path, number: signal.Sign
     while not (out / "episodes.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(number)
-    _, said = run.communicate(timeout=600)
+    _, printed = run.communicate(timeout=600)
     assert run.returncode == 128 + number
-    assert "the same command continues" in said
-    assert "Traceback" not in said
+    assert "the same command continues" in printed
+    assert "Traceback" not in printed
     done = len(lines(out))
     assert 1 <= done < 6
     assert not (out / "results.json").exists()

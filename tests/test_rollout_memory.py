@@ -285,8 +285,8 @@ def test_ablations_of_the_output_leave_the_sampler_alone_and_mix_into_its_chunk(
     share = weight if kind == "blend" else np.array([0.0, 1.0, 1.0], np.float32)
     np.testing.assert_array_equal(mixed[0], bare[0])
     np.testing.assert_allclose(mixed, bare + share[:, None, None] * (chunk - bare), atol=1e-6)
-    told = ablated.sample(encoding, noise, Proposal(chunk, weight, residual, np.ones(3, np.float32)))
-    np.testing.assert_allclose(told[0, :, :2], bare[0, :, :2] + 0.125, atol=1e-6)
+    conditioned = ablated.sample(encoding, noise, Proposal(chunk, weight, residual, np.ones(3, np.float32)))
+    np.testing.assert_allclose(conditioned[0, :, :2], bare[0, :, :2] + 0.125, atol=1e-6)
     alone = ablated.sample(encoding, noise, Proposal.of_context(residual, np.ones(3)))
     np.testing.assert_array_equal(alone, policy.sample(encoding, noise, Proposal.of_context(residual, np.ones(3))))
     assert (ablated.spec, ablated.history, ablated.lowest_start) == (policy.spec, policy.history, 0.0)
@@ -307,7 +307,7 @@ class Sentences(Wide):
 
 def test_an_oracle_follows_the_answer_and_a_first_observation_keeps_what_was_so_when_the_cue_ended() -> None:
     policy, clocks = Sentences(), [Clock(2), Clock(9)]
-    said: dict[str, list[list[float]]] = {}
+    proposed: dict[str, list[list[float]]] = {}
     for name in ("oracle", "first-observation"):
         memory = load_memory(MemoryName.parse(name), policy, None, 2)
         assert isinstance(memory, OracleRunner)
@@ -319,15 +319,15 @@ def test_an_oracle_follows_the_answer_and_a_first_observation_keeps_what_was_so_
                 memory.look(clock, row)  # type: ignore[arg-type]
             out = memory.step(np.zeros((2, 16), np.float32), np.array([0, 1]))
             proposal = memory.propose(out, None, None, 0.2)  # type: ignore[arg-type]
-            said.setdefault(name, []).append((proposal.context[:, 0] * proposal.context_weight).tolist())
+            proposed.setdefault(name, []).append((proposal.context[:, 0] * proposal.context_weight).tolist())
             assert not out.wrote.any()
         assert memory.state(0) == {}
         memory.reset(np.array([True, False]))
         assert not memory.step(np.zeros((1, 16), np.float32), np.array([0])).confidence.any()
     left, right = len("go left") - len("go"), len("go right now") - len("go")
-    assert [row[0] for row in said["first-observation"]] == [0, 0, left, left, left]
-    assert [row[0] for row in said["oracle"]] == [left, left, left, right, right]
-    assert [row[1] for row in said["first-observation"]] == [0] * 5
+    assert [row[0] for row in proposed["first-observation"]] == [0, 0, left, left, left]
+    assert [row[0] for row in proposed["oracle"]] == [left, left, left, right, right]
+    assert [row[1] for row in proposed["first-observation"]] == [0] * 5
 
 
 @pytest.mark.parametrize("kind", ["gru", "kv_window", "kv_growing"])

@@ -1,4 +1,4 @@
-"""sim/features.py and sim/features_frames.py: what is recorded at each tick."""
+"""sim/record/features.py and frames.py: what is recorded at each tick."""
 
 import os
 from dataclasses import replace
@@ -27,14 +27,16 @@ from vlamem.sim.record.features import (
     jobs,
     record_features,
 )
-from vlamem.sim.record.frames import UNTOLD, FrameCollection, encode_frames, held_episode, known
+from vlamem.sim.record.frames import FrameCollection, encode_frames, held_episode, query_mask
+from vlamem.sim.suites.registry import load_suite
 from vlamem.sim.suites.tabletop import SUITE
+from vlamem.sim.suites.tabletop.frame_labels import FRAMES
 
 SPEC = PolicySpec("eyes", 4, 16, 4, 3, 20.0, ("agentview", "wrist"), 16, 8, OSC_POSE, "none")
 
 
 class Eyes:
-    """Its feature is sixteen pixels of the picture; it moves at random, less so when it is told a colour."""
+    """Its feature is sixteen pixels of the picture; it moves at random, less so when its instruction names a colour."""
 
     spec = SPEC
     history = 1
@@ -75,7 +77,7 @@ class Hints:
 
 
 class Listening(Eyes):
-    """Keeps what it was told and what was proposed to it at every plan."""
+    """Keeps its instruction and what was proposed to it at every plan."""
 
     def __init__(self) -> None:
         self.given: list[tuple[str, float]] = []
@@ -94,7 +96,7 @@ def test_an_actor_that_remembers_is_given_its_memorys_residual_and_its_own_sente
     ticks, _ = record_features(env, "recall_colour", SUITE.goals(), policy, 3, "remembers", [memory])
     assert recurrence.ticks == len(ticks.z)
     assert {residual for _, residual in policy.given} == {3.0}
-    assert {told for told, _ in policy.given} <= set(env.task.goal(False).training_sentences)
+    assert {instruction for instruction, _ in policy.given} <= set(env.task.goal(False).training_sentences)
     for actor, memories in (("remembers", []), ("told", [memory])):
         with pytest.raises(ValueError, match="memory"):
             record_features(env, "recall_colour", SUITE.goals(), policy, 3, actor, memories)
@@ -103,7 +105,7 @@ def test_an_actor_that_remembers_is_given_its_memorys_residual_and_its_own_sente
 
 def test_a_memory_that_the_simulator_tells_is_refused_as_an_actor(tmp_path: Path) -> None:
     what = FeatureCollection("tiny", {}, {"recall_colour": 1}, tmp_path / "out", memory="oracle")
-    with pytest.raises(ValueError, match="told by the simulator"):
+    with pytest.raises(ValueError, match="its answer from the simulator"):
         collect_features(what, lambda recorded, unsuccessful: None)
     assert not (tmp_path / "out").exists()
 
@@ -118,9 +120,9 @@ def test_every_tick_is_recorded_with_what_is_told_what_it_means_and_what_the_exp
     meta = features_meta(Eyes(), None, "test")
     assert ticks.z.shape == (env.task.now, 16)
     assert ticks.chunk.shape == (env.task.now, 4, 7)
-    own, told = ticks.goal[0]
+    own, oracle = ticks.goal[0]
     assert meta.goals[own][0] == "touch the block of the colour that the lamp showed"
-    assert meta.goals[told][0].startswith("touch the ")
+    assert meta.goals[oracle][0].startswith("touch the ")
     first = int(np.argmax(ticks.asked))
     assert 12 <= first <= 18
     assert ticks.asked[first:].all()
@@ -129,7 +131,7 @@ def test_every_tick_is_recorded_with_what_is_told_what_it_means_and_what_the_exp
     env.close()
 
 
-@pytest.mark.parametrize("task", UNTOLD)
+@pytest.mark.parametrize("task", FRAMES.refused)
 def test_tasks_that_frames_say_too_little_of_are_refused_before_anything_is_read(task: str, tmp_path: Path) -> None:
     what = FrameCollection("tiny", (tmp_path / "none",), {"touch": 1, task: 1}, tmp_path / "out")
     with pytest.raises(FeaturesError, match=f"'{task}' from frames .*play it"):
@@ -223,7 +225,7 @@ def test_frames_are_held_until_the_next_and_their_chunks_move_on() -> None:
     chunks = np.tile(np.arange(4, dtype=np.float32)[:, None, None], (1, 6, 7)) * 10 + np.arange(6)[:, None]
     goal = np.tile([0, 5], (4, 1))
     lamp = {"lamp_colour": np.array([0, 2, 0, 0])}
-    made = held_episode("recall_colour", z, ticks, goal, chunks, lamp)
+    made = held_episode(z, ticks, goal, chunks, query_mask(SUITE, "recall_colour", goal, lamp))
     assert made.z[:, 0].tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3]
     assert made.chunk[4, :, 0].tolist() == [11, 12, 13, 14, 15, 15]
     assert made.asked.tolist() == [0] * 9 + [1] * 4
@@ -240,14 +242,21 @@ def test_frames_are_held_until_the_next_and_their_chunks_move_on() -> None:
     ],
 )
 def test_the_answer_is_known_once_it_has_been_shown(task: str, categories: Any, expected: list[int]) -> None:
-    found = known(task, {name: np.array(x) for name, x in categories.items()})
+    found = FRAMES.known(task, {name: np.array(x) for name, x in categories.items()})
     assert found.astype(int).tolist() == expected
 
 
 def test_frames_that_ask_for_nothing_need_no_labels() -> None:
     z = np.zeros((2, 1), np.float32)
-    made = held_episode("pick", z, np.array([0, 3]), np.array([[4, 4], [4, 4]]), np.zeros((2, 6, 7)), {})
+    goal = np.array([[4, 4], [4, 4]])
+    made = held_episode(z, np.array([0, 3]), goal, np.zeros((2, 6, 7)), query_mask(SUITE, "pick", goal, {}))
     assert made.asked.tolist() == [0] * 4
+
+
+def test_frames_of_a_hidden_answer_are_refused_for_a_suite_without_labels_of_frames() -> None:
+    goal = np.array([[0, 5], [0, 5]])
+    with pytest.raises(FeaturesError, match="'libero_object' declares no labels of frames"):
+        query_mask(load_suite("libero_object"), "side", goal, {})
 
 
 @needs_libero
@@ -267,8 +276,8 @@ def test_frames_of_libero_are_encoded_and_nothing_is_asked(tmp_path: Path) -> No
         ticks = found.ticks(episode)
         assert not ticks.asked.any()
         assert (ticks.goal[:, 0] == ticks.goal[:, 1]).all()
-        said = found.meta.goals[ticks.goal[0, 0]]
-        assert set(said) == {episode.task.replace("_", " ")}
+        instructions = found.meta.goals[ticks.goal[0, 0]]
+        assert set(instructions) == {episode.task.replace("_", " ")}
         assert (ticks.z[0] == ticks.z[2]).all()
         assert (ticks.z[2] != ticks.z[3]).any()
 

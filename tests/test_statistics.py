@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlamem.sim.results.statistics import mcnemar_exact, mean95, paired_difference, percentiles, ratio95, wilson95
+from vlamem.sim.results.statistics import (
+    holm,
+    mcnemar_exact,
+    mean95,
+    paired_difference,
+    percentiles,
+    ratio95,
+    wilson95,
+)
 
 
 def test_wilson_interval_is_the_textbook_one() -> None:
@@ -104,3 +112,16 @@ def test_mean_interval_needs_two_values() -> None:
 def test_percentiles_of_no_decisions_are_not_numbers() -> None:
     assert percentiles(range(1, 102)).p50 == 51
     assert isnan(percentiles([]).p99)
+
+
+def test_holm_multiplies_the_smallest_most_and_never_falls_below_it() -> None:
+    # Holm 1979, by hand: 3 * 0.01, 2 * 0.02, then 0.03 may not be below what came before
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_between_the_p_value_and_its_bonferroni_bound(p_values: list[float]) -> None:
+    for p, adjusted in zip(p_values, holm(p_values), strict=True):
+        assert p <= adjusted <= min(1.0, len(p_values) * p) + 1e-12

@@ -31,10 +31,10 @@ class SidePolicy:
     spec = PolicySpec("sides", 8, 16, 2, 1, 20.0, ("top",), 16, 2, OSC_POSE, "none")
 
     def encode(self, obs: Observation) -> Encoding:
-        told = self.context_of(list(obs.instruction))
-        key = np.concatenate([np.ones_like(told), np.zeros_like(told)], axis=1)
+        context = self.context_of(list(obs.instruction))
+        key = np.concatenate([np.ones_like(context), np.zeros_like(context)], axis=1)
         light = obs.images["top"][..., 1].reshape(len(obs), 16, 16).sum(1)
-        return Encoding(light.astype(np.float32) / 4080, key, told)
+        return Encoding(light.astype(np.float32) / 4080, key, context)
 
     def sample(self, encoding: Encoding, noise: Any, proposal: Any = None) -> Any:
         side = np.array(encoding.context)

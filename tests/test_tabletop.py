@@ -73,9 +73,9 @@ def test_initial_state_depends_on_task_and_episode_alone(make, task):
 @pytest.mark.parametrize("task", [t.name for t in MEMORY])
 def test_oracle_variant_has_the_same_initial_state_and_another_sentence(make, task):
     own, _ = make(task).reset(options={"episode": 4})
-    told, _ = make(f"{task}_told").reset(options={"episode": 4})
-    np.testing.assert_array_equal(own["agentview"], told["agentview"])
-    assert own["instruction"] != told["instruction"]
+    oracle, _ = make(f"{task}_told").reset(options={"episode": 4})
+    np.testing.assert_array_equal(own["agentview"], oracle["agentview"])
+    assert own["instruction"] != oracle["instruction"]
 
 
 def test_every_goal_has_four_training_paraphrases_and_one_held_out():

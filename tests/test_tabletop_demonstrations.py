@@ -43,9 +43,9 @@ def test_chunks_are_the_experts_actions_and_stop_at_the_go_signal(env):
 
 def test_both_sentences_are_recorded_with_the_same_pixels(env):
     frames = record(env, 1)
-    own, told = frames["goal"][0]
+    own, oracle = frames["goal"][0]
     assert all_goals()[own].key == "recall_colour"
-    assert all_goals()[told].key == "touch"
+    assert all_goals()[oracle].key == "touch"
 
 
 def test_pushed_frames_are_left_out_and_the_expert_recovers(env):
@@ -149,5 +149,5 @@ def test_lerobot_dataset_reads_back(tmp_path):
     words = ["collect", "--tasks", "press", "--episodes", "1", "--format", "lerobot", "--size", "64", "--out"]
     subprocess.run([sys.executable, "-m", "vlamem", *words, str(tmp_path)], check=True, capture_output=True)
     read = [sys.executable, "-c", READ_BACK, str(tmp_path / "dataset")]
-    said = subprocess.run(read, check=True, capture_output=True, text=True).stdout
-    assert said.splitlines()[-1] == "1 True (3, 64, 64)"
+    printed = subprocess.run(read, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == "1 True (3, 64, 64)"

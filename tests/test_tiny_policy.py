@@ -116,8 +116,8 @@ def test_a_full_context_residual_is_the_other_sentence() -> None:
     policy = small_policy()
     seen = observation(2)
     start = noise(policy, 2)
-    told = policy.context_of(["touch the blue ball"] * 2)
-    residual = told - policy.context_of(list(seen.instruction))
+    oracle = policy.context_of(["touch the blue ball"] * 2)
+    residual = oracle - policy.context_of(list(seen.instruction))
     steered = policy.sample(policy.encode(seen), start, Proposal.of_context(residual, np.ones(2)))
     other = Observation(seen.images, seen.proprioception, ("touch the blue ball",) * 2)
     np.testing.assert_allclose(steered, policy.sample(policy.encode(other), start), atol=1e-5)
@@ -241,9 +241,9 @@ def test_the_header_is_readable_without_the_tensors(tmp_path: Path) -> None:
     assert read_header(path, "tiny_policy")["command"] == "test"
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
-    told = json.loads(raw[8 : 8 + length])
-    told["__metadata__"]["vlamem"] = json.dumps({"format_version": 99})
-    text = json.dumps(told).encode()
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"]["vlamem"] = json.dumps({"format_version": 99})
+    text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
     with pytest.raises(WeightsError, match="weights format 99"):
         read_header(path)

@@ -19,7 +19,7 @@ CONFIG = EventConfig(ticks=32, rates=(0.15,), noise=0.03)
 
 def draw(key: jax.Array, rows: int = 16) -> Batch:
     streams = event_streams(key, CONFIG, WORDS, rows)
-    targets = Targets(streams.asked.astype(jnp.float32), answer=streams.answer)
+    targets = Targets(streams.query.astype(jnp.float32), answer=streams.answer)
     return Batch(streams.z, streams.reset, targets, streams.event)
 
 

@@ -24,7 +24,7 @@ class Leaks:
     Attributes:
         sessions: compared.
         refused: clients that found no place.
-        different: sessions whose memory said something else than alone.
+        different: sessions whose gate decided otherwise than alone.
         largest: difference of a gate's or surprise's figure.
     """
 
@@ -95,10 +95,10 @@ def frames(spec: dict[str, Any], client: int, steps: int, seed: int) -> list[dic
     ]
 
 
-async def _tell(uri: str, shown: list[dict[str, Any]]) -> list[tuple[float, float]] | None:
+async def _gates_of(uri: str, shown: list[dict[str, Any]]) -> list[tuple[float, float]] | None:
     """Gate and surprise of every frame; None when there is no place."""
     ws = await _open(uri)
-    said = []
+    gates = []
     try:
         await ws.send(pack({"vlamem": {"type": "episode_start", "episode": 1}}))
         for step, frame in enumerate([None, *shown], -1):
@@ -111,10 +111,10 @@ async def _tell(uri: str, shown: list[dict[str, Any]]) -> list[tuple[float, floa
                     return None
                 raise RuntimeError(f"a proper frame was refused: {head}")
             if frame is not None:
-                said.append((head["gate"], head["surprise"]))
+                gates.append((head["gate"], head["surprise"]))
     finally:
         await ws.close()
-    return said
+    return gates
 
 
 async def _bytes(ws: ClientConnection) -> bytes:
@@ -127,15 +127,15 @@ async def _bytes(ws: ClientConnection) -> bytes:
 async def look_for_leaks(uri: str, spec: dict[str, Any], clients: int, steps: int, seed: int) -> Leaks:
     """`clients` at once, then each of those that found a place alone; a memory that saw another's frame differs."""
     shown = [frames(spec, c, steps, seed) for c in range(clients)]
-    together = await asyncio.gather(*(_tell(uri, f) for f in shown))
+    together = await asyncio.gather(*(_gates_of(uri, f) for f in shown))
     different, sessions, largest = 0, 0, 0.0
     for mine, f in zip(together, shown, strict=True):
         if mine is None:
             continue
-        alone = await _tell(uri, f)
+        alone = await _gates_of(uri, f)
         while alone is None:  # the one before has just left
             await asyncio.sleep(0.05)
-            alone = await _tell(uri, f)
+            alone = await _gates_of(uri, f)
         gap = float(np.abs(np.array(mine) - np.array(alone)).max())
         sessions, largest, different = sessions + 1, max(largest, gap), different + (gap > TOLERANCE)
     return Leaks(sessions, clients - sessions, different, largest)

@@ -83,7 +83,8 @@ def kill_controllers(
     rng, folder, found = stream(seed, "controller kills"), Path(plan.folder), []
     with tempfile.TemporaryDirectory(prefix="vlamem-") as short:  # a socket's path has 108 letters at most
         arm = _arm(plan, Path(short) / "arm", folder)
-        plan = replace(plan, arm=str(Path(short) / "arm"), state=str(folder / "state"), told=True, seconds=0.0)
+        socket, state = str(Path(short) / "arm"), str(folder / "state")
+        plan = replace(plan, arm=socket, state=state, until_end_file=True, seconds=0.0)
         controller = RobotProcess(replace(plan, folder=str(folder / "0")))
         try:
             controller.wait_until_running()
@@ -123,7 +124,7 @@ def wait_for_write(controller: RobotProcess, server_state: Path, plan: RobotRun)
         if here is not None and runs and time.time() - here.record.saved < plan.episode_s / 2:
             return
         time.sleep(0.05)
-    raise ProcessError(f"no write in an episode that has just begun: {controller.said()[-2000:]}")
+    raise ProcessError(f"no write in an episode that has just begun: {controller.output()[-2000:]}")
 
 
 def _settled(server_state: Path, plan: RobotRun) -> Stored:
@@ -154,5 +155,5 @@ def _next(controller: RobotProcess, before: Stored, server_state: Path, plan: Ro
             return ControllerKill(episode, int(begun[0]["step"]), kept, moving[0]["t"] - controller.started)
         time.sleep(0.02)
     if not controller.running:
-        raise ProcessError(f"the controller ended by itself: {controller.said()[-2000:]}")
+        raise ProcessError(f"the controller ended by itself: {controller.output()[-2000:]}")
     return ControllerKill(episode, -1, False, None)

@@ -53,7 +53,7 @@ def drive_under_faults(
 ) -> Faults:
     """Lets the robot of `plan` work through a bad network while the `server` with its `state` is killed, then abused.
 
-    Raises ProcessError when the robot ends before it is told to.
+    Raises ProcessError when the robot ends before its end file is there.
     """
     say(f"run under faults: {bench.faults_s:g} s, {bench.kills} kills, {bench.stalls} stalls")
     rng = stream(bench.seed, "faults")
@@ -82,7 +82,7 @@ def drive_under_faults(
         for number in range(1, bench.kills + 1):
             time.sleep(bench.faults_s / (bench.kills + 1))
             if not robot.running:
-                raise ProcessError(f"the robot ended before kill {number}: {robot.said()[-2000:]}")
+                raise ProcessError(f"the robot ended before kill {number}: {robot.output()[-2000:]}")
             wait_for_write(robot, state, plan)
             kills.append(kill_server(number, robot, server, state, plan.session, stalls))
             say(f"  kill {number}: {words(kills[-1])}")

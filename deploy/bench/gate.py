@@ -9,7 +9,7 @@ from vlamem.memory.config import HeadConfig
 from vlamem.memory.designs.registry import design
 from vlamem.memory.protocol import named_arrays
 from vlamem.memory.weights import Header, identity, save_weights
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, load_policy, weights_hash
 
 
 def untrained_gate(policy: str, path: Path, seed: int) -> Path:
@@ -18,6 +18,6 @@ def untrained_gate(policy: str, path: Path, seed: int) -> Path:
     frozen = load_policy(source)
     memory = design("aura").make(frozen.spec.feature_size, HeadConfig(context=frozen.spec.context_size))
     params = memory.init_params(jax.random.key(integer_seed(seed, "untrained gate")))
-    header = Header.of(memory, identity(frozen.spec, source.sha256), "drawn, not trained", {})
+    header = Header.of(memory, identity(frozen.spec, weights_hash(frozen, source)), "drawn, not trained", {})
     save_weights(path, header, named_arrays(params))
     return path

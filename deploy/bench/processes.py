@@ -46,12 +46,12 @@ class ServerProcess:
         """Starts it and gives the moment at which it listened [s on the monotonic clock]. Raises ProcessError."""
         words = [sys.executable, "-m", "vlamem", "serve", "--respawn", "--port", str(self.port), *self._options]
         words += ["--state", str(self._folder / "state")]
-        self._skip_said()
+        self._skip_output()
         with self.output.open("ab") as out:
             self._process = subprocess.Popen(words, stdout=out, stderr=out)
         return self.wait_listening()
 
-    def _skip_said(self) -> None:
+    def _skip_output(self) -> None:
         self._read = self.output.stat().st_size if self.output.exists() else 0
 
     def wait_listening(self) -> float:
@@ -59,8 +59,8 @@ class ServerProcess:
         assert self._process is not None
         until = time.monotonic() + self._start_s
         while time.monotonic() < until and self._process.poll() is None:
-            said = self.output.read_bytes()[self._read :].decode(errors="replace")
-            for line in said.splitlines(keepends=True):
+            printed = self.output.read_bytes()[self._read :].decode(errors="replace")
+            for line in printed.splitlines(keepends=True):
                 if line.startswith("serving on") and line.endswith("\n"):
                     self.port = int(line.rpartition(":")[2])
                     return time.monotonic()
@@ -70,7 +70,7 @@ class ServerProcess:
     def crash(self) -> float:
         """kill -9 of the process that serves, which its parent starts again; gives the moment. Raises ProcessError."""
         *_, serving = self._pids()
-        self._skip_said()
+        self._skip_output()
         os.kill(serving, signal.SIGKILL)
         return time.monotonic()
 
@@ -141,16 +141,16 @@ class RobotProcess:
         """Tells it to end after the episode at hand."""
         (self._folder / "end").touch()
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What it printed."""
         return (self._folder / "robot.log").read_text(errors="replace")
 
     def wait_until_running(self) -> None:
         """Until its arm stands in its first episode. Raises ProcessError when it does not come to that."""
         until = time.monotonic() + 400
-        while "running" not in self.said():
+        while "running" not in self.output():
             if self._process.poll() is not None or time.monotonic() > until:
-                raise ProcessError(f"the robot did not start: {self.said()[-2000:]}")
+                raise ProcessError(f"the robot did not start: {self.output()[-2000:]}")
             time.sleep(0.05)
 
     @property
@@ -179,9 +179,9 @@ class RobotProcess:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            raise ProcessError(f"the robot did not end: {self.said()[-2000:]}") from None
+            raise ProcessError(f"the robot did not end: {self.output()[-2000:]}") from None
         self._log.close()
         if status:
-            raise ProcessError(f"the robot ended with {status}: {self.said()[-2000:]}")
+            raise ProcessError(f"the robot ended with {status}: {self.output()[-2000:]}")
         found: dict[str, Any] = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
         return found

@@ -37,9 +37,9 @@ class RobotRun:
         robot_file: name or path.
         suite, size: of the simulated arm.
         tasks: one an episode, in turn.
-        seconds: of the whole run; it goes on beyond them until a file `end` lies in `folder` when `told` is set, and
-            then to the end of its episode, unless its arm outlives it.
-        told: see seconds.
+        seconds: of the whole run; it goes on beyond them until a file `end` lies in `folder` when `until_end_file` is
+            set, and then to the end of its episode, unless its arm outlives it.
+        until_end_file: see seconds.
         episode_s: of an episode, at most.
         execute, blend: as in ControlOptions.
         folder: for logs and the report.
@@ -59,7 +59,7 @@ class RobotRun:
     folder: str
     session: str
     state: str
-    told: bool = False
+    until_end_file: bool = False
     arm: str = ""
 
 
@@ -90,17 +90,17 @@ def drive(plan: RobotRun) -> dict[str, Any]:
         scheduling = prepare_process()
         print("running", flush=True)
         end, episode = time.monotonic() + plan.seconds, joined.episode
-        while time.monotonic() < end or (plan.told and not (folder / "end").exists()):
+        while time.monotonic() < end or (plan.until_end_file and not (folder / "end").exists()):
             step = -1
             if left is not None:
-                told, left, step = left.instruction, None, joined.step
+                instruction, left, step = left.instruction, None, joined.step
             else:
                 episode += 1
-                told = robot.begin(episode, episode, plan.tasks[episode % len(plan.tasks)]).instruction
+                instruction = robot.begin(episode, episode, plan.tasks[episode % len(plan.tasks)]).instruction
             now = time.monotonic()
             began[episode] = now - (step + 1) / robot_file.policy_hz
-            controller.begin(told, episode, step, now)
-            until = now + plan.episode_s if plan.told else min(end, now + plan.episode_s)
+            controller.begin(instruction, episode, step, now)
+            until = now + plan.episode_s if plan.until_end_file else min(end, now + plan.episode_s)
 
             def over(t: float, until: float = until) -> bool:
                 return t > until or robot.status.ended or (bool(plan.arm) and (folder / "end").exists())

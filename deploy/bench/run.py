@@ -77,7 +77,7 @@ def _under_faults(
     """The second half: faults and abuse while a robot works, then killed controllers, on one server."""
     server.start()
     state = folder / "faults" / "state"
-    plan = replace(_plan(bench, "", bench.faults_s, folder / "faults-robot"), told=True)
+    plan = replace(_plan(bench, "", bench.faults_s, folder / "faults-robot"), until_end_file=True)
     plan = replace(plan, tasks=[*bench.memory_tasks, *bench.tasks])
     stressed = drive_under_faults(bench, plan, server, state, say)
     say(f"controller killed {bench.controller_kills} times")

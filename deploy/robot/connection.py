@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +50,20 @@ class Connection:
         events: gets what the server refuses.
         reply_s: longest wait for the reply to a frame.
         expected: fingerprint of the policy that the first connection found; None on the first.
+        save: puts on disk what the outbox is to keep, before it is sent.
     """
 
     def __init__(
-        self, ws: ClientConnection, outbox: Outbox, events: EventLog, reply_s: float, expected: str | None
+        self,
+        ws: ClientConnection,
+        outbox: Outbox,
+        events: EventLog,
+        reply_s: float,
+        expected: str | None,
+        save: Callable[[], Awaitable[object]],
     ) -> None:
         self._ws, self._outbox, self._events, self._reply_s = ws, outbox, events, reply_s
-        self._expected = expected
+        self._expected, self._save = expected, save
 
     async def join(self, timeout_s: float) -> JoinedSession:
         """Joins the session; each reply may take `timeout_s`.
@@ -66,17 +73,19 @@ class Connection:
         first = self._expected is None
         metadata = await self._receive_head(timeout_s)
         if metadata.get("type") != "metadata" or metadata.get("protocol") != 1:
-            raise LinkError(f"the server speaks protocol {metadata.get('protocol')!r}, this robot speaks 1: update one")
+            raise LinkError(f"the server uses protocol {metadata.get('protocol')!r}, this robot uses 1: update one")
         if not first and metadata["fingerprint"] != self._expected:
             raise LinkError("the server has another policy now: stop, and start the robot again")
-        answer = await self._request(self._outbox.hello(), timeout_s)
-        if answer["type"] == "error" and answer["code"] == "state" and self._outbox.token:
+        answer = await self._hello(timeout_s)
+        if answer["type"] == "error" and answer["code"] == "fenced":
+            raise LinkError(f"{answer['message']} (error {answer['id']})")
+        if answer["type"] == "error" and answer["code"] in ("state", "damaged") and self._outbox.token:
             raise LinkError(f"{answer['message']}: another --state of the robot does so (error {answer['id']})")
         if answer["type"] == "error" and answer["code"] in ("unknown", "taken") and self._outbox.token:
             self._events.note("session_lost", why=answer["message"])
-            answer = await self._request(self._outbox.hello(fresh=True), timeout_s)
+            answer = await self._hello(timeout_s, fresh=True)
         if answer["type"] == "error":
-            if first and answer["code"] in ("taken", "state", "message"):
+            if first and answer["code"] in ("taken", "state", "damaged", "role", "message"):
                 raise LinkError(f"{answer['message']} (error {answer['id']})")
             raise ConnectionLost(answer["message"])
         self._outbox.joined(answer, first=first)
@@ -97,6 +106,12 @@ class Connection:
         for task in done:
             task.result()
 
+    async def _hello(self, timeout_s: float, fresh: bool = False) -> dict[str, Any]:
+        hello = self._outbox.hello(fresh)
+        if self._outbox.unsaved:
+            await self._save()
+        return await self._request(hello | self._outbox.fence, timeout_s)
+
     async def _request(self, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         await self._ws.send(pack({"vlamem": body}))
         return await self._receive_head(timeout_s)
@@ -106,7 +121,7 @@ class Connection:
             message = _message(await self._ws.recv())
         head = message.get("vlamem") if isinstance(message, dict) else None
         if not isinstance(head, dict):
-            raise LinkError("this server does not speak vlamem's protocol: is it 'vlamem serve'?")
+            raise LinkError("this server does not use vlamem's protocol: is it 'vlamem serve'?")
         return head
 
     async def _write(self, wake: asyncio.Event, closing: Callable[[], bool]) -> None:
@@ -150,7 +165,7 @@ class Connection:
     def _refused(self, head: dict[str, Any]) -> None:
         self._events.note("refused", code=head.get("code"), id=head.get("id"), why=head.get("message"))
         code, seq, why = str(head.get("code")), head.get("seq"), str(head.get("message"))
-        if code in ("taken", "full", "state") or (code == "episode" and isinstance(seq, int)):
+        if code in ("taken", "full", "state", "damaged", "role") or (code == "episode" and isinstance(seq, int)):
             raise ConnectionLost(why)
         if not isinstance(seq, int | str):
             raise ConnectionLost(f"a message arrived damaged: {why}")

@@ -1,13 +1,14 @@
 """The control loop at the robot: commands at a fixed rate, whatever the server and the network do.
 
 Each round: observe the robot, pass a frame to the link when a policy step has begun, take the replies that have come,
-find the command of this moment, apply the limits, send it. Nothing in a round waits for anything but the robot.
+find the command of this moment, apply the limits, send it. Nothing in a round waits for anything but the robot. How old
+a command is, is looked at when it is sent: a process that stood still repeats nothing.
 
     WAIT    no chunk of this episode yet: at rest
     RUN     the command comes from a chunk
-    HOLD    no fresh action: the last command is repeated, for `hold_s` at most
+    HOLD    no fresh action: the last command is repeated, for `hold_s` at most, while no round was missed
     STOP    at rest, until a fresh chunk arrives; at once while the proprioception is not finite
-    HALT    the operator said stop: at rest, until the operator says go
+    HALT    the operator pressed stop: at rest, until the operator presses go
 """
 
 import math
@@ -20,6 +21,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vlamem.deploy.bounds import longest_gap
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.limits import Limits, readable
 from vlamem.deploy.robot.messages import Frame, Reply
@@ -27,8 +29,11 @@ from vlamem.deploy.robot.protocol import Robot, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
 from vlamem.deploy.robot.rounds import Mode, Round, Timing
 from vlamem.deploy.robot.timeline import Planned, Timeline
+from vlamem.deploy.robot.watchdog import Reason, Watchdog
 
 Command = NDArray[np.float64]
+_SEND_S = 5.0
+"""A robot that takes a command for longer has failed."""
 
 
 @runtime_checkable
@@ -56,12 +61,14 @@ class ControlOptions:
         execute: steps of a chunk after which the next one is requested.
         blend: steps over which a chunk gives way to the next.
         plan_timeout_s: a plan that has not come after this is requested again.
+        watchdog_s: without a round for so long, and at least for two periods, the watchdog brings the arm to rest.
         moves: whether the robot executes what it is sent; in a dry run no action counts as executed.
     """
 
     execute: int = 4
     blend: int = 3
     plan_timeout_s: float = 0.5
+    watchdog_s: float = 0.1
     moves: bool = True
 
 
@@ -111,6 +118,14 @@ class Controller:
         self._executed: Command | None = None
         self._held_since: float | None = None
         self._stopping_from: tuple[float, Command] | None = None
+        self._rounded_at: float | None = None
+        self._stop_at = math.inf
+        self._seen: RobotObservation | None = None
+        self._guarded = False
+        self._sending = threading.Lock()  # a robot gets one command at a time
+        period = 1 / robot_file.control_hz
+        deadline_s = max(2 * period, self.options.watchdog_s)
+        self.watchdog = Watchdog(self._rest_instead, deadline_s, 2 * period, period, clock)
 
     def begin(self, instruction: str, episode: int, step: int = -1, now: float | None = None) -> None:
         """An episode begins (or goes on after `step`, when this process is new and the session is not).
@@ -123,45 +138,53 @@ class Controller:
         self._step = step
         self._plan_requests.clear()
         self._observed_at.clear()
-        self._last = self._executed = None
-        self._held_since = self._stopping_from = None
+        self._last = self._executed = self._seen = None
+        self._held_since = self._stopping_from = self._rounded_at = None
         self._timeline.clear(episode)
         self.link.begin(episode)
         self._enter(Mode.HALT if self._halt.is_set() else Mode.WAIT)
         self.events.note("episode", episode=episode, step=step)
 
     def stop(self) -> None:
-        """The operator's stop: at rest from the next round on, until `go`."""
+        """The operator's stop: at rest within `stop_s` of this call, until `go`."""
+        if not self._halt.is_set():
+            self._stop_at = self._clock()
         self._halt.set()
+        self.watchdog.stop()
 
     def go(self) -> None:
         """Ends the operator's stop; motion goes on with the next fresh chunk."""
         self._halt.clear()
+        self.watchdog.go()
 
     def run(self, until: Callable[[float], bool]) -> None:
-        """The loop, until `until(now)` says so. Raises what the robot raises, and RobotError for one that does not
-        report a force that its file limits, after an attempt to bring it to rest."""
-        period = 1.0 / self.file.control_hz
-        due = self._clock()
+        """The loop with its watchdog, until `until(now)` says so. Raises what the robot raises, and RobotError for one
+        that does not report a force that its file limits, after an attempt to bring it to rest."""
         try:
-            while True:
-                wait = due - self._clock()
-                if wait > 0:
-                    self._sleep(wait)
-                now = self._clock()
-                if until(now):
-                    return
-                self.timing.late.append(now - due)
-                self.round(now)
-                due += period
-                if (behind := self._clock() - due) > 0:
-                    missed = 1 + int(behind / period)
-                    self.timing.misses += missed
-                    self.events.note("deadline_missed", rounds=missed)
-                    due += missed * period  # no burst of commands to catch up
+            with self.watchdog.watching():
+                self._loop(until)
         except BaseException:
             self.rest()
             raise
+
+    def _loop(self, until: Callable[[float], bool]) -> None:
+        period = 1.0 / self.file.control_hz
+        due = self._clock()
+        while True:
+            wait = due - self._clock()
+            if wait > 0:
+                self._sleep(wait)
+            now = self._clock()
+            if until(now):
+                return
+            self.timing.late.append(now - due)
+            self.round(now)
+            due += period
+            if (behind := self._clock() - due) > 0:
+                missed = 1 + int(behind / period)
+                self.timing.misses += missed
+                self.events.note("deadline_missed", rounds=missed)
+                due += missed * period  # no burst of commands to catch up
 
     def rest(self) -> None:
         """Commands rest, once and within the limits, and records it as a round; what the robot raises is noted, since
@@ -172,15 +195,16 @@ class Controller:
             self.events.note("rest_unseen", why=f"{type(error).__name__}: {error}")
             obs = RobotObservation({}, np.full(self.file.proprioception, np.nan), self._clock())
         try:
-            command = self._send(self.limits.rest(self._last, obs), obs)
+            command, _ = self._send(self.limits.rest(self._last, obs), obs)
             if command is not None:
                 self._done(self._clock(), command, None, obs)
         except Exception as error:
             self.events.note("rest_failed", why=f"{type(error).__name__}: {error}")
 
     def round(self, now: float) -> Round:
-        """One round of the loop."""
+        """One round of the loop, which begins `now`."""
         obs = self._observe(now)
+        now = max(now, self._clock())  # a robot may have taken its time
         for reply in self.link.poll():
             self._take_reply(reply, now)
         at = self._at(now)
@@ -188,8 +212,28 @@ class Controller:
         if step > self._step:
             self._send_frame(obs, step, now)
         planned = self._fresh(now, at) if readable(obs) and not self._halt.is_set() else None
-        command = self._send(self._choose(planned, now, obs), obs)
-        return self._done(now, command, planned if command is not None else None, obs)
+        command, planned = self._send(self._choose(planned, now, obs), obs, planned, now)
+        self._rounded_at, self._guarded = now, False
+        self.watchdog.rounded(self.mode is Mode.HALT)
+        return self._done(now, command, planned, obs)
+
+    def _rest_instead(self, reason: Reason) -> None:
+        """The watchdog's rest, where the loop makes no round; what the robot raises is noted."""
+        obs = self._seen
+        if obs is None:
+            return  # nothing was commanded yet
+        if not self._guarded:
+            self.events.note("watchdog", why=reason)
+        self._guarded = True
+        try:
+            command, _ = self._send(self.limits.rest(self._last, obs), obs, patience_s=1 / self.file.control_hz)
+        except Exception as error:
+            self.events.note("watchdog_failed", why=f"{type(error).__name__}: {error}")
+            return
+        if command is not None and self._record is not None:
+            mode = Mode.HALT if reason == "stop" else Mode.STOP
+            seen = obs.proprioception, obs.gripper_force, obs.stamp
+            self._record(Round(self._clock(), self.episode, mode, command, None, *seen))
 
     def _observe(self, now: float) -> RobotObservation:
         """Observes the robot, and notes since when its frame is the same: one that does not change grows stale.
@@ -202,7 +246,8 @@ class Controller:
                 f"robot file '{self.file.name}' limits gripper_force to {self.file.gripper_force:g} N and the robot "
                 "reports none: fill its observation's gripper_force (nan for a failed reading), or take the limit out"
             )
-        if obs.stamp != self._stamp:
+        self._seen = obs
+        if obs.stamp != self._stamp and math.isfinite(obs.stamp):  # no time is not another time
             self._stamp, self._stamp_changed_at = obs.stamp, now
         frozen = now - self._stamp_changed_at > self.file.stale_s
         if frozen and not self._frozen:
@@ -210,18 +255,40 @@ class Controller:
         self._frozen = frozen
         return obs
 
-    def _send(self, requested: Command | None, obs: RobotObservation) -> Command | None:
-        """Sends what the limits leave of the requested command; gives that, or None when it is nothing."""
+    def _send(
+        self,
+        requested: Command | None,
+        obs: RobotObservation,
+        planned: Planned | None = None,
+        chosen_at: float = math.inf,
+        patience_s: float = _SEND_S,
+    ) -> tuple[Command | None, Planned | None]:
+        """Sends what the limits leave of the requested command, or of rest when the loop stood still since that was
+        chosen, so that it is too old; gives what was sent, None when it was nothing, and where it came from.
+
+        Raises RobotError when the robot has another command in hand for longer than `patience_s`.
+        """
         if requested is None:
-            return None
-        command, clips = self.limits.apply(requested, self._last, obs)
-        for clip in clips:
-            self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.requested, sent=clip.sent)
-        if command is not None:
-            self.robot.send(command)
-            self._last = command
-            self._executed = command if self.options.moves else None
-        return command
+            return None, None
+        if not self._sending.acquire(timeout=patience_s):
+            raise RobotError(f"the robot took no other command within {patience_s:g} s: its driver hangs in send")
+        try:
+            now = self._clock()
+            if (planned is not None and self._too_old(planned, now)) or now - chosen_at > 2 / self.file.control_hz:
+                requested, planned = self.limits.rest(self._last, obs), None
+                self._enter(Mode.HALT if self._halt.is_set() else Mode.STOP)
+                if requested is None:
+                    return None, None
+            command, clips = self.limits.apply(requested, self._last, obs)
+            for clip in clips:
+                self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.requested, sent=clip.sent)
+            if command is not None:
+                self.robot.send(command)
+                self._last = command
+                self._executed = command if self.options.moves else None
+            return command, planned if command is not None else None
+        finally:
+            self._sending.release()
 
     def _done(self, now: float, command: Command | None, planned: Planned | None, obs: RobotObservation) -> Round:
         """Records what this round did."""
@@ -245,10 +312,12 @@ class Controller:
             return
         if reply.chunk is None:
             return
-        chunk = np.asarray(reply.chunk, np.float64)
-        if chunk.ndim != 2 or chunk.shape[1] != self.file.size or not np.isfinite(chunk).all():
+        shape = reply.chunk.shape  # looked at first: a huge chunk costs the loop nothing
+        fits = len(shape) == 2 and shape[1] == self.file.size and shape[0] <= longest_gap(self.file.policy_hz)
+        chunk = np.asarray(reply.chunk if fits else [], np.float64)
+        if not fits or not np.isfinite(chunk).all():
             self.limits.counts["nan"] += 1
-            self.events.note("chunk_refused", shape=list(chunk.shape), step=reply.step)
+            self.events.note("chunk_refused", shape=list(shape), step=reply.step)
             return
         if requested_at is not None:
             self.timing.decisions.append(reply.arrived - requested_at)
@@ -278,16 +347,25 @@ class Controller:
         planned = self._timeline.at(at)
         if planned is None or planned.episode != self.episode:
             return None
+        return None if self._too_old(planned, now) else planned
+
+    def _too_old(self, planned: Planned, now: float) -> bool:
         due = self._began + planned.step / self.file.policy_hz
-        if now - min(due, self._observed_at.get(planned.step, due)) > self.file.stale_s:
+        old = now - min(due, self._observed_at.get(planned.step, due)) > self.file.stale_s
+        if old:
             self.events.note("stale_command", step=planned.step)
-            return None
-        return planned
+        return old
+
+    def _alone_since(self, now: float) -> float:
+        """The moment from which the arm was left to its last command: `now`, or the last round when the loop stood
+        still for more than two periods after it."""
+        last = self._rounded_at
+        return now if last is None or now - last <= 2 / self.file.control_hz else last
 
     def _choose(self, planned: Planned | None, now: float, obs: RobotObservation) -> Command | None:
         if self._halt.is_set():
             self._enter(Mode.HALT)
-            return self._towards_rest(now, obs)
+            return self._towards_rest(min(self._stop_at, self._alone_since(now)), now, obs)
         if planned is not None:
             self._enter(Mode.RUN)
             self._held_since = self._stopping_from = None
@@ -295,22 +373,23 @@ class Controller:
         if self._last is None:
             self._enter(Mode.WAIT)
             return self.limits.rest(None, obs)
+        since = self._alone_since(now)
         if self._held_since is None:
-            self._held_since = now
-        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(obs)
+            self._held_since = since
+        holding = self.mode in (Mode.RUN, Mode.HOLD) and readable(obs) and since == now
         if holding and now - self._held_since <= self.file.hold_s:
             self._enter(Mode.HOLD)
             return self._last
         self._enter(Mode.STOP)
-        return self._towards_rest(now, obs)
+        return self._towards_rest(since, now, obs)
 
-    def _towards_rest(self, now: float, obs: RobotObservation) -> Command | None:
-        """Moving entries go to rest within `stop_s`, the others stay where they were commanded last."""
+    def _towards_rest(self, since: float, now: float, obs: RobotObservation) -> Command | None:
+        """Moving entries go to rest within `stop_s` of `since`, the others stay where they were commanded last."""
         rest = self.limits.rest(self._last, obs)
         if rest is None or self._last is None:
             return rest
         if self._stopping_from is None:
-            self._stopping_from = (now, self._last)
+            self._stopping_from = (since, self._last)
         since, from_ = self._stopping_from
         left = max(0.0, 1 - (now - since) / self.file.stop_s)
         return np.where(self._moving, rest + left * (from_ - rest), rest)

@@ -114,7 +114,7 @@ class Limits:
         return found
 
     def rest(self, last: Vector | None, obs: RobotObservation) -> Command | None:
-        """The command that keeps the robot where it is, be that inside the limits or not; None when that cannot be said
+        """The command that keeps the robot where it is, be that inside the limits or not; None when that is unknown
         before the first command, or needs a measurement that is not finite."""
         command = np.zeros(self.robot.size)
         for part, at in self._slices:

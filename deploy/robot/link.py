@@ -21,6 +21,7 @@ from vlamem.deploy.robot.connection import Connection, JoinedSession
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.outbox import LinkError, Outbox
+from vlamem.deploy.robot.state_lock import StateLock
 
 _SAVE_AGAIN_S = 5.0
 """After it the token and the labels are written again to a disk that took nothing."""
@@ -61,10 +62,14 @@ class LinkOptions:
 
 
 class Link:
-    """A session at a server; the methods from `begin` to `label` are for the control thread and never wait for it."""
+    """A session at a server; the methods from `begin` to `label` are for the control thread and never wait for it.
+
+    Raises LinkError when another controller has the folder `state`, or it is damaged.
+    """
 
     def __init__(self, options: LinkOptions, events: EventLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.options, self._events = options, events
+        self._state_lock = None if options.state is None else StateLock(options.state)
         self._outbox = Outbox(options.session, options.state, options.backlog, options.window, events, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
@@ -98,6 +103,8 @@ class Link:
         self._notify()
         if self._thread.ident is not None:
             self._thread.join(timeout=5)
+        if self._state_lock is not None:
+            self._state_lock.release()
 
     def begin(self, episode: int) -> None:
         """A new episode: replies to the one before are dropped; what was not sent of it is still sent."""
@@ -250,7 +257,7 @@ class Link:
                 raise LinkError(f"the server {known}: give the file of its key, --api-key-file") from error
             raise
         expected = None if self.joined is None else self.joined.metadata["fingerprint"]
-        connection = Connection(ws, self._outbox, self._events, options.reply_s, expected)
+        connection = Connection(ws, self._outbox, self._events, options.reply_s, expected, self._save)
         try:
             joined = await self._join(connection)
             self.connected = self._reached = True

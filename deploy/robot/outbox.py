@@ -12,6 +12,7 @@ the start of an episode is sent again, unless that episode is over at the server
 
 import json
 import math
+import secrets
 import threading
 import uuid
 from collections import deque
@@ -79,7 +80,9 @@ class Outbox:
         self._labels_sent: set[str] = set()
         self._refused_labels: dict[str, str] = {}
         self.acknowledged: list[str] = []
-        self.unsaved = False
+        self._saved["epoch"] = int(self._saved.get("epoch", 0)) + 1
+        self._writer = secrets.token_hex(8)
+        self.unsaved = True  # that this process has begun
 
     # The control thread -----------------------------------------------------------------------------------------------
 
@@ -175,16 +178,30 @@ class Outbox:
         return token
 
     @property
+    def fence(self) -> dict[str, Any]:
+        """Which controller this is: how often one was started with this state, and a name of its own."""
+        return {"epoch": self._saved["epoch"], "writer": self._writer}
+
+    @property
     def ended(self) -> int:
         """The last episode of the session that has ended; 0 before there is one."""
         return int(self._saved.get("ended", 0))
 
     def hello(self, fresh: bool = False) -> dict[str, Any]:
-        """The message that joins the session that was kept, or with `fresh` a new one."""
-        if fresh:
-            return {"type": "hello", "session": _named(self._session)}
-        hello = {"type": "hello", "session": self._saved["session"]}
-        return hello | ({"token": self.token} if self.token else {})
+        """The message that joins the session that was kept, or with `fresh` a new one; to be saved before it is sent.
+
+        A new session is asked for with a nonce, the same until the server has answered: where an answer came too late
+        the session that it made is joined, and no second one made.
+        """
+        with self._lock:
+            if self.token and not fresh:
+                return {"type": "hello", "session": self._saved["session"], "token": self.token}
+            asked = self._saved.get("asked")
+            if asked is None:
+                name = _named(self._session) if fresh else self._saved["session"]
+                asked = self._saved["asked"] = {"session": name, "nonce": secrets.token_urlsafe(24)}
+                self.unsaved = True
+            return {"type": "hello"} | asked
 
     def joined(self, answer: dict[str, Any], first: bool) -> None:
         """The server has accepted a hello: session and token are kept, and nothing counts as sent any more.
@@ -194,6 +211,7 @@ class Outbox:
         """
         with self._lock:
             self._saved["session"] = answer["session"]
+            self._saved.pop("asked", None)
             for name in [n for n, body in self._labels.items() if body["session"] != answer["session"]]:
                 self._refused_labels.pop(name, None)
                 self._events.note("label_lost", **self._labels.pop(name))

@@ -1,15 +1,15 @@
 """The operator's panel: keys in the terminal and a small HTTP page on this machine, for stop, go and labels."""
 
 import contextlib
-import json
 import os
 import queue
 import select
 import sys
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from vlamem.deploy.robot.panel_http import PanelActions, PanelServer
 
 KEYS = "space: stop   g: go   s: success   f: failure   q: quit"
 
@@ -36,61 +36,22 @@ class Panel:
     ) -> None:
         self._stop, self._go, self._label, self._status, self._quit = stop, go, label, status, quit_
         self._report = report
-        self._server: ThreadingHTTPServer | None = None
+        self._server: PanelServer | None = None
         self._closing = threading.Event()
         self._labels: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def serve(self, port: int) -> int:
-        """Answers on 127.0.0.1: GET /, POST /stop, /go, /label with {"outcome": ..}; gives the port.
-
-        A page of another site cannot label or start motion: those two want Content-Type application/json.
-        """
-        panel = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing: the operator's terminal shows the run."""
-
-            def _respond(self, status: int, body: dict[str, Any]) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def do_GET(self) -> None:
-                self._respond(200, panel._status())
-
-            def do_POST(self) -> None:
-                length = self.headers.get("Content-Length") or "0"
-                raw = self.rfile.read(min(int(length), 4096)) if length.isdigit() else b""
-                if self.path == "/stop":
-                    panel._stop()
-                    return self._respond(200, {"said": "stop"})
-                if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
-                    return self._respond(415, {"error": "send Content-Type: application/json"})
-                if self.path == "/go":
-                    panel._go()
-                    return self._respond(200, {"said": "go"})
-                if self.path == "/label":
-                    try:
-                        outcome = json.loads(raw)["outcome"]
-                    except (ValueError, KeyError, TypeError):
-                        outcome = None
-                    if outcome not in ("success", "failure"):
-                        return self._respond(400, {"error": 'expected {"outcome": "success"} or "failure"'})
-                    try:
-                        return self._respond(200, {"label": panel._label(outcome)})
-                    except Exception as error:  # the operator has to know of a full disk
-                        panel._report_failure("the label", error)
-                        return self._respond(500, {"error": f"the label is not kept: {error}"})
-                return self._respond(404, {"error": "known: POST /stop, /go, /label"})
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        """Answers on 127.0.0.1, see PanelServer; gives the port, and `token` is what the operator shows."""
+        actions = PanelActions(self._stop, self._go, self._label, self._status, self._report_failure)
+        self._server = PanelServer(port, actions)
         threading.Thread(target=self._server.serve_forever, name="panel", daemon=True).start()
         return int(self._server.server_address[1])
+
+    @property
+    def token(self) -> str:
+        """That the HTTP panel wants for what moves the arm or labels; "" before it answers."""
+        return "" if self._server is None else self._server.token
 
     def press(self, key: str) -> None:
         """One key of the terminal; what it raises is reported."""

@@ -33,7 +33,10 @@ class RobotObservation:
 
 @runtime_checkable
 class Robot(Protocol):
-    """A robot; the controller calls these from one thread, `observe` and `send` once a control step."""
+    """A robot; the controller calls these from one thread, `observe` and `send` once a control step.
+
+    While `observe` hangs its watchdog calls `send` from another thread; no two calls of `send` overlap.
+    """
 
     def connect(self) -> None:
         """Makes it ready to move. Raises RobotError."""

@@ -1,6 +1,7 @@
 """The robot file: what the entries of an action mean, the control rate, and the safety limits."""
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SHIPPED = Path(__file__).parent / "files"
+_LARGEST = 1 << 20
 CHECKED = ("name", "size", "mode", "unit", "low", "high")
 """What must be equal in a robot's file and in the policy's action spec."""
 
@@ -32,6 +34,7 @@ class Part:
         speed: largest speed of the whole part [m/s or rad/s].
         measured: index in the proprioception at which the present values of this part begin; needed in "absolute" mode.
         grips: whether this is the gripper: commands are not blended, and +1 closes.
+        form, frame: what the policy's action spec says besides, where this file is its `?actions=FILE`.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Part:
     speed: float
     measured: int | None = None
     grips: bool = False
+    form: str = ""
+    frame: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,12 @@ class RobotFile:
         for name in ("control_hz", "policy_hz", "hold_s", "stop_s", "stale_s"):
             if not 0 < getattr(self, name) < 1e4:
                 raise RobotFileError(f"{name} {getattr(self, name)} of robot '{self.name}' is not above 0")
+        if self.proprioception < 1 or not self.parts:
+            raise RobotFileError(
+                f"robot '{self.name}' has no proprioception or no parts: expected at least one of each"
+            )
+        if self.gripper_force is not None and not 0 < self.gripper_force < math.inf:
+            raise RobotFileError(f"gripper_force {self.gripper_force} of robot '{self.name}' is no force above 0")
         if self.control_hz < self.policy_hz:
             raise RobotFileError(
                 f"control_hz {self.control_hz:g} is below policy_hz {self.policy_hz:g}: commands would be left out"
@@ -113,12 +124,15 @@ class RobotFile:
                 )
             if part.mode == "delta" and not part.lowest <= 0 <= part.highest:
                 raise RobotFileError(f"{where} may not command 0, where a delta rests: mend lowest or highest")
-            if not (part.step > 0 and part.speed > 0 and part.scale > 0 and part.size > 0):
-                raise RobotFileError(f"step, speed, scale and size of {where} must be above 0")
+            for name in ("step", "speed", "scale", "size"):
+                if not 0 < getattr(part, name) < math.inf:
+                    raise RobotFileError(f"{name} {getattr(part, name)} of {where}: expected a number above 0")
+            self._check_unit(part, where)
             if part.mode == "absolute" and not part.grips and part.measured is None:
                 raise RobotFileError(
                     f"{where} is absolute: say with 'measured' where the proprioception has its values"
                 )
+            self._check_measured(f"measured of {where}", part.measured, part.size)
         for name, keys, size in (
             ("state_keys", self.state_keys, self.proprioception),
             ("action_keys", self.action_keys, self.size),
@@ -135,7 +149,38 @@ class RobotFile:
                 )
             if not all(a < b for a, b in zip(self.box_low, self.box_high, strict=True)):
                 raise RobotFileError(f"the box of robot '{self.name}' is empty: {self.box_low} to {self.box_high}")
+            self._check_box(boxed[0])
         return self
+
+    def _check_measured(self, what: str, first: int | None, size: int) -> None:
+        if first is not None and not 0 <= first <= self.proprioception - size:
+            raise RobotFileError(
+                f"{what} is {first}: {size} values from there are not within the {self.proprioception} of the "
+                f"proprioception of robot '{self.name}'"
+            )
+
+    def _check_unit(self, part: Part, where: str) -> None:
+        """`scale` is what the unit says, where it says it as a number of metres or radians."""
+        number, _, unit = part.unit.partition(" ")
+        try:
+            said = float(number)
+        except ValueError:
+            return  # a unit in words
+        if unit in ("m", "rad") and not math.isclose(said, part.scale, rel_tol=1e-3):
+            raise RobotFileError(f"scale {part.scale} of {where} is not its unit, {part.unit!r}: mend one of the two")
+
+    def _check_box(self, part: Part) -> None:
+        where = f"the box of robot '{self.name}'"
+        if not all(math.isfinite(x) for x in (*self.box_low, *self.box_high)):
+            raise RobotFileError(f"{where} is not finite: {self.box_low} to {self.box_high}")
+        self._check_measured(f"box_measured, where {where} is measured,", self.box_measured, 3)
+        if part.mode == "absolute":
+            reach = part.scale * part.lowest, part.scale * part.highest
+            if any(low > reach[1] or high < reach[0] for low, high in zip(self.box_low, self.box_high, strict=True)):
+                raise RobotFileError(
+                    f"{where}, {self.box_low} to {self.box_high}, and what '{part.name}' may command, {reach[0]:g} to "
+                    f"{reach[1]:g} m, do not meet: nothing could be commanded"
+                )
 
     def check_spec(self, spec: Mapping[str, Any]) -> None:
         """Raises RobotFileError naming the first thing in which a server's policy differs from this robot."""
@@ -169,6 +214,25 @@ class RobotFile:
             )
 
 
+def _expected(kind: str, value: object) -> str | None:
+    """What an entry of this type has to be, where `value` is something else; None where it fits."""
+    if kind.startswith("tuple[float"):
+        return None if isinstance(value, tuple) and all(_is_number(v) for v in value) else "a list of numbers"
+    if kind.startswith("tuple[str"):
+        return None if isinstance(value, tuple) and all(isinstance(v, str) for v in value) else "a list of text"
+    if "float" in kind:
+        return None if _is_number(value) else "a number"
+    if "int" in kind:
+        return None if type(value) is int and abs(value) < _LARGEST else "a whole number"
+    if "str" in kind:
+        return None if isinstance(value, str) else "text"
+    return "true or false" if "bool" in kind and not isinstance(value, bool) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e18 < value < 1e18
+
+
 def _build(cls: type, given: Mapping[str, Any], where: str) -> Any:
     known = {f.name: f for f in fields(cls)}
     for key in given:
@@ -181,10 +245,9 @@ def _build(cls: type, given: Mapping[str, Any], where: str) -> Any:
     if missing:
         raise RobotFileError(f"{where} lacks '{missing[0]}'")
     for name, value in values.items():
-        kind = str(known[name].type)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if ("float" in kind and "tuple" not in kind and not number) or (kind == str(int) and type(value) is not int):
-            raise RobotFileError(f"{where}: {name} is {value!r}, expected a number")
+        expected = _expected(str(known[name].type), value)
+        if expected is not None:
+            raise RobotFileError(f"{where}: {name} is {str(value)[:80]!r}, expected {expected}")
     return cls(**values)
 
 
@@ -200,11 +263,13 @@ def load_robot_file(name: str | Path) -> RobotFile:
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
         raise RobotFileError(f"there is no robot's file {path}: give a .toml file, or one of {known}")
     try:
+        if path.stat().st_size > _LARGEST:
+            raise RobotFileError(f"{path} has {path.stat().st_size} bytes, a robot's file has at most {_LARGEST}")
         body = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RobotFileError(f"{path} is not TOML: {error}") from error
     parts = body.pop("part", [])
-    if not isinstance(parts, list) or not parts:
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         raise RobotFileError(f"{path} has no [[part]]: say what the entries of an action mean")
     made = tuple(_build(Part, part, f"{path}, part {i + 1}") for i, part in enumerate(parts))
     robot: RobotFile = _build(RobotFile, body | {"parts": made}, str(path))

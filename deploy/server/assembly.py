@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vlamem.deploy.bounds import longest_gap
 from vlamem.deploy.server.commit import commit_episode
 from vlamem.deploy.server.labels import LabelQueue
 from vlamem.deploy.server.options import ServeOptions
@@ -20,7 +21,7 @@ from vlamem.memory.success.runner import SuccessRunner
 from vlamem.memory.weights import identity
 from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.memory_policy import MemoryPolicy
-from vlamem.policies.registry import find_policy, load_policy, preload_policy
+from vlamem.policies.registry import find_policy, load_policy, preload_policy, weights_hash
 
 log = logging.getLogger("vlamem.serve")
 
@@ -51,7 +52,7 @@ def load_memory_policy(
     stored = [m for m in wrapped.memories if isinstance(m, SuccessRunner)]
     if len(stored) > 1:
         raise ValueError(f"{len(stored)} success memories are given: a server commits to one, leave the others out")
-    marks = identity(frozen.spec, source.sha256)
+    marks = identity(frozen.spec, weights_hash(frozen, source))
     weights = "+".join(name.sha256[:16] for name in names if name.sha256 is not None) or "none"
     owner = Owner(marks.policy, marks.fingerprint, marks.normaliser, weights, layout_of(wrapped.state(0)))
     return wrapped, stored[0] if stored else None, owner
@@ -91,9 +92,10 @@ def build_server(
             bounds, segments, meaning = options.sessions, stored.memory, stored.meaning
             trace_store = traces = TraceStore(state / "episodes", bounds.bytes, bounds.bytes * bounds.count)
             verifier = None if critic is None else CriticVerifier(_critic(critic, segments.layout))
+            most_missing = longest_gap(wrapped.spec.control_hz)
             queue = LabelQueue(
                 state / "labels.jsonl",
-                lambda label: commit_episode(segments, traces, label, meaning, verifier),
+                lambda label: commit_episode(segments, traces, label, meaning, verifier, most_missing),
                 log.warning,
                 runs=lambda label: sessions.runs(label.session, label.episode),
                 takes_unlabelled=verifier is not None,
@@ -108,7 +110,8 @@ def build_server(
         "success": "none" if stored is None else Path(stored.memory.store.name).name,
     }
     encode = wrapped.policy.encode if trace_store is not None else None
-    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode)
+    used = None if stored is None else stored.used
+    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used)
     if stored is not None:
         stored.proposed = server.metrics.retrieved
     return server, queue

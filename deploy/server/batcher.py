@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import PolicySpec
-from vlamem.policies.memory_policy import Tick
+from vlamem.policies.memory_policy import Moment, Tick, check_finite
 
 Array = np.ndarray[Any, Any]
 
@@ -31,8 +31,22 @@ class ServedPolicy(Protocol):
         """How many sessions it can hold."""
         ...
 
+    @property
+    def history(self) -> int:
+        """Observations that it reads at once, the present one included; those before it are kept row by row."""
+        ...
+
+    @property
+    def ticks(self) -> bool:
+        """Whether its memory wants to see every control step."""
+        ...
+
     def reset(self, mask: Bool[np.ndarray, "B"] | None = None) -> None:
-        """Clears the memory of the masked rows."""
+        """Clears what the masked rows carry."""
+        ...
+
+    def skip(self, rows: Int[np.ndarray, "R"]) -> None:
+        """Control steps of these rows were not observed."""
         ...
 
     def observe(self, obs: Observation, rows: Int[np.ndarray, "R"] | None = None) -> Tick:
@@ -51,6 +65,14 @@ class ServedPolicy(Protocol):
         """Makes `state` the memory of a row."""
         ...
 
+    def moment(self, row: int) -> Moment:
+        """All that a row carries."""
+        ...
+
+    def return_to(self, row: int, moment: Moment) -> None:
+        """Makes a row what it was at `moment`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -64,6 +86,7 @@ class Decision:
         waited_s: from the request to the beginning of its forward pass.
         took_s: of the forward pass.
         rows: in that pass.
+        used: ids of the stored segments that the chunk was proposed from, or None.
     """
 
     chunk: Float[np.ndarray, "H A"] | None
@@ -75,6 +98,7 @@ class Decision:
     waited_s: float
     took_s: float
     rows: int
+    used: Int[np.ndarray, "U"] | None = None
 
 
 @dataclass
@@ -82,6 +106,7 @@ class _Request:
     row: int
     obs: Observation
     noise: Array | None
+    skipped: bool
     at: float
     answer: "asyncio.Future[Decision]"
 
@@ -98,6 +123,7 @@ class Batcher:
         most_rows: in one pass.
         active: how many sessions may send a frame now; a batch that holds them all is not kept waiting.
         encode: the frozen policy's, where the key of every planned frame is wanted though no memory needs it.
+        used: ids of the stored segments behind the chunk of a pass's i-th row, where experience is to be credited.
     """
 
     def __init__(
@@ -107,8 +133,9 @@ class Batcher:
         most_rows: int = 16,
         active: Callable[[], int] = lambda: 1,
         encode: Callable[[Observation], Encoding] | None = None,
+        used: Callable[[int], Array] | None = None,
     ) -> None:
-        self._encode = encode
+        self._encode, self._used = encode, used
         self._policy, self._wait_s, self._most, self._active = policy, wait_s, most_rows, active
         self._pending: list[_Request] = []
         self._arrived = asyncio.Event()
@@ -137,10 +164,13 @@ class Batcher:
         """Runs `work`, which may touch the policy, between two passes."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def observe(self, row: int, obs: Observation, noise: Float[np.ndarray, "H A"] | None) -> Decision:
-        """One control step of a row, with a plan from `noise` unless that is None. Raises what the policy raises."""
+    async def observe(
+        self, row: int, obs: Observation, noise: Float[np.ndarray, "H A"] | None, skipped: bool = False
+    ) -> Decision:
+        """One control step of a row, with a plan from `noise` unless that is None; `skipped` when those before it were
+        not all observed. Raises what the policy raises."""
         answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Request(row, obs, noise, time.perf_counter(), answer))
+        self._pending.append(_Request(row, obs, noise, skipped, time.perf_counter(), answer))
         self._arrived.set()
         return await answer
 
@@ -186,25 +216,31 @@ class Batcher:
 
     def _pass(self, group: Sequence[_Request]) -> "list[Decision | Exception]":
         began = time.perf_counter()
-        before = {r.row: self._policy.state(r.row) for r in group}
+        before = {r.row: self._policy.moment(r.row) for r in group}
         try:
             return list(self._forward(group, began))
         except Exception as error:
-            for row, state in before.items():
-                self._policy.restore(row, state)
+            for row, moment in before.items():
+                self._policy.return_to(row, moment)
             if len(group) == 1:
                 return [error]
         return [answer for request in group for answer in self._pass([request])]
 
     def _forward(self, group: Sequence[_Request], began: float) -> list[Decision]:
         rows = np.array([r.row for r in group], np.int64)
+        self._policy.skip(rows[[r.skipped for r in group]])
         tick = self._policy.observe(Observation.stack([r.obs for r in group]), rows)
         if tick.encoding is None and self._encode is not None:
             tick = replace(tick, encoding=self._encode(tick.observation))
         planned = [r.noise for r in group if r.noise is not None]
         chunks = self._policy.plan(tick, np.stack(planned)) if planned else None
         took = time.perf_counter() - began
+        if chunks is not None:
+            check_finite("the chunk", np.asarray(chunks))
+        check_finite("the gate", np.stack([tick.gate, tick.surprise]))
         keys = tick.encoding.key if tick.encoding is not None else None
+        if keys is not None:
+            check_finite("the retrieval key", np.asarray(keys))
         return [
             Decision(
                 None if chunks is None else np.array(chunks[i], np.float32),
@@ -216,6 +252,7 @@ class Batcher:
                 began - request.at,
                 took,
                 len(group),
+                None if self._used is None or chunks is None else np.array(self._used(i), np.int64),
             )
             for i, request in enumerate(group)
         ]

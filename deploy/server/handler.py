@@ -1,15 +1,18 @@
 """Answers the messages of one connection: openpi's protocol, and vlamem's sessions, episodes, ticks and labels."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vlamem.deploy.bounds import MOST_EPISODES
+from vlamem.deploy.server.error_codes import code_of, text_of
+from vlamem.deploy.server.keys import DRIVES, LABELS_ANY, Role, source_of
 from vlamem.deploy.server.labels import Label, LabelError
-from vlamem.deploy.server.observations import ObservationError
-from vlamem.deploy.server.session_record import StateError
+from vlamem.deploy.server.session_record import check_name
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.state import ServerState
 from vlamem.deploy.wire import WireError, pack, unpack
@@ -18,16 +21,19 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
 log = logging.getLogger("vlamem.serve")
+_NONCE = 22, 128
+"""Letters of a nonce, which becomes a token: 128 random bits have 22."""
+_LONGEST_NAME = 64
 
 
 class MessageHandler:
     """Answers the messages of one connection.
 
-    A client that opens no session (openpi's) gets one that ends with its connection.
+    A client that opens no session (openpi's) gets one that ends with its connection. `role` is that of its key.
     """
 
-    def __init__(self, state: ServerState, connection: "ServerConnection") -> None:
-        self.state, self._connection = state, connection
+    def __init__(self, state: ServerState, connection: "ServerConnection", role: Role = "operator") -> None:
+        self.state, self._connection, self.role = state, connection, role
         self.session: Session | None = None
         self.errors = 0
         self._last_total_ms = 0.0
@@ -61,10 +67,9 @@ class MessageHandler:
         """The reply that reports an error: short, with an id; the log has the rest."""
         self.errors += 1
         name = secrets.token_hex(6)
-        code, text = _code(error), str(error)
+        code, text = code_of(error), text_of(error)
         if code == "internal":
             log.error("error %s", name, exc_info=error)
-            text = "the policy failed on this observation: the server's log has more under this id"
         else:
             log.info("error %s (%s): %s", name, code, error)
         self.state.metrics.errors.labels(code).inc()
@@ -80,7 +85,11 @@ class MessageHandler:
             self.state.release(session, gone=True)
 
     async def require_session(self) -> Session:
-        """The session of this connection; a new one without a name when it has none."""
+        """The session of this connection; a new one without a name when it has none.
+
+        Raises SessionError for a key that drives no robot, and where another connection has resumed the session.
+        """
+        self._check_drives()
         if self.session is None:
             self.session, _, _ = await self.state.open(None, None, self._connection)
         if self.session.connection is not self._connection:
@@ -88,14 +97,33 @@ class MessageHandler:
         self.session.used = time.monotonic()
         return self.session
 
+    @contextlib.asynccontextmanager
+    async def holding(self, session: Session) -> AsyncIterator[None]:
+        """A session's lock. Raises SessionError where another connection has resumed the session meanwhile."""
+        async with session.lock:
+            if session.connection is not self._connection:
+                raise SessionError("taken", f"session '{session.name}' was resumed by another connection")
+            yield
+
+    def _check_drives(self) -> None:
+        if self.role not in DRIVES:
+            raise SessionError("role", f"this key is a {self.role}'s and drives no robot: show a robot's")
+
     async def _openpi(self, message: Mapping[Any, Any]) -> dict[str, Any]:
         """openpi's protocol: every observation is a plan; {"reset": True}, of RoboMME's fork, begins an episode."""
         session = await self.require_session()
-        async with session.lock:
+        async with self.holding(session):
             if message.get("reset"):
                 await self.state.begin(session, session.episode + 1)
                 return {"reset_finished": True}
             if session.episode == 0:
+                if (several := self.state.policy.history) > 1:
+                    log.warning(
+                        "%s speaks openpi's protocol, which numbers no steps, and the policy reads %d observations at "
+                        "once: its chunks are right if every control step is sent, not those of plans alone",
+                        self._connection.remote_address,
+                        several,
+                    )
                 await self.state.begin(session, 1)
             obs = self.state.reader.read(message)
             decision = await self.state.observe(session, session.step + 1, obs, plan=True)
@@ -105,10 +133,10 @@ class MessageHandler:
         kind = head.get("type")
         if kind == "hello":
             return await self._hello(head)
-        session = await self.require_session()
         if kind == "label":
-            return await self._label(session, head)
-        async with session.lock:
+            return await self._label(head)
+        session = await self.require_session()
+        async with self.holding(session):
             if kind == "observe":
                 return await self._observe(session, head, message)
             if kind == "episode_start":
@@ -128,12 +156,21 @@ class MessageHandler:
         raise WireError(f"message type {str(kind)[:40]!r} is unknown: expected one of {known}")
 
     async def _hello(self, head: Mapping[Any, Any]) -> dict[str, Any]:
-        name, token = head.get("session"), head.get("token")
+        self._check_drives()
+        name, token, nonce = head.get("session"), head.get("token"), head.get("nonce")
+        if name is not None:
+            check_name(name)
         if token is not None and not isinstance(token, str):
             raise WireError("the token is no text")
+        if nonce is not None and not (isinstance(nonce, str) and _NONCE[0] <= len(nonce) <= _NONCE[1]):
+            raise WireError(f"the nonce is no text of {_NONCE[0]} to {_NONCE[1]} letters: draw 24 random bytes")
+        writer = head.get("writer", "")
+        if not isinstance(writer, str) or len(writer) > _LONGEST_NAME:
+            raise WireError(f"the writer is no text of at most {_LONGEST_NAME} letters")
+        fence = (_count(head, "epoch", 0) if "epoch" in head else 0, writer)
         if self.session is not None:
             raise SessionError("order", f"this connection has session '{self.session.name}' already")
-        session, fresh, restored = await self.state.open(name, token, self._connection)
+        session, fresh, restored = await self.state.open(name, token, self._connection, nonce, fence)
         self.session = session
         body = {
             "type": "session",
@@ -147,7 +184,7 @@ class MessageHandler:
 
     async def _observe(self, session: Session, head: Mapping[Any, Any], message: Mapping[Any, Any]) -> dict[str, Any]:
         episode, step = _count(head, "episode", 1), _count(head, "step", 0)
-        if not session.check_step(episode, step):
+        if not session.check_step(episode, step, time.monotonic(), self.state.policy.spec.control_hz):
             self.state.metrics.duplicates.inc()
             if session.reply is not None and session.reply["vlamem"]["step"] == step:
                 return session.reply | {"vlamem": session.reply["vlamem"] | {"duplicate": True}}
@@ -155,8 +192,9 @@ class MessageHandler:
         obs = self.state.reader.read(message)
         if (action := head.get("executed")) is not None:
             self.state.record_action(session, step, action)
+        skipped = step - session.step - 1
         decision = await self.state.observe(session, step, obs, plan=bool(head.get("plan")))
-        body = {
+        body: dict[str, Any] = {
             "type": "tick" if decision.chunk is None else "chunk",
             "episode": episode,
             "step": step,
@@ -164,6 +202,8 @@ class MessageHandler:
             "gate": decision.gate,
             "surprise": decision.surprise,
         }
+        if skipped and self.state.policy.history > 1:
+            body["skipped"] = skipped
         session.reply = {"vlamem": body}
         if decision.chunk is not None:
             session.reply |= {"actions": decision.chunk, "policy_timing": {"infer_ms": 1e3 * decision.took_s}}
@@ -176,24 +216,38 @@ class MessageHandler:
         if episode == session.episode:
             await self.state.end(session)
 
-    async def _label(self, session: Session, head: Mapping[Any, Any]) -> dict[str, Any]:
-        """A label is on disk before it is acknowledged, and processed when its episode is over."""
+    async def _label(self, head: Mapping[Any, Any]) -> dict[str, Any]:
+        """A label is on disk before it is acknowledged, and processed when its episode is over.
+
+        It is of this connection's session, or of the one that is named: then the key must be one that labels any.
+        """
+        if "session" in head:
+            if self.role not in LABELS_ANY:
+                raise SessionError(
+                    "role", f"this key is a {self.role}'s and labels its own session: leave 'session' out"
+                )
+            name, token, running, over = self.state.find_session(head["session"])
+        else:
+            session = await self.require_session()
+            name, token, running, over = session.name, session.token, session.episode, session.ended
         queue = self.state.labels
         if queue is None:
             raise LabelError("this server keeps no labels: start it with --state FOLDER")
         episode = _count(head, "episode", 1)
-        if episode > session.episode:
-            raise SessionError("episode", f"episode {episode} of session '{session.name}' has not begun")
-        source = head.get("source", "operator")
-        if not isinstance(source, str) or not 0 < len(source) <= 64:
-            raise LabelError("the source of a label is 1 to 64 letters")
+        if episode > running:
+            raise SessionError("episode", f"episode {episode} of session '{name}' has not begun")
+        said = head.get("source")
+        if said is not None and not (isinstance(said, str) and 0 < len(said) <= _LONGEST_NAME):
+            raise LabelError(f"the source of a label is 1 to {_LONGEST_NAME} letters")
         if head.get("outcome") not in ("success", "failure"):
             raise LabelError(f"outcome {str(head.get('outcome'))[:40]!r}: expected 'success' or 'failure'")
-        label = Label(head.get("label", ""), session.name, episode, head["outcome"], source, time.time())
+        of = name, episode, head["outcome"], source_of(self.role, said), time.time(), token[:16]
+        label = Label(head.get("label", ""), *of, quarantined=self.role not in LABELS_ANY)
         if await asyncio.to_thread(queue.add, label, True):
             self.state.metrics.labels.labels(label.outcome).inc()
-        self.state.release(session)
-        return {"vlamem": {"type": "labelled", "label": label.label, "episode": episode}}
+        queue.release(name, running - (not over))
+        body = {"type": "labelled", "label": label.label, "episode": episode}
+        return {"vlamem": body | ({"quarantined": True} if label.quarantined else {})}
 
     def _timed(self, reply: dict[str, Any], began: float) -> bytes:
         total = 1e3 * (time.perf_counter() - began)
@@ -208,18 +262,6 @@ class MessageHandler:
 
 def _count(head: Mapping[Any, Any], name: str, least: int) -> int:
     value = head.get(name)
-    if type(value) is not int or not least <= value < 1 << 31:
-        raise WireError(f"{name} is {str(value)[:40]!r}: expected a whole number of {least} or more")
+    if type(value) is not int or not least <= value <= MOST_EPISODES:
+        raise WireError(f"{name} is {str(value)[:40]!r}: expected a whole number from {least} to {MOST_EPISODES}")
     return value
-
-
-def _code(error: Exception) -> str:
-    if isinstance(error, SessionError):
-        return error.code
-    kinds = {
-        WireError: "message", ObservationError: "observation", StateError: "state", LabelError: "label",
-    }  # fmt: skip
-    for kind, code in kinds.items():
-        if isinstance(error, kind):
-            return code
-    return "observation" if type(error).__name__ == "InstructionError" else "internal"

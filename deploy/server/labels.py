@@ -1,10 +1,16 @@
 """Labels of episodes: on disk before they are acknowledged, then processed in the background, once each.
 
 `labels.jsonl` has a line for each label and a line for each that was processed; what a crash leaves unprocessed is done
-at the next start. A label of an episode that still runs is held until that is over, so that it finds all of it.
+at the next start. A label of an episode that still runs is held until that is over, so that it finds all of it. A label
+is known by its session, its episode and its id: that which comes again is acknowledged, that which says something else
+is an error.
+
+A label that a robot's key brought is quarantined: kept, and not processed before an operator or a verifier labels the
+same episode.
 """
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -21,11 +27,26 @@ Outcome = Literal["success", "failure", "unlabelled"]
 _ON_DISK = {"unlabelled": "unsaid"}
 """Outcomes that version 0.1 wrote under another name."""
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
-type _Episode = tuple[str, int]
+_TRIES = 3
+_LONGEST_PAUSE_S = 60.0
+_PASSING = (OSError, sqlite3.OperationalError)
+"""What passes by itself or by an operator: a full disk, a database that another process holds."""
+type _Episode = tuple[str, str, int]
+"""Session, its token's mark, and number of the episode."""
+type _Identity = tuple[str, str, int, str]
+"""The same, and the label's id."""
 
 
 class LabelError(ValueError):
     """A label that means nothing or cannot be kept; the message says why."""
+
+
+class LabelLimitError(LabelError):
+    """More labels than are kept; the message says how many."""
+
+
+class LabelConflictError(LabelError):
+    """A label whose id is that of another label of its episode, which says something else."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +54,14 @@ class Label:
     """The outcome of an episode, as an operator, a task or a verifier reports it.
 
     Attributes:
-        label: its id; a second label of that id is the same one, sent again.
+        label: its id; a second label of that id and episode is the same one, sent again.
         session, episode: which episode.
         outcome: see Outcome.
         source: who labelled, e.g. "operator".
         made: when [s since 1970].
+        token: first letters of the hash of the session's token, which tells two sessions of one name apart; "" in files
+            of version 0.1.
+        quarantined: whether it waits for an operator's or a verifier's.
 
     Raises LabelError for another outcome, or an id that is not 1 to 64 letters.
     """
@@ -48,6 +72,18 @@ class Label:
     outcome: Outcome
     source: str
     made: float
+    token: str = ""
+    quarantined: bool = False
+
+    @property
+    def of(self) -> _Episode:
+        """The episode that it is of."""
+        return self.session, self.token, self.episode
+
+    @property
+    def identity(self) -> _Identity:
+        """What no other label has."""
+        return *self.of, self.label
 
     def __post_init__(self) -> None:
         if self.outcome not in get_args(Outcome):
@@ -59,14 +95,19 @@ class Label:
 class LabelQueue:
     """Keeps labels on disk and passes each to `process` in a thread of its own.
 
-    `process` returns one line that says what it did; when it raises, the label stays pending and is tried again at the
-    next start, and `report` gets a line about it. Of several labels of an episode the newest counts. A label whose
-    episode `runs` at the start is held until it is released.
+    `process` returns one line that says what it did. When it raises, the label is tried again, later each time, and
+    `report` gets a line about it: for as long as it takes for an OSError or a busy database, three times for anything
+    else; then it is dead, which its file says, and its trace is needed no more. Of several labels of an episode the
+    newest counts. A label whose episode `runs` at the start is held until it is released.
 
     Attributes:
         stored: labels on disk.
         takes_unlabelled: whether `process` can judge unlabelled episodes, so that they are to be added too.
+        most_quarantined: labels of one session in quarantine; beyond it they are refused.
+        dead: labels that were given up.
     """
+
+    most_quarantined = 64
 
     def __init__(
         self,
@@ -76,8 +117,11 @@ class LabelQueue:
         most: int = 10_000,
         runs: Callable[[Label], bool] = lambda label: False,
         takes_unlabelled: bool = False,
+        retry_s: float = 1.0,
     ) -> None:
         """`most`: ids that are remembered; a label that comes again after as many others counts as a new one.
+
+        `retry_s`: after it a label that failed is tried again, after twice as long the next time, up to a minute.
 
         Raises LabelError for a file that is damaged, InUseError for one that another process has.
         """
@@ -90,29 +134,60 @@ class LabelQueue:
         except BaseException:
             self._lock.release()
             raise
-        self.stored = self._history.count
-        self._held = [label for label in unprocessed if runs(label)]
-        self._waiting = [label for label in unprocessed if label not in self._held]
-        self._failed: list[Label] = []
+        self.stored, self.dead = self._history.count, self._history.dead
+        self._retry_s = retry_s
+        self._quarantined = [label for label in unprocessed if self._waits_for_another(label)]
+        counting = [label for label in unprocessed if label not in self._quarantined]
+        self._held = [label for label in counting if runs(label)]
+        self._waiting = [label for label in counting if label not in self._held]
+        self._failed: list[_Failed] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="labels", daemon=True)
         self._thread.start()
 
     def add(self, label: Label, hold: bool = False) -> bool:
-        """Keeps a label: on disk when this returns. False for one added before. Raises OSError on a full disk.
+        """Keeps a label: on disk when this returns. False for one added before.
 
-        With `hold` it is processed when `release` says that its episode is over.
+        With `hold` it is processed when `release` says that its episode is over. Raises LabelConflictError when its id
+        is another label's of this episode, LabelLimitError when the quarantine is full, OSError on a full disk.
         """
         with self._changed:
-            if label.label in self._history.known:
+            if self._history.has(label):
                 return False
+            isolated = self._waits_for_another(label)
+            waiting = sum(other.session == label.session for other in self._quarantined) if isolated else 0
+            if waiting >= self.most_quarantined:
+                raise LabelLimitError(
+                    f"{waiting} labels of session '{label.session}' wait for an operator: label their episodes with an "
+                    "operator's or a verifier's key first"
+                )
             self._log.append({"label": _to_disk(label)})
             self._history.remember(label)
             self.stored += 1
-            (self._held if hold else self._waiting).append(label)
+            if isolated:
+                self._quarantined.append(label)
+                return True
+            joined = [other for other in self._quarantined if other.of == label.of]  # they are superseded by this one
+            self._quarantined = [other for other in self._quarantined if other not in joined]
+            queue = self._held if hold else self._waiting
+            queue += [*joined, label]
             self._changed.notify_all()
             return True
+
+    def _waits_for_another(self, label: Label) -> bool:
+        """Whether a label is to be quarantined; one of an episode that is labelled already is superseded instead."""
+        return label.quarantined and label.of not in self._history.newest
+
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """Why labels could not be processed that are tried again, one reason each."""
+        return tuple(failed.why for failed in self._failed)
+
+    @property
+    def quarantined(self) -> tuple[Label, ...]:
+        """Labels that wait for an operator's or a verifier's."""
+        return tuple(self._quarantined)
 
     def release(self, session: str, episode: int) -> None:
         """Episode `episode` of a session is over, and all before it: labels that were held for them are processed."""
@@ -125,7 +200,7 @@ class LabelQueue:
             self._changed.notify_all()
 
     @property
-    def pending(self) -> frozenset[_Episode]:
+    def pending(self) -> frozenset[tuple[str, int]]:
         """Session and episode of every label that is not processed: their traces are still needed.
 
         Read without the lock, which is held while a label is written: the caller has robots to serve.
@@ -133,7 +208,7 @@ class LabelQueue:
         return frozenset((label.session, label.episode) for label in self._pending())
 
     def _pending(self) -> list[Label]:
-        return self._held + self._waiting + self._failed
+        return self._held + self._waiting + [failed.label for failed in self._failed]
 
     @property
     def held(self) -> frozenset[str]:
@@ -157,44 +232,94 @@ class LabelQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
+                while not (self._closing or self._waiting or self._due() is not None):
+                    self._changed.wait(self._pause())
                 if self._closing:
                     return
-                label = self._waiting[0]
+                again = None if self._waiting else self._due()
+                label = self._waiting[0] if again is None else again.label
             try:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
-                    self._log.append({"done": label.label, "said": result, "at": time.time()})
-                self._failed = [f for f in self._failed if (f.session, f.episode) != (label.session, label.episode)]
+                    self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
+                self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
-                self._failed.append(label)
-                self._report(f"label '{label.label}' of {label.session}/{label.episode} stays pending: {error}")
+                self._fail(label, again, error)
             with self._changed:
-                self._waiting.pop(0)
+                if again is None:
+                    self._waiting.pop(0)
                 self._changed.notify_all()
+
+    def _due(self) -> "_Failed | None":
+        """The label that failed and is to be tried again now."""
+        now = time.monotonic()
+        return next((failed for failed in self._failed if failed.due <= now), None)
+
+    def _pause(self) -> float | None:
+        return max(0.0, min(f.due for f in self._failed) - time.monotonic()) if self._failed else None
+
+    def _fail(self, label: Label, before: "_Failed | None", error: Exception) -> None:
+        tries, why = 1 if before is None else before.tries + 1, f"{type(error).__name__}: {error}"
+        name = f"label '{label.label}' of {label.session}/{label.episode}"
+        others = [failed for failed in self._failed if failed is not before]
+        if tries >= _TRIES and not isinstance(error, _PASSING):
+            self._report(f"{name} is given up after {tries} tries: {why}")
+            try:
+                with self._changed:
+                    self._log.append(_reference("dead", label) | {"why": why[:500], "at": time.time()})
+                self._failed = others
+                self.dead += 1
+                return
+            except OSError as full:
+                why = f"{type(full).__name__}: {full}"
+        if before is None or before.why != why:
+            self._report(f"{name} stays pending: {why}")
+        pause = min(_LONGEST_PAUSE_S, self._retry_s * 2 ** min(tries - 1, 16))
+        self._failed = [*others, _Failed(label, tries, time.monotonic() + pause, why)]
 
     def _superseded(self, label: Label) -> bool:
         """Whether a later label of the episode counts; an unlabelled one gives way to any that is pending."""
-        episode = label.session, label.episode
         if label.outcome == "unlabelled":
-            return any(episode == (o.session, o.episode) for o in self._pending() if o.outcome != "unlabelled")
-        return self._history.newest.get(episode) not in (None, label.label)
+            return any(label.of == other.of for other in self._pending() if other.outcome != "unlabelled")
+        if label.quarantined:
+            return True  # it is processed only once another came
+        return self._history.newest.get(label.of) not in (None, label.label)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A label that could not be processed: how often it was tried, and when it is again."""
+
+    label: Label
+    tries: int
+    due: float
+    why: str
 
 
 class _History:
-    """The ids of the last `most` labels, and the newest id of each episode."""
+    """What the last `most` labels say, and the newest id of each episode."""
 
     def __init__(self, most: int) -> None:
-        self._most, self.count = most, 0
-        self.known: dict[str, None] = {}
+        self._most, self.count, self.dead = most, 0, 0
+        self.known: dict[_Identity, tuple[str, str]] = {}
         self.newest: dict[_Episode, str] = {}
+
+    def has(self, label: Label) -> bool:
+        """Whether this label is known. Raises LabelConflictError for another of its identity."""
+        says = self.known.get(label.identity)
+        if says is not None and says != (label.outcome, label.source):
+            raise LabelConflictError(
+                f"label '{label.label}' of {label.session}/{label.episode} says {says[0]} by {says[1]} already, not "
+                f"{label.outcome} by {label.source}: give a label that corrects it an id of its own"
+            )
+        return says is not None
 
     def remember(self, label: Label) -> None:
         """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
-        self.known[label.label] = None
-        if label.outcome != "unlabelled":
-            self.newest.pop((label.session, label.episode), None)
-            self.newest[label.session, label.episode] = label.label
+        self.known[label.identity] = label.outcome, label.source
+        if label.outcome != "unlabelled" and not label.quarantined:
+            self.newest.pop(label.of, None)
+            self.newest[label.of] = label.label
         if len(self.known) > self._most:
             del self.known[next(iter(self.known))]
         if len(self.newest) > self._most:
@@ -202,28 +327,48 @@ class _History:
 
     def read(self, path: Path) -> list[Label]:
         """Remembers every label of a file, and gives those that were not processed. Raises LabelError."""
-        pending: dict[str, Label] = {}
+        pending: dict[_Identity, Label] = {}
         try:
             for entry in read_lines(path, _from_disk, "label"):
                 if isinstance(entry, Label):
-                    pending[entry.label] = entry
+                    pending[entry.identity] = entry
                     self.remember(entry)
                     self.count += 1
-                else:
+                elif isinstance(entry, _Dead):
+                    pending.pop(entry.identity, None)
+                    self.dead += 1
+                elif isinstance(entry, tuple):
                     pending.pop(entry, None)
+                else:
+                    pending = {known: label for known, label in pending.items() if label.label != entry}
         except LineError as error:
             raise LabelError(f"{error}: mend or remove that line") from error
         return list(pending.values())
 
 
 def _to_disk(label: Label) -> dict[str, Any]:
-    return asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
+    body = asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
+    return {name: value for name, value in body.items() if value or name not in ("token", "quarantined")}
 
 
-def _from_disk(line: Any) -> Label | str:
-    """A label, or the id of one that was processed."""
+def _reference(what: str, label: Label) -> dict[str, Any]:
+    return {what: label.label, "session": label.session, "token": label.token, "episode": label.episode}
+
+
+@dataclass(frozen=True)
+class _Dead:
+    identity: _Identity
+
+
+def _from_disk(line: Any) -> "Label | _Identity | _Dead | str":
+    """A label, one that was given up, or the identity of one that was processed.
+
+    Of one that version 0.1 processed it is the id alone, which no two labels had.
+    """
+    if "dead" in line:
+        return _Dead((line["session"], line["token"], line["episode"], line["dead"]))
     if "label" not in line:
         processed: str = line["done"]
-        return processed
+        return (line["session"], line["token"], line["episode"], processed) if "session" in line else processed
     body = line["label"]
     return Label(**(body | {"outcome": _FROM_DISK.get(body["outcome"], body["outcome"])}))

@@ -46,6 +46,10 @@ class Metrics:
         Gauge("vlamem_gate_rate", "Writes a frame since the start.", registry=r).set_function(self._gate_rate)
         self._seen = self._written = 0
 
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A figure that `read` gives when it is asked for."""
+        Gauge(name, text, registry=self.registry).set_function(read)
+
     def decided(self, decision: Decision, seconds: float) -> None:
         """One frame was answered, `seconds` after it came."""
         (self.tick if decision.chunk is None else self.decision).observe(seconds)

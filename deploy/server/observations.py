@@ -12,15 +12,15 @@ _IMAGES = ("{}", "images/{}", "observation/{}", "observation/images/{}", "observ
 _PROPRIOCEPTION = ("proprioception", "state", "states", "observation/state", "observation.state")
 _INSTRUCTION = ("instruction", "prompt", "task", "task_description", "language_instruction")
 _LONGEST_INSTRUCTION = 1000
-Decode = Callable[[Any, int], Any]
-"""An image as it came, and the policy's image size [pixels], to an array."""
+Decode = Callable[[Any, tuple[int, int]], Any]
+"""An image as it came, and the height and width that the policy reads [pixels], to an array."""
 
 
 class ObservationError(ValueError):
     """An observation that this policy cannot see; the message names the entry, what was expected and what came."""
 
 
-def _as_it_is(image: Any, size: int) -> Any:
+def _as_it_is(image: Any, size: tuple[int, int]) -> Any:
     return image
 
 
@@ -68,11 +68,11 @@ class ObservationReader:
         )
 
     def _image(self, flat: Mapping[str, Any], camera: str, decode: Decode) -> np.ndarray[Any, Any]:
-        size = self.spec.image_size
+        size = self.spec.size_of(camera)
         image = decode(self._find(flat, camera), size)
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (size, size, 3):
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (*size, 3):
             came = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ObservationError(f"image '{camera}' is {came}, expected uint8 [{size}, {size}, 3]: resize it first")
+            raise ObservationError(f"image '{camera}' is {came}, expected uint8 {[*size, 3]}: resize it first")
         return image[None]
 
     def _proprioception(self, flat: Mapping[str, Any]) -> np.ndarray[Any, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlamem.deploy.server.keys import Keys, Role
 from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.deploy.wire import DEFAULT_LIMITS, WireLimits
 
@@ -16,7 +17,9 @@ class ServeOptions:
 
     Attributes:
         host, port: where; port 0 takes a free one.
-        api_key: that clients must send; required unless host is the machine itself.
+        api_key: that clients must send, with the role of an operator; a key is required unless host is the machine
+            itself.
+        keys: further keys, each with the role of those who send it.
         certificate, private_key: PEM files for TLS, both or none.
         sessions: bounds.
         wire: limits of a message.
@@ -24,12 +27,14 @@ class ServeOptions:
         connections: at a time.
         execute: actions of a chunk that a vla-eval client gets before the next plan.
         rename: names of observation entries, theirs to ours.
+        origins: that may be in a client's Origin header, as browsers send it; a client without one is always taken.
         seed: of the policy's noise.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    keys: tuple[tuple[Role, str], ...] = ()
     certificate: Path | None = None
     private_key: Path | None = None
     sessions: SessionLimits = field(default_factory=SessionLimits)
@@ -38,12 +43,18 @@ class ServeOptions:
     connections: int = 128
     execute: int = 8
     rename: Mapping[str, str] = field(default_factory=dict)
+    origins: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.api_key:
+        if self.host not in LOOPBACK and not (self.api_key or self.keys):
             raise ValueError(
                 f"host {self.host} is reachable from elsewhere: give --api-key-file, or listen on 127.0.0.1"
             )
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("TLS needs both a certificate and its private key: give --tls-cert and --tls-key")
+
+    @property
+    def known_keys(self) -> Keys:
+        """Every key with its role. Raises ValueError for one that stands twice."""
+        return Keys(((("operator", self.api_key),) if self.api_key else ()) + self.keys)

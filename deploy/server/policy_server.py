@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import http
 import json
 import logging
@@ -16,6 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.typing import Origin
 
 import vlamem
 from vlamem.deploy.server.batcher import Batcher, ServedPolicy
@@ -48,6 +48,7 @@ class PolicyServer:
         labels, traces: where labels and the traces of episodes go; None refuses labels.
         about: names and hashes of the served files, for clients.
         encode: the frozen policy's `encode`, where traces need keys that no memory computes.
+        used: segments of success memory behind a chunk, see Batcher.
 
     Raises ValueError when the policy has fewer rows than sessions are allowed.
     """
@@ -61,10 +62,11 @@ class PolicyServer:
         traces: TraceStore | None = None,
         about: Mapping[str, str] | None = None,
         encode: Any = None,
+        used: Any = None,
     ) -> None:
         self.options = options or ServeOptions()
         table = SessionTable(self.options.sessions, policy.rows)
-        batcher = Batcher(policy, self.options.wait_s, policy.rows, lambda: max(1, table.connected), encode)
+        batcher = Batcher(policy, self.options.wait_s, policy.rows, lambda: max(1, table.connected), encode, used)
         self.metrics = Metrics(lambda: len(table), lambda: table.connected, lambda: batcher.oldest_s)
         reader = ObservationReader(policy.spec, self.options.rename)
         self.state = ServerState(policy, table, batcher, reader, self.metrics, store, labels, traces, self.options)
@@ -75,6 +77,8 @@ class PolicyServer:
                 "version": vlamem.__version__,
                 "fingerprint": policy.spec.fingerprint,
                 "spec": json.loads(json.dumps(asdict(policy.spec))),
+                "history": policy.history,
+                "frames": "every control step" if policy.history > 1 or policy.ticks else "plans",
                 "limits": {
                     "message_bytes": self.options.wire.bytes,
                     "rate_hz": self.options.sessions.rate_hz,
@@ -84,7 +88,15 @@ class PolicyServer:
                 "serves": dict(about or {}),
             }
         }
+        if labels is not None:
+            self.metrics.watch("vlamem_labels_pending", "Labels that wait for their turn.", lambda: len(labels.pending))
+            self.metrics.watch("vlamem_labels_failing", "Labels that are tried again.", lambda: len(labels.failing))
+            self.metrics.watch("vlamem_labels_dead", "Labels that were given up.", lambda: labels.dead)
+            self.metrics.watch("vlamem_labels_quarantined", "Labels to review.", lambda: len(labels.quarantined))
+        if store is not None:
+            self.metrics.watch("vlamem_disk_free_bytes", "Of the state folder.", lambda: self.state.free_bytes)
         self._connections = 0
+        self._keys = self.options.known_keys
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
@@ -100,7 +112,7 @@ class PolicyServer:
                 compression=None,
                 max_size=self.options.wire.bytes,
                 max_queue=4,
-                origins=[None],  # a browser sends an origin: no web page may drive a robot
+                origins=[None, *map(Origin, self.options.origins)],  # browsers send one: no page drives a robot unasked
                 process_request=self._http,
                 ping_interval=20,
                 ping_timeout=20,
@@ -124,30 +136,37 @@ class PolicyServer:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
-        if not self._may_enter(request.headers):
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self.options.origins:
+            return connection.respond(
+                http.HTTPStatus.FORBIDDEN,
+                f"origin {origin[:200]} is not allowed: start the server with --allow-origin {origin[:200]}, or send "
+                "no Origin header\n",
+            )
+        role = self._keys.role_of(request.headers.get("Authorization"))
+        if role is None:
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "an API key is needed: Authorization: Api-Key KEY\n"
             )
+        if path == "/readyz":
+            problems = self.state.problems()
+            status = http.HTTPStatus.SERVICE_UNAVAILABLE if problems else http.HTTPStatus.OK
+            return connection.respond(status, "\n".join(problems or ["OK"]) + "\n")
         if path == "/metrics":
             body = self.metrics.text()
             headers = Headers({"Content-Type": CONTENT_TYPE, "Content-Length": str(len(body))})
             return Response(200, "OK", headers, body)
+        if role == "reader":
+            return connection.respond(http.HTTPStatus.FORBIDDEN, "this key is a reader's: it gets /metrics alone\n")
         if self._connections >= self.options.connections:
             self.metrics.closed.labels("full").inc()
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
         return None
 
-    def _may_enter(self, headers: Headers) -> bool:
-        key = self.options.api_key
-        if not key:
-            return True
-        scheme, _, shown = (headers.get("Authorization") or "").partition(" ")
-        right = hmac.compare_digest(shown.strip().encode(), key.encode())
-        return right and scheme.lower() in ("api-key", "bearer")
-
     async def _handle(self, ws: ServerConnection) -> None:
         limits, self._connections = self.options.sessions, self._connections + 1
-        handler = MessageHandler(self.state, ws)
+        role = self._keys.role_of(ws.request.headers.get("Authorization") if ws.request is not None else None)
+        handler = MessageHandler(self.state, ws, role or "robot")
         vla_eval = VlaEvalHandler(handler) if _path(ws) == VLA_EVAL_PATH else None
         rate = RateLimit(limits.rate_hz, limits.burst, time.monotonic())
         try:

@@ -4,12 +4,22 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vlamem.core.files import sync_folder
 from vlamem.core.tensors import write_tensors
-from vlamem.deploy.server.session_record import Owner, StateError, StoredSession, check_name, write_record
+from vlamem.deploy.bounds import MOST_EPISODES
+from vlamem.deploy.server.session_record import (
+    Owner,
+    StateError,
+    StoredSession,
+    check_name,
+    layout_of,
+    write_record,
+)
 from vlamem.deploy.server.session_store import SessionStore
 
 
@@ -34,16 +44,43 @@ def import_session(store: SessionStore, path: Path, name: str | None = None) -> 
         raise StateError(f"{path} is not a safetensors file ({error}): export the session again") from error
     if text is None:
         raise StateError(f"{path} is not an exported session: write one with 'vlamem state export'")
-    body = json.loads(text)
-    step = int(body.pop("step"))
-    session = StoredSession(**(body | {"owner": Owner(**body["owner"])}))
+    session, step = _session_of(text, path)
     session.owner.check(store.owner, str(path))
+    if step >= 0:
+        _check_state(state, session.owner, path)
     session = replace(session, name=check_name(name or session.name), saved=time.time())
     if store.has(session.name):
         raise StateError(f"session '{session.name}' exists: import it under another --name, or remove that one")
-    write_record(store.folder / session.name, session)
-    sync_folder(store.folder)
-    if step >= 0:
-        store.persist(session, step, state)
-    store.release(session.name)
+    try:
+        write_record(store.folder / session.name, session)
+        sync_folder(store.folder)
+        if step >= 0:
+            store.persist(session, step, state)
+        store.release(session.name)
+    except BaseException:
+        store.remove(session.name)  # no half of it stays
+        raise
     return session
+
+
+def _session_of(text: str, path: Path) -> tuple[StoredSession, int]:
+    try:
+        body = json.loads(text)
+        step = body.pop("step")
+        session = StoredSession(**(body | {"owner": Owner(**body["owner"])}))
+        sound = type(step) is int and -1 <= step <= MOST_EPISODES and 0 <= session.episode <= MOST_EPISODES
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StateError(f"{path} holds a damaged session ({error}): export it again") from error
+    if not sound:
+        raise StateError(f"{path} holds step {step!r} of episode {session.episode!r}, which no session has")
+    return session, step
+
+
+def _check_state(state: dict[str, np.ndarray[Any, Any]], owner: Owner, path: Path) -> None:
+    if layout_of(state) != owner.layout:
+        raise StateError(
+            f"{path} holds a memory of {layout_of(state)}, its session says {owner.layout}: export it again"
+        )
+    for name, array in state.items():
+        if not np.isfinite(array).all():
+            raise StateError(f"'{name}' of {path} is not finite: a memory with it would plan nothing that can be sent")

@@ -19,8 +19,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FILE = "session.json"
 
 
+type Fence = tuple[int, str]
+"""Epoch and name of a controller: of two on one session the one of the higher epoch drives."""
+
+
 class StateError(ValueError):
     """A stored session that does not exist, is damaged or belongs to something else; the message names both."""
+
+
+class DamagedError(StateError):
+    """A stored session that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class StoredSession:
         episode: number of its episode, 1 for the first; 0 before it.
         saved: time of the last change of this record [s since 1970].
         ended: whether that episode is over.
+        epoch, writer: the controller that drives it: how often one was started, and which one this is.
     """
 
     name: str
@@ -73,6 +82,13 @@ class StoredSession:
     episode: int
     saved: float
     ended: bool = False
+    epoch: int = 0
+    writer: str = ""
+
+    @property
+    def fence(self) -> Fence:
+        """Epoch and writer."""
+        return self.epoch, self.writer
 
 
 def check_name(name: object) -> str:
@@ -118,7 +134,7 @@ def read_record(folder: Path) -> StoredSession:
     except FileNotFoundError as error:
         raise StateError(f"there is no session '{folder.name}' in {folder.parent}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise StateError(f"{path} is damaged ({error}): remove the folder of this session") from error
+        raise DamagedError(f"{path} is damaged ({error}): remove the folder of this session") from error
 
 
 def has_record(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from vlamem.core.files import sync_folder
 from vlamem.core.locks import exclusive_lock
 from vlamem.deploy.server.session_record import (
     IN_USE,
+    Fence,
     Owner,
     StateError,
     StoredSession,
@@ -30,6 +31,13 @@ from vlamem.deploy.server.session_record import (
 from vlamem.memory.designs.aura.journal import SLOT, StateJournal
 
 _EMPTY = np.zeros(0, np.float32)
+_JOURNAL = "memory.journal"
+_KEPT_S = 30 * 24 * 3600.0
+"""A session that was used within it is never removed for another."""
+
+
+class SessionsFullError(StateError):
+    """A folder that holds as many sessions as it may, all of them in use; the message says what to do."""
 
 
 class SessionStore:
@@ -39,7 +47,7 @@ class SessionStore:
         folder: made when missing.
         owner: that new sessions belong to; sessions of another are refused when they are resumed.
         template: a state of the memory, for its layout; empty when there is none to keep.
-        most: sessions kept; beyond it those that were changed longest ago are removed.
+        most: sessions kept; beyond it those without an episode, and those unused for 30 days, are removed for new ones.
         writes: whether it may change anything, which one process may do at a time; others may read.
 
     Raises StateError for a memory whose state a journal cannot hold, InUseError for a folder that another writes to.
@@ -64,21 +72,31 @@ class SessionStore:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = exclusive_lock(folder / ".lock", str(folder), IN_USE) if writes else None
         self._journals: dict[str, StateJournal] = {}
+        if writes:
+            self._remove_half_made()
 
-    def begin(self, name: str, token: str, episode: int, ended: bool = False) -> StoredSession:
+    def _remove_half_made(self) -> None:
+        """Removes what a crash left of sessions that never had a record."""
+        for place in self.folder.iterdir():
+            if place.is_dir() and not has_record(place) and not (place / _JOURNAL).exists():
+                shutil.rmtree(place, ignore_errors=True)
+
+    def begin(self, name: str, token: str, episode: int, ended: bool = False, fence: Fence = (0, "")) -> StoredSession:
         """A session, or a new episode of one: on disk when this returns, and every memory before it void.
 
-        `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over. Raises OSError on a
-        full disk; a session that was not there before is not there then either.
+        `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over, `fence` says which
+        controller drives it. Raises OSError on a full disk, SessionsFullError where all sessions are in use; a session
+        that was not there before is not there then either.
         """
-        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended)
+        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended, *fence)
         place = self.folder / name
-        if place.is_dir():
+        if has_record(place):
             write_record(place, session)
             return session
         self._make_room()
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         try:
+            (place / _JOURNAL).unlink(missing_ok=True)  # of a session of this name whose record is gone
             write_record(place, session)
             sync_folder(self.folder)
         except OSError:
@@ -99,7 +117,7 @@ class SessionStore:
         session = read_record(self.folder / check_name(name))
         session.owner.check(self.owner, f"session '{name}'")
         blank = {k: np.zeros_like(v) for k, v in self._template.items()}
-        if not self._bytes or not (self.folder / name / "memory.journal").exists():
+        if not self._bytes or not (self.folder / name / _JOURNAL).exists():
             return session, blank, -1
         flat = np.zeros(self._bytes // 4, np.float32)
         tick = self._journal(name).recover(flat, _EMPTY)
@@ -143,11 +161,25 @@ class SessionStore:
 
     def _journal(self, name: str) -> StateJournal:
         if name not in self._journals:
-            self._journals[name] = StateJournal(self.folder / name / "memory.journal", self._bytes)
+            self._journals[name] = StateJournal(self.folder / name / _JOURNAL, self._bytes)
         return self._journals[name]
 
     def _make_room(self) -> None:
         found = stored_sessions(self.folder)
-        for place in found[: max(0, len(found) - self._most + 1)]:
-            if place.name not in self._journals:
+        over = len(found) - self._most + 1
+        for place in found if over > 0 else ():
+            if over > 0 and place.name not in self._journals and self._is_unused(place):
                 self.remove(place.name)
+                over -= 1
+        if over > 0:
+            raise SessionsFullError(
+                f"{self.folder} holds {len(found)} sessions, all of them used within 30 days: remove the folders of "
+                "those that are not needed, or give another --state"
+            )
+
+    def _is_unused(self, place: Path) -> bool:
+        try:
+            record = read_record(place)
+        except StateError:
+            return False  # damaged: for an operator to look at
+        return record.episode == 0 or time.time() - record.saved > _KEPT_S

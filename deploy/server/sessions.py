@@ -2,18 +2,20 @@
 
 import asyncio
 import hmac
+import math
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlamem.deploy.server.session_record import StoredSession, check_name, hash_token
+from vlamem.deploy.bounds import longest_episode, longest_gap
+from vlamem.deploy.server.session_record import Fence, StoredSession, check_name, hash_token
 
 
 class SessionError(ValueError):
     """A session that cannot be had, or a message out of its order.
 
     Attributes:
-        code: "full", "taken", "unknown", "episode" or "order".
+        code: "full", "taken", "fenced", "unknown", "episode", "order", "role" or "limit".
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,11 +58,13 @@ class Session:
         persistent: whether it is kept when its connection ends.
         episode: number of its episode, 1 for the first; 0 before it.
         step: last step of the episode that the memory saw; -1 before the first.
+        stepped: when it saw that [s on the table's clock]; None where that is not known.
         ended: whether the episode is over; its labels are processed then.
         reply: to that step, sent again when the step comes again.
         connection: that has it now.
         used: when it was last used [s on the table's clock].
         record: what is on disk, or None when nothing is.
+        fence: the controller that drives it.
         lock: held while a message of it is worked on.
     """
 
@@ -70,22 +74,34 @@ class Session:
     persistent: bool
     episode: int = 0
     step: int = -1
+    stepped: float | None = None
     ended: bool = False
     reply: dict[str, Any] | None = None
     connection: Any = None
     used: float = 0.0
     record: StoredSession | None = None
+    fence: Fence = (0, "")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def check_step(self, episode: int, step: int) -> bool:
+    def check_step(self, episode: int, step: int, now: float, control_hz: float) -> bool:
         """Whether the step is new; False for one that the memory has seen.
 
-        Raises SessionError for another episode than the one that runs.
+        Raises SessionError for another episode than the one that runs, and for a step that control at this rate
+        cannot have reached `now`.
         """
         if episode != self.episode:
             raise SessionError(
                 "episode",
                 f"episode {episode} does not run in session '{self.name}' but {self.episode or 'none'}: start it first",
+            )
+        most = longest_episode(control_hz)
+        if self.stepped is not None:
+            most = min(most, self.step + longest_gap(control_hz) + math.ceil((now - self.stepped) * control_hz))
+        if step > most:
+            raise SessionError(
+                "limit",
+                f"step {step} of session '{self.name}' cannot have come after step {self.step} at {control_hz:g} Hz: "
+                f"expected at most {most}; count one step a control period",
             )
         return step > self.step
 
@@ -118,8 +134,9 @@ class SessionTable:
         """The session of this name, or None."""
         return self._sessions.get(name)
 
-    def create(self, name: str | None, connection: Any, now: float) -> tuple[Session, str]:
-        """A new session, with the token that resumes it; without a name it ends with its connection.
+    def create(self, name: str | None, connection: Any, now: float, nonce: str | None = None) -> tuple[Session, str]:
+        """A new session, with the token that resumes it: the client's `nonce` where it sent one; without a name it ends
+        with its connection.
 
         Raises StateError for a name that may not be one, SessionError when the name is taken or the table is full.
         """
@@ -127,7 +144,7 @@ class SessionTable:
         name = check_name(name) if name is not None else f"anonymous-{secrets.token_hex(8)}"
         if name in self._sessions:
             raise SessionError("taken", f"session '{name}' is in use: resume it with its token, or choose another name")
-        token = secrets.token_urlsafe(24)
+        token = nonce or secrets.token_urlsafe(24)
         return self.adopt(Session(name, hash_token(token), -1, persistent), connection, now), token
 
     def adopt(self, session: Session, connection: Any, now: float) -> Session:
@@ -139,16 +156,18 @@ class SessionTable:
         self._sessions[session.name] = session
         return session
 
-    def resume(self, name: str, token: str, connection: Any, now: float) -> Session | None:
+    def resume(self, name: str, token: str, connection: Any, now: float, fence: Fence = (0, "")) -> Session | None:
         """Gives a session to a connection that has its token; None when there is none of this name.
 
-        Raises SessionError when the token is another; it says no more than that.
+        Raises SessionError when the token is another, saying no more than that, or another controller drives it.
         """
         session = self._sessions.get(name)
         if session is None:
             return None
         check_token(session.token, token, name)
+        check_fence(session.fence, fence, name)
         session.connection, session.used = connection, now
+        session.stepped = None  # frames may have been lost meanwhile
         return session
 
     def disconnect(self, session: Session, connection: Any, now: float) -> bool:
@@ -166,8 +185,14 @@ class SessionTable:
         silent = [s for s in self._sessions.values() if now - s.used > self.limits.idle_s and not s.lock.locked()]
         return sorted(silent, key=lambda s: (s.connection is not None, s.used))
 
+    def unused(self) -> list[Session]:
+        """Sessions that have had no episode and are not worked on now, the oldest first."""
+        found = [s for s in self._sessions.values() if s.episode == 0 and not s.lock.locked()]
+        return sorted(found, key=lambda s: s.used)
+
     def drop(self, session: Session) -> None:
         """Ends a session; its row is free again."""
+        session.connection = None  # whoever holds it has nothing any more
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
             self._free.append(session.row)
@@ -177,3 +202,13 @@ def check_token(stored: str, given: str, name: str) -> None:
     """Raises SessionError unless `given` is the token whose hash is `stored`; takes the same time whatever it is."""
     if not hmac.compare_digest(stored, hash_token(given)):
         raise SessionError("taken", f"session '{name}' is not resumed by this token: begin one of another name")
+
+
+def check_fence(driving: Fence, given: Fence, name: str) -> None:
+    """Raises SessionError for a controller that was started before the one that drives a session, or beside it."""
+    if given[0] < driving[0] or (given[0] == driving[0] and given[1] != driving[1]):
+        raise SessionError(
+            "fenced",
+            f"session '{name}' is driven by another controller, of epoch {driving[0]}, and not by this one, of epoch "
+            f"{given[0]}: end one of the two; the one that is started last drives",
+        )

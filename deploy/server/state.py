@@ -4,24 +4,30 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
+from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.batcher import Batcher, Decision, ServedPolicy
 from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.metrics import Metrics
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
 from vlamem.deploy.server.options import ServeOptions
+from vlamem.deploy.server.session_record import Fence, StoredSession, check_name, read_record
 from vlamem.deploy.server.session_store import SessionStore
-from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_token
+from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_fence, check_token
 from vlamem.deploy.server.traces import TraceStore
+from vlamem.policies.memory_policy import check_finite
 
 log = logging.getLogger("vlamem.serve")
+_LEAST_FREE = 32 << 20
+"""Bytes of disk below which a server is not ready."""
 
 
 class ServerState:
@@ -48,47 +54,106 @@ class ServerState:
         self._tasks: set[asyncio.Task[None]] = set()
         self._since = time.monotonic()
 
-    async def open(self, name: str | None, token: str | None, connection: Any) -> tuple[Session, str | None, bool]:
+    async def open(
+        self,
+        name: str | None,
+        token: str | None,
+        connection: Any,
+        nonce: str | None = None,
+        fence: Fence = (0, ""),
+    ) -> tuple[Session, str | None, bool]:
         """A session, its token when it is new, and whether it was restored.
 
-        Raises SessionError when it is taken, unknown or there is no row for it, StateError when what is stored of it
-        cannot be used.
+        A new session has the client's `nonce` for its token: a client that got no reply asks again with the same nonce
+        and joins the session that it made. `fence` names the controller: the one that was started last drives. Raises
+        SessionError when it is taken, driven by another, unknown or there is no row for it, StateError when what is
+        stored of it cannot be used.
         """
         now = time.monotonic()
+        if token is None and nonce is not None and name is not None and self._exists(name):
+            try:
+                session, _, _ = await self.open(name, nonce, connection, fence=fence)
+            except SessionError as error:
+                if error.code != "taken":
+                    raise
+                why = f"session '{name}' is in use: resume it with its token, or choose another name"
+                raise SessionError("taken", why) from error
+            return session, nonce, True
         if name is None or token is None:
             self._make_room(now)
-            if name is not None and self.store is not None and self.store.has(name) and self.table.get(name) is None:
+            if name is not None and self._exists(name) and self.table.get(name) is None:
                 raise SessionError(
                     "taken", f"session '{name}' is stored: resume it with its token, or choose another name"
                 )
-            session, token = self.table.create(name, connection, now)
+            session, token = self.table.create(name, connection, now, nonce)
+            session.fence = fence
             with self._dropped_on_error(session):
-                await self._clear(session)
-                if self.store is not None and session.persistent:
-                    session.record = await asyncio.to_thread(self.store.begin, session.name, session.token, 0)
+                async with session.lock:  # who joins it meanwhile waits until it is on disk
+                    await self._clear(session)
+                    if self.store is not None and session.persistent:
+                        session.record = await self._write(session, 0)
             return session, token, False
         live = self.table.get(name)
         if live is not None:
             before = live.connection
-            self.table.resume(name, token, connection, now)
+            self.table.resume(name, token, connection, now, fence)
             if before is not None and before is not connection:
                 self._in_background(before.close(1012, "resumed elsewhere"))
+            await self._drives(live, fence)
             return live, None, True
         if self.store is None or not self.store.has(name):
             raise SessionError("unknown", f"there is no session '{name}' to resume: begin a new one")
         record, state, step = await asyncio.to_thread(self.store.recover, name)
         check_token(record.token, token, name)
+        check_fence(record.fence, fence, name)
         if self.table.get(name) is not None:  # another connection was quicker
-            return await self.open(name, token, connection)
-        self._make_room(now)
-        session = Session(name, record.token, -1, True, record.episode, step, record.ended, record=record)
+            return await self.open(name, token, connection, fence=fence)
+        self._make_room(now, owner=True)
+        session = Session(name, record.token, -1, True, record.episode, step, ended=record.ended, record=record)
+        session.fence = record.fence
         self.table.adopt(session, connection, now)
         if self.traces is not None and session.episode and not session.ended:
             self.traces.resume(name, session.episode)
         with self._dropped_on_error(session):
             async with session.lock:
-                await self.batcher.run(lambda: self.policy.restore(session.row, state))
+                await self.batcher.run(lambda: self._restore(session.row, state))
+        await self._drives(session, fence)
         return session, None, True
+
+    async def _drives(self, session: Session, fence: Fence) -> None:
+        """From now on a controller drives a session, and none that was started before it."""
+        async with session.lock:
+            if fence <= session.fence:
+                return
+            session.fence = fence
+            if session.record is not None:
+                try:
+                    session.record = await self._write(session, session.episode, session.ended)
+                except OSError as error:  # robots are served on a full disk too
+                    log.warning("which controller drives session %s is not on disk: %s", session.name, error)
+
+    async def _write(self, session: Session, episode: int, ended: bool = False) -> StoredSession:
+        assert self.store is not None
+        record = session.name, session.token, episode, ended, session.fence
+        return await asyncio.to_thread(self.store.begin, *record)
+
+    def _exists(self, name: str) -> bool:
+        """Whether there is such a session, here or on disk."""
+        return self.table.get(name) is not None or (self.store is not None and self.store.has(name))
+
+    def find_session(self, name: object) -> tuple[str, str, int, bool]:
+        """Name, token's hash and newest episode of a session, here or on disk, and whether that is over.
+
+        Raises StateError for a name that is none, SessionError for one that is unknown.
+        """
+        known = check_name(name)
+        live = self.table.get(known)
+        if live is not None:
+            return known, live.token, live.episode, live.ended
+        if self.store is None or not self.store.has(known):
+            raise SessionError("unknown", f"there is no session '{known}' with an episode to label")
+        record = read_record(self.store.folder / known)
+        return known, record.token, record.episode, record.ended
 
     async def begin(self, session: Session, episode: int) -> bool:
         """Episode `episode` of a session: its memory is empty, on disk too, when this returns.
@@ -102,14 +167,16 @@ class ServerState:
             raise SessionError(
                 "order", f"episode {episode} of session '{session.name}' is over: {session.episode} runs"
             )
+        if episode > 2 * MOST_EPISODES - 1:  # a reset counts on from where a message may begin
+            raise SessionError("limit", f"session '{session.name}' has had {session.episode} episodes: begin another")
         record, before = session.record, session.episode
         if self.traces is not None and session.persistent:
             await asyncio.to_thread(self.traces.begin, session.name, episode, self._pending_labels)
         if self.store is not None and session.persistent:
-            record = await asyncio.to_thread(self.store.begin, session.name, session.token, episode)
+            record = await self._write(session, episode)
         await self._clear(session)
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
-        session.ended = False
+        session.ended, session.stepped = False, None
         self.release(session)
         self._queue_unlabelled(session, before)
         return True
@@ -121,8 +188,7 @@ class ServerState:
         """
         if session.episode and not session.ended:
             if self.store is not None and session.persistent:
-                mark = session.name, session.token, session.episode, True
-                session.record = await asyncio.to_thread(self.store.begin, *mark)
+                session.record = await self._write(session, session.episode, ended=True)
             session.ended = True
             self.release(session)
 
@@ -133,7 +199,8 @@ class ServerState:
     def _queue_unlabelled(self, session: Session, episode: int) -> None:
         """Queues an episode that is over for the verifier, which passes over one that was labelled."""
         if self.labels is not None and self.labels.takes_unlabelled and session.persistent and episode:
-            unlabelled = Label(secrets.token_hex(16), session.name, episode, "unlabelled", "verifier", time.time())
+            of = secrets.token_hex(16), session.name, episode
+            unlabelled = Label(*of, "unlabelled", "verifier", time.time(), session.token[:16])
             self._in_background(asyncio.to_thread(self.labels.add, unlabelled))
 
     def release(self, session: Session, gone: bool = False) -> None:
@@ -142,17 +209,22 @@ class ServerState:
             self.labels.release(session.name, session.episode - (not (gone or session.ended)))
 
     async def observe(self, session: Session, step: int, obs: Observation, plan: bool) -> Decision:
-        """One frame: the memory ticks, what it wrote is on disk, and a chunk is planned if `plan`."""
+        """One frame: the memory ticks, what it wrote is on disk, and a chunk is planned if `plan`.
+
+        Raises NotFiniteError for a chunk or a memory that is not finite, OSError where the disk takes nothing.
+        """
         began = time.perf_counter()
         spec = self.policy.spec
         noise = None
         if plan:
             draw = stream(self.options.seed, "noise", session.name, session.episode, step)
             noise = draw.standard_normal((spec.horizon, spec.action.size), dtype=np.float32)
-        decision = await self.batcher.observe(session.row, obs, noise)
+        decision = await self.batcher.observe(session.row, obs, noise, skipped=step > session.step + 1)
+        session.step, session.stepped = step, time.monotonic()
         if decision.chunk is not None:
             np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
-        session.step = step
+        for name, value in (decision.state or {}).items():
+            check_finite(f"{name} of the memory after step {step}", value)
         if decision.state is not None and self.store is not None and session.record is not None:
             await asyncio.to_thread(self.store.persist, session.record, step, decision.state)
         if self.traces is not None and session.persistent and decision.chunk is not None and decision.key is not None:
@@ -164,19 +236,45 @@ class ServerState:
                 decision.key,
                 np.array(obs.proprioception[0]),
                 decision.chunk,
+                decision.used,
             )
         self.metrics.decided(decision, time.perf_counter() - began)
         return decision
 
     def record_action(self, session: Session, step: int, action: Any) -> None:
-        """Records the action [A] that the robot executed before a step. Raises ObservationError for a wrong size."""
-        given = np.asarray(action, np.float32)
+        """Records what the robot executed before a step. Raises ObservationError for what is no action [A]."""
+        try:
+            given = np.asarray(action, np.float64)
+        except (TypeError, ValueError):
+            given = np.zeros(0)
         if given.shape != (self.action_size,) or not np.isfinite(given).all():
             raise ObservationError(
                 f"the executed action is {str(action)[:80]}: expected {self.action_size} finite numbers"
             )
+        reach = self._high - self._low  # a part that was outside its range may stay there or come back
+        outside = (given < self._low - reach) | (given > self._high + reach)
+        if outside.any():
+            at = int(np.flatnonzero(outside)[0])
+            raise ObservationError(
+                f"entry {at} of the executed action is {given[at]:g}, far outside {self._low[at]:g} to "
+                f"{self._high[at]:g}: send what was executed, in the policy's normalised action space"
+            )
         if self.traces is not None and session.persistent:
-            self.traces.record_action(session.name, session.episode, step, given)
+            self.traces.record_action(session.name, session.episode, step, given.astype(np.float32))
+
+    def problems(self) -> list[str]:
+        """Why this server is not ready to keep what it is given, a line each; none where it is."""
+        found = []
+        if self.store is not None and (free := self.free_bytes) < _LEAST_FREE:
+            found.append(f"{self.store.folder} has {free >> 20} MB left, {_LEAST_FREE >> 20} are needed")
+        if self.labels is not None and (failing := self.labels.failing):
+            found.append(f"{len(failing)} labels could not be processed and are tried again: {failing[-1]}")
+        return found
+
+    @property
+    def free_bytes(self) -> int:
+        """That the disk of the state folder has left; 0 without one."""
+        return 0 if self.store is None else shutil.disk_usage(self.store.folder).free
 
     def sweep(self, now: float) -> None:
         """Ends sessions that were left and not resumed in time; what is on disk stays."""
@@ -189,7 +287,7 @@ class ServerState:
         if self.labels is not None and now - self._since > self.table.limits.idle_s:
             for name in self.labels.held:  # a session that was not resumed by now has left its episode
                 if self.table.get(name) is None:
-                    self.labels.release(name, 1 << 31)
+                    self.labels.release(name, 2 * MOST_EPISODES)
 
     def drop(self, session: Session) -> None:
         """Ends a session now."""
@@ -220,9 +318,12 @@ class ServerState:
             self.drop(session)
             raise
 
-    def _make_room(self, now: float) -> None:
-        """Drops, of a full table, the session that was silent for longest beyond `idle_s`."""
+    def _make_room(self, now: float, owner: bool = False) -> None:
+        """Drops, of a full table, the session that was silent for longest beyond `idle_s`; for the `owner` of a stored
+        session also one that has had no episode, whatever it sends."""
         silent = self.table.idle(now) if self.table.full else []
+        if owner and self.table.full and not silent:
+            silent = self.table.unused()
         for session in silent[:1]:
             connection, session.connection = session.connection, None
             log.info("session %s sent nothing for %.0f s: another has its row", session.name, now - session.used)
@@ -230,6 +331,11 @@ class ServerState:
             if connection is not None:
                 self.metrics.closed.labels("silent").inc()
                 self._in_background(connection.close(1001, "silent for long, and another needed the place"))
+
+    def _restore(self, row: int, state: Mapping[str, np.ndarray]) -> None:
+        """Gives a row the memory of a stored session, and nothing of the session that had it before."""
+        self.policy.skip(np.array([row]))
+        self.policy.restore(row, state)
 
     async def _clear(self, session: Session) -> None:
         mask = np.zeros(self.policy.rows, bool)

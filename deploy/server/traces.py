@@ -100,10 +100,23 @@ class TraceStore:
         return path.exists() and path.stat().st_size >= self._half
 
     def record_plan(
-        self, session: str, episode: int, step: int, instruction: str, key: Array, proprioception: Array, chunk: Array
+        self,
+        session: str,
+        episode: int,
+        step: int,
+        instruction: str,
+        key: Array,
+        proprioception: Array,
+        chunk: Array,
+        used: Array | None = None,
     ) -> None:
-        """The policy planned `chunk` [H, A] at a step, from an observation with this key [K] and proprioception [P]."""
+        """The policy planned `chunk` [H, A] at a step, from an observation with this key [K] and proprioception [P].
+
+        `used` are the ids of the stored segments behind it.
+        """
         body = {"step": step, "instruction": instruction, "key": key, "proprioception": proprioception, "chunk": chunk}
+        if used is not None and len(used):
+            body["used"] = used
         self._append(session, episode, body)
 
     def record_action(self, session: str, episode: int, step: int, action: Array) -> None:

@@ -78,13 +78,13 @@ class VlaEvalHandler:
     async def _start(self) -> None:
         self._queue.clear()
         session = await self._handler.require_session()
-        async with session.lock:
+        async with self._handler.holding(session):
             await self._state.begin(session, session.episode + 1)
 
     async def _act(self, payload: dict[Any, Any]) -> np.ndarray[Any, Any]:
         session = await self._handler.require_session()
         obs = await asyncio.to_thread(self._state.reader.read, payload, _decode)
-        async with session.lock:
+        async with self._handler.holding(session):
             if session.episode == 0:
                 await self._state.begin(session, 1)
             decision = await self._state.observe(session, session.step + 1, obs, plan=not self._queue)
@@ -106,8 +106,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _decode(image: Any, size: int) -> Any:
-    """An image as an array, decoded only when its header says size x size; what is not encoded stays as it is.
+def _decode(image: Any, size: tuple[int, int]) -> Any:
+    """An image as an array, decoded only when its header has the height and width; what is not encoded stays as it is.
 
     Raises WireError for one that is damaged, ObservationError for one of another size.
     """
@@ -124,9 +124,10 @@ def _decode(image: Any, size: int) -> Any:
 
     try:
         with Image.open(io.BytesIO(data), formats=(form.upper(),)) as opened:
-            if opened.size != (size, size):
+            if (opened.height, opened.width) != size:
                 raise ObservationError(
-                    f"an image of {opened.width} x {opened.height} pixels, expected {size} x {size}: resize it first"
+                    f"an image {opened.height} pixels high and {opened.width} wide, expected {size[0]} high and "
+                    f"{size[1]} wide: resize it first"
                 )
             return np.asarray(opened.convert("RGB"))
     except ObservationError:

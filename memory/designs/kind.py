@@ -1,5 +1,6 @@
 """Every other design as a kind of memory: `gru:FILE`, `kv_window:FILE` and the like."""
 
+from vlamem.memory.designs.registry import design
 from vlamem.memory.registry import MemoryKind, MemoryRequest
 from vlamem.memory.runner import InjectOptions, JaxRows, RecurrentRunner
 from vlamem.memory.weights import WeightsError, identity, load_memory
@@ -12,7 +13,7 @@ def load(request: MemoryRequest) -> RecurrentRunner:
     path = request.name.file
     assert path is not None
     header, memory, params = load_memory(path, identity(request.policy.spec, request.weights_sha256))
-    if header.design != request.name.kind:
+    if not isinstance(memory, design(request.name.kind)):
         raise WeightsError(f"{path} is a memory of design '{header.design}': write {header.design}:{path}")
     return RecurrentRunner(request.name.label, JaxRows(memory, params, request.rows), request.options)
 

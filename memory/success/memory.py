@@ -124,7 +124,8 @@ class SuccessMemory:
                 if layout != self.layout:
                     raise EntryError(
                         f"{self.store.name} stores arrays as {layout.to_json()}, asked for {self.layout.to_json()}: "
-                        "open it with the layout that it was made with"
+                        "open it with the layout that it was made with; where the two differ in the quaternion, "
+                        "?state=pose after a checkpoint declares a state of position, quaternion and opening"
                     )
                 return number
         if known and not admit:

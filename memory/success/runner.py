@@ -34,16 +34,15 @@ def layout_of(spec: PolicySpec, scale: Sequence[float] | None = None, quaternion
 
     Args:
         spec: of the policy.
-        scale: [P] for the similarity of states; that of the tabletop robots for 8 entries, 0.1 each otherwise.
-        quaternion: where a unit quaternion stands in the proprioception; 3 for the tabletop robots' 8 entries.
+        scale: [P] for the similarity of states; that of the tabletop robots for a pose, 0.1 each otherwise.
+        quaternion: where a unit quaternion stands in the proprioception; 3 for a pose, none for what is not declared.
 
     Raises EntryError for an action form that cannot be averaged, naming those that can.
     """
     if scale is None:
-        size = spec.proprioception_size
-        tabletop = size == len(TABLETOP_SCALE)
-        scale = TABLETOP_SCALE if tabletop else (0.1,) * size
-        quaternion = 3 if tabletop and quaternion is None else quaternion
+        pose = spec.state == "pose"
+        scale = TABLETOP_SCALE if pose else (0.1,) * spec.proprioception_size
+        quaternion = 3 if pose and quaternion is None else quaternion
     parts = tuple(_part(c) for c in spec.action.components)
     return Layout(spec.key_size, spec.horizon, parts, tuple(float(s) for s in scale), quaternion)
 

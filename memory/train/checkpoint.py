@@ -25,8 +25,8 @@ class Checkpoint:
 
     def save(self, tree: Any, done: int, seconds: float, history: History) -> None:
         """Writes a checkpoint."""
-        said = {"marks": self._marks, "done": str(done), "seconds": str(seconds), "history": json.dumps(history)}
-        write_tensors(self._path, {name: np.asarray(x).copy() for name, x in flatten(tree).items()}, said)
+        header = {"marks": self._marks, "done": str(done), "seconds": str(seconds), "history": json.dumps(history)}
+        write_tensors(self._path, {name: np.asarray(x).copy() for name, x in flatten(tree).items()}, header)
 
     def restore(self, fresh: Any) -> tuple[int, float, History, Any]:
         """Updates done, seconds, history and arrays in the shape of `fresh`; those of a new run without a checkpoint.
@@ -37,8 +37,8 @@ class Checkpoint:
             return 0, 0.0, [], fresh
         try:
             with safe_open(self._path, framework="numpy") as file:
-                said = file.metadata() or {}
-                if said.get("marks") != self._marks:
+                header = file.metadata() or {}
+                if header.get("marks") != self._marks:
                     raise ValueError(f"{self._path.parent} holds another training: remove it, or choose another --out")
                 leaves = [
                     jnp.asarray(file.get_tensor(name)).reshape(x.shape).astype(x.dtype)
@@ -47,4 +47,4 @@ class Checkpoint:
         except SafetensorError as error:
             raise ValueError(f"{self._path} is damaged ({error}): remove it to begin anew") from error
         tree = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
-        return int(said["done"]), float(said["seconds"]), json.loads(said["history"]), tree
+        return int(header["done"]), float(header["seconds"]), json.loads(header["history"]), tree

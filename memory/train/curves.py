@@ -11,9 +11,10 @@ def write_curves(out: Path, history: History, left: Sequence[str], right: Sequen
     """out/curves.json, and out/curves.png where matplotlib is installed.
 
     `history` has an entry a look, each with its "update"; `left` and `right` name what is drawn in the two halves of
-    the picture, which begin at 0: figures in the unit `label`, and shares.
+    the picture, which begin at 0: figures in the unit `label`, and shares. An entry may lack a name, and a name that no
+    entry has is not drawn. Raises ValueError for a figure that is not finite.
     """
-    (out / "curves.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    (out / "curves.json").write_text(json.dumps(history, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -24,9 +25,12 @@ def write_curves(out: Path, history: History, left: Sequence[str], right: Sequen
     figure, both = plt.subplots(1, 2, figsize=(10, 3.5), constrained_layout=True)
     for axes, names in zip(both, (left, right), strict=True):
         for name in names:
-            axes.plot([h["update"] for h in history], [h[name] for h in history], label=name.replace("_", " "))
+            looks = [h for h in history if name in h]
+            if looks:
+                axes.plot([h["update"] for h in looks], [h[name] for h in looks], label=name.replace("_", " "))
         axes.set(xlabel="update")
-        axes.legend()
+        if axes.lines:
+            axes.legend()
         axes.grid(alpha=0.3)
     both[0].set(ylabel=label, ylim=(0, None))
     both[1].set(ylim=(0, 1.02))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.files import write_atomically
 from vlamem.memory.weights import TrainedFor
 
 FORMAT = 1
@@ -93,8 +94,9 @@ class EpisodeTicks:
     Attributes:
         z: [T, D], float16, the frozen policy's feature.
         chunk: [T, H, A], what the expert does from here on, in normalised action space.
-        goal: [T, 2], index of the sentence that the policy is told and of the one that tells the answer.
-        asked: [T], 1 where the answer is known to who remembers and the two sentences differ.
+        goal: [T, 2], index of the policy's instruction and of the oracle instruction, which contains the answer.
+        asked: [T], the query mask: 1 where the cue has been shown and the two instructions differ; named as its
+            column on disk.
     """
 
     z: np.ndarray
@@ -131,9 +133,7 @@ class FeatureWriter:
             _check_same(folder, _read_meta(folder), meta)
         else:
             np.save(folder / "contexts.npy", contexts.astype(np.float32))
-            half = folder / "meta.tmp"
-            half.write_text(json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n", encoding="utf-8")
-            os.replace(half, path)
+            write_atomically(path, json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n")
         found = _read_index(folder, meta)
         _warn(folder, found, "they are recorded again")
         self.episodes = found.episodes
@@ -151,7 +151,7 @@ class FeatureWriter:
         """
         count, columns = len(ticks.z), {}
         for name, (kind, shape) in self.meta.columns.items():
-            with np.errstate(over="ignore"):  # what is too large is said below
+            with np.errstate(over="ignore"):  # a number that is too large is refused below
                 columns[name] = np.ascontiguousarray(getattr(ticks, name), kind)
             if columns[name].shape != (count, *shape) or not count:
                 raise ValueError(f"column {name} is {columns[name].shape}, expected {(count or '1 or more', *shape)}")
@@ -216,8 +216,8 @@ class Features:
     def digest(self) -> str:
         """SHA-256 of what the recording says of itself: its meta and the index of its episodes, not where it lies."""
         meta = {name: value for name, value in asdict(self.meta).items() if name != "memory" or value}
-        said = [meta, *map(asdict, self.episodes)]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        described = [meta, *map(asdict, self.episodes)]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def ticks(self, episode: FeatureEpisode) -> EpisodeTicks:
         """The columns of one episode, read when they are used."""

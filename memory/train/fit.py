@@ -83,7 +83,8 @@ class Trained:
     Attributes:
         memory: what was trained, with the bound of its state, see `bounded`.
         params: in the policy's units.
-        history: a dict a look: update, training error, rate, validation error and share right.
+        history: a dict a look: update, training error, rate, validation error and share right; what there was nothing
+            to measure of is left out.
         score: at the end.
         updates: done.
         seconds: of training, over all calls.
@@ -148,9 +149,10 @@ def train_memory(
         last = {"error": float(losses.action_error), "rate": float(losses.rate)}
         if done % how.validate_every == 0 or done == config.updates:
             score = held.score(training.params)
-            history.append(
-                {"update": done, **last, "held_out_error": score.error, "right": score.right, "held_rate": score.rate}
-            )
+            look = {"update": done, **last} | {
+                "held_out_error": score.error, "right": score.right, "held_rate": score.rate
+            }  # fmt: skip
+            history.append({name: x for name, x in look.items() if np.isfinite(x)})
             last |= history[-1]
             patience.see(last)
         now = clock()
@@ -309,9 +311,9 @@ class Patience:
         self._from, self._best, self.waited = config.ramp[1] * config.updates, np.inf, 0
 
     def see(self, look: Mapping[str, float]) -> None:
-        """Takes one look: an entry of Trained.history. One at no episode, whose error is nan, says nothing."""
-        if look["update"] >= self._from and not np.isnan(look["held_out_error"]):
-            error = look["held_out_error"]
+        """Takes one look: an entry of Trained.history. One at no episode, which has no error, says nothing."""
+        error = look.get("held_out_error", np.nan)
+        if look["update"] >= self._from and not np.isnan(error):
             self.waited = 0 if error < self._best - 1e-3 else self.waited + 1
             self._best = min(self._best, error)
 

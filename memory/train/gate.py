@@ -216,7 +216,7 @@ def metrics_of(trained: Trained) -> dict[str, float]:
 
 
 def score_metrics(score: Score) -> dict[str, float]:
-    """What held-out episodes said, for a weights file's header."""
+    """Figures on held-out episodes, for a weights file's header."""
     found = {"held_out_error": score.error, "held_out_right": score.right, "writes_per_tick": score.rate}
     for task, (right, rate) in score.by_task.items():
         found |= {f"right.{task}": right, f"writes.{task}": rate}

@@ -146,7 +146,7 @@ def _padded(drawn: Drawn, advantage: float) -> tuple[Drawn, Float[np.ndarray, "T
 
 
 class Step(NamedTuple):
-    """One update: share of episodes that succeeded, writes per tick, and how many groups told anything."""
+    """One update: share of episodes that succeeded, writes per tick, and how many groups had both outcomes."""
 
     success: float
     rate: float
@@ -167,8 +167,9 @@ def tune_on_success(
 ) -> tuple[Params, list[Step]]:
     """`params` with a gate that writes where writing led to success; everything but the gate stays.
 
-    With a `checkpoint` every update is kept, and a killed run goes on after the last; `progress` is told of those that
-    were done before, too. Raises ValueError for a gate without parameters, or when the checkpoint is of another run.
+    With a `checkpoint` every update is kept, and a killed run goes on after the last; `progress` is called for
+    those that were done before, too. Raises ValueError for a gate without parameters, or when the checkpoint is
+    of another run.
     """
     if memory.gate_signal is None:
         raise ValueError(f"{memory} has no gate with something to learn: only learned gates are tuned on success")

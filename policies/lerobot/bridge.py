@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlamem.core.observation import Observation
-from vlamem.policies.lerobot.source import CheckpointError, camera_of
+from vlamem.policies.lerobot.source import LEFT_OUT, CheckpointError, camera_of
 
 STATE, ACTION, TASK = "observation.state", "action", "task"
 _NOT_NORMALISATION = ("device", "tokenizer_name", "action_tokenizer_name", "float_dtype")
@@ -55,7 +55,7 @@ class Bridge:
             raise ValueError(
                 f"no image for {', '.join(missing)}: the checkpoint reads cameras {sorted(self.cameras)}, the "
                 f"observation has {sorted(obs.images)}: name the ones that are meant, e.g. "
-                f"?camera.{missing[0]}=OTHER after the checkpoint"
+                f"?camera.{missing[0]}=OTHER after the checkpoint (=none leaves it out, where its family can)"
             )
         raw: dict[str, Any] = {TASK: list(obs.instruction)}
         if self.state_size:
@@ -146,8 +146,9 @@ class Bridge:
 def image_keys(config: Any, cameras: Mapping[str, str]) -> dict[str, str]:
     """The environment's camera by the network's image key.
 
-    `cameras` says which camera of the environment a key's last part stands for, where the two differ. Raises
-    CheckpointError naming both lists when it says so of a key that the checkpoint has not.
+    `cameras` says which camera of the environment a key's last part stands for, where the two differ, or "none" where
+    it is left out. Raises CheckpointError naming both lists when it says so of a key that the checkpoint has not, and
+    for a checkpoint of which all are left out.
     """
     own = {camera_of(key): key for key in config.image_features if "empty_camera" not in key}
     unknown = [name for name in cameras if name not in own]
@@ -156,4 +157,7 @@ def image_keys(config: Any, cameras: Mapping[str, str]) -> dict[str, str]:
             f"the checkpoint has no image {unknown[0]!r} to be read from camera {cameras[unknown[0]]!r}: it reads "
             f"{sorted(own)}, given were {sorted(cameras)}"
         )
-    return {key: cameras.get(name, name) for name, key in own.items()}
+    read = {key: cameras.get(name, name) for name, key in own.items() if cameras.get(name) != LEFT_OUT}
+    if not read:
+        raise CheckpointError(f"every camera of {sorted(own)} is left out: the checkpoint reads one at least")
+    return read

@@ -3,30 +3,62 @@
 Actions of a dataset are in the environment's units, as are the chunks of a LeRobotPolicy and of TinyVLA.
 """
 
-import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vlamem.core.observation import Observation
-from vlamem.policies.lerobot.source import REACH_SECONDS, camera_of
+from vlamem.policies.lerobot.dataset_files import INFO, DatasetError, check_files, is_dataset, read_info
+from vlamem.policies.lerobot.dataset_images import DatasetImages
+from vlamem.policies.lerobot.source import HUB_ID, REACH_SECONDS, camera_of
 from vlamem.policies.protocol import FrozenPolicy
+from vlamem.policies.registry import weights_hash
 
 if TYPE_CHECKING:
+    from vlamem.core.observation import Encoding
     from vlamem.memory.success import SuccessMemory
+    from vlamem.memory.train.conditioning import Conditioned
 
-INFO = Path("meta") / "info.json"
 SUCCESS, REWARD = "next.success", "next.reward"
 _BATCH = 32
+_STRIDE = 2
+"""Control steps between two whose conditioning is kept."""
 _LOCAL = "copy it to this machine and give its folder"
+log = logging.getLogger("vlamem.policies")
 
 
-class DatasetError(ValueError):
-    """A dataset that cannot be read or used; the message names what was found, what was expected and the mend."""
+class EpisodeError(DatasetError):
+    """An episode that cannot be used; the others can."""
+
+
+class DatasetView(Protocol):
+    """How a dataset's observations are read with other conventions than its own.
+
+    Attributes:
+        cameras: their names here, by those of the dataset.
+        state_size: entries of the state that it reads.
+    """
+
+    @property
+    def cameras(self) -> Mapping[str, str]: ...
+
+    @property
+    def state_size(self) -> int: ...
+
+    def pictures(self, frames: UInt8[np.ndarray, "N H W 3"]) -> UInt8[np.ndarray, "N H W 3"]:
+        """Pictures of a camera as they are here."""
+        ...
+
+    def state(self, state: Float[np.ndarray, "T S"], sentences: Sequence[str]) -> Float[np.ndarray, "T P"]:
+        """Proprioception of the control steps."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +67,8 @@ class DatasetEpisode:
 
     Attributes:
         index: in the dataset.
-        observation: T rows, one a control step, its images by camera and the sentence of each step.
+        observation: T rows, one a control step, its images by camera (decoded when they are indexed) and the sentence
+            of each step.
         actions: [T, A], executed, in the environment's units.
         success: by the dataset's own field or as given; None where nothing says.
     """
@@ -44,6 +77,14 @@ class DatasetEpisode:
     observation: Observation
     actions: Float[np.ndarray, "T A"]
     success: bool | None
+
+    @property
+    def digest(self) -> str:
+        """Hash of states, actions and sentences: the same whatever the dataset's folder is called."""
+        found = hashlib.sha256("\n".join(self.observation.instruction).encode())
+        for values in (self.observation.proprioception, self.actions):
+            found.update(np.ascontiguousarray(values, np.float32).tobytes())
+        return found.hexdigest()[:16]
 
     def rows(self, first: int, last: int) -> Observation:
         """The control steps from `first` to before `last` as a batch."""
@@ -55,11 +96,6 @@ class DatasetEpisode:
         )
 
 
-def is_dataset(name: str | Path) -> bool:
-    """Whether `name` is the folder of a LeRobotDataset of this format."""
-    return (Path(name) / INFO).is_file()
-
-
 class DatasetReader:
     """The episodes of a dataset, read one at a time.
 
@@ -69,12 +105,19 @@ class DatasetReader:
         cameras: names of its images.
     """
 
-    def __init__(self, name: str | Path, success: bool | Collection[int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str | Path,
+        success: bool | Collection[int] | Literal["reward"] | None = None,
+        view: DatasetView | None = None,
+    ) -> None:
         """Opens a folder or a hub id.
 
         Args:
             name: folder with meta/info.json, or org/name on the hub.
-            success: of every episode, or the indices of successful ones; by next.success, else next.reward, when None.
+            success: of every episode, the indices of successful ones, or "reward" where a last reward above 0 means
+                success; by next.success when None, and unknown without it: a reward may be a shaped one.
+            view: how its observations are read; as they are without one.
 
         Raises DatasetError for a folder that is none, a hub that cannot be reached, and a dataset of another format
         version or without states or actions.
@@ -83,18 +126,19 @@ class DatasetReader:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
         from lerobot.datasets.utils import CompatibilityError
 
-        self.name, self._given = str(name), success
+        self.name, self._given, self._view = str(name), success, view
         folder = Path(name)
         if folder.is_dir() and not is_dataset(folder):
             there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
             raise DatasetError(f"{folder} is no LeRobotDataset: expected {INFO}, found {there}")
         if folder.is_dir():
-            version = str(_info(folder).get("codebase_version"))
+            version = str(read_info(folder).get("codebase_version"))
             if not version.startswith("v3"):
                 raise DatasetError(
                     f"{folder} has format {version}, expected v3: convert it with "
                     "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id ID --root FOLDER"
                 )
+            check_files(folder)
         local = {"root": folder} if folder.is_dir() else {}
         if not local:
             _reach(self.name)
@@ -109,25 +153,51 @@ class DatasetReader:
         missing = [key for key in ("action", "observation.state") if key not in features]
         if missing:
             raise DatasetError(f"dataset '{self.name}' has no '{missing[0]}', only {sorted(features)}")
+        if success == "reward" and REWARD not in features:
+            raise DatasetError(f"dataset '{self.name}' has no '{REWARD}', only {sorted(features)}")
+        wanted = ("observation.state", "action", "task_index", SUCCESS, REWARD)
+        self._columns = [key for key in wanted if key in features]
         self.fps = float(self._dataset.meta.fps)
         self._images = {camera_of(key): key for key in self._dataset.meta.camera_keys}
+        if view is not None:
+            self._images = {view.cameras[name]: key for name, key in self._images.items() if name in view.cameras}
         self.cameras = tuple(self._images)
 
     def __len__(self) -> int:
         return int(self._dataset.meta.total_episodes)
 
     def episode(self, index: int) -> DatasetEpisode:
-        """One episode with its images; raises DatasetError for an index that is not there."""
+        """One episode. Raises DatasetError for an index that is not there, EpisodeError for states or actions that are
+        not finite and for a control step without a task; indexing its images does for a picture that is broken."""
         if not 0 <= index < len(self):
             raise DatasetError(f"dataset '{self.name}' has episodes 0 to {len(self) - 1}, not {index}")
         entry = self._dataset.meta.episodes[index]
         first, last = int(entry["dataset_from_index"]), int(entry["dataset_to_index"])
-        frames = [self._dataset[i] for i in range(first, last)]
-        images = {name: np.stack([_bytes(frame[key]) for frame in frames]) for name, key in self._images.items()}
-        state = np.stack([np.asarray(frame["observation.state"], np.float32) for frame in frames])
-        actions = np.stack([np.asarray(frame["action"], np.float32) for frame in frames])
-        sentences = tuple(str(frame["task"]) for frame in frames)
-        return DatasetEpisode(index, Observation(images, state, sentences), actions, self._success(index, frames))
+        table = self._dataset.hf_dataset.select_columns(self._columns)[first:last]
+        state, actions = (self._numbers(index, key, table[key]) for key in ("observation.state", "action"))
+        tasks = self._dataset.meta.tasks.index
+        sentences = tuple(str(tasks[int(number)]) for number in table["task_index"])
+        silent = next((step for step, sentence in enumerate(sentences) if not sentence.strip()), None)
+        if silent is not None:
+            raise EpisodeError(
+                f"episode {index} of dataset '{self.name}' has an empty task at control step {silent}: give it a "
+                "sentence in meta/tasks.parquet"
+            )
+        if self._view is not None:
+            state = self._view.state(state, sentences)
+        images: dict[str, Any] = {
+            name: DatasetImages(partial(self._pictures, index, first, key), last - first)
+            for name, key in self._images.items()
+        }
+        return DatasetEpisode(index, Observation(images, state, sentences), actions, self._success(index, table))
+
+    def usable(self, index: int) -> DatasetEpisode | None:
+        """One episode; None, with a word in the log, for one that cannot be used."""
+        try:
+            return self.episode(index)
+        except EpisodeError as error:
+            log.warning("%s: it is left out", error)
+            return None
 
     def __iter__(self) -> Iterator[DatasetEpisode]:
         return (self.episode(index) for index in range(len(self)))
@@ -139,11 +209,13 @@ class DatasetReader:
         if missing:
             raise DatasetError(
                 f"policy '{spec.name}' reads cameras {sorted(spec.cameras)}, dataset '{self.name}' has "
-                f"{sorted(self.cameras)}: name the ones that are meant with ?camera.NAME=OTHER after the checkpoint"
+                f"{sorted(self.cameras)}: {self._mend_of_cameras(policy)}"
             )
         features = self._dataset.meta.features
         for key, size in (("action", spec.action.size), ("observation.state", spec.proprioception_size)):
             found = int(features[key]["shape"][0])
+            if key == "observation.state" and self._view is not None and found == self._view.state_size:
+                continue
             if found != size:
                 raise DatasetError(
                     f"'{key}' has {found} entries in dataset '{self.name}' and {size} in policy '{spec.name}': choose "
@@ -155,36 +227,86 @@ class DatasetReader:
                 "their chunks do not mean the same; choose a policy made for this rate"
             )
 
-    def _success(self, index: int, frames: list[dict[str, Any]]) -> bool | None:
+    def _mend_of_cameras(self, policy: FrozenPolicy) -> str:
+        """What to do about cameras of other names."""
+        if set(self.cameras) == {"image", "image2"} and set(policy.spec.cameras) == {"agentview", "wrist"}:
+            return "read a dataset of lerobot's LIBERO with --observation libero"
+        if hasattr(policy, "bridge"):  # a checkpoint of lerobot, which takes options
+            return "name the ones that are meant with ?camera.NAME=OTHER after the checkpoint"
+        return "choose a policy that was trained with these cameras"
+
+    def _numbers(self, index: int, key: str, column: Sequence[Any]) -> Float[np.ndarray, "T N"]:
+        """A column of vectors; lerobot gives those of one entry without their axis."""
+        values = np.stack([np.asarray(value, np.float32) for value in column]).reshape(len(column), -1)
+        if not np.isfinite(values).all():
+            step, entry = np.argwhere(~np.isfinite(values))[0].tolist()
+            raise EpisodeError(
+                f"episode {index} of dataset '{self.name}' has {values[step, entry]} in entry {entry} of '{key}' at "
+                f"control step {step}"
+            )
+        return values
+
+    def _pictures(self, index: int, first: int, key: str, steps: Sequence[int]) -> UInt8[np.ndarray, "N H W 3"]:
+        """The pictures of some control steps of an episode, of one camera."""
+        meta = self._dataset.meta
+        rows = [first + step for step in steps]
+        try:
+            if key not in meta.video_keys:
+                frames = self._dataset.hf_dataset.select_columns([key])[rows][key]
+            elif key in meta.depth_keys:
+                frames = [self._dataset[row][key] for row in rows]
+            else:
+                from lerobot.datasets.video_utils import decode_video_frames
+
+                times = self._dataset.hf_dataset.select_columns(["timestamp"])[rows]["timestamp"]
+                begins = meta.episodes[index][f"videos/{key}/from_timestamp"]
+                path = self._dataset.root / meta.get_video_file_path(index, key)
+                frames = decode_video_frames(
+                    path, [begins + float(t) for t in times], self._dataset.tolerance_s, return_uint8=True
+                )
+        except Exception as error:  # the libraries that decode raise errors of many types
+            where = meta.get_video_file_path(index, key) if key in meta.video_keys else meta.get_data_file_path(index)
+            raise EpisodeError(
+                f"'{key}' of episode {index} of dataset '{self.name}' cannot be decoded from {where} "
+                f"({(str(error) or repr(error)).splitlines()[0][:120]}): copy that file again"
+            ) from error
+        pictures = np.stack([_bytes(frame) for frame in frames])
+        return pictures if self._view is None else self._view.pictures(pictures)
+
+    def _success(self, index: int, table: dict[str, Sequence[Any]]) -> bool | None:
         if isinstance(self._given, bool):
             return self._given
-        if self._given is not None:
+        if self._given is not None and self._given != "reward":
             return index in self._given
-        if SUCCESS in frames[-1]:
-            return any(bool(np.asarray(frame[SUCCESS]).any()) for frame in frames)
-        if REWARD in frames[-1]:
-            return float(np.asarray(frames[-1][REWARD]).max()) > 0
+        if self._given is None and SUCCESS in table:
+            return any(bool(np.asarray(value).any()) for value in table[SUCCESS])
+        if self._given == "reward":
+            return float(np.asarray(table[REWARD][-1]).max()) > 0
         return None
 
 
 def record_dataset(
     reader: DatasetReader, policy: FrozenPolicy, sha256: str | None, out: Path, command: str,
-    progress: Callable[[int, int], None] = lambda done, all_: None,
+    progress: Callable[[int, int], None] = lambda done, all_: None, conditioning: bool = False,
 ) -> int:  # fmt: skip
     """Records the policy's features over every successful episode as what `vlamem train-gate` reads; the episodes.
+
+    With `conditioning` what `vlamem fit` reads is recorded besides, of every second control step.
 
     A dataset knows one sentence an episode and no other that tells an answer: chunks are what can be learned from it
     (`--targets chunk`). Episodes of unknown outcome are taken as demonstrations, failures are not. A recording that was
     stopped is continued. Raises DatasetError when policy and dataset do not fit, or nothing is successful.
     """
+    from vlamem.memory.train.conditioning import write_conditioning
     from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter
     from vlamem.memory.weights import identity
 
     reader.check(policy)
     spec = policy.spec
-    tasks = [str(t) for t in reader._dataset.meta.tasks.index]
+    tasks = [str(t) for t in reader._dataset.meta.tasks.index if str(t).strip()]
     meta = FeaturesMeta(
-        identity(policy.spec, sha256), spec.feature_size, spec.context_size, (spec.horizon, spec.action.size),
+        identity(policy.spec, sha256 or weights_hash(policy)), spec.feature_size, spec.context_size,
+        (spec.horizon, spec.action.size),
         tuple((task,) for task in tasks), f"dataset:{reader.name}", command,
     )  # fmt: skip
     writer = FeatureWriter(out, meta, np.stack([policy.context_of([task]) for task in tasks]))
@@ -194,19 +316,59 @@ def record_dataset(
             progress(index, len(reader))
             if index in done:
                 continue
-            episode = reader.episode(index)
-            if episode.success is False:
+            episode = reader.usable(index)
+            if episode is None or episode.success is False:
                 continue
-            z = np.concatenate([policy.encode(rows).z for rows in batches(episode, getattr(policy, "history", 1))])
+            seen = [policy.encode(rows) for rows in batches(episode, getattr(policy, "history", 1))]
+            z = np.concatenate([encoding.z for encoding in seen])
             goal = np.array([[tasks.index(s)] * 2 for s in episode.observation.instruction])
             ticks = EpisodeTicks(z, chunks_of(episode.actions, spec.horizon), goal, np.zeros(len(z), bool))
-            writer.add(episode.observation.instruction[0], index, "expert", ticks, True)
+            task = episode.observation.instruction[0]
+            if conditioning:
+                write_conditioning(out, task, index, "expert", _conditioned(policy, seen, index))
+            writer.add(task, index, "expert", ticks, True)
         count = len(writer.episodes)
     finally:
         writer.close()
     if not count:
         raise DatasetError(f"no episode of dataset '{reader.name}' is successful: nothing to learn from")
     return count
+
+
+def _conditioned(policy: FrozenPolicy, seen: Sequence["Encoding"], index: int) -> "Conditioned":
+    """What a policy that is Teachable read at every `_STRIDE`-th control step of an episode, batch after batch."""
+    from vlamem.core.seeding import stream
+    from vlamem.memory.train.conditioning import Conditioned
+    from vlamem.policies.choice import disagreement
+    from vlamem.policies.protocol import Teachable
+
+    assert isinstance(policy, Teachable)
+    rng = stream(0, "teach", "dataset", index)
+    kept = [encoding.rows(np.arange(0, len(encoding.z), _STRIDE)) for encoding in seen]  # _BATCH is a multiple of it
+    spread = np.concatenate([disagreement(policy, encoding, rng) for encoding in kept]).astype(np.float32)
+    return Conditioned(
+        _STRIDE * np.arange(len(spread)), spread, np.concatenate([policy.pack(encoding) for encoding in kept])
+    )
+
+
+def demonstrations_of(
+    sources: Sequence[Path], policy: FrozenPolicy, sha256: str | None, out: Path, command: str,
+    progress: Callable[[int, int], None],
+) -> tuple[Path, ...]:  # fmt: skip
+    """The sources, each LeRobotDataset among them replaced by a recording below `out` of what `vlamem fit` reads.
+
+    What is not on this machine is taken for the hub id of a dataset. Raises what `DatasetReader` and `record_dataset`
+    raise.
+    """
+    found = []
+    for number, source in enumerate(sources):
+        if source.exists() and not is_dataset(source):
+            found.append(source)  # a recording, or nothing: whoever opens it says so
+            continue
+        record = out / f"features-{number}"
+        record_dataset(DatasetReader(str(source)), policy, sha256, record, command, progress, conditioning=True)
+        found.append(record)
+    return tuple(found)
 
 
 def features_of(
@@ -216,11 +378,13 @@ def features_of(
     command: str,
     progress: Callable[[int, int], None],
     targets: str = "chunk",
+    view: Callable[[int], DatasetView] | None = None,
 ) -> tuple[Path, ...]:
     """The folders, each LeRobotDataset among them replaced by a recording of the policy's features below `out`.
 
-    What is not on this machine is taken for the hub id of a dataset when a policy is named. Raises DatasetError when
-    there is a dataset and no policy is named, or `targets` are not chunks alone.
+    `view` makes a view of them for the policy's image size. What is not on this machine is taken for the hub id of a
+    dataset when a policy is named. Raises DatasetError when there is a dataset and no policy is named, or `targets` are
+    not chunks alone.
     """
     found = []
     for number, folder in enumerate(folders):
@@ -238,8 +402,9 @@ def features_of(
         from vlamem.policies.registry import find_policy, load_policy
 
         source = find_policy(policy)
-        record = out / f"features-{number}"
-        record_dataset(DatasetReader(str(folder)), load_policy(source), source.sha256, record, command, progress)
+        frozen, record = load_policy(source), out / f"features-{number}"
+        reader = DatasetReader(str(folder), view=None if view is None else view(frozen.spec.image_size))
+        record_dataset(reader, frozen, source.sha256, record, command, progress)
         found.append(record)
     return tuple(found)
 
@@ -249,7 +414,7 @@ def commit_dataset(
 ) -> tuple[int, int]:
     """Stores the successful episodes of a dataset in a success memory; gives (stored, left out).
 
-    The policy is asked at every `stride`-th control step, as it would be at a re-plan. Episodes of unknown outcome are
+    The policy encodes every `stride`-th control step, as it would at a re-plan. Episodes of unknown outcome are
     left out: nothing enters without a verdict. Raises DatasetError when policy and dataset do not fit.
     """
     from vlamem.memory.success.lifecycle.recorder import EpisodeRecorder
@@ -259,14 +424,18 @@ def commit_dataset(
         raise DatasetError(f"stride is {stride}: expected 1 or more control steps")
     reader.check(policy)
     stored = left = 0
-    for episode in reader:
+    for index in range(len(reader)):
+        episode = reader.usable(index)
+        if episode is None:
+            left += 1
+            continue
         obs = episode.observation
         recorder = EpisodeRecorder(memory.layout)
         meaning = np.asarray(policy.context_of([obs.instruction[0]])[0], np.float32)
-        recorder.begin(obs.instruction[0], f"{reader.name}/{episode.index}", meaning if meaning.size else None)
-        asked = list(range(0, len(episode.actions), stride))
+        recorder.begin(obs.instruction[0], f"dataset:{episode.digest}", meaning if meaning.size else None)
+        at = list(range(0, len(episode.actions), stride))
         seen = batches(episode, getattr(policy, "history", 1), stride)
-        keys = dict(zip(asked, np.concatenate([policy.encode(rows).key for rows in seen]), strict=True))
+        keys = dict(zip(at, np.concatenate([policy.encode(rows).key for rows in seen]), strict=True))
         for tick, action in enumerate(episode.actions):
             if tick in keys:
                 held = np.repeat(episode.actions[-1:], memory.layout.horizon, axis=0)
@@ -321,6 +490,8 @@ def _reach(repo: str) -> None:
 
     if is_dataset(HF_LEROBOT_HOME / repo):
         return
+    if not HUB_ID.fullmatch(repo):
+        raise DatasetError(f"'{repo}' is neither a folder here nor a hub id such as org/name: {_LOCAL}")
     try:
         HfApi().dataset_info(repo, timeout=REACH_SECONDS)
     except HfHubHTTPError as error:
@@ -330,13 +501,3 @@ def _reach(repo: str) -> None:
         raise DatasetError(
             f"dataset '{repo}' is no folder here, and the hub cannot be reached ({type(error).__name__}): {_LOCAL}"
         ) from error
-    except ValueError as error:
-        raise DatasetError(f"'{repo}' is neither a folder here nor a hub id such as org/name: {_LOCAL}") from error
-
-
-def _info(folder: Path) -> dict[str, Any]:
-    try:
-        body: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(f"{folder / INFO} is not JSON ({error}): copy the dataset again") from error
-    return body

@@ -15,7 +15,7 @@ TOKENS, MASK = "observation.language.tokens", "observation.language.attention_ma
 
 @dataclass(frozen=True)
 class Language:
-    """Where a network is told things.
+    """Where a network takes its instruction.
 
     Attributes:
         module: dotted name; its output is what the sentence became, [B, L, C] by token or [B, C].
@@ -58,9 +58,9 @@ class Family(Protocol):
         first: step of it at which the chunk begins.
         history: observations that the network reads.
         taps: by alias; "vision" is always there.
-        tap: where the feature is read when nothing is said: what `vlamem bench taps` found to tell the most of a cue
-            at the vision tower's cost.
-        language: None where a sentence cannot be reached.
+        tap: where the feature is read by default: the tap that keeps most of a cue in `vlamem bench taps` at the vision
+            tower's cost.
+        language: None for a network without an instruction.
         resizes: whether images of any size may be given.
     """
 

@@ -39,7 +39,7 @@ class EulerFlow:
             names = {"vision": "vision_tower", "connector": "multi_modal_projector"}
             layers = f"{inside}language_model.layers"
         self.taps: dict[str, Tap] = named_modules(network, **{k: inside + v for k, v in names.items()})
-        # these networks call the parts of a language layer, not the layer: its MLP is the last that speaks
+        # these networks call the parts of a language layer, not the layer: its MLP is the last module that runs
         depth = len(network.get_submodule(layers))
         self.taps |= named_modules(
             network, prefix_early=f"{layers}.{depth // 2}.mlp", prefix=f"{layers}.{max(depth - 2, 0)}.mlp"

@@ -1,12 +1,24 @@
 """Loads a checkpoint of lerobot through lerobot's own classes, and says clearly what is wrong when it cannot."""
 
 import difflib
-import warnings
+import logging
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.spec import OSC_POSE, ActionComponent, ActionSpec
+from safetensors import SafetensorError, safe_open
+
+from vlamem.core.spec import OSC_POSE, POSE_SIZE, SO101, ActionComponent, ActionSpec, SpecMismatchError, StateForm
+from vlamem.policies.action_file import read_actions
+from vlamem.policies.lerobot.network import (
+    FAMILIES,
+    device_of,
+    first_line,
+    load_network,
+    network_class,
+    without_compilation,
+)
 from vlamem.policies.lerobot.source import (
+    LEFT_OUT,
     POSTPROCESSOR,
     PREPROCESSOR,
     Checkpoint,
@@ -16,20 +28,17 @@ from vlamem.policies.lerobot.source import (
 )
 from vlamem.policies.steering import LOWEST
 
-ACTIONS = {"osc_pose": OSC_POSE}
+ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101}
 """Action conventions by name; a checkpoint does not say what its actions mean."""
 
-FAMILIES = {
-    "smolvla": ("flow", "EulerFlow", "smolvla"),
-    "pi0": ("flow", "EulerFlow", "pi"),
-    "pi05": ("flow", "EulerFlow", "pi"),
-    "multi_task_dit": ("flow", "DiT", "multi_task_dit"),
-    "diffusion": ("denoise", "Diffusion", "diffusion"),
-    "act": ("direct", "Direct", "dataset"),
-}
-"""Module and class of each type, and lerobot's extra that brings what it needs."""
+
+READ_MORE = ("act", "diffusion", "multi_task_dit")
+"""Types whose networks read, or stack, more than images, one state and a sentence where a checkpoint has it."""
+CAMERA_MAY_BE_ABSENT = ("smolvla", "pi0", "pi05")
+"""Types that mask the picture of a camera that is not there, or leave it out."""
 
 _FAR = 1e6
+log = logging.getLogger("vlamem.policies")
 
 
 def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> Any:
@@ -53,7 +62,14 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     processors = [_processor_file(checkpoint, file) for file in (PREPROCESSOR, POSTPROCESSOR)]
     meaning = _meaning(checkpoint, config, actions)
     images = image_keys(config, checkpoint.cameras)
-    network = _network(checkpoint, config, kind)
+    without = [name for name, other in checkpoint.cameras.items() if other == LEFT_OUT]
+    if without and kind not in CAMERA_MAY_BE_ABSENT:
+        raise CheckpointError(
+            f"camera '{without[0]}' of '{checkpoint.name}' cannot be left out: a {kind} reads all of its cameras, only "
+            f"{', '.join(CAMERA_MAY_BE_ABSENT)} go on without one; name one that is there, ?camera.{without[0]}=OTHER"
+        )
+    ensemble, form = _ensemble(checkpoint, config), _state_form(checkpoint, config)
+    network = load_network(checkpoint, config, kind)
     module, attribute, _ = FAMILIES[kind]
     import importlib
 
@@ -64,13 +80,14 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     sizes = {} if family.resizes else {key: (int(shape[1]), int(shape[2])) for key, shape in shapes.items()}
     bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device, sizes)
     tap = parse_tap(options.get("tap", family.tap), family.taps, network)
-    policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST))
-    image_size = int(min((shape[1] for shape in shapes.values()), default=0))
+    policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST), ensemble)
+    policy.weights = checkpoint.weights
+    image_size = int(min((min(shape[1:]) for shape in shapes.values()), default=0))
     try:
-        policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras)
+        policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras, form)
     except RuntimeError as error:
         raise CheckpointError(
-            f"a first pass through '{checkpoint.name}' fails ({_first_line(error)}): are its processors and weights of "
+            f"a first pass through '{checkpoint.name}' fails ({first_line(error)}): are its processors and weights of "
             "one checkpoint?"
         ) from error
     return policy
@@ -81,9 +98,9 @@ def preload(name: str | Path) -> None:
     import importlib
 
     kind = _kind(find_checkpoint(str(name)))
-    for module in ("bridge", "policy", "taps", FAMILIES[kind][0]):
+    for module in ("bridge", "policy", "statistics", "taps", FAMILIES[kind][0]):
         importlib.import_module(f"vlamem.policies.lerobot.{module}")
-    _class(kind)
+    network_class(kind)
 
 
 def _kind(checkpoint: Checkpoint) -> str:
@@ -107,7 +124,7 @@ def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
     except Exception as error:  # draccus raises errors of many types for a field that it does not know
         raise CheckpointError(
             f"the configuration of '{checkpoint.name}' is not one of lerobot {lerobot.__version__} "
-            f"({_first_line(error)}): save it again with this version"
+            f"({first_line(error)}): save it again with this version"
         ) from error
     if config.action_feature is None:
         raise CheckpointError(f"the configuration of '{checkpoint.name}' has no 'action' among its output features")
@@ -115,7 +132,20 @@ def _configuration(checkpoint: Checkpoint, kind: str) -> Any:
         raise CheckpointError(f"the configuration of '{checkpoint.name}' has no image among its input features")
     device, backbone = checkpoint.options.get("device"), checkpoint.options.get("backbone")
     if device:
-        config.device = device
+        config.device = device_of(device)
+    other = [
+        key
+        for key, feature in config.input_features.items()
+        if key != "observation.state" and key not in config.image_features
+    ]
+    if other and (kind in READ_MORE or config.input_features[other[0]].type.value == "ENV"):
+        feature = config.input_features[other[0]]
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' reads '{other[0]}' ({feature.type.value.lower()}, {list(feature.shape)}): "
+            "an observation here has images, one state and a sentence, so that it cannot be used; train one without "
+            "this input"
+        )
+    without_compilation(checkpoint, config)
     if hasattr(config, "pretrained_backbone_weights"):
         config.pretrained_backbone_weights = None  # the checkpoint has them: nothing to download
     if backbone:
@@ -144,15 +174,31 @@ def _processor_file(checkpoint: Checkpoint, file: str) -> dict[str, Any]:
         state = step.get("state_file")
         if state and not (checkpoint.folder / state).is_file():
             raise CheckpointError(f"'{checkpoint.name}' lacks {state}, which {file} names (normalisation): {mend}")
+        if state:
+            try:
+                with safe_open(str(checkpoint.folder / state), "np") as opened:
+                    opened.keys()
+            except SafetensorError as error:
+                raise CheckpointError(
+                    f"{state} of '{checkpoint.name}' is no whole file ({error}): copy or download it again"
+                ) from error
     return body
 
 
 def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> ActionSpec:
     size = int(config.action_feature.shape[0])
     named = checkpoint.options.get("actions")
-    if given is None and named:
+    if given is None and named and named.endswith(".toml"):
+        try:
+            given = read_actions(Path(named))
+        except SpecMismatchError as error:
+            raise CheckpointError(str(error)) from error
+    elif given is None and named:
         if named not in ACTIONS:
-            raise CheckpointError(f"unknown actions '{named}': choose one of {', '.join(ACTIONS)}")
+            raise CheckpointError(
+                f"unknown actions '{named}': choose one of {', '.join(ACTIONS)}, or a .toml file that says what each "
+                "entry means, e.g. the robot's"
+            )
         given = ACTIONS[named]
     if given is None:
         component = ActionComponent("action", size, "undeclared", "undeclared", "undeclared", "undeclared", -_FAR, _FAR)
@@ -166,87 +212,10 @@ def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> A
     return given
 
 
-def _class(kind: str) -> Any:
-    from lerobot.policies.factory import get_policy_class
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries announce their own deprecations while they are imported
-        try:
-            return get_policy_class(kind)
-        except ImportError as error:
-            raise _needs_more(kind, error) from error
-
-
-def _needs_more(kind: str, error: ImportError) -> CheckpointError:
-    return CheckpointError(
-        f"a checkpoint of type '{kind}' needs more of lerobot ({_first_line(error)}): "
-        f"pip install 'lerobot[{FAMILIES[kind][2]}]'"
-    )
-
-
-def _network(checkpoint: Checkpoint, config: Any, kind: str) -> Any:
-    from safetensors import SafetensorError
-
-    network_class = _class(kind)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries announce their own deprecations while loading
-            network = network_class.from_pretrained(str(checkpoint.folder), config=config)
-    except ImportError as error:
-        raise _needs_more(kind, error) from error
-    except OSError as error:  # a backbone that is a name on the hub
-        raise CheckpointError(
-            f"'{checkpoint.name}' names a backbone that is not on this machine ({_first_line(error)}): "
-            "give its folder, e.g. ?backbone=FOLDER"
-        ) from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"the weights of '{checkpoint.name}' do not fit its configuration ({_first_line(error)}): they are not of "
-            "one checkpoint"
-        ) from error
-    _check_loaded(checkpoint, network)
-    return network.to(config.device).eval().requires_grad_(False)
-
-
-def _check_loaded(checkpoint: Checkpoint, network: Any) -> None:
-    """Raises CheckpointError when the network does not hold the file's numbers: pi0 goes on with random ones."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    own = network.state_dict()
-    try:
-        with safe_open(str(checkpoint.weights), "pt") as file:
-            for name in file.keys():  # noqa: SIM118  # not a dictionary
-                mine = own.get(name, own.get(f"model.{name}"))
-                if mine is None:
-                    continue
-                few = file.get_slice(name)[:1] if file.get_slice(name).get_shape() else file.get_tensor(name)
-                if not torch.equal(few.to(mine.dtype), mine[:1].cpu() if mine.ndim else mine.cpu()):
-                    raise CheckpointError(
-                        f"tensor '{name}' of '{checkpoint.name}' was not loaded: weights and configuration differ, "
-                        "save the checkpoint again"
-                    )
-            stored = set(file.keys())
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
-        ) from error
-    held = {own[name].data_ptr() for name in own if name in stored or name.removeprefix("model.") in stored}
-    lost = [n for n in own if own[n].data_ptr() not in held and own[n].numel()]
-    if lost:
-        raise CheckpointError(
-            f"'{checkpoint.name}' has no tensor for '{lost[0]}' and {len(lost) - 1} more: weights and configuration "
-            "differ, save the checkpoint again"
-        )
-
-
 def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]) -> tuple[Any, Any]:
     from lerobot.policies.factory import make_pre_post_processors
+
+    from vlamem.policies.lerobot.statistics import check_statistics
 
     tokenizer = checkpoint.options.get("tokenizer", checkpoint.options.get("backbone"))
     own: dict[str, Any] = {"device_processor": {"device": config.device}}
@@ -265,16 +234,17 @@ def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]
         )
     except OSError as error:
         raise CheckpointError(
-            f"a tokenizer that '{checkpoint.name}' names is not on this machine ({_first_line(error)}): give its "
+            f"a tokenizer that '{checkpoint.name}' names is not on this machine ({first_line(error)}): give its "
             "folder, e.g. ?tokenizer=FOLDER"
         ) from error
     except (ValueError, KeyError, ImportError, RuntimeError) as error:
         raise CheckpointError(
-            f"the processors of '{checkpoint.name}' cannot be loaded ({_first_line(error)}): save them again with "
+            f"the processors of '{checkpoint.name}' cannot be loaded ({first_line(error)}): save them again with "
             "this version of lerobot"
         ) from error
     for pipeline in (pre, post):
         _check_sizes(checkpoint, config, pipeline)
+    check_statistics(checkpoint.name, config, pre, post)
     return pre, post
 
 
@@ -293,13 +263,37 @@ def _check_sizes(checkpoint: Checkpoint, config: Any, pipeline: Any) -> None:
                 )
 
 
+def _state_form(checkpoint: Checkpoint, config: Any) -> StateForm:
+    """What the state means, as declared: a checkpoint does not say."""
+    named = checkpoint.options.get("state", "")
+    feature = config.robot_state_feature
+    size = int(feature.shape[0]) if feature else 0
+    if named not in ("", "pose"):
+        raise CheckpointError(
+            f"unknown state '{named}': expected pose (position, unit quaternion w x y z, gripper opening), or leave "
+            "the option out"
+        )
+    if named == "pose" and size != POSE_SIZE:
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' reads a state of {size} numbers, a pose has {POSE_SIZE} (position, unit "
+            "quaternion w x y z, gripper opening): leave the option state out"
+        )
+    return "pose" if named == "pose" else ""
+
+
+def _ensemble(checkpoint: Checkpoint, config: Any) -> float | None:
+    """The coefficient of a temporal ensemble, unless it is to be left out."""
+    asked = checkpoint.options.get("ensemble")
+    coefficient = getattr(config, "temporal_ensemble_coeff", None)
+    if asked not in (None, "none"):
+        raise CheckpointError(f"option ensemble is '{asked}': expected none, to play the chunks as they are")
+    if asked and coefficient is None:
+        raise CheckpointError(f"'{checkpoint.name}' has no temporal ensemble: leave the option ensemble out")
+    return None if asked else coefficient
+
+
 def _number(options: dict[str, str], name: str, default: float) -> float:
     try:
         return float(options.get(name, default))
     except ValueError as error:
         raise CheckpointError(f"option {name} is '{options[name]}': expected a number") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

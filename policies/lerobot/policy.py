@@ -1,8 +1,10 @@
 """A lerobot checkpoint as a frozen policy."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,12 @@ from torch import Tensor, nn
 from vlamem.core.observation import Encoding, Observation, Rows
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.core.spec import ActionSpec, PolicySpec
+from vlamem.core.spec import ActionSpec, PolicySpec, StateForm
 from vlamem.policies.lerobot.bridge import STATE, Bridge
 from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
 from vlamem.policies.lerobot.source import CheckpointError
 from vlamem.policies.lerobot.steering import Steer, row_generators, widen
-from vlamem.policies.lerobot.taps import Tap, listening, parse_tap, pool, read
+from vlamem.policies.lerobot.taps import Tap, captured, parse_tap, pool, read
 from vlamem.policies.steering import LOWEST, start_time
 
 KEY_SIZE = 256
@@ -102,6 +104,8 @@ class LeRobotPolicy:
         bridge: its processors.
         tap: where z is read.
         lowest_start: flow time below which a proposed chunk is taken as it is; one of weight w enters at 1 - w.
+        ensemble: coefficient of the temporal ensemble that the checkpoint is to be played with; None without one.
+        weights: its file, where it was loaded from one.
     """
 
     family: Family
@@ -109,13 +113,24 @@ class LeRobotPolicy:
     tap: Tap
     spec: PolicySpec = field(init=False)
     lowest_start: float = LOWEST
+    ensemble: float | None = None
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         self._contexts: dict[str, NDArray[np.float32]] = {}
         self._guidance: Mapping[str, Any] = {}
         self._projection: Tensor | None = None
+        self._hash: str | None = None
         if not 0 <= self.lowest_start < 1:
             raise CheckpointError(f"lowest_start is {self.lowest_start}: expected 0 or more and less than 1")
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of the whole weights file, 64 hexadecimal digits; None where there is none."""
+        if self._hash is None and self.weights is not None:
+            with self.weights.open("rb") as file:
+                self._hash = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hash
 
     @property
     def history(self) -> int:
@@ -128,15 +143,22 @@ class LeRobotPolicy:
         return self.family.noise_shape
 
     def describe(
-        self, name: str, control_hz: float, action: ActionSpec, image_size: int, cameras: tuple[str, ...]
+        self,
+        name: str,
+        control_hz: float,
+        action: ActionSpec,
+        image_size: int,
+        cameras: tuple[str, ...],
+        state: StateForm = "",
     ) -> None:
         """Runs one pass on a grey image and writes down the sizes that it shows; called once, by `load`."""
-        size = (image_size, image_size)
-        images = {c: np.full((1, *self._size_of(c, size), 3), 127, np.uint8) for c in cameras}
+        square = (image_size, image_size)
+        sizes = tuple(self._size_of(camera, square) for camera in cameras)
+        images = {c: np.full((1, *size, 3), 127, np.uint8) for c, size in zip(cameras, sizes, strict=True)}
         obs = Observation(images, np.zeros((1, self.bridge.state_size), np.float32), ("do nothing",))
         batch = self.bridge.batch(obs)
         noise = torch.zeros(1, *self.noise_shape, device=self.bridge.device)
-        with torch.no_grad(), listening(self.network, self.tap, leave=False) as heard:
+        with torch.no_grad(), captured(self.network, self.tap, leave=False) as activations:
             chunk = self.family.run(Request(batch, noise, row_generators(noise.cpu().numpy(), self.bridge.device)))
         expected = (1, self.family.horizon, action.size)
         if tuple(chunk.shape) != expected:
@@ -145,13 +167,13 @@ class LeRobotPolicy:
                 "(steps, action entries): configuration and weights are not of one checkpoint"
             )
         most = max(len(self.network.config.image_features), 1)
-        if not 1 <= len(heard) <= most:
+        if not 1 <= len(activations) <= most:
             raise CheckpointError(
-                f"tap '{self.tap.name}' speaks {len(heard)} times in a pass, expected 1 to {most}: it is inside the "
-                f"sampler or not used, choose one of {', '.join(self.family.taps)}"
+                f"tap '{self.tap.name}' runs {len(activations)} times in a pass, expected 1 to {most}: it is inside "
+                f"the sampler or not used, choose one of {', '.join(self.family.taps)}"
             )
-        self.tap = replace(self.tap, calls=len(heard))
-        seen = pool(heard, self.tap, 1)
+        self.tap = replace(self.tap, calls=len(activations))
+        seen = pool(activations, self.tap, 1)
         width = int(seen.shape[1])
         if width > KEY_SIZE:
             drawn = stream(0, "lerobot key", width).standard_normal((width, KEY_SIZE)) / np.sqrt(KEY_SIZE)
@@ -169,6 +191,8 @@ class LeRobotPolicy:
             proprioception_size=self.bridge.state_size,
             action=action,
             normaliser=self.bridge.digest,
+            image_sizes=() if set(sizes) <= {square} else sizes,
+            state=state,
         )
 
     def tapped(self, tap: str) -> "LeRobotPolicy":
@@ -177,9 +201,10 @@ class LeRobotPolicy:
         Raises CheckpointError for a tap that the network does not have.
         """
         place = parse_tap(tap, self.family.taps, self.network)
-        other = LeRobotPolicy(self.family, self.bridge, place, lowest_start=self.lowest_start)
+        other = replace(self, tap=place)
         spec = self.spec
-        other.describe(spec.name.partition("[")[0], spec.control_hz, spec.action, spec.image_size, spec.cameras)
+        name = spec.name.partition("[")[0]
+        other.describe(name, spec.control_hz, spec.action, spec.image_size, spec.cameras, spec.state)
         return other
 
     @property
@@ -199,28 +224,28 @@ class LeRobotPolicy:
 
         Raises ValueError for noise or a proposal of another shape.
         """
-        told: Inputs = encoding.context
-        rows = len(told.observation.instruction)
+        inputs: Inputs = encoding.context
+        rows = len(inputs.observation.instruction)
         sizes = ((rows, self.spec.horizon, self.spec.action.size), (rows, *self.noise_shape))
         if noise.shape not in sizes:
             raise ValueError(f"noise is {list(noise.shape)}, expected {list(sizes[0])} or {list(sizes[1])}")
         wide = widen(np.asarray(noise, np.float32), self.noise_shape, self.family.first)
         steer, residual = None, None
         if proposal is not None:
-            steer, residual = self._steer(proposal, told.observation)
+            steer, residual = self._steer(proposal, inputs.observation)
         device = self.bridge.device
         x = torch.from_numpy(np.array(wide)).to(device)
-        request = Request(told.batch, x, row_generators(wide, device), steer, self._guidance)
+        request = Request(inputs.batch, x, row_generators(wide, device), steer, self._guidance)
         wanted = isinstance(encoding, TapEncoding) and not encoding.made and residual is None
-        with torch.no_grad(), self._told(residual, told.batch):
+        with torch.no_grad(), self._conditioned(residual, inputs.batch):
             if wanted:
-                with listening(self.network, self.tap, leave=False) as heard:
+                with captured(self.network, self.tap, leave=False) as activations:
                     actions = self.family.run(request)
-                if isinstance(encoding, TapEncoding) and len(heard) == self.tap.calls:
-                    encoding.fill(self._features(heard, told.batch))
+                if isinstance(encoding, TapEncoding) and len(activations) == self.tap.calls:
+                    encoding.fill(self._features(activations, inputs.batch))
             else:
                 actions = self.family.run(request)
-        return self.bridge.unnormalise(actions, told.observation)
+        return self.bridge.unnormalise(actions, inputs.observation)
 
     def context_of(self, instruction: list[str]) -> Float[NDArray[Any], "B C"]:
         """What each sentence becomes in the network: its vector, or the mean over its tokens; [B, 0] without one."""
@@ -255,12 +280,14 @@ class LeRobotPolicy:
         rows = len(inputs.observation.instruction)
         noise = torch.zeros(rows, *self.noise_shape, device=self.bridge.device)
         with torch.no_grad():
-            heard = read(self.network, self.tap, lambda: self.family.run(Request(inputs.batch, noise)))
-        return self._features(heard, inputs.batch)
+            activations = read(self.network, self.tap, lambda: self.family.run(Request(inputs.batch, noise)))
+        return self._features(activations, inputs.batch)
 
-    def _features(self, heard: list[Tensor], batch: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _features(
+        self, activations: list[Tensor], batch: dict[str, Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         rows = len(batch["task"])
-        seen = pool(heard, self.tap, rows)
+        seen = pool(activations, self.tap, rows)
         parts = [seen]
         if self.bridge.state_size:
             state = batch[STATE]
@@ -297,21 +324,21 @@ class LeRobotPolicy:
         return wide
 
     @contextmanager
-    def _told(self, residual: Tensor | None, batch: dict[str, Any]) -> Iterator[None]:
+    def _conditioned(self, residual: Tensor | None, batch: dict[str, Any]) -> Iterator[None]:
         """Adds a residual to what the sentence becomes, in rows where it is not zero, by a hook on that module."""
         language = self.family.language
         if residual is None or language is None:
             yield
             return
-        heard = residual.abs().amax(1) > 0
+        active = residual.abs().amax(1) > 0  # a row of zeros stays as it is, bit for bit
 
         def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             if len(output) != len(residual) or output.ndim != 2 + language.by_token:
                 return output  # other words that go through the same table
             if not language.by_token:
-                return torch.where(heard[:, None], output + residual.to(output.dtype), output)
-            said = heard[:, None] & batch[MASK].bool()
-            return torch.where(said[:, :, None], output + residual[:, None].to(output.dtype), output)
+                return torch.where(active[:, None], output + residual.to(output.dtype), output)
+            tokens = active[:, None] & batch[MASK].bool()
+            return torch.where(tokens[:, :, None], output + residual[:, None].to(output.dtype), output)
 
         handle = self.network.get_submodule(language.module).register_forward_hook(add)
         try:

@@ -6,19 +6,26 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+
+from vlamem.core.query import parse_query
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"
-OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_start")
+ADAPTER = "adapter_config.json"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins of which Git has only the place where it is kept."""
+OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_start", "ensemble", "state")
 """Options of a checkpoint's name; `camera.NAME=OTHER` says besides which of the environment's cameras a key reads."""
+LEFT_OUT = "none"
+"""In place of OTHER: the key reads no camera."""
 
-PATH_OPTIONS = ("backbone", "tokenizer")
-"""Those of them that name a folder."""
+PATH_OPTIONS = ("backbone", "tokenizer", "actions")
+"""Those of them that may name a folder or a file."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""What may be asked of the hub: org/name."""
 REACH_SECONDS = 5.0
 """How long the hub has to answer at all [s]."""
 _CAMERA = "camera."
@@ -69,13 +76,13 @@ class Checkpoint:
 def is_checkpoint(name: str) -> bool:
     """Whether `name` means a LeRobot checkpoint: a folder, a path that looks like one, or a hub id."""
     location = name.partition("?")[0]
-    return Path(location).is_dir() or _HUB_ID.fullmatch(location) is not None
+    return Path(location).is_dir() or HUB_ID.fullmatch(location) is not None
 
 
 def on_device(name: str, device: str) -> str:
     """A checkpoint's name with the option `device`; raises CheckpointError when it has that option with another."""
     query = name.partition("?")[2]
-    given = dict(parse_qsl(query)).get("device")
+    given = dict(parse_query(query)).get("device")
     if given is None:
         return f"{name}{'&' if query else '' if '?' in name else '?'}device={device}"
     if given != device:
@@ -93,7 +100,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     """
     location, _, query = name.partition("?")
     options, cameras = {}, {}
-    for key, value in parse_qsl(query, keep_blank_values=True):
+    for key, value in parse_query(query):
         if key.startswith(_CAMERA):
             cameras[key.removeprefix(_CAMERA)] = value
         elif key in OPTIONS:
@@ -103,6 +110,7 @@ def find_checkpoint(name: str) -> Checkpoint:
                 f"unknown option '{key}' in '{name}': choose from {', '.join(OPTIONS)} or {_CAMERA}NAME"
             )
     folder = Path(location) if Path(location).is_dir() else _from_hub(location)
+    _check_no_adapter(location, folder)
     for file, what in ((CONFIG, "configuration"), (WEIGHTS, "weights")):
         if not (folder / file).is_file():
             there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
@@ -110,7 +118,31 @@ def find_checkpoint(name: str) -> Checkpoint:
                 f"{location} has no {file} ({what}), only {there}: expected a folder written by lerobot's "
                 "save_pretrained, often named pretrained_model"
             )
+    _check_no_pointers(location, folder)
     return Checkpoint(location, folder, options, cameras)
+
+
+def _check_no_adapter(location: str, folder: Path) -> None:
+    """Raises CheckpointError for a folder that has the weights of an adapter and not those of a network."""
+    if not (folder / ADAPTER).is_file() or (folder / WEIGHTS).is_file():
+        return
+    base = read_json(folder / ADAPTER).get("base_model_name_or_path") or "its base"
+    raise CheckpointError(
+        f"{location} is a LoRA adapter of {base} and no whole checkpoint: merge it into a copy of that (peft's "
+        "PeftModel.from_pretrained(base, folder).merge_and_unload(), then save_pretrained) and give the copy's folder"
+    )
+
+
+def _check_no_pointers(location: str, folder: Path) -> None:
+    """Raises CheckpointError for the first file of which only a Git LFS pointer is there."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".model"):
+            with path.open("rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise CheckpointError(
+                        f"{path.name} of {location} is a Git LFS pointer and not the file: fetch the files with 'git "
+                        "lfs pull'"
+                    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

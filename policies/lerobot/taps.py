@@ -1,6 +1,6 @@
 """Where the feature z is read from a frozen network: the output of named modules, pooled.
 
-The network's own forward pass runs with hooks on these modules and is left as soon as all of them have spoken, so that
+The network's own forward pass runs with hooks on these modules and is left as soon as all of them have run, so that
 a tap in the vision tower costs the vision tower and nothing behind it.
 """
 
@@ -24,7 +24,7 @@ class GridError(CheckpointError):
 
 
 class _Reached(Exception):  # noqa: N818  # not an error: it ends a forward pass whose rest is not needed
-    """All tapped modules have spoken."""
+    """All tapped modules have run."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Tap:
         modules: dotted names; their outputs are concatenated.
         pooling: see POOLINGS.
         sequence_first: whether outputs are [L, B, D] rather than [B, L, D].
-        calls: how often the modules speak in one pass, all together; 0 when that is not known yet.
+        calls: how often the modules run in one pass, all together; 0 when that is not known yet.
     """
 
     name: str
@@ -72,39 +72,39 @@ def parse_tap(text: str, aliases: dict[str, Tap], network: nn.Module) -> Tap:
 
 
 @contextmanager
-def listening(network: nn.Module, tap: Tap, leave: bool) -> Iterator[list[Tensor]]:
-    """Gathers what the tapped modules put out inside the block; with `leave`, ends the pass after `tap.calls` of it."""
-    heard: list[Tensor] = []
+def captured(network: nn.Module, tap: Tap, leave: bool) -> Iterator[list[Tensor]]:
+    """Collects the tapped outputs inside the block; with `leave`, ends the pass after `tap.calls` of them."""
+    activations: list[Tensor] = []
 
-    def hear(module: nn.Module, inputs: Any, output: Any) -> None:
-        heard.append(_tensor(output))
-        if leave and len(heard) == tap.calls:
+    def capture(module: nn.Module, inputs: Any, output: Any) -> None:
+        activations.append(_tensor(output))
+        if leave and len(activations) == tap.calls:
             raise _Reached
 
-    handles = [network.get_submodule(name).register_forward_hook(hear) for name in tap.modules]
+    handles = [network.get_submodule(name).register_forward_hook(capture) for name in tap.modules]
     try:
-        with suppress(_Reached):  # the pass ends here because nothing behind the tap is asked for
-            yield heard
+        with suppress(_Reached):  # the pass ends here because nothing behind the tap is needed
+            yield activations
     finally:
         for handle in handles:
             handle.remove()
 
 
 def read(network: nn.Module, tap: Tap, forward: Callable[[], Any]) -> list[Tensor]:
-    """What the tapped modules put out in `forward`, which goes no further than the last of them."""
-    with listening(network, tap, leave=True) as heard:
+    """Outputs of the tapped modules in `forward`, which goes no further than the last of them."""
+    with captured(network, tap, leave=True) as activations:
         forward()
-    return heard
+    return activations
 
 
-def pool(heard: Sequence[Tensor], tap: Tap, rows: int) -> Tensor:
+def pool(activations: Sequence[Tensor], tap: Tap, rows: int) -> Tensor:
     """[B, D] float32 from the outputs of one pass.
 
     Outputs may stack cameras and history before or behind the rows' axis, as [B * n, ...]. Raises GridError for a grid
     over tokens that are no square.
     """
     parts = []
-    for raw in heard:
+    for raw in activations:
         output = raw.transpose(0, 1) if tap.sequence_first and raw.ndim == 3 else raw
         parts.append(_pool(output.float(), tap).reshape(rows, -1))
     return torch.cat(parts, dim=1)

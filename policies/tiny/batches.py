@@ -32,7 +32,7 @@ class BatchOptions:
         word_dropout: share of words that read as unknown.
         references: named objects per frame, each an extra sentence whose object's position is supervised.
         pairs: extra sentences per frame that bring one named object to another; both positions are supervised, so that
-            the two colours of a sentence are told apart.
+            the network learns which of a sentence's two colours is which.
         balance: 0 draws every task equally often, 1 as often as it was recorded.
         task_weights: factors on the share of tasks, by name; 1 for the rest.
     """
@@ -132,9 +132,9 @@ class Batches:
         oracle = (rng.random(n) < 0.5) & (goals[:, 1] >= 0)
         only = goals[:, 1] < 0
         sentence = self._draw(self._goals, np.where(oracle, goals[:, 1], goals[:, 0]), rng)
-        told = (oracle | only)[:, None]
-        target = np.where(told, columns["target"][rows], np.nan)
-        destination = np.where(told, columns["destination"][rows], np.nan)
+        labelled = (oracle | only)[:, None]
+        target = np.where(labelled, columns["target"][rows], np.nan)
+        destination = np.where(labelled, columns["destination"][rows], np.nan)
         named, position, goal_position = self._name_objects(columns["objects"][rows], rng)
         used, index = np.unique(np.concatenate([sentence, named]), return_inverse=True)
         words = self._words[used]

@@ -66,16 +66,16 @@ def linear_probe(network: TinyNetwork, training: Batches, held_out: Batches, cou
     report: dict[str, float] = {}
     for i, (name, cardinality) in enumerate(meta.categories):
         label, wanted = fit["categories"][:, i].astype(int), test["categories"][:, i].astype(int)
-        known, asked = label >= 0, wanted >= 0
-        if known.sum() > 1 and asked.any():
-            guess = _ridge(fit["z"][known], np.eye(cardinality)[label[known]], test["z"][asked]).argmax(1)
-            report[f"probe_{name}"] = float((guess == wanted[asked]).mean())
-            report[f"majority_{name}"] = float(np.bincount(wanted[asked]).max() / asked.sum())
+        known, labelled = label >= 0, wanted >= 0
+        if known.sum() > 1 and labelled.any():
+            guess = _ridge(fit["z"][known], np.eye(cardinality)[label[known]], test["z"][labelled]).argmax(1)
+            report[f"probe_{name}"] = float((guess == wanted[labelled]).mean())
+            report[f"majority_{name}"] = float(np.bincount(wanted[labelled]).max() / labelled.sum())
     for i, name in enumerate(meta.values):
-        known, asked = ~np.isnan(fit["values"][:, i]), ~np.isnan(test["values"][:, i])
-        if known.sum() > 1 and asked.any():
-            predicted = _ridge(fit["z"][known], fit["values"][known, i : i + 1], test["z"][asked])[:, 0]
-            error = np.median(np.abs(predicted - test["values"][asked, i]))
+        known, labelled = ~np.isnan(fit["values"][:, i]), ~np.isnan(test["values"][:, i])
+        if known.sum() > 1 and labelled.any():
+            predicted = _ridge(fit["z"][known], fit["values"][known, i : i + 1], test["z"][labelled])[:, 0]
+            error = np.median(np.abs(predicted - test["values"][labelled, i]))
             report[f"probe_{name}_cm"] = float(error) * 100 * training.normaliser.label_scale
     return report
 

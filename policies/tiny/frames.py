@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlamem.core.files import write_atomically
+
 Reference = tuple[int, int, tuple[str, ...]]
 FORMAT_VERSION = 2
 OBJECT_SLOTS = 8
@@ -193,7 +195,7 @@ class FramesWriter:
         if (self.directory / _META).exists():
             self._check_same_meta(read_meta(self.directory))
         else:
-            _write_whole(self.directory / _META, json.dumps(self.meta.to_json(), indent=1).encode())
+            write_atomically(self.directory / _META, json.dumps(self.meta.to_json(), indent=1))
         self._next = len(complete_shards(self.directory))
         while (self._shard(self._next) / _DONE).exists():
             self._next += 1
@@ -252,7 +254,7 @@ class FramesWriter:
                 np.save(file, np.concatenate([e[name] for e in self._buffer]), allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-        _write_whole(shard / _DONE, f"{self._rows}\n".encode())
+        write_atomically(shard / _DONE, f"{self._rows}\n")
         self._buffer, self._rows = [], 0
         self._next += 1
 
@@ -264,15 +266,6 @@ class FramesWriter:
                     f"{self.directory} holds frames with another {key!r}: record into another directory, or give the "
                     "same options as before"
                 )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    draft = path.with_name(path.name + ".draft")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 class Frames:

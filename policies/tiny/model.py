@@ -228,10 +228,10 @@ class FlowHead(nn.Module):
         self, x: Float[Tensor, "B H A"], t: Float[Tensor, "B"], condition: Float[Tensor, "B hidden"]
     ) -> Float[Tensor, "B H A"]:
         angle = t[:, None] * self.frequencies
-        told = F.silu(condition + self.time(torch.cat([angle.sin(), angle.cos()], 1)))
+        modulation = F.silu(condition + self.time(torch.cat([angle.sin(), angle.cos()], 1)))
         h = self.inward(x.flatten(1)) + condition
         for norm, modulate, mlp in zip(self.norms, self.modulate, self.mlps, strict=True):
-            scale, shift, gate = modulate(told).chunk(3, 1)
+            scale, shift, gate = modulate(modulation).chunk(3, 1)
             h = h + gate * mlp(norm(h) * (1 + scale) + shift)
         velocity: Tensor = self.out(h)
         return velocity.reshape(x.shape)

@@ -69,6 +69,7 @@ def spec_of(config: ModelConfig, normaliser: Normaliser) -> PolicySpec:
         proprioception_size=8,
         action=OSC_POSE,
         normaliser=normaliser.digest,
+        state="pose",
     )
 
 

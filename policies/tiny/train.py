@@ -127,18 +127,18 @@ def pretrain(
 
 
 def save_policy(
-    network: TinyNetwork, tokeniser: Tokeniser, normaliser: Normaliser, path: str | Path, told: Mapping[str, Any]
+    network: TinyNetwork, tokeniser: Tokeniser, normaliser: Normaliser, path: str | Path, header: Mapping[str, Any]
 ) -> None:
-    """Writes what `TinyVLA.load` reads, tensors in half precision; `told` is added to the header."""
-    header = {
-        **told,
+    """Writes what `TinyVLA.load` reads, tensors in half precision; `header` is added to the file's."""
+    full = {
+        **header,
         "kind": KIND,
         "config": asdict(network.config),
         "vocabulary": list(tokeniser.words),
         "normaliser": asdict(normaliser),
         "spec": asdict(spec_of(network.config, normaliser)),
     }
-    save_weights(path, {k: v.detach().numpy().astype(np.float16) for k, v in network.state_dict().items()}, header)
+    save_weights(path, {k: v.detach().numpy().astype(np.float16) for k, v in network.state_dict().items()}, full)
 
 
 def _begin(frames: Frames, options: PretrainOptions) -> _Run:

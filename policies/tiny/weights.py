@@ -44,8 +44,8 @@ def save_weights(path: str | Path, tensors: Mapping[str, NDArray[Any]], header: 
     """
     path = Path(path)
     arrays = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
-    told = {"format_version": FORMAT_VERSION, "sha256": digest_of(arrays), **header}
-    write_tensors(path, arrays, {_HEADER: json.dumps(told, sort_keys=True)})
+    full = {"format_version": FORMAT_VERSION, "sha256": digest_of(arrays), **header}
+    write_tensors(path, arrays, {_HEADER: json.dumps(full, sort_keys=True)})
 
 
 def read_header(path: str | Path, kind: str | None = None) -> dict[str, Any]:

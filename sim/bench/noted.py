@@ -1,4 +1,4 @@
 """What the notes of pages were written about."""
 
 NOTED_GATE = "b352612bf7eadde6"
-"""Digest of the gate's parameters that all notes speak of; of another they would say what was not seen."""
+"""Digest of the gate's parameters that all notes are about; with another they would report what was not seen."""

@@ -1,7 +1,7 @@
 """Records many demonstrations with several processes, resumable: what a killed run finished is kept.
 
 Each suite has a loop of its own for its demonstrations, beside the one of rollouts: an expert acts and is now and then
-pushed away, no policy is there to be told of rows and chunks, and each kept frame has privileged labels of the suite.
+pushed away, no policy plays that would need rows and chunks, and each kept frame has privileged labels of the suite.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Records a frozen policy's features over a suite: demonstrations, and the policy's own rollouts.
 
-Each tick keeps z, the sentence told and the one that tells the answer, and what the expert would do from there. The
-experts are functions of the state, so every state that the policy gets into is labelled by asking them there: the chunk
-label of a tick is what they say at this and the following ticks, cut where something unforeseeable happens.
+Each tick keeps z, the instruction and the oracle instruction, and what the expert would do from there. The
+experts are functions of the state, so every state that the policy gets into is labelled by them: the chunk label
+of a tick is their actions at this and the following ticks, cut where something unforeseeable happens.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, load_policy, weights_hash
 from vlamem.sim.record.processes import record_in_processes
 from vlamem.sim.rollout.hooks import EpisodeHooks
 from vlamem.sim.rollout.loop import EpisodeLoop
@@ -36,9 +36,9 @@ from vlamem.sim.suites.protocol import SuiteEnv
 from vlamem.sim.suites.registry import DEFAULT_SUITE, load_suite
 
 ACTORS = ("expert", "told", "own", "remembers")
-"""Who moves the robot: the expert, now and then pushed away; the policy under the sentence that tells the answer; the
-policy under its own sentence, which is told the answer only after it has gone its own way for a while; the policy under
-its own sentence with a memory, which gets it into the states that mistakes of that memory lead to."""
+"""Who moves the robot: the expert, now and then pushed away; the policy under the oracle instruction; the
+policy under its own instruction at first, and under the oracle instruction after a while; the policy under its own
+instruction with a memory, which gets it into the states that mistakes of that memory lead to."""
 _BATCH = 32
 _EXECUTE = 8
 
@@ -50,7 +50,7 @@ class FeatureCollection:
     Attributes:
         policy: as in `--policy`.
         demonstrations, rollouts: episodes by task, of the expert and of the policy.
-        memory: of the policy in its rollouts, as in `--memory`; with "none" it is told the answer.
+        memory: of the policy in its rollouts, as in `--memory`; with "none" it gets the oracle instruction.
         suite: of the tasks.
         out: directory; each process writes `worker-<i>` below it.
         workers: processes.
@@ -94,8 +94,8 @@ class FeatureRecorder(EpisodeHooks):
         z: features of the policy's own rollout, [D] each.
         observations: of the expert's demonstration, to be encoded in batches.
         expert: what the expert would do.
-        goals: what the sentence asks and what the answer asks, as places in the suite's goals.
-        asked: whether the answer is needed and has been shown.
+        goals: the instruction and the oracle instruction, as places in the suite's goals.
+        asked: the query mask, whether the answer is needed and has been shown.
         phases: what a chunk label is cut by.
     """
 
@@ -110,15 +110,15 @@ class FeatureRecorder(EpisodeHooks):
         self.phases: list[tuple[int, int]] = []
 
     def episode_began(self, row: Row) -> None:
-        """Draws when the policy is told the answer, in which words, and when the expert is pushed away."""
+        """Draws when the policy gets the oracle instruction, in which words, and when the expert is pushed away."""
         own = self._place[row.progress["instruction"]]
-        self._told_from = int(self._rng.integers(10, 90)) if self._actor == "own" else 0
+        self._oracle_from = int(self._rng.integers(10, 90)) if self._actor == "own" else 0
         self._wording = int(self._rng.integers(len(self._goals[own]) - 1)) if self._remembers else 0
         self._pushes = bursts(self._rng, Disturbance(), 1200)
         row.drawn = True
 
     def before_tick(self, row: Row) -> None:
-        """Labels the step, and tells the policy what it is to be told."""
+        """Labels the step, and sets the instruction that the policy gets."""
         cue = row.env.cue()
         own = self._place[row.env.instruction]
         answer = own if cue is None or cue.answer is None else self._place[cue.answer]
@@ -129,7 +129,7 @@ class FeatureRecorder(EpisodeHooks):
             self.observations.append(replace(row.observed(), instruction=(self._goals[own][0],)))
             return
         self.expert.append(row.env.expert_action())
-        goal = answer if row.steps >= self._told_from and not self._remembers else own
+        goal = answer if row.steps >= self._oracle_from and not self._remembers else own
         assert row.seen is not None
         row.seen = replace(row.seen, instruction=(self._goals[goal][self._wording],))
 
@@ -204,7 +204,7 @@ def features_meta(
     """Meta of a recording of this policy, acting with a memory, over a suite."""
     spec, found = policy.spec, load_suite(suite)
     return FeaturesMeta(
-        identity(policy.spec, sha256),
+        identity(policy.spec, sha256 or weights_hash(policy)),
         spec.feature_size,
         spec.context_size,
         (spec.horizon, spec.action.size),
@@ -224,11 +224,14 @@ def collect_features(what: FeatureCollection, progress: Callable[[int, int], Non
     find_policy(what.policy)
     suite = load_suite(what.suite)
     if not suite.recorder.features:
-        raise ValueError(f"the experts of suite '{suite.name}' do not say what to do in every state: it is not played")
+        raise ValueError(f"the experts of suite '{suite.name}' give no action for every state: it is not played")
     if not jobs(what):
         raise ValueError("nothing to record: ask for --episodes of the expert or --rollouts of the policy")
     if any(name.kind in ORACLES for name in parse_memories((what.memory,))):
-        raise ValueError(f"memory '{what.memory}' is told by the simulator: leave it out, the policy is told without")
+        raise ValueError(
+            f"memory '{what.memory}' gets its answer from the simulator: leave it out, the policy gets the oracle "
+            "instruction then"
+        )
     record_in_processes(_work, what, what.workers, progress)
 
 

@@ -17,7 +17,7 @@ from vlamem.memory.weights import Header, identity, load_memory, save_weights
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.protocol import FrozenPolicy
-from vlamem.policies.registry import find_policy, load_policy
+from vlamem.policies.registry import find_policy, load_policy, weights_hash
 from vlamem.sim.rollout.loop import EpisodeLoop
 from vlamem.sim.rollout.row import Row, Start
 from vlamem.sim.suites.protocol import SuiteEnv
@@ -53,7 +53,7 @@ def tune_in_suite(
     """
     source = find_policy(policy_name)
     policy: FrozenPolicy = load_policy(source)
-    used_with = identity(policy.spec, source.sha256)
+    used_with = identity(policy.spec, weights_hash(policy, source))
     header, memory, start = load_memory(gate, used_with)
     found, size = load_suite(suite), policy.spec.image_size
     tasks = select_tasks(found, tasks)

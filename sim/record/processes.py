@@ -1,4 +1,4 @@
-"""Processes that record side by side, and what they say about it."""
+"""Processes that record side by side, and their reports."""
 
 import multiprocessing
 import queue
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 _END = "end"
-"""What a process says last; before that it says True or False for every episode, as it succeeded."""
+"""The last message of a process; before it come True or False for every episode, as it succeeded."""
 
 
 class RecordingError(RuntimeError):

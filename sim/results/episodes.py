@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from vlamem.core.files import replacing
 from vlamem.core.jsonl import JsonLog, LineError, read_lines
 
 Outcome = Literal["success", "failure", "error"]
@@ -34,7 +34,7 @@ class EpisodeRecord:
         task, split, episode, seed: what the episode is.
         outcome: "error" when the environment or its process broke, which says nothing about the policy.
         initial_state: names the state that the episode began in, equal in runs that can be paired.
-        instruction: what the policy was told.
+        instruction: the policy's instruction.
         steps: control steps carried out.
         decisions: chunks planned.
         writes, ticks: memory writes, and control steps on which a memory ticked.
@@ -74,7 +74,8 @@ class EpisodeRecord:
         return self.arm, self.task, self.episode
 
 
-def _disk_full(error: OSError, path: Path) -> OSError:
+def disk_full(error: OSError, path: Path) -> OSError:
+    """`error`, as a DiskFullError naming `path` when that is what it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(
             error.errno, f"the disk is full, {path.name} could not be written: make room there", str(path)
@@ -107,11 +108,26 @@ class EpisodeLog:
             with JsonLog(self._path, _line) as log:
                 log.append(*records)
         except OSError as error:
-            raise _disk_full(error, self._path) from error
+            raise disk_full(error, self._path) from error
 
 
 def _line(record: EpisodeRecord) -> str:
     return json.dumps(asdict(record), ensure_ascii=False)
+
+
+def video_path(run: Path, task: str, episode: int) -> Path:
+    """Where an episode's video is in the folder of its run."""
+    return run / "videos" / f"{task}-{episode:04d}.mp4"
+
+
+def trace_path(run: Path, task: str, episode: int) -> Path:
+    """Where an episode's trace is in the folder of its run."""
+    return run / "traces" / f"{task}-{episode:04d}.parquet"
+
+
+def image_path(run: Path, task: str, episode: int) -> Path:
+    """Where the last camera image of a failed episode is in the folder of its run."""
+    return trace_path(run, task, episode).with_suffix(".jpg")
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: float, title: str) -> None:
@@ -122,9 +138,8 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: fl
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     try:
-        with av.open(str(temporary), "w") as container:
+        with replacing(path) as draft, av.open(str(draft), "w", format="mp4") as container:
             container.metadata["title"] = title
             stream: Any = container.add_stream("libx264", rate=Fraction(hz).limit_denominator(1000))
             stream.pix_fmt = "yuv420p"
@@ -133,11 +148,8 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: fl
                 stream.height, stream.width = frame.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-        os.replace(temporary, path)
     except OSError as error:
-        raise _disk_full(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise disk_full(error, path) from error
 
 
 def side_by_side(

@@ -87,6 +87,16 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number by Holm's step-down method (1979), in the order given."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
     """Success rate of `first` minus that of `second`, entry i of both being the same (task, initial state, seed).
 

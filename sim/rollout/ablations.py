@@ -101,6 +101,11 @@ class OutputAblation:
         """Of the policy."""
         return self._policy.history
 
+    @property
+    def ensemble(self) -> float | None:
+        """Of the policy."""
+        return getattr(self._policy, "ensemble", None)
+
     def encode(self, obs: Observation) -> Encoding:
         """As the policy does."""
         return self._policy.encode(obs)

@@ -7,7 +7,7 @@ import numpy as np
 
 from vlamem.core.seeding import stream
 from vlamem.policies.memory_policy import Tick
-from vlamem.sim.results.episodes import side_by_side, with_gate, write_video
+from vlamem.sim.results.episodes import side_by_side, video_path, with_gate, write_video
 from vlamem.sim.rollout.hooks import EpisodeHooks, HookContext
 from vlamem.sim.rollout.row import Row
 
@@ -69,7 +69,6 @@ class Video(EpisodeHooks):
         """Writes the video. Raises DiskFullError when it cannot be written."""
         if not row.drawn:
             return
-        name = f"{row.task}-{row.episode:04d}.mp4"
         title = f"{row.task} {row.episode}: {row.progress['instruction']} ({row.progress['outcome']})"
         frames = self._frames.pop(row.index)
-        write_video(self._config.out / "videos" / name, frames, row.env.control_hz, title)
+        write_video(video_path(self._config.out, row.task, row.episode), frames, row.env.control_hz, title)

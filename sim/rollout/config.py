@@ -1,6 +1,7 @@
 """What a rollout is to do: its configuration, its episodes, and the record in its folder that lets it go on."""
 
 import json
+import shlex
 import uuid
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from vlamem.sim.rollout.ablations import OF_THE_STATE, Ablation
 from vlamem.sim.rollout.oracles import ORACLES
 
 PLAN_VERSION = 1
-_MAY_DIFFER = ("out", "workers", "engine", "video", "watchdog_s", "retry_errors")
+_MAY_DIFFER = ("out", "workers", "engine", "video", "trace", "watchdog_s", "retry_errors")
 
 
 class PlanError(ValueError):
@@ -88,6 +89,8 @@ class RolloutConfig:
     """Episode of each task from which on `later_parameters` hold."""
     hooks: tuple[str, ...] = ()
     """What else is done beside each episode: package.module:CLASS of vlamem.sim.rollout.hooks."""
+    trace: bool = True
+    """Write what memory and policy did at each control step to traces/, a few kB an episode."""
 
     def __post_init__(self) -> None:
         least = {
@@ -98,6 +101,9 @@ class RolloutConfig:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise PlanError(f"{name} is {getattr(self, name)}: expected {lowest} or more")
+        for name in ("tasks", "memory", "parameters", "later_parameters", "hooks"):
+            if isinstance(getattr(self, name), str):  # a text would be read letter by letter
+                raise PlanError(f"{name} is '{getattr(self, name)}': expected a tuple, ('{getattr(self, name)}',)")
         if self.watchdog_s <= 0:
             raise PlanError(f"watchdog_s is {self.watchdog_s}: expected more than 0 seconds")
         try:
@@ -170,7 +176,7 @@ class RolloutConfig:
             if value is True:
                 words.append(f"--{option}")
             elif value not in ([], "", None, False):
-                words.append(f"--{option} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+                words.append(f"--{option} {shlex.join(map(str, value if isinstance(value, list) else [value]))}")
         return " ".join(words)
 
     def results_depend_on(self) -> dict[str, Any]:

@@ -41,20 +41,21 @@ class Player:
         """
         self._config, self._beat = config, beat
         self._suite = load_suite(config.suite)
-        most = min(config.batch, config.episodes)
+        most = min(config.batch, config.episodes)  # a row costs an environment: no more than can be played
         self._policy: FrozenPolicy | None = None
         runner: ChunkRunner | None = None
         if config.policy not in EXPERTS:
             source = find_policy(config.policy)
             self._policy = load_policy(source)
             memories = load_memories(config.memories(), self._policy, source.sha256, most)
-            policy = self._policy
+            policy = self._policy  # memories were loaded for it: an ablation changes the samples, not their fit
             if config.ablation in OF_THE_OUTPUT:
                 policy = OutputAblation(policy, config.ablation)
             runner = ChunkRunner(MemoryPolicy(policy, memories, most), most, config.execute)
         wrapped = runner.policy if runner else None
         context = HookContext(config, wrapped, self._rehearse)
         chosen = [HOOKS.get(name)(context) for name in _hooks_of(config, wrapped)]
+        # an environment that raised is closed, and made anew for the next episode of its row
         self._loop = EpisodeLoop(runner, [*chosen, *hooks], beat, lambda row: self._close(row.index))
         self._envs: list[SuiteEnv | None] = [None] * most
         self._made_with: list[dict[str, Any]] = [{}] * most
@@ -123,10 +124,10 @@ class Player:
         env = self._suite.make(task, image_size=config.size, render=config.render, **parameters, **guessing)
         if self._policy is not None:
             _check(env, self._policy, config)
-        env.render_on_step = False
+        env.render_on_step = False  # images are drawn when a memory or a plan reads them, not at every step
         self._envs[index], self._made_with[index] = env, parameters
         if index:
-            self._beat()
+            self._beat()  # many environments take long to make: the watchdog must not take that for a hang
         return env
 
     def _close(self, index: int) -> None:
@@ -156,6 +157,7 @@ def _hooks_of(config: RolloutConfig, policy: MemoryPolicy | None) -> list[str]:
         "oracle": policy is not None and any(isinstance(memory, Privileged) for memory in policy.memories),
         "video": config.video > 0,
         "learn": config.learns,
+        "trace": config.trace,
     }
     return [*(name for name, wanted in needed.items() if wanted), *config.hooks]
 
@@ -172,10 +174,12 @@ def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:
     observation, _ = env.reset(options={"episode": 0, "split": config.split, "wording": config.wording})
     images = images_of(observation, spec.cameras)
     for camera, image in images.items():
-        if image.shape != (spec.image_size, spec.image_size, 3):
+        height, width = spec.size_of(camera)
+        if image.shape != (height, width, 3):
+            mend = f"use --size {height}" if height == width else "suites draw squares, choose a policy made for these"
             raise SpecMismatchError(
-                f"camera '{camera}' gives {image.shape[0]} x {image.shape[1]} pixels and {name} reads "
-                f"{spec.image_size} x {spec.image_size}: use --size {spec.image_size}"
+                f"camera '{camera}' gives {image.shape[0]} x {image.shape[1]} pixels and {name} reads {height} x "
+                f"{width}: {mend}"
             )
     proprioception: np.ndarray = observation["proprioception"]
     if proprioception.shape != (spec.proprioception_size,):

@@ -82,6 +82,7 @@ HOOKS: Registry[HookFactory] = Registry(
         "oracle": "vlamem.sim.rollout.oracles:OracleLook",
         "video": "vlamem.sim.rollout.camera:Video",
         "learn": "vlamem.sim.rollout.traces:LearnFromEpisodes",
+        "trace": "vlamem.sim.rollout.tick_traces:TraceTicks",
     },
 )
 """Hooks in the order in which they are called; those above are used where the options of a run ask for them."""

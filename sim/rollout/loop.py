@@ -30,7 +30,7 @@ class EpisodeLoop:
     ) -> None:
         """`beat` is called after every control step.
 
-        `broke` is told of a row that ended as an error, and the others go on; without it, errors are raised.
+        `broke` is called for a row that ended as an error, and the others go on; without it, errors are raised.
         """
         self.runner, self.hooks = runner, list(hooks)
         self._beat, self._broke = beat, broke
@@ -49,7 +49,7 @@ class EpisodeLoop:
                 for hook in self.hooks:
                     hook.episode_began(row)
         while playing := [row for row in rows if not row.ended]:
-            for row in playing:
+            for row in playing:  # all observe before any is planned: they share one forward pass
                 with self._blamed([row]):
                     self._look(row, self.hooks)
             if self.runner is not None and (playing := [row for row in playing if not row.ended]):
@@ -112,7 +112,7 @@ class EpisodeLoop:
         row.reset()
         if self.runner is not None:
             mask = np.arange(self.runner.policy.rows) == row.index
-            self.runner.reset(mask, [row.start.noise] * len(mask))
+            self.runner.reset(mask, [row.start.noise] * len(mask))  # of the masked row alone
             row.progress["state_bytes"] = self.runner.policy.state_bytes
         if row.index:
             self._beat()  # many environments take as long as many steps
@@ -145,9 +145,10 @@ class EpisodeLoop:
         due = runner.due(at)
         if due.size:
             planned = [row for row in rows if row.index in due]
-            wanted = tick or seen_by(planned)
+            wanted = tick or seen_by(planned)  # a tick has all rows encoded; without one only these are encoded
             began = time.perf_counter()
             decision = runner.plan(due, wanted)
+            # a row's share of the pass: else latency would grow with the batch while the machine does more a second
             took = shared + (time.perf_counter() - began) / len(planned)
             self._passes += 1
             for i, (row, weight) in enumerate(zip(planned, decision.weight.tolist(), strict=True)):

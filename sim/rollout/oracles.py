@@ -1,6 +1,6 @@
 """Oracles: memories that are given the answer by the simulator, as upper bounds.
 
-`oracle` proposes the residual from what the policy is told to the sentence that tells the answer, at every tick;
+`oracle` proposes the residual from the instruction to the oracle instruction, at every tick;
 `first-observation` what was so when the cue ended, as one who saw only that.
 """
 
@@ -38,7 +38,7 @@ class OracleRunner:
     """A memory that knows the answer; see the module."""
 
     def __init__(self, name: str, policy: PolicyView, rows: int, follow: bool) -> None:
-        """With `follow` it says what is so now, without what was so when the cue ended."""
+        """With `follow` the answer is that of this moment, without it that of the moment at which the cue ended."""
         self._policy, self._follow = policy, follow
         self.spec = MemorySpec(name, policy.spec.feature_size, policy.spec.context_size)
         self._residual: list[Float[np.ndarray, C] | None] = [None] * rows

@@ -1,5 +1,6 @@
 """One of several episodes that are played side by side: its environment, what its policy sees, and its record."""
 
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class Row:
         success: as the environment says.
         progress: fields of the record so far.
         milliseconds: decision times after warm-up.
+        seconds: that the environment took in this control step: "observe", where it was drawn, and "simulate".
         wall_clock: other fields of the record that differ from run to run.
     """
 
@@ -55,6 +57,7 @@ class Row:
         self.ended = self.success = False
         self.progress: dict[str, Any] = {}
         self.milliseconds: list[float] = []
+        self.seconds: dict[str, float] = {}
         self.wall_clock: dict[str, Any] = {}
         self._weights: list[float] = []
         self._cameras, self._depth = cameras, depth
@@ -85,19 +88,23 @@ class Row:
 
     def look(self, wanted: bool) -> None:
         """Takes the observation of this control step; as the policy sees it when it is `wanted` by it."""
-        self.full = self.env.observe() if wanted or self.drawn or self._depth > 1 else None
-        if self.full is not None:
-            self._past.append(self.full)
+        self.full, self.seconds = None, {}
+        if wanted or self.drawn or self._depth > 1:
+            self.look_closely()
         self.seen = self.observed() if wanted else None
 
     def look_closely(self) -> None:
         """Draws this control step, which nothing else asked for."""
+        began = time.perf_counter()
         self.full = self.env.observe()
+        self.seconds["observe"] = time.perf_counter() - began
         self._past.append(self.full)
 
     def step(self, action: np.ndarray) -> dict[str, Any]:
         """One control step; what the environment reports of it."""
+        began = time.perf_counter()
         _, _, terminated, truncated, info = self.env.step(action)
+        self.seconds["simulate"] = time.perf_counter() - began
         self.progress["steps"] += 1
         self.success, self.ended = bool(info["success"]), terminated or truncated
         if self.ended:

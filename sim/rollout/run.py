@@ -6,17 +6,17 @@ section `wall_clock` apart. Episodes [k batch, (k + 1) batch) of a task are a gr
 which a line is missing is played again whole, since what an episode does may depend on the rows beside it.
 """
 
-import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any
 
+from vlamem.core.locks import exclusive_lock
 from vlamem.policies.registry import EXPERTS, PolicySource, find_policy, load_policy
 from vlamem.sim import gl
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
@@ -24,7 +24,7 @@ from vlamem.sim.results.pages import WALL_CLOCK, fingerprint, write_results
 from vlamem.sim.results.summary import summarise
 from vlamem.sim.rollout.ablations import OF_THE_STATE
 from vlamem.sim.rollout.config import PlanError, RolloutConfig, open_folder
-from vlamem.sim.rollout.engines import engine_of
+from vlamem.sim.rollout.engines import check_not_starting, engine_of
 from vlamem.sim.rollout.oracles import ORACLES
 from vlamem.sim.rollout.trials import missing
 from vlamem.sim.suites.protocol import Suite
@@ -95,7 +95,7 @@ def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
         policy |= {"spec": spec.fingerprint, "normaliser": spec.normaliser, "action_spec": asdict(spec.action)}
     if cameras or config.video:
         backend = gl.choose()
-        os.environ["MUJOCO_GL"] = backend.name
+        gl.settle(backend.name)
         rendering = backend.marks()
     return fingerprint(gl=rendering, command=config.command(), seed=config.seed, policy=policy)
 
@@ -110,19 +110,38 @@ def rollout(
     begin: Callable[[int, int], None] = lambda done, planned: None,
     progress: Callable[[EpisodeRecord], None] = lambda record: None,
 ) -> RolloutEnd:
-    """Plays what of `config` is not yet in its folder, and writes results.json when all is.
+    """Plays what of `config` is not yet in its folder, and writes results.json when all is. One process at a time: a
+    second one waits for some seconds for a first that is ending.
 
-    `begin` is told how many episodes are done already and how many there are; `progress` gets each new record.
+    `begin` gets how many episodes are done already and how many there are; `progress` gets each new record.
     Raises SuiteError, PolicyError, PlanError, SpecMismatchError or RunRefusedError before anything is played when the
-    run cannot be done, NoGLError without a renderer, DiskFullError when the disk fills. Episodes recorded until then
-    stay, and the same call continues.
+    run cannot be done, InUseError when another process plays in its folder, NoGLError without a renderer, DiskFullError
+    when the disk fills. Episodes recorded until then stay, and the same call continues.
     """
+    check_not_starting()
     began = time.perf_counter()
     suite = load_suite(config.suite)
     tasks = select_tasks(suite, config.tasks)
     _check_memory(config, suite)
     source = find_policy(config.policy)
     marks = _marks(config, source)
+    mend = "wait for its end, or choose another --out"
+    lock = exclusive_lock(config.out / ".lock", f"run folder {config.out}", mend)
+    try:
+        return _play(config, tasks, marks, began, begin, progress)
+    finally:
+        lock.release()
+
+
+def _play(
+    config: RolloutConfig,
+    tasks: Sequence[str],
+    marks: dict[str, Any],
+    began: float,
+    begin: Callable[[int, int], None],
+    progress: Callable[[EpisodeRecord], None],
+) -> RolloutEnd:
+    """What is missing in the run's folder, which this process has alone."""
     open_folder(config, marks)
     log = EpisodeLog(config.out / "episodes.jsonl")
     planned = [(task, episode) for task in tasks for episode in range(config.episodes)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from vlamem.core.spec import ActionSpec
 
@@ -48,7 +48,7 @@ class Cue:
     Attributes:
         known: whether one who has seen everything until now knows the answer.
         over: whether the cue is no longer to be seen.
-        answer: the sentence that tells the answer; None where the instruction tells it already.
+        answer: the oracle instruction, which contains the answer; None where the instruction contains it already.
         phase: changes where something happens that no plan made before could foresee, such as a go signal.
     """
 
@@ -65,14 +65,16 @@ class Recorder:
     Attributes:
         family: under which recordings of suites with the same goals go; the suite's name when empty.
         demonstrations: package.module:BODY of a recording process, for 'vlamem collect': called with the Collection,
-            the number of the process, and a queue that is told of each episode whether it succeeded. None for a suite
+            the number of the process, and a queue that gets whether each episode succeeded. None for a suite
             without.
-        features: whether the experts say what to do in every state that a policy gets into, so that 'vlamem collect
+        features: whether the experts give an action in every state that a policy gets into, so that 'vlamem collect
             --features' can play the suite.
         visits: whether a policy may act for a while in demonstrations.
         lerobot: package.module:WRITER of LeRobotDatasets, or None.
         labels: package.module:FUNCTION from an environment to its privileged labels by name, for 'vlamem probe'; 0
             means that there is nothing to see now. None for a suite without.
+        frames: package.module:OBJECT, its FrameLabels, for 'vlamem collect --features --frames'. None for a suite
+            whose tasks hide nothing.
     """
 
     family: str = ""
@@ -81,6 +83,22 @@ class Recorder:
     visits: bool = False
     lerobot: str | None = None
     labels: str | None = None
+    frames: str | None = None
+
+
+@runtime_checkable
+class FrameLabels(Protocol):
+    """What recorded frames of a suite show of an answer, without the simulation that they come from.
+
+    Attributes:
+        refused: tasks whose frames show too little, and why.
+    """
+
+    refused: Mapping[str, str]
+
+    def known(self, task: str, categories: Mapping[str, Int[np.ndarray, "N"]]) -> Bool[np.ndarray, "N"]:
+        """At which frames of one episode the answer has been shown, by the privileged labels that were recorded."""
+        ...
 
 
 @runtime_checkable

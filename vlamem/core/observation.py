@@ -28,8 +28,27 @@ class Observation:
     def __len__(self) -> int:
         return len(self.instruction)
 
+    @property
+    def history(self) -> int | None:
+        """Observations that each row holds, the newest last; None without an axis for them."""
+        return int(self.proprioception.shape[1]) if np.ndim(self.proprioception) == 3 else None
+
+    @property
+    def moments(self) -> tuple["Observation", ...]:
+        """The observations that rows hold, oldest first, each without that axis."""
+        if self.history is None:
+            return (self,)
+        return tuple(
+            Observation(
+                {name: images[:, at] for name, images in self.images.items()},
+                self.proprioception[:, at],
+                self.instruction,
+            )
+            for at in range(self.history)
+        )
+
     def rows(self, index: Rows) -> "Observation":
-        """The part for some of its rows, in the order given."""
+        """The part for some of its rows, in the order given, as a copy."""
         at = np.asarray(index, np.int64)
         return Observation(
             {name: images[at] for name, images in self.images.items()},

@@ -51,7 +51,7 @@ class Registry[Thing]:
         """
         path = self._entries.get(name, name)
         if ":" not in path:
-            raise self._error(f"unknown {self._what} '{name}': {nearest(name, list(self._entries))}")
+            raise self._error(f"unknown {self._what} '{name}': {nearest(name, list(self))}")
         try:
             found: Thing = load_attribute(path)
         except ModuleNotFoundError as error:

@@ -3,6 +3,13 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
+
+StateForm = Literal["", "pose"]
+"""What proprioception means: nothing is declared, or position [m] (3), unit quaternion w, x, y, z (4), gripper opening
+[m] (1)."""
+POSE_SIZE = 8
+"""Entries of a pose."""
 
 
 class SpecMismatchError(ValueError):
@@ -79,10 +86,12 @@ class PolicySpec:
         context_size: C of the conditioning vector.
         control_hz: control rate in Hz.
         cameras: names of the images that the policy reads.
-        image_size: height and width of these images in pixels.
+        image_size: height and width of these images in pixels; the smallest side where they differ.
         proprioception_size: P.
         action: meaning of the action entries.
         normaliser: hash of the constants that map raw to normalised proprioception and actions.
+        image_sizes: height and width of each camera's image [pixels], in their order; empty where all are image_size.
+        state: what proprioception means.
     """
 
     name: str
@@ -96,11 +105,22 @@ class PolicySpec:
     proprioception_size: int
     action: ActionSpec
     normaliser: str
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    state: StateForm = ""
+
+    def size_of(self, camera: str) -> tuple[int, int]:
+        """Height and width of a camera's image [pixels]. Raises ValueError for a camera that is not read."""
+        at = self.cameras.index(camera)
+        return self.image_sizes[at] if self.image_sizes else (self.image_size, self.image_size)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the whole spec: 16 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of what the policy computes with: 16 hexadecimal digits."""
+        body = asdict(self)
+        del body["state"]  # a word about the robot: no number of the policy changes by it
+        if not self.image_sizes:
+            del body["image_sizes"]  # what was made before there were other sizes still fits
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
 OSC_POSE = ActionSpec(
@@ -111,3 +131,11 @@ OSC_POSE = ActionSpec(
     )
 )
 """robosuite's and LIBERO's OSC_POSE controller at its default limits."""
+
+SO101 = ActionSpec(
+    (
+        ActionComponent("joints", 5, "joint", "absolute", "none", "1 deg", -180.0, 180.0),
+        ActionComponent("gripper", 1, "joint", "absolute", "none", "1 % open", 0.0, 100.0),
+    )
+)
+"""LeRobot's SO-100 and SO-101: shoulder pan and lift, elbow, wrist flex and roll in degrees, the gripper in percent."""

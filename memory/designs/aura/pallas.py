@@ -24,7 +24,7 @@ def supports(config: AuraConfig) -> bool:
 
 def _kernel(
     W_in: Any, b_in: Any, k_in: Any, q_in: Any, v_in: Any, ahead_in: Any, flags_in: Any, Wvr_in: Any, gate_s: Any,
-    gate_r: Any, gate_out: Any, scalars: Any, W_out: Any, b_out: Any, r_out: Any, said_out: Any,
+    gate_r: Any, gate_out: Any, scalars: Any, W_out: Any, b_out: Any, r_out: Any, scores_out: Any,
 ) -> None:  # fmt: skip
     trusted, reset = flags_in[0, 0], flags_in[0, 1]
     gate_bias, beta, gamma, bound = scalars[0], scalars[1], scalars[2], scalars[3]
@@ -49,13 +49,13 @@ def _kernel(
     fits = jnp.where(g > 0.0, jnp.minimum(1.0, bound * jax.lax.rsqrt(squared + 1e-12)), 1.0)
     pl.when(g + reset > 0.0)(store)
     r_out[0, :] = fits * (r_prev + g * (beta * jnp.sum(k * q) + gamma) * e)
-    said_out[0, 0], said_out[0, 1] = s, logit
+    scores_out[0, 0], scores_out[0, 1] = s, logit
 
 
 def recur(
     params: AuraParams, config: AuraConfig, state: AuraState, x: Ahead, reset: Rows, interpret: bool = False
 ) -> tuple[AuraState, Written]:
-    """What `step.recur` gives, without gradients. Raises ValueError for a memory that `supports` says no to."""
+    """What `step.recur` gives, without gradients. Raises ValueError for a memory that `supports` refuses."""
     if not supports(config):
         raise ValueError(f"the fused kernel runs learned gates with sizes that are powers of two, not {config}")
     rows = state.W.shape[0]
@@ -73,7 +73,7 @@ def recur(
         return pl.BlockSpec(a.shape, lambda i: (0,) * len(a.shape))
 
     out_shape = jax.eval_shape(lambda: (state.W, state.b, state.b, jnp.zeros((rows, 2))))
-    W, b, r, said = pl.pallas_call(
+    W, b, r, scores = pl.pallas_call(
         _kernel,
         out_shape=out_shape,
         grid=(rows,),
@@ -83,7 +83,7 @@ def recur(
         interpret=interpret,
         name="aura_step",
     )(*by_row, *shared)
-    s, logit = said[:, 0], said[:, 1]
+    s, logit = scores[:, 0], scores[:, 1]
     p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
     return AuraState(W, b, state.carry), Written(r, s, p, (logit > 0) & x.trusted, jnp.zeros(rows))
 

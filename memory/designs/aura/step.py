@@ -10,7 +10,7 @@ State per row: W [d_v, d_k] and b [d_v], float32; (32*32 + 32) * 4 = 4,224 bytes
     r  = W q + b                         read-out
     proposal = head([z~, r])
 
-r_prev is the state as the last write left it, asked with the present query: r_prev = W q + b before the write. It is
+r_prev is the state as the last write left it, read with the present query: r_prev = W q + b before the write. It is
 recomputed at every tick, so it costs no byte, and a tick without a write leaves the state as it was, to the bit. A
 second identical event meets another r_prev than the first, so v and e differ and it can be counted. The read-out
 after the write then needs no second pass over W: r = r_prev + g * (beta * (k . q) + gamma) * e.
@@ -127,14 +127,15 @@ def decide(
     either sign decides it.
     """
     gate, (prediction, r_prev) = GATES[config.gate], reads
-    e = x.v + r_prev @ params.Wvr - prediction
+    e = x.v + r_prev @ params.Wvr - prediction  # v in two parts: that of z~ was made ahead, for all ticks at once
     s = jnp.log1p(jnp.sum(e * e, axis=-1))
     seen = GateInput(x.gate, s, r_prev, prediction, carry, event)
     logit = gate.logit(params.gate, config, seen)
     if force is not None:
         logit = logit + force
+    # a hard decision forward; backward the sigmoid's gradient, or none for gates that the action error does not teach
     g = straight_through(logit) if gate.straight_through else jax.lax.stop_gradient((logit > 0).astype(s.dtype))
-    wrote = (logit > 0) & x.trusted
+    wrote = (logit > 0) & x.trusted  # a feature that is not finite, or far out of range, would spoil W for good
     carry = jnp.where(x.trusted[:, None], gate.carry(seen, wrote), carry)
     p = jnp.where(x.trusted, jax.nn.sigmoid(logit), 0.0)
     g, (beta, gamma) = g * x.trusted, rates(params)
@@ -162,6 +163,7 @@ def recur(
     if config.bound is not None:
         fits = jnp.minimum(1.0, config.bound * jax.lax.rsqrt(jnp.sum(W * W, axis=(1, 2)) + 1e-12))[:, None]
         fits = jnp.where(written.wrote[:, None], fits, 1.0)
+        # all three by one factor: the read-out stays W q + b
         W, b, written = W * fits[..., None], b * fits, written._replace(r=written.r * fits)
     return AuraState(W, b, carry), written
 
@@ -236,6 +238,7 @@ class AuraMemory(MemoryDesign):
             Wq=Wk + 0.1 * init(keys[1], (D, d_k), jnp.float32),  # near Wk: what was written can be asked for at once
             Wv=init(keys[2], (D, d_v), jnp.float32),
             Wvr=0.1 * init(keys[3], (d_v, d_v), jnp.float32),
+            # a write takes 0.95 of its error into W and 0.05 into b: b moves the read-out of every key
             beta_logit=jnp.full((), 3.0),
             gamma_logit=jnp.full((), -3.0),
             gate=GATES[config.gate].init(keys[4], config),

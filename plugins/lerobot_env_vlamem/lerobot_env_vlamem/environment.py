@@ -26,7 +26,7 @@ class TabletopForLeRobot(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._max_episode_steps = max_steps or SUITE.tasks[task].max_steps
         self._steps = 0
         self._last: dict[str, Any] = {}
-        self._ended: tuple[float, bool, bool, dict[str, Any]] | None = None
+        self._ended: tuple[bool, bool, dict[str, Any]] | None = None
         self.render_mode = "rgb_array"
         self.action_space = self._env.action_space
         spaces = self._env.observation_space.spaces
@@ -56,17 +56,18 @@ class TabletopForLeRobot(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         return self._last, {"is_success": False}
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One control step; an ended episode repeats its end."""
+        """One control step; an ended episode repeats its end, without a reward of its own."""
         if self._ended is None:
             seen, reward, terminated, truncated, info = self._env.step(action)
             self._steps += 1
             truncated = truncated or self._steps >= self._max_episode_steps
             self._last = self._form(seen)
             told = {"is_success": bool(info["success"])}
-            if not (terminated or truncated):
-                return self._last, reward, False, False, told
-            self._ended = (reward, terminated, truncated, told)
-        return self._last, *self._ended
+            if terminated or truncated:
+                self._ended = (terminated, truncated, told)
+            return self._last, reward, terminated, truncated, told
+        # lerobot-eval adds the reward of the step behind an episode's end to its sum
+        return self._last, 0.0, *self._ended
 
     def render(self) -> Any:
         """The agentview image."""

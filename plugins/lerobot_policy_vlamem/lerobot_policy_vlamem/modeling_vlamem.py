@@ -84,7 +84,7 @@ class VlamemPolicy(PreTrainedPolicy):  # type: ignore[misc]  # lerobot's classes
         return on_device(inner, str(self.config.device)) if is_lerobots(inner) else inner
 
     def _steps_of(self, own: Any) -> int:
-        """Actions carried out of each chunk, told to the frozen policy too, which carries them out without a memory.
+        """Actions carried out of each chunk, given to the frozen policy too, which carries them out without a memory.
 
         Raises ValueError for a number that its chunks do not have.
         """

@@ -116,14 +116,14 @@ def kill_and_recover(path: Path, seed: int, after_s: float) -> bool:
     that follows it. Raises OSError when the process does not even begin.
     """
     words = output_until_killed(["vlamem.sim.bench.endurance.arms", "persist", str(path), str(seed)], after_s)
-    allowed = {(int(t), int(c)) for said, t, c in words[-2:] if said == "done"}
-    allowed |= {(int(t), int(c)) for said, t, c in words[-1:] if said == "try"}
+    allowed = {(int(t), int(c)) for word, t, c in words[-2:] if word == "done"}
+    allowed |= {(int(t), int(c)) for word, t, c in words[-1:] if word == "try"}
     journal = StateJournal(path)
     W, b = np.zeros((32, 32), np.float32), np.zeros(32, np.float32)
     tick = journal.recover(W, b)
     journal.close()
     if tick is None:
-        return not any(said == "done" for said, *_ in words)
+        return not any(word == "done" for word, *_ in words)
     return (tick, zlib.crc32(W.tobytes() + b.tobytes())) in allowed
 
 

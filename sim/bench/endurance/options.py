@@ -1,4 +1,4 @@
-"""What `vlamem bench endurance` may be told, and the sizes of its presets."""
+"""Options of `vlamem bench endurance`, and the sizes of its presets."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -77,9 +77,9 @@ def _played(folder: Path, weights: Path, report: Callable[[str], None]) -> list[
             for other in running:
                 other.kill()
             raise OSError(f"arm {arm} ended with status {child.returncode}: its error is above")
-        said = json.loads(out)
-        report(f"{arm}: {said['writes']} writes, {said['bytes'] / 1e6:.1f} MB in {said['seconds']:.0f} s")
-        found.append(said)
+        result = json.loads(out)
+        report(f"{arm}: {result['writes']} writes, {result['bytes'] / 1e6:.1f} MB in {result['seconds']:.0f} s")
+        found.append(result)
     return found
 
 

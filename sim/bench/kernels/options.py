@@ -1,4 +1,4 @@
-"""What `vlamem bench kernels` may be told, and the sizes of its presets."""
+"""Options of `vlamem bench kernels`, and the sizes of its presets."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -111,7 +111,7 @@ def _harm(
 def memories(bench: LiberoBench, policy: FrozenPolicy, sha256: str | None, progress: Progress) -> dict[str, str]:
     """`--memory` of both arms; their weights are trained on the features where they are missing.
 
-    The memory proposes what the policy should have been told, which is how it is injected in a rollout. Raises
+    The memory proposes a residual on the conditioning, which is how it is injected in a rollout. Raises
     WeightsError for a gate of another policy.
     """
     used_with = identity(policy.spec, sha256)

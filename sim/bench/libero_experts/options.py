@@ -1,4 +1,4 @@
-"""What `vlamem bench libero-experts` may be told."""
+"""Options of `vlamem bench libero-experts`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -131,21 +131,21 @@ def _baseline(kind: str, feature_size: int, head: HeadConfig, ticks: int) -> Mem
 
 
 def _mark(name: str, gate_sha256: str | None, how: GateOptions, recordings: Sequence[str]) -> _Mark:
-    said = {"gate_sha256": gate_sha256, "features": list(recordings), "weights": [list(pair) for pair in how.weights]}
-    return said | _settings(name, how)
+    mark = {"gate_sha256": gate_sha256, "features": list(recordings), "weights": [list(pair) for pair in how.weights]}
+    return mark | _settings(name, how)
 
 
 def _settings(name: str, how: GateOptions) -> _Mark:
     """The part of a mark that weights without one can be asked for: what their own files say of them."""
     assert how.used_with is not None
-    said = {
+    mark = {
         "control": name,
         "rate": how.rate if name in ("random", "periodic") else None,
         "hidden": how.hidden,
         "policy": asdict(how.used_with),
         "training": asdict(how.training()),
     }
-    return dict(json.loads(json.dumps(said)))
+    return dict(json.loads(json.dumps(mark)))
 
 
 def _check(folder: Path, mark: _Mark, how: GateOptions) -> None:

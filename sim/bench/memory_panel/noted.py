@@ -8,7 +8,7 @@ from vlamem.sim.bench.noted import NOTED_GATE
 
 
 class Noted(NamedTuple):
-    """The panel that some notes speak of; of another they would say what was not seen.
+    """The panel that some notes are about; with another they would report what was not seen.
 
     Attributes:
         arms: that were played, with others or without.

@@ -1,4 +1,4 @@
-"""What `vlamem bench patrol` may be told."""
+"""Options of `vlamem bench patrol`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -21,7 +21,7 @@ from vlamem.sim.results.pages import Figure
 SETTLED = 0.1
 """Share of the stream after which the process should hold no more: caches are filled and arenas grown."""
 NOTED_STEPS = 50_000
-"""Length of the stream that the notes speak of; of a shorter one they would say what was not seen."""
+"""Length of the stream that the notes are about; with a shorter one they would report what was not seen."""
 
 
 def thirds(stream: Stream, steps: int) -> tuple[Rate, Rate, Rate]:

@@ -98,4 +98,5 @@ def _rollout(bench: PatrolBench, arm: str) -> RolloutConfig:
         suite="tabletop", tasks=("patrol",), policy=bench.policy, memory=(memory,), episodes=1, seed=bench.seed,
         out=bench.out / arm, workers=1, video=0, split="test", wording="held_out", size=84, render="fast",
         execute=bench.execute, parameters=(f"steps={bench.steps}",), watchdog_s=600.0, retry_errors=False,
+        trace=False,  # of one endless episode, which would grow in the memory that is measured
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What `vlamem bench skills` may be told."""
+"""Options of `vlamem bench skills`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -205,7 +205,7 @@ def curriculum(family: str, ticks: int) -> list[tuple[float, Callable[[Array, in
 
 
 def marks(schedule: str | None, streams: Streams, key: Array, rate: Float[Array, "B"]) -> Bool[Array, "T B"]:
-    """What an oracle gate is told to write: the events, or what a schedule of Arm.schedule says, blind to them."""
+    """The writes of an oracle gate: the events, or those of Arm.schedule, blind to them."""
     shape = streams.event.shape
     if schedule == "always":
         return jnp.ones(shape, bool)
@@ -225,6 +225,6 @@ def batch_of(schedule: str | None, streams: Streams, key: Array) -> Batch:
     return Batch(
         streams.z,
         streams.reset,
-        Targets(streams.asked.astype(jnp.float32), answer=streams.answer),
+        Targets(streams.query.astype(jnp.float32), answer=streams.answer),
         marks(schedule, streams, key, rate),
     )

@@ -1,4 +1,4 @@
-"""What `vlamem bench synthetic` may be told."""
+"""Options of `vlamem bench synthetic`."""
 
 from dataclasses import dataclass
 from pathlib import Path

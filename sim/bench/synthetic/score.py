@@ -49,12 +49,12 @@ def play(memory: Memory, params: Params, streams: Streams, part: int) -> tuple[n
     run = _runner(memory)
     S, T, B = streams.kind.shape
     state = jax.tree.map(lambda x: jnp.stack([x] * S), memory.init(B))
-    said = []
+    outs = []
     for start in range(0, T, part):
         at = slice(start, start + part)
         state, out = run(params, state, streams.z[:, at], streams.reset[:, at], streams.event[:, at])
-        said.append(jax.tree.map(np.asarray, out))
-    return tuple(np.concatenate(parts, axis=1) for parts in zip(*said, strict=True))
+        outs.append(jax.tree.map(np.asarray, out))
+    return tuple(np.concatenate(parts, axis=1) for parts in zip(*outs, strict=True))
 
 
 @cache
@@ -67,7 +67,7 @@ def _drawer(ticks: int, rows: int) -> Callable[[Array, Array], Streams]:
 
 
 @cache
-def _teller(schedule: str) -> Callable[..., Array]:
+def _schedule(schedule: str) -> Callable[..., Array]:
     return jax.jit(jax.vmap(lambda streams, key, rate: marks(schedule, streams, key, rate)))
 
 
@@ -95,25 +95,25 @@ def score(
     keys = seed_keys(name, "marks", S)
     streams = _scored_streams(longest.family, preset.ticks, longest.ticks, longest.rate, name, preset)
     rate = jnp.asarray((rates or {}).get(longest.name, [0.1] * S))
-    told = _teller(arm.schedule)(streams, keys, rate) if arm.schedule else streams.event
+    write_at = _schedule(arm.schedule)(streams, keys, rate) if arm.schedule else streams.event
     memory = arm.memory(preset.ticks if arm.constant else longest.ticks)
     if arm.gate in AT_BUDGET:
         params = _held(memory, params, longest, preset, keys, rate)
-    answers, wrote, _ = play(memory, params, streams._replace(event=told), preset.ticks)
-    asked, right = np.asarray(streams.asked), answers == np.asarray(streams.answer)
+    answers, wrote, _ = play(memory, params, streams._replace(event=write_at), preset.ticks)
+    query, right = np.asarray(streams.query), answers == np.asarray(streams.answer)
     return {
         s.name: [
-            _counts(*(x[seed, : s.horizon] for x in (asked, right, wrote, np.asarray(streams.kind))))
+            _counts(*(x[seed, : s.horizon] for x in (query, right, wrote, np.asarray(streams.kind))))
             for seed in range(S)
         ]
         for s in group
     }
 
 
-def _counts(asked: np.ndarray, right: np.ndarray, wrote: np.ndarray, kind: np.ndarray) -> dict[str, Any]:
+def _counts(query: np.ndarray, right: np.ndarray, wrote: np.ndarray, kind: np.ndarray) -> dict[str, Any]:
     return {
-        "asked": int(asked.sum()),
-        "right": int((right & asked).sum()),
+        "asked": int(query.sum()),
+        "right": int((right & query).sum()),
         "ticks": int(kind.size),
         "writes": int(wrote.sum()),
         "kinds": {name: [int((wrote & (kind == k)).sum()), int((kind == k).sum())] for k, name in enumerate(KINDS)},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vlamem.core.bench import Page, Progress
 from vlamem.core.pages import render
-from vlamem.policies.probe import Recording, Told, probe
+from vlamem.policies.probe import ProbeResult, Recording, probe
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, label_of, load_policy
 from vlamem.sim.bench.taps.options import TapsBench
@@ -19,28 +19,28 @@ class Row:
 
     Attributes:
         policy: as the page calls it.
-        told: what was found, by cue.
-        default: whether this is where the feature is read when nothing is said.
+        results: of the probes, by cue.
+        default: whether this is where the feature is read by default.
     """
 
     policy: str
-    told: dict[str, Told]
+    results: dict[str, ProbeResult]
     default: bool
 
     @property
-    def first(self) -> Told:
+    def first(self) -> ProbeResult:
         """Of the first cue: tap, size and times are the same for all."""
-        return next(iter(self.told.values()))
+        return next(iter(self.results.values()))
 
     @property
     def proprioception(self) -> float:
         """Mean R2 over the cues."""
-        return sum(t.proprioception for t in self.told.values()) / len(self.told)
+        return sum(t.proprioception for t in self.results.values()) / len(self.results)
 
     @property
     def progress(self) -> float:
         """Mean R2 over the cues."""
-        return sum(t.progress for t in self.told.values()) / len(self.told)
+        return sum(t.progress for t in self.results.values()) / len(self.results)
 
 
 def taps_of(policy: FrozenPolicy, poolings: tuple[str, ...]) -> Iterator[tuple[str, FrozenPolicy, bool]]:
@@ -83,21 +83,21 @@ def run(options: TapsBench, command: str, progress: Progress) -> Page:
                 recordings[kind] = record(spec, task, cue, bench.episodes, bench.stride, history)
         for tap, tapped, default in taps_of(policy, bench.poolings):
             progress.say(f"{label_of(name)}: {tap}")
-            told = {
+            results = {
                 cue: probe(tapped, recordings[spec.image_size, spec.cameras, task, history], tap)
                 for task, cue in zip(bench.tasks, bench.cues, strict=True)
             }
-            rows.append(Row(label_of(name), told, default))
+            rows.append(Row(label_of(name), results, default))
     return page_of(rows, bench)
 
 
 def figures_of(rows: list[Row]) -> dict[str, Figure]:
-    """Share of frames in which each cue is told, and the median tick [ms], by policy and tap."""
+    """Share of frames in which each cue is classified right, and the median tick [ms], by policy and tap."""
     found: dict[str, Figure] = {}
     for row in rows:
         place = f"{row.policy}_{row.first.tap.replace(' ', '_').replace(':', '_')}"
-        for cue, told in row.told.items():
-            found[f"{cue}_{place}"] = Figure(told.cue, told.cue_n)
+        for cue, result in row.results.items():
+            found[f"{cue}_{place}"] = Figure(result.cue, result.cue_n)
         found[f"tick_ms_{place}"] = Figure(row.first.milliseconds)
     return found
 

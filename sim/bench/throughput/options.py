@@ -1,4 +1,4 @@
-"""What `vlamem bench throughput` may be told; a smoke test is cut down here."""
+"""Options of `vlamem bench throughput`; a smoke test is cut down here."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

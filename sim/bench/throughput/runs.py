@@ -132,7 +132,7 @@ def play_lerobot(bench: ThroughputBench, arena: Arena, batch: int, reset: Reset 
         f"--eval.n_episodes={arena.episodes}", f"--eval.batch_size={batch}",
         f"--eval.use_async_envs={'true' if batch > 1 else 'false'}", "--seed=0", f"--output_dir={folder / 'eval'}",
     ]  # fmt: skip
-    environment = os.environ | ({"MUJOCO_GL": gl.choose().name} if libero else {})
+    environment = os.environ | (dict.fromkeys(("MUJOCO_GL", "PYOPENGL_PLATFORM"), gl.choose().name) if libero else {})
     before = _processor()
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
     (folder / "log.txt").write_text(done.stdout + done.stderr, encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -10,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
 from vlamem.sim.rollout.config import RolloutConfig
-from vlamem.sim.rollout.engines.protocol import RunRefusedError
+from vlamem.sim.rollout.engines.protocol import GUARD, RunRefusedError
 from vlamem.sim.rollout.engines.worker import THREADS, serve
 from vlamem.sim.rollout.trials import Job, initial_state
 
@@ -126,7 +128,7 @@ ENGINE = ProcessEngine()
 
 
 def _hear(seat: _Seat, config: RolloutConfig) -> list[EpisodeRecord]:
-    """The records that a worker has to tell, if any; for one that is gone or hangs, the errors of its episodes."""
+    """The records that a worker sends, if any; for one that is gone or hangs, the errors of its episodes."""
     if seat.connection.poll():
         try:
             message = json.loads(seat.connection.recv_bytes())
@@ -153,10 +155,20 @@ def _hear(seat: _Seat, config: RolloutConfig) -> list[EpisodeRecord]:
     return []
 
 
+def _hint() -> str:
+    """What to do about a worker that does not start, by what this process runs."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None:
+        return "in a notebook, keep what workers need in a module that can be imported, or play with workers=0"
+    if Path(file).name in ("vlamem", "__main__.py"):
+        return "'vlamem doctor' checks what it needs"
+    return f"every worker runs {file} again: {GUARD}"
+
+
 def _lost(seat: _Seat, config: RolloutConfig, why: str) -> list[EpisodeRecord]:
     job, seat.job, seat.lost = seat.job, None, True
     if not seat.ready:
-        raise RunRefusedError(f"a worker process could not start: {why}; 'vlamem doctor' checks what it needs")
+        raise RunRefusedError(f"a worker process could not start: {why}; {_hint()}")
     if job is None:
         return []
     task, episodes = job

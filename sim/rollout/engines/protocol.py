@@ -1,5 +1,6 @@
 """What an engine is, and which there are."""
 
+import multiprocessing
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -7,6 +8,9 @@ from vlamem.core.registry import Registry
 from vlamem.sim.results.episodes import EpisodeRecord
 from vlamem.sim.rollout.config import PlanError, RolloutConfig
 from vlamem.sim.rollout.trials import Job
+
+GUARD = "put what it does under if __name__ == '__main__':, or play with workers=0"
+"""What a script has to do whose worker processes run it again."""
 
 
 class RunRefusedError(ValueError):
@@ -44,3 +48,9 @@ register = ENGINES.register
 def engine_of(config: RolloutConfig) -> Engine:
     """The engine that a run asks for. Raises PlanError for an unknown one."""
     return ENGINES.get(config.engine or ("processes" if config.workers else "inline"))
+
+
+def check_not_starting() -> None:
+    """Raises RunRefusedError in a worker process that is still being started, and runs its script for that."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself finds out
+        raise RunRefusedError(f"a worker process runs its script again and would play in workers too: {GUARD}")

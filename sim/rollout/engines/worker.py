@@ -1,4 +1,4 @@
-"""A worker process: plays the episodes it is told to, those of a message side by side, and reports them; in JSON."""
+"""A worker process: plays the episodes of its jobs, those of a message side by side, and reports them; in JSON."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutC
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
 
-    def say(kind: str, body: Any) -> None:
+    def send(kind: str, body: Any) -> None:
         connection.send_bytes(json.dumps({"kind": kind, "body": body}).encode())
 
     beat = heartbeat(clock)
@@ -45,25 +45,25 @@ def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutC
         player = Player(config, beat)
         player.check(first_task)
     except ModuleNotFoundError as error:
-        say("missing", error.name)
+        send("missing", error.name)
         return
     except (ValueError, TypeError, OSError) as error:
-        say("refused", str(error))
+        send("refused", str(error))
         return
     try:
-        say("ready", os.getpid())
+        send("ready", os.getpid())
         while True:
             task, episodes = json.loads(connection.recv_bytes())
             beat()
             try:
                 records = player.play_together(task, episodes)
             except DiskFullError as error:
-                say("disk", str(error))
+                send("disk", str(error))
                 return
             except (ValueError, TypeError) as error:
-                say("refused", str(error))
+                send("refused", str(error))
                 return
-            say("done", [asdict(record) for record in records])
+            send("done", [asdict(record) for record in records])
     except (EOFError, BrokenPipeError):  # the other side is gone, or has no more work
         return
     finally:

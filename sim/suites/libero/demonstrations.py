@@ -149,7 +149,7 @@ def _target(env: "LiberoEnv") -> np.ndarray:
 
 
 def _destination(env: "LiberoEnv") -> np.ndarray:
-    """Where the thing at hand belongs, told from the first frame on."""
+    """Where the thing at hand belongs, known from the first frame on."""
     skill = env.expert.skill
     if not isinstance(skill, PickAndPlace):
         return np.full(3, np.nan, np.float32)

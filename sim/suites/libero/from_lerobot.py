@@ -61,6 +61,28 @@ def origins() -> Mapping[str, tuple[float, float, float]]:
     return found
 
 
+class LiberoView:
+    """A dataset of lerobot's LIBERO, read with the conventions of this project's suites: a DatasetView."""
+
+    cameras: Mapping[str, str] = CAMERAS
+    state_size = STATE_SIZE
+
+    def __init__(self, size: int) -> None:
+        """`size` is the policy's height and width of images [pixels]."""
+        self._size = size
+
+    def pictures(self, frames: UInt8[NDArray[np.uint8], "N H W 3"]) -> UInt8[NDArray[np.uint8], "N size size 3"]:
+        """Upright, and of the policy's size."""
+        return _resized(frames[:, :, ::-1], self._size)
+
+    def state(
+        self, state: Float[NDArray[np.float32], "T 8"], sentences: Sequence[str]
+    ) -> Float[NDArray[np.float32], "T 8"]:
+        """Hand position, quaternion and opening. Raises LeRobotViewError for a sentence that no task has."""
+        _check_known(sentences)
+        return proprioception(state, np.array([origins()[sentence] for sentence in sentences]))
+
+
 def observation_from_lerobot(
     images: Mapping[str, UInt8[NDArray[np.uint8], "B H W 3"]],
     state: Float[NDArray[np.float32], "B 8"],
@@ -82,12 +104,7 @@ def observation_from_lerobot(
             f"observation.state is {list(state.shape)}, lerobot's LIBERO gives [{len(sentences)}, {STATE_SIZE}]: use "
             "--env.obs_type=pixels_agent_pos, or leave out --policy.observation=libero"
         )
-    unknown = [sentence for sentence in sentences if sentence not in origins()]
-    if unknown:
-        raise LeRobotViewError(
-            f"'{unknown[0]}' is no sentence of LIBERO's five suites, so that the height of its table is not known: "
-            "observations of other benchmarks cannot be read as libero"
-        )
+    _check_known(sentences)
     return Observation(
         {CAMERAS[name]: _resized(image[:, :, ::-1], size) for name, image in images.items()},
         proprioception(state, np.array([origins()[sentence] for sentence in sentences])),
@@ -106,6 +123,15 @@ def proprioception(
     parts = [body[:, :3] - origin, quaternion * np.sign(leading), opening]
     found: NDArray[np.float32] = np.concatenate(parts, 1).astype(np.float32)
     return found
+
+
+def _check_known(sentences: Sequence[str]) -> None:
+    unknown = [sentence for sentence in sentences if sentence not in origins()]
+    if unknown:
+        raise LeRobotViewError(
+            f"'{unknown[0]}' is no sentence of LIBERO's five suites, so that the height of its table is not known: "
+            "observations of other benchmarks cannot be read as libero"
+        )
 
 
 def _resized(images: UInt8[NDArray[np.uint8], "B H W 3"], size: int) -> UInt8[NDArray[np.uint8], "B size size 3"]:

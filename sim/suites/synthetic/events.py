@@ -50,7 +50,7 @@ def draw_kinds(key: Array, ticks: int, shares: list[tuple[Kind, Float[Array, "B"
 def event_streams(
     key: Array, config: EventConfig, vocabulary: Vocabulary, batch: int, rates: Float[Array, "R"] | None = None
 ) -> Streams:
-    """`batch` event-sparse streams; the first tick of each is an event, so that something can be asked.
+    """`batch` event-sparse streams; the first tick of each is an event, so that something can be queried.
 
     `rates`, where given, takes the place of config.rates: one compilation for all.
     """

@@ -1,4 +1,4 @@
-"""Multi-binding associative recall: N keys are bound, some of them again, then all may be asked."""
+"""Multi-binding associative recall: N keys are bound, some of them again, then any may be queried."""
 
 from dataclasses import dataclass
 

@@ -70,8 +70,8 @@ class Streams(NamedTuple):
     reset: Bool[Array, "T B"]
 
     @property
-    def asked(self) -> Bool[Array, "T B"]:
-        """Ticks at which an answer counts."""
+    def query(self) -> Bool[Array, "T B"]:
+        """The query mask: ticks at which an answer counts."""
         return self.kind == Kind.QUERY
 
 

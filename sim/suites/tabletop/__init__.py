@@ -3,20 +3,17 @@
 The simulator is imported when an environment is made, not when tasks are listed.
 """
 
-import ctypes.util
-import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+from vlamem.sim import gl
 from vlamem.sim.suites.protocol import Recorder, RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.tabletop.env import TabletopEnv
     from vlamem.sim.suites.tabletop.shift import ShiftedEnv
 
-if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
-    # MuJoCo reads it when it is imported, and without it asks for a window system
-    os.environ["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+gl.settle()  # before MuJoCo is imported
 
 __all__ = ["SUITE", "TabletopSuite", "make_env", "register_gymnasium"]
 
@@ -31,6 +28,7 @@ class TabletopSuite:
         visits=True,
         lerobot="vlamem.sim.suites.tabletop.lerobot_dataset:write_lerobot",
         labels="vlamem.sim.suites.tabletop.demonstrations:labels",
+        frames="vlamem.sim.suites.tabletop.frame_labels:FRAMES",
     )
 
     def goals(self) -> tuple[tuple[str, ...], ...]:
@@ -90,10 +88,10 @@ class TabletopSuite:
         from vlamem.sim.suites.tabletop.tasks import make_task
 
         try:
-            made, told = make_task(task, task_parameters)
+            made, oracle = make_task(task, task_parameters)
         except TypeError as error:
             raise SuiteError(f"task '{task}' does not take these parameters: {error}") from error
-        env = TabletopEnv(made, told=told, image_size=image_size, render=render, guessing=guessing)
+        env = TabletopEnv(made, oracle=oracle, image_size=image_size, render=render, guessing=guessing)
         if shift is None:
             return env
         from vlamem.sim.suites.tabletop.shift import Shift, ShiftedEnv

@@ -5,7 +5,7 @@ from vlamem.sim.suites.tabletop.language import TEMPLATES
 from vlamem.sim.suites.tabletop.tasks import MEMORY, ORACLE_SUFFIX, SKILLS
 
 _TEMPLATE_OF = {"place_bowl": "bowl", "place_pad": "pad"}
-_TOLD = {"shell_game": "touch", "count_press": "presses_left", "put_back": "put_back_told"}
+_ORACLE = {"shell_game": "touch", "count_press": "presses_left", "put_back": "put_back_told"}
 
 
 def catalogue() -> dict[str, TaskInfo]:
@@ -22,6 +22,6 @@ def catalogue() -> dict[str, TaskInfo]:
         )
     for memory in MEMORY:
         name = memory.name + ORACLE_SUFFIX
-        sentences = TEMPLATES[_TOLD.get(memory.name, "touch")]
+        sentences = TEMPLATES[_ORACLE.get(memory.name, "touch")]
         tasks[name] = TaskInfo(name, "oracle", "", memory().chance, memory().longest, sentences)
     return tasks

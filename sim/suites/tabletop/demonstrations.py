@@ -53,7 +53,7 @@ class Visitor:
         self._queue = []
 
     def act(self, env: TabletopEnv, rng: np.random.Generator) -> Float[np.ndarray, "7"]:
-        """The policy's next action under the sentence that tells the answer."""
+        """The policy's next action under the oracle instruction."""
         if not self._queue:
             seen, spec = env.observe(), self._policy.spec
             goal = env.task.goal(True)
@@ -115,7 +115,7 @@ def record(
     env.reset(options={"episode": episode, "split": split})
     rows: list[dict[str, Any]] = []
     actions: list[np.ndarray] = []
-    told: list[int] = []
+    oracle: list[int] = []
     pushed: list[bool] = []
     phase: list[tuple[bool, int]] = []
     phase_of_stride = int(rng.integers(stride))
@@ -123,15 +123,15 @@ def record(
         now = task.now
         action = env.expert_action()
         own = task.goal(False)
-        told.append(_GOAL_INDEX[task.goal(True)])
-        phase.append((task.go, told[-1]))
+        oracle.append(_GOAL_INDEX[task.goal(True)])
+        phase.append((task.go, oracle[-1]))
         offset = next((o for first, last, o in shoves if first <= now < last), None)
         if visitor is not None and offset is None:
             visitor.leave()
         pushed.append(offset is not None)
         idle = float(np.abs(action[:6]).max()) < 0.15
         if offset is None and (now + phase_of_stride) % (idle_stride if idle else stride) == 0:
-            rows.append(_row(env, _GOAL_INDEX[own], told[-1]))
+            rows.append(_row(env, _GOAL_INDEX[own], oracle[-1]))
         actions.append(action)
         command = action.copy()
         if offset is not None and visitor is not None:
@@ -148,14 +148,14 @@ def record(
     return table
 
 
-def _row(env: TabletopEnv, own: int, told: int) -> dict[str, Any]:
+def _row(env: TabletopEnv, own: int, oracle: int) -> dict[str, Any]:
     seen = env.observe()
     task, scene = env.task, env.scene
     target, destination = task.target(scene), task.destination(scene)
     return {
         **{name: seen[name] for name in CAMERAS},
         "proprioception": seen["proprioception"],
-        "goal": np.array([own, told if told != own else -1], np.int32),
+        "goal": np.array([own, oracle if oracle != own else -1], np.int32),
         "categories": np.array(task.categories(scene), np.int8),
         "values": np.array(task.values(scene), np.float32),
         "objects": task.objects(scene),

@@ -34,7 +34,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     Args:
         task: an instance from vlamem.sim.suites.tabletop.tasks.
-        told: the oracle variant, whose sentence tells the answer.
+        oracle: the oracle variant, whose instruction contains the answer.
         image_size: S [pixels].
         render: "fast" (no shadows, reflections or multisampling, arm drawn by its collision meshes) or "faithful".
         guessing: replaces what the scripted expert knows of the answer by a random choice.
@@ -46,13 +46,19 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     cameras: tuple[str, ...] = tuple(CAMERAS)
 
     def __init__(
-        self, task: Task, *, told: bool = False, image_size: int = 84, render: Profile = "fast", guessing: bool = False
+        self,
+        task: Task,
+        *,
+        oracle: bool = False,
+        image_size: int = 84,
+        render: Profile = "fast",
+        guessing: bool = False,
     ) -> None:
         if not 16 <= image_size <= 1024:
             raise ValueError(f"image_size {image_size} is outside 16 to 1024 pixels")
         if render not in ("fast", "faithful"):
             raise ValueError(f"render profile {render!r} is unknown: choose 'fast' or 'faithful'")
-        self.task, self.told, self.image_size, self.profile = task, told, image_size, render
+        self.task, self.oracle, self.image_size, self.profile = task, oracle, image_size, render
         self.guessing = guessing
         self.render_mode = "rgb_array"
         self.render_on_step = True
@@ -107,16 +113,16 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     @property
     def instruction(self) -> str:
         """The sentence of this moment."""
-        goal = self.task.goal(self.told)
+        goal = self.task.goal(self.oracle)
         if self._paraphrase == HELD_OUT:
             return goal.sentence(HELD_OUT)
         return goal.sentence(self._paraphrase % (len(TEMPLATES[goal.key]) - 1))
 
     def cue(self) -> Cue:
         """What the task hides at this moment; `answer` is None in a skill, whose sentence says all that is needed."""
-        own, told = self.task.goal(False), self.task.goal(True)
+        own, oracle = self.task.goal(False), self.task.goal(True)
         known = self.task.now >= self.task.cue_end
-        answer = None if own == told else told.sentence(0)
+        answer = None if own == oracle else oracle.sentence(0)
         return Cue(known, self.task.cue_over, answer, int(self.task.go))
 
     def observe(self) -> dict[str, Any]:

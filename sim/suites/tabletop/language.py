@@ -149,7 +149,7 @@ def references() -> list[tuple[int, int, list[str]]]:
     rows: list[tuple[int, int, list[str]]] = []
     for c, colour in enumerate(COLOURS):
         rows += [(c, s, [f"the {colour} {shape}"]) for s, shape in enumerate(SHAPES)]
-        rows.append((c, -1, [f"the {colour} block"]))  # told apart by its colour alone
+        rows.append((c, -1, [f"the {colour} block"]))  # known by its colour alone
         rows.append((c, REFERENCE_SHAPES.index("pad"), [f"the {colour} pad"]))
     cup = REFERENCE_SHAPES.index("cup")
     rows += [(REFERENCE_COLOURS.index(p), cup, [f"the {p} cup"]) for p in PLACES]

@@ -31,7 +31,7 @@ class ProbeResult:
         accuracy: on frames after the cue, cross-validated.
         cue_accuracy: the same probe on frames that show the answer: the control that it can find one. None where no
             single frame does.
-        chance: mean accuracy of the same probe on answers drawn anew: of what each scene allows where that is told by
+        chance: mean accuracy of the same probe on answers drawn anew: of what each scene allows where that is given by
             the scene (a colour is that of one of its blocks), shuffled among the episodes elsewhere.
         n: episodes.
         p_value: share of these draws that do as well, one-sided.

@@ -110,8 +110,8 @@ class RecallColour(MemoryTask):
         if touched is not None:
             self.status = "success" if touched == self.answer and self.may_act else "failure"
 
-    def goal(self, told: bool) -> Goal:
-        return Goal.of("touch", thing=f"{self.blocks[self.answer].colour} block") if told else Goal(self.name)
+    def goal(self, oracle: bool) -> Goal:
+        return Goal.of("touch", thing=f"{self.blocks[self.answer].colour} block") if oracle else Goal(self.name)
 
     def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return scene.block(self.answer)
@@ -185,8 +185,8 @@ class Sequence(RecallColour):
         """The block to touch now."""
         return self.order[min(self.done, self.length - 1)]
 
-    def goal(self, told: bool) -> Goal:
-        return Goal.of("touch", thing=f"{self.blocks[self.next].colour} block") if told else Goal(self.name)
+    def goal(self, oracle: bool) -> Goal:
+        return Goal.of("touch", thing=f"{self.blocks[self.next].colour} block") if oracle else Goal(self.name)
 
     def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return scene.block(self.next)

@@ -99,8 +99,8 @@ class ShellGame(MemoryTask):
         if touched:
             self.status = "success" if touched == [self.answer] and self.may_act else "failure"
 
-    def goal(self, told: bool) -> Goal:
-        return Goal.of("touch", thing=f"{PLACES[self.answer]} cup") if told else Goal(self.name)
+    def goal(self, oracle: bool) -> Goal:
+        return Goal.of("touch", thing=f"{PLACES[self.answer]} cup") if oracle else Goal(self.name)
 
     def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         return self.places[f"{PLACES[self.answer]} cup"]
@@ -156,8 +156,8 @@ class CountPress(MemoryTask):
         if self._up >= 5 or self.now >= self.max_steps:
             self.status = "success" if self.presses == self.answer else "failure"
 
-    def goal(self, told: bool) -> Goal:
-        if not told:
+    def goal(self, oracle: bool) -> Goal:
+        if not oracle:
             return Goal(self.name)
         left = self.answer - self.presses
         if left <= 0:
@@ -256,8 +256,8 @@ class PutBack(MemoryTask):
         if back:
             scene.park()
 
-    def goal(self, told: bool) -> Goal:
-        return Goal.of("put_back_told", pad=self.pads[self.answer]) if told else Goal(self.name)
+    def goal(self, oracle: bool) -> Goal:
+        return Goal.of("put_back_told", pad=self.pads[self.answer]) if oracle else Goal(self.name)
 
     def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
         there = self.pad_positions[self.answer] if self.may_act else self.square

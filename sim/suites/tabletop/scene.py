@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.sim.robosuite_import import importing_robosuite
 from vlamem.sim.suites.tabletop.elements import (
     BLOCK_HALF,
     COLOURS,
@@ -23,7 +24,7 @@ from vlamem.sim.suites.tabletop.elements import (
 
 logging.getLogger("robosuite").setLevel(logging.ERROR)
 logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
-with warnings.catch_warnings():
+with warnings.catch_warnings(), importing_robosuite():
     warnings.simplefilter("ignore")  # robosuite 1.4.0 has escape sequences that Python 3.12 warns of
     import robosuite.macros
     from robosuite.controllers import load_controller_config

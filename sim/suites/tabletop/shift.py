@@ -22,7 +22,7 @@ KINDS: dict[str, str] = {
     "none": "nothing is shifted",
     "camera": "agentview is moved along y and up [m]",
     "actuator": "added to every translation command, along a fixed direction [action units]",
-    "table": "the table is higher than the robot was told [m]",
+    "table": "the table is higher than the robot was set up for [m]",
     "friction": "friction of blocks, fingers and table is divided by 1 + strength",
     "lighting": "lamps and headlight are dimmed by this share, 0 to 1, and turned as far to a warm colour",
 }
@@ -112,20 +112,20 @@ class ShiftedEnv:
         if self.shift.kind == "table":
             self._lower_robot()
             observation = self.env.observe() if self.render_on_step else observation | self._measured()
-        return self._told(observation), info
+        return self._in_robot_frame(observation), info
 
     def step(self, action: Float[np.ndarray, "7"]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One control step; under an actuator bias the arm does something else than it is told."""
+        """One control step; under an actuator bias the arm does something else than its command."""
         command = np.asarray(action, np.float64)
         if self.shift.kind == "actuator":
             command = command.copy()
             command[:3] += self.shift.strength * BIAS_WAY
         observation, reward, terminated, truncated, info = self.env.step(command)
-        return self._told(observation), reward, terminated, truncated, info
+        return self._in_robot_frame(observation), reward, terminated, truncated, info
 
     def observe(self) -> dict[str, Any]:
         """The whole observation of this moment, images included."""
-        return self._told(self.env.observe())
+        return self._in_robot_frame(self.env.observe())
 
     @property
     def render_on_step(self) -> bool:
@@ -157,8 +157,8 @@ class ShiftedEnv:
     def _measured(self) -> dict[str, Any]:
         return {"proprioception": self.env.scene.proprioception()}
 
-    def _told(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """What the robot's own kinematics say: they measure from its base, not from the table."""
+    def _in_robot_frame(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """The observation by the robot's own kinematics, which measure from its base, not from the table."""
         if self.shift.kind != "table":
             return observation
         proprioception = observation["proprioception"].copy()

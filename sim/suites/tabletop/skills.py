@@ -87,7 +87,7 @@ class Touch(Skill):
         if touched is not None:
             self.status = "success" if touched == self.aim else "failure"
 
-    def goal(self, told: bool) -> Goal:
+    def goal(self, oracle: bool) -> Goal:
         return Goal.of("touch", thing=self.thing)
 
     def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
@@ -126,7 +126,7 @@ class Push(Skill):
         if away < 0.025:
             self.status = "success"
 
-    def goal(self, told: bool) -> Goal:
+    def goal(self, oracle: bool) -> Goal:
         return Goal.of("push", thing=self.thing)
 
     def destination(self, scene: "Scene") -> Float[np.ndarray, "3"]:
@@ -182,7 +182,7 @@ class PlaceInBowl(_Place):
         scene.move_body("bowl", position)
         self.places = {"bowl": position}
 
-    def goal(self, told: bool) -> Goal:
+    def goal(self, oracle: bool) -> Goal:
         return Goal.of("bowl", thing=self.thing)
 
 
@@ -198,7 +198,7 @@ class PlaceOnPad(_Place):
         lay_pads(self, scene, [str(c) for c in rng.permutation(list(COLOURS))[:2]], pads)
         self.there = pads[0]
 
-    def goal(self, told: bool) -> Goal:
+    def goal(self, oracle: bool) -> Goal:
         return Goal.of("pad", thing=self.thing, pad=self.pads[0])
 
 
@@ -226,7 +226,7 @@ class Press(Skill):
         if self.button_lit:
             self.status = "success"
 
-    def goal(self, told: bool) -> Goal:
+    def goal(self, oracle: bool) -> Goal:
         return Goal("press")
 
     def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
@@ -262,7 +262,7 @@ class Raise(Skill):
         elif self.touched_block(scene) is not None:
             self.status = "failure"
 
-    def goal(self, told: bool) -> Goal:
+    def goal(self, oracle: bool) -> Goal:
         return Goal("raise")
 
     def target(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:

@@ -96,8 +96,8 @@ class Task(ABC):
         """Moves the timeline on by one control step and decides `status`."""
 
     @abstractmethod
-    def goal(self, told: bool) -> Goal:
-        """What the sentence says; `told`: the oracle variant, which says the answer."""
+    def goal(self, oracle: bool) -> Goal:
+        """The instruction; with `oracle` the oracle instruction, which contains the answer."""
 
     @abstractmethod
     def act(self, scene: "Scene") -> Float[np.ndarray, "7"]:
@@ -112,7 +112,7 @@ class Task(ABC):
         return None
 
     def destination(self, scene: "Scene") -> Float[np.ndarray, "3"] | None:
-        """Where the (oracle) sentence's thing is to be brought in the end, told from the first frame on."""
+        """Where the thing of the (oracle) instruction is to be brought in the end, known from the first frame on."""
         return None
 
     # What they share ----------------------------------------------------------------------------------------------

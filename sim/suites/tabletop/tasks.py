@@ -17,5 +17,5 @@ ORACLE_SUFFIX = "_told"
 
 def make_task(name: str, parameters: dict[str, Any]) -> tuple[Task, bool]:
     """The task called `name`, and whether it is an oracle variant; raises KeyError or TypeError."""
-    told = name.endswith(ORACLE_SUFFIX) and name not in TASKS
-    return TASKS[name.removesuffix(ORACLE_SUFFIX) if told else name](**parameters), told
+    oracle = name.endswith(ORACLE_SUFFIX) and name not in TASKS
+    return TASKS[name.removesuffix(ORACLE_SUFFIX) if oracle else name](**parameters), oracle

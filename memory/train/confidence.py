@@ -1,0 +1,72 @@
+"""When a memory that was taught should propose: where the frozen policy's loss is lower with it than without.
+
+No answer is needed: both losses are of the demonstrated actions, on ticks that the memory was not trained on.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Float
+
+from vlamem.memory.protocol import Params
+
+__all__ = ["abstaining", "with_confidence"]
+
+_MARGIN = 0.05
+"""Share of the bare loss at a choice that the memory has to save there: where it saves nothing the policy is left
+alone."""
+_NEVER = -20.0
+"""Logit of a confidence that is as good as 0."""
+_UPDATES = 400
+
+
+def with_confidence(
+    params: Params,
+    hidden: Float[np.ndarray, "M hidden"],
+    bare: Float[np.ndarray, "M"],
+    own: Float[np.ndarray, "M"],
+    weight: Float[np.ndarray, "M"],
+    decay: float = 1e-3,
+) -> Params:
+    """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare`; all else stays.
+
+    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every one counts alike: who
+    chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there, beside
+    what the bare policy loses at a choice.
+    """
+    unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
+    saved = (bare - own) / unit
+    label = jnp.asarray(saved > _MARGIN * weight, jnp.float32)
+    counts = weight + (1 - weight) * np.abs(saved)
+    x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
+    scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
+
+    def loss(column: tuple[Any, Any]) -> Any:
+        logit = x / scale @ column[0] + column[1]
+        miss = optax.sigmoid_binary_cross_entropy(logit, label)
+        return jnp.sum(each * miss) + decay * jnp.sum(column[0] ** 2)
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, _UPDATES))
+
+    def step(carry: Any, _: None) -> Any:
+        column, state = carry
+        moves, state = optimizer.update(jax.grad(loss)(column), state)
+        return (optax.apply_updates(column, moves), state), None
+
+    column: Any = (jnp.zeros(x.shape[1]), jnp.zeros(()))
+    (column, _), _ = jax.lax.scan(step, (column, optimizer.init(column)), None, length=_UPDATES)
+    return _confident(params, column[0] / scale, column[1])
+
+
+def abstaining(params: Params) -> Params:
+    """`params` whose confidence is next to 0 at every tick: the policy is left alone."""
+    return _confident(params, jnp.zeros(params.head.out.shape[0]), jnp.asarray(_NEVER))
+
+
+def _confident(params: Params, column: Any, bias: Any) -> Params:
+    head = params.head
+    made = head._replace(out=head.out.at[:, 0].set(column), out_bias=head.out_bias.at[0].set(bias))
+    return params._replace(head=made)

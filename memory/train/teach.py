@@ -1,0 +1,347 @@
+"""Teaches a memory through a frozen policy's own imitation loss, from demonstrations without an answer.
+
+The memory, its gate and its head run in JAX over whole episodes; what is proposed at some ticks goes to a `Loss`, which
+gives the policy's loss and its gradient by the proposal, and that comes back as the cotangent.
+
+Two things keep the memory from reading the answer off the demonstrator's moving hand: the loss is asked for mostly at
+moments of choice, where the policy's own samples disagree since nothing it sees tells what to do, and the head is given
+no z. Whether they did is measured: a memory that remembers is of no use with another episode's state.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from vlamem.core.seeding import integer_seed, stream
+from vlamem.memory.protocol import Memory, Params, scan
+from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Episodes, Loss, Moments
+from vlamem.memory.train.fit import Patience
+from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace
+from vlamem.memory.train.losses import charge
+from vlamem.memory.train.swap import compare
+
+__all__ = ["Progress", "Taught", "TeachOptions", "teach"]
+
+Progress = Callable[[int, dict[str, float]], None]
+_CHECKPOINT_SECONDS = 60.0
+_UNSURE = 0.05
+"""Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
+_SENTENCE = 0.1
+"""Least spread of an entry of a sentence's vector that it is standardised by, in units of the vectors' own."""
+_LEAST = 0.25
+"""Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
+
+
+@dataclass(frozen=True)
+class TeachOptions:
+    """How a memory is taught.
+
+    Attributes:
+        train: of the gradient updates. Its `write_cost` is that of writing at every tick in units of what the memory
+            has gained, task by task, so that a task pays for its writes as it learns to use them; it rises over `ramp`.
+            Over its `noise_anneal` the noise on the gate's decisions falls from 1 to 0: drawn to the end, a gate learns
+            to write at several ticks with a chance of less than 1/2 each, and in use at none.
+        rows: episodes of a batch.
+        moments: ticks of each at which the policy's loss is asked for.
+        uniform: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere;
+            the rest as often as their weight of choice says.
+        feature_noise: standard deviation of what is added to z, in units of each entry's own.
+        scene_shift: greatest share of the way to the scene of another episode of the task by which all z of an episode
+            are moved. Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
+        floor: least gain that writes are charged by after the ramp, as a share of the bare policy's loss: a task that
+            gains nothing from its writes loses them then.
+        average: of parameters over updates, share that is kept of the average at each.
+        look_every: updates between two looks at episodes that are not trained on, with their own and another's state.
+        patience: looks without a lower loss, after the write cost has fully come, that end the training.
+        seed: of parameters and batches.
+    """
+
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            updates=800,
+            learning_rate=3e-3,
+            weight_decay=0.05,
+            write_cost=0.1,
+            ramp=(0.3, 0.5),
+            noise_anneal=(0.3, 0.6),
+        )
+    )
+    rows: int = 16
+    moments: int = 4
+    uniform: float = 0.2
+    feature_noise: float = 0.2
+    scene_shift: float = 0.5
+    floor: float = 0.01
+    average: float = 0.98
+    look_every: int = 50
+    patience: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A memory that was taught.
+
+    Attributes:
+        params: as the memory takes them, of the look with the lowest loss after the write cost had fully come; the
+            confidence is not fitted yet.
+        history: a dict a look: what was trained on, and of each task the loss with its own state and with another
+            episode's, in units of the bare policy's.
+        updates, seconds: done and spent, over all calls.
+    """
+
+    params: Params
+    history: list[dict[str, float]]
+    updates: int
+    seconds: float
+
+
+class _Batch(NamedTuple):
+    """What an update's forward pass takes.
+
+    Attributes:
+        zs, inside: see `Episodes`.
+        at: [P, B], ticks of the moments.
+        cost: [B], of writing at every tick.
+    """
+
+    zs: Any
+    inside: Any
+    at: Any
+    cost: Any
+
+
+def without_z(params: Params, size: int) -> Params:
+    """`params` whose head is blind to z, the first `size` entries of the feature: scenes are few, and it would learn
+    their answers by heart, or read them off the hand."""
+    return params._replace(head=params.head._replace(z=params.head.z.at[:size].set(0.0)))
+
+
+def teach(
+    memory: Memory,
+    data: DemonstrationData,
+    loss: Loss,
+    how: TeachOptions,
+    folder: Path,
+    progress: Progress = lambda i, last: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Taught:
+    """Trains `memory` on `data`; `folder` takes checkpoints, and a killed run goes on from the last.
+
+    Raises ValueError when `folder` holds a run of other options or data, or the memory proposes another context.
+    """
+    if memory.head.context != data.meta.context_size:
+        raise ValueError(
+            f"the head proposes contexts of {memory.head.context}, the policy takes {data.meta.context_size}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    config, run = how.train, Checkpoint(folder, _marks(memory, data, how))
+    tasks = _Tasks(data, loss, how)
+    fresh = _fresh(memory, data, how)
+    done, seconds, history, kept = run.restore((fresh, jnp.zeros(len(data.tasks)), fresh.params, fresh.params))
+    training, gain, averaged, best = kept
+    gain = np.array(gain)
+    fixed = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0))  # what the pace says instead
+    forward, back = _compiled(memory, fixed, data.meta.feature_size)
+    patience = Patience(config)
+    for look in history:
+        patience.see(look)
+    began = saved = clock()
+    while done < config.updates and patience.waited < how.patience:
+        rng = stream(how.seed, "teach", "batch", done)
+        drawn = data.sample(how.rows, rng)
+        words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
+        at = [e.draw(how.moments, how.uniform, tasks.foreseeable(e), rng) for e in drawn]
+        moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
+        task = np.array([data.tasks.index(e.task) for e in drawn])
+        speed = pace(config, done)
+        # nothing at all before something is gained: the optimizer makes whole steps of the smallest gradient
+        least = how.floor if done >= config.ramp[1] * config.updates else 0.0
+        owed = float(speed.cost) * np.maximum(gain - _UNSURE, least)[task]
+        ticks = np.stack([e.tick[a] for e, a in zip(drawn, at, strict=True)], axis=1)
+        rows = data.episodes(drawn, words)
+        batch = _Batch(_augmented(rows, drawn, data, how, rng), rows.inside, ticks, owed.astype(np.float32))
+        key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
+        (proposed, _), pull, rate = forward(training.params, batch, key, _noise(config, done))
+        # the moments lie row after row, what is proposed lies tick after tick
+        residual = np.asarray(proposed).swapaxes(0, 1).reshape(-1, proposed.shape[-1])
+        error, gradient = loss(moments, residual, integer_seed(how.seed, "teach", "noise", done))
+        unit = tasks.bare[task].repeat(how.moments)
+        scaled = (gradient / unit[:, None] / len(gradient)).reshape(how.rows, how.moments, -1).swapaxes(0, 1)
+        training = back(training, pull, scaled.astype(np.float32), speed)
+        share = min(how.average, done / (done + 10))
+        averaged = _toward(averaged, training.params, 1 - share)
+        weight = np.concatenate([e.weight[a] for e, a in zip(drawn, at, strict=True)])
+        gain = tasks.followed(gain, task.repeat(how.moments), weight, error, tasks.of(drawn, at))
+        done += 1
+        last = {"loss": float((error / unit).mean()), "rate": float(rate)}
+        last |= {f"gain.{t}": float(g) for t, g in zip(data.tasks, gain, strict=True)}
+        if done % how.look_every == 0 or done == config.updates:
+            last |= _look(memory, averaged, data, loss)
+            history.append({"update": float(done), **last})
+            patience.see(history[-1])
+            if patience.waited == 0:
+                best = averaged
+        now = clock()
+        if done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
+            run.save((training, jnp.asarray(gain), averaged, best), done, seconds + now - began, history)
+            saved = now
+        progress(done, last)
+    return Taught(best, history, done, seconds + clock() - began)
+
+
+def _noise(config: TrainConfig, done: int) -> float:
+    """Share of the noise on a learned gate's logit at an update."""
+    start, end = config.noise_anneal
+    return 1.0 - min(1.0, max(0.0, (done / config.updates - start) / max(end - start, 1e-9)))
+
+
+@jax.jit
+def _toward(average: Params, params: Params, share: float) -> Params:
+    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+
+
+def _look(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, float]:
+    """Loss at each calibration episode's greatest moment of choice, in units of the bare policy's.
+
+    The error is the mean over tasks, skills among them: what is lost there counts as what is gained elsewhere.
+    """
+    looks = {task: compare(memory, params, data, data.calibration[task], loss, most=1) for task in data.tasks}
+    bare = {task: float(look.bare.mean()) for task, look in looks.items()}
+    found: dict[str, float] = {}
+    for task, look in looks.items():
+        unit = max(bare[task], _LEAST * max(bare.values()), 1e-9)
+        own, swapped = float(look.own.mean()), float(look.swapped.mean())
+        found |= {f"own.{task}": own / unit, f"swapped.{task}": swapped / unit, f"bare.{task}": bare[task] / unit}
+        found |= {f"writes.{task}": float(look.writes.mean())}
+    worse = [found[f"own.{task}"] - found[f"bare.{task}"] for task in data.tasks]
+    return found | {"held_out_error": 1.0 + float(np.mean(worse))}
+
+
+class _Tasks:
+    """What the bare policy's loss is at every moment, and how much less it is with the memory, task by task."""
+
+    def __init__(self, data: DemonstrationData, loss: Loss, how: TeachOptions) -> None:
+        self._tasks, mean = data.tasks, []
+        self._bare: dict[tuple[str, int], np.ndarray] = {}
+        for task in data.tasks:
+            weighed, total = 0.0, 1e-9
+            for e in data.training[task]:
+                moments = data.moments(e, np.arange(len(e.tick)), 0)
+                seed = integer_seed(how.seed, "teach", "bare", e.task, e.episode)
+                self._bare[e.task, e.episode], _ = loss(moments, np.zeros_like(moments.context), seed)
+                weighed += float(e.weight @ self._bare[e.task, e.episode])
+                total += float(e.weight.sum())
+            mean.append(weighed / total)
+        self.bare = np.maximum(mean, max(_LEAST * max(mean), 1e-6))
+        """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
+
+    def foreseeable(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
+        """0 to 1 at each conditioned tick of an episode: near 0 where the policy is far more wrong than where it must
+        choose. What came next could not be foreseen there, as a signal to go, and its loss teaches nothing."""
+        unit = self.bare[self._tasks.index(episode.task)]
+        found: Float[np.ndarray, N] = unit**2 / (unit**2 + self._bare[episode.task, episode.episode] ** 2)
+        return found
+
+    def of(self, drawn: list[Demonstration], at: list[Int[np.ndarray, "P"]]) -> Float[np.ndarray, "M"]:
+        """The bare policy's loss at drawn moments."""
+        return np.concatenate([self._bare[e.task, e.episode][a] for e, a in zip(drawn, at, strict=True)])
+
+    def followed(
+        self,
+        gain: Float[np.ndarray, "tasks"],
+        task: Int[np.ndarray, "M"],
+        weight: Float[np.ndarray, "M"],
+        error: Float[np.ndarray, "M"],
+        bare: Float[np.ndarray, "M"],
+    ) -> Float[np.ndarray, "tasks"]:
+        """The running mean of each task's gain at moments of choice, a share of the bare loss, after a batch."""
+        after = gain.copy()
+        for i in np.unique(task):
+            mine = task == i
+            had = float(weight[mine] @ bare[mine])
+            if had > 0:
+                saved = float(weight[mine] @ (bare - error)[mine]) / had
+                after[i] += 0.05 * (np.clip(saved, -1, 1) - gain[i])
+        return after
+
+
+def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Training:
+    """Parameters that propose nothing yet: the bare policy is where teaching starts."""
+    drawn = data.sample(4 * how.rows, stream(how.seed, "teach", "standardise"))
+    zs = jnp.asarray(data.episodes(drawn, [i % data.wordings for i in range(len(drawn))]).zs)
+    training = begin(memory, how.train, zs, jax.random.key(integer_seed(how.seed, "teach", "init")))
+    head, scale = training.params.head, training.params.scale
+    # sentences are few: what hardly varies over those of training may vary in another wording
+    most = 1.0 / (_SENTENCE * float(np.sqrt(np.mean(np.square(data.contexts)))) + 1e-6)
+    size = data.meta.feature_size
+    params = training.params._replace(
+        head=head._replace(out=jnp.zeros_like(head.out), out_bias=jnp.zeros_like(head.out_bias)),
+        scale=scale.at[size:].set(jnp.minimum(scale[size:], most)),
+    )
+    training = training._replace(params=without_z(params, size), state=())
+    strong: Training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)  # of no weak type
+    return strong
+
+
+@cache
+def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The forward pass, which gives proposals and their pull-back, and the update from a cotangent."""
+
+    def proposed(params: Params, batch: _Batch, key: Array, noise: Array) -> tuple[tuple[Array, Array], Array]:
+        rows = batch.zs.shape[1]
+        resets = jnp.zeros(batch.zs.shape[:2], bool).at[0].set(True)
+        learned = memory.gate_signal == "straight-through"
+        force = noise * jax.random.logistic(key, resets.shape) if learned else None
+        _, out = scan(memory, params, memory.init(rows), batch.zs, resets, None, force)
+        assert out.context is not None
+        ticks = batch.inside.sum(0)
+        paid = jnp.sum(jnp.where(batch.inside, charge(out.gate), 0.0), axis=0) / ticks
+        rate = jnp.mean(jnp.sum(out.wrote & batch.inside, axis=0) / ticks)
+        return (out.context[batch.at, jnp.arange(rows)], jnp.mean(batch.cost * paid)), rate
+
+    def forward(params: Params, batch: _Batch, key: Array, noise: Array) -> Any:
+        return jax.vjp(partial(proposed, batch=batch, key=key, noise=noise), params, has_aux=True)
+
+    def back(training: Training, pull: Any, cotangent: Array, speed: Any) -> Training:
+        (grads,) = pull((cotangent, jnp.ones(())))
+        steps, optimizer = make_optimizer(config).update(grads, training.optimizer, training.params)
+        params = optax.apply_updates(training.params, jax.tree.map(lambda s: speed.learning_rate * s, steps))
+        params = memory.project(params, config.feedback)
+        return training._replace(params=without_z(params, size), optimizer=optimizer)
+
+    return jax.jit(forward), jax.jit(back)
+
+
+def _augmented(
+    episodes: Episodes,
+    drawn: list[Demonstration],
+    data: DemonstrationData,
+    how: TeachOptions,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "T B F"]:
+    """What the memory reads, its scene moved towards another one and with noise on it."""
+    part = episodes.zs[..., : data.meta.feature_size]
+    others = np.stack([data.scenes[e.task][rng.integers(len(data.scenes[e.task]))] for e in drawn])
+    share = how.scene_shift * rng.random((len(drawn), 1))
+    part += (share * (others - np.stack([e.z.mean(axis=0) for e in drawn]))).astype(np.float32)
+    part += how.feature_noise * data.spread * rng.standard_normal(part.shape, dtype=np.float32)
+    return episodes.zs
+
+
+def _marks(memory: Memory, data: DemonstrationData, how: TeachOptions) -> dict[str, Any]:
+    episodes = [(e.task, e.episode, len(e.z)) for kept in data.training.values() for e in kept]
+    recorded = hashlib.sha256(json.dumps(episodes).encode()).hexdigest()
+    return {"memory": repr(memory), "how": asdict(how), "policy": asdict(data.meta.policy), "recorded": recorded}

@@ -1,0 +1,123 @@
+"""Which episodes a report shows in full, and what it shows of each."""
+
+from collections.abc import Sequence
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any
+
+from vlamem.core.tick_trace import TickTrace
+from vlamem.sim.report.film import FilmError, data_uri, strip
+from vlamem.sim.report.runs import Run
+from vlamem.sim.results.episodes import EpisodeRecord, image_path, video_path
+
+_DIGITS = 4
+
+
+def choose(runs: Sequence[Run], most: int) -> list[tuple[Run, EpisodeRecord]]:
+    """At most `most` episodes with a video or a trace: of every run and task, failures before successes.
+
+    Episodes of one initial state stand together, those of the first run first.
+    """
+    groups: list[list[tuple[Run, EpisodeRecord]]] = []
+    for task in dict.fromkeys(task for run in runs for task in run.tasks):
+        for run in runs:
+            found = [r for r in run.records if r.task == task and (run.has_video(r) or run.has_trace(r))]
+            found.sort(key=lambda r: (not run.has_video(r), r.outcome != "failure", r.episode))
+            groups.append([(run, record) for record in found])
+    in_turn = [entry for turn in zip_longest(*groups) for entry in turn if entry is not None]
+    order = {run.label: i for i, run in enumerate(runs)}
+    return sorted(in_turn[:most], key=lambda e: (e[1].task, e[1].initial_state, order[e[0].label]))
+
+
+def shown(run: Run, record: EpisodeRecord, film: bool) -> dict[str, Any]:
+    """What the page shows of an episode; its video only with `film`."""
+    found: dict[str, Any] = listed(run, record) | {"video": None, "strip": None, "hz": 20.0}
+    path = video_path(run.folder, record.task, record.episode)
+    if path.is_file():
+        try:
+            found["strip"], _ = strip(path)
+            found["video"] = data_uri("video/mp4", path.read_bytes()) if film else None
+        except FilmError as error:
+            run.notes.append(f"{error}.")
+    trace = run.trace(record)
+    if trace is not None:
+        found |= {"hz": trace.about["control_hz"], "timeline": timeline(trace)}
+    return found
+
+
+def timeline(trace: TickTrace) -> dict[str, Any]:
+    """The columns of a trace that the page draws, by what they are and by memory."""
+    planned = [i for i, plan in enumerate(trace.column("planned")) if plan]
+    memories = []
+    for name in trace.memories:
+        ticks = f"{name}.gate" in trace.columns
+        memory: dict[str, Any] = {"name": name, "ticks": ticks}
+        if ticks:
+            memory |= {c: _short(trace.column(f"{name}.{c}")) for c in ("gate", "surprise", "confidence")}
+            memory["wrote"] = [i for i, wrote in enumerate(trace.column(f"{name}.wrote")) if wrote]
+        for c in ("chunk_weight", "context_weight", "abstained", "similarity", "spread", "retrieved"):
+            if f"{name}.{c}" in trace.columns:
+                values = trace.column(f"{name}.{c}")
+                memory[c] = _short([values[i] for i in planned])
+        memories.append(memory)
+    return {
+        "steps": len(trace.rows),
+        "planned": planned,
+        "weight": _short([trace.rows[i]["weight"] for i in planned]),
+        "memories": memories,
+        "commands": [_short(entry) for entry in zip(*trace.column("command"), strict=True)],
+        "clipped": [i for i, by in enumerate(trace.column("clipped")) if by],
+        "cue_over": next((i for i, over in enumerate(trace.column("cue_over")) if over), None),
+        "hides": any(known is not None for known in trace.column("cue_known")),
+        "phases": _changes(trace.column("phase")),
+    }
+
+
+def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
+    """An episode's row in the table of all."""
+    ms = record.wall_clock.get("decision_ms") or []
+    return {
+        "run": run.label,
+        "task": record.task,
+        "episode": record.episode,
+        "state": record.initial_state,
+        "outcome": record.outcome,
+        "instruction": record.instruction,
+        "steps": record.steps,
+        "writes": record.writes,
+        "plans": record.decisions,
+        "proposals": record.proposals,
+        "weight": round(record.proposed_weight, _DIGITS),
+        "ms": round(sorted(ms)[len(ms) // 2], 2) if ms else None,
+        "error": record.error,
+    }
+
+
+def failures(runs: Sequence[Run], most: int) -> tuple[list[dict[str, Any]], int]:
+    """At most `most` failed episodes, each with its last image where there is one; and how many there are."""
+    found = [(run, record) for run in runs for record in run.records if record.outcome != "success"]
+    found.sort(key=lambda e: (e[1].task, e[1].initial_state))
+    return [listed(run, record) | {"image": _last_image(run, record)} for run, record in found[:most]], len(found)
+
+
+def _last_image(run: Run, record: EpisodeRecord) -> str | None:
+    path: Path = image_path(run.folder, record.task, record.episode)
+    if path.is_file():
+        return data_uri("image/jpeg", path.read_bytes())
+    film = video_path(run.folder, record.task, record.episode)
+    if film.is_file():
+        try:
+            return strip(film)[1]
+        except FilmError:
+            return None  # said where the episode is shown
+    return None
+
+
+def _short(values: Sequence[Any]) -> list[Any]:
+    """Floats with as many digits as can be seen."""
+    return [round(v, _DIGITS) if isinstance(v, float) else v for v in values]
+
+
+def _changes(values: Sequence[int | None]) -> list[int]:
+    """Where a value is not the one before."""
+    return [i for i, (before, value) in enumerate(pairwise(values), 1) if value != before]
