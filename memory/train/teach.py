@@ -70,20 +70,20 @@ class TeachOptions:
 
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            updates=800,
+            updates=1000,
             learning_rate=3e-3,
             weight_decay=0.05,
-            write_cost=0.1,
-            ramp=(0.3, 0.5),
-            noise_anneal=(0.3, 0.6),
+            write_cost=0.3,
+            ramp=(0.45, 0.7),
+            noise_anneal=(0.4, 0.7),
         )
     )
     rows: int = 16
     moments: int = 4
     uniform: float = 0.2
-    feature_noise: float = 0.2
-    scene_shift: float = 0.5
-    floor: float = 0.01
+    feature_noise: float = 0.15
+    scene_shift: float = 0.3
+    floor: float = 0.1
     average: float = 0.98
     look_every: int = 50
     patience: int = 5
