@@ -1,6 +1,6 @@
 """TinyVLA as a frozen policy: two cameras, proprioception and a sentence in, action chunks out."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +263,7 @@ def _conditioning(told: TinyContext) -> imitation.Conditioning:
 
 def check_same_spec(stored: dict[str, Any], needed: PolicySpec, mine: str, theirs: str) -> None:
     """Raises SpecMismatchError naming the first field in which a stored spec differs from `needed`."""
-    for name, value in asdict(needed).items():
+    for name, value in needed.computed().items():
         plain = _plain(value)
         if _plain(stored.get(name)) != plain:
             raise SpecMismatchError(
