@@ -126,7 +126,8 @@ def train_memory(
     training = training if start is None else training._replace(params=start)
     training = jax.tree.map(lambda x: jnp.asarray(np.array(x)), training)
     run = Checkpoint(folder, _marks(memory, how, data, start))
-    done, seconds, history, training = run.restore(training)
+    done, seconds, noted, training = run.restore(training)
+    history = [_measured(look) for look in noted]
     static = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0))
     parts = head_parts(memory, data)
 
@@ -152,7 +153,7 @@ def train_memory(
             look = {"update": done, **last} | {
                 "held_out_error": score.error, "right": score.right, "held_rate": score.rate
             }  # fmt: skip
-            history.append({name: x for name, x in look.items() if np.isfinite(x)})
+            history.append(_measured(look))
             last |= history[-1]
             patience.see(last)
         now = clock()
@@ -302,6 +303,11 @@ def _right(out: StepOut, goal: Array, own: Array, canonical: Array, scale: float
     proposed = own + scale * jnp.asarray(out.context)
     distance = jnp.sum(canonical**2, axis=-1) - 2 * proposed @ canonical.T
     return jnp.argmin(distance, axis=-1) == goal[..., 1]
+
+
+def _measured(look: Mapping[str, float]) -> dict[str, float]:
+    """What there was something to measure of: the others are nan."""
+    return {name: x for name, x in look.items() if np.isfinite(x)}
 
 
 class Patience:

@@ -1,6 +1,6 @@
 """TinyVLA as a frozen policy: two cameras, proprioception and a sentence in, action chunks out."""
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +263,7 @@ def _conditioning(told: TinyContext) -> imitation.Conditioning:
 
 def check_same_spec(stored: dict[str, Any], needed: PolicySpec, mine: str, theirs: str) -> None:
     """Raises SpecMismatchError naming the first field in which a stored spec differs from `needed`."""
-    later = {f.name for f in fields(needed) if f.default is not MISSING}
-    for name, value in asdict(needed).items():
-        if name in later and name not in stored:
-            continue  # made before a spec had it
+    for name, value in needed.computed().items():
         plain = _plain(value)
         if _plain(stored.get(name)) != plain:
             raise SpecMismatchError(

@@ -136,7 +136,7 @@ def save_policy(
         "config": asdict(network.config),
         "vocabulary": list(tokeniser.words),
         "normaliser": asdict(normaliser),
-        "spec": asdict(spec_of(network.config, normaliser)),
+        "spec": spec_of(network.config, normaliser).computed(),
     }
     save_weights(path, {k: v.detach().numpy().astype(np.float16) for k, v in network.state_dict().items()}, full)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 StateForm = Literal["", "pose"]
 """What proprioception means: nothing is declared, or position [m] (3), unit quaternion w, x, y, z (4), gripper opening
@@ -113,14 +113,18 @@ class PolicySpec:
         at = self.cameras.index(camera)
         return self.image_sizes[at] if self.image_sizes else (self.image_size, self.image_size)
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of what the policy computes with: 16 hexadecimal digits."""
+    def computed(self) -> dict[str, Any]:
+        """What the policy computes with, by name: what is hashed, stored beside weights and compared with them."""
         body = asdict(self)
         del body["state"]  # a word about the robot: no number of the policy changes by it
         if not self.image_sizes:
             del body["image_sizes"]  # what was made before there were other sizes still fits
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+        return body
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the policy computes with: 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.computed(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 OSC_POSE = ActionSpec(
