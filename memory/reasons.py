@@ -54,9 +54,9 @@ def retrieves(memory: MemoryRunner) -> bool:
 
 
 def retrieved(memory: MemoryRunner, at: int) -> Retrieved | None:
-    """What row `at` of the last proposal of a memory was made of; None for one that does not retrieve."""
+    """What row `at` of the last proposal of a memory was made of; None where nothing is retrieved for it."""
     store = getattr(memory, "memory", None)
-    return store.last[at] if isinstance(store, _Store) else None
+    return store.last[at] if isinstance(store, _Store) and store.last else None
 
 
 def why_abstained(memory: MemoryRunner, out: StepOut | None, at: int) -> str:

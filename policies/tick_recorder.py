@@ -39,12 +39,17 @@ class TickRecorder:
         outs = decision.tick.outs or (None,) * len(self._memories)
         for (label, memory), proposal, out in zip(self._memories, decision.proposals, outs, strict=True):
             chunk, context = proposal.chunk_weight[at].item(), proposal.context_weight[at].item()
-            self._step |= {f"{label}.chunk_weight": chunk, f"{label}.context_weight": context}
-            self._step[f"{label}.abstained"] = "" if chunk or context else why_abstained(memory, out, at)
+            offset = 0.0 if proposal.offset is None else np.abs(proposal.offset[at]).max().item()
+            self._step |= {
+                f"{label}.chunk_weight": chunk,
+                f"{label}.context_weight": context,
+                f"{label}.offset": offset,
+            }
+            self._step[f"{label}.abstained"] = "" if chunk or context or offset else why_abstained(memory, out, at)
             found = retrieved(memory, at)
             if found is not None:
                 self._step |= {
-                    f"{label}.similarity": found.similarity,
+                    f"{label}.similarity": found.similarity if np.isfinite(found.similarity) else None,
                     f"{label}.spread": found.spread,
                     f"{label}.failure": found.failure,
                     f"{label}.retrieved": found.used.tolist(),

@@ -88,9 +88,14 @@ def trace_of(arm: str, task: str, success: bool, rng: np.random.Generator) -> Ti
             row |= {"aura.confidence": 0.95 if i > 8 else 0.1, "encode_ms": 0.8, "memory_ms": 0.2}
             if planned:
                 sure = i > 8
-                row |= {"weight": float(sure), "aura.chunk_weight": 0.0, "aura.context_weight": float(sure)}
+                row |= {
+                    "weight": float(sure),
+                    "aura.chunk_weight": 0.0,
+                    "aura.context_weight": float(sure),
+                    "aura.offset": 0.0,
+                }
                 row |= {"aura.abstained": "" if sure else "unsure", "propose_ms": 0.1}
-                row |= {"success.chunk_weight": 0.4 * (not sure), "success.context_weight": 0.0}
+                row |= {"success.chunk_weight": 0.4 * (not sure), "success.context_weight": 0.0, "success.offset": 0.0}
                 row |= {"success.abstained": "disagree" if sure else "", "success.similarity": 0.93}
                 row |= {"success.spread": 0.1, "success.failure": 0.0, "success.retrieved": [] if sure else [3, 17]}
         rows.append(row)

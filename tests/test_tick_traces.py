@@ -13,9 +13,12 @@ import pytest
 from memory_cases import save_gate
 from test_rollout_memory import HEAD, Wide
 
-from vlamem.core.observation import Observation
+from vlamem.core.observation import Encoding, Observation
+from vlamem.core.proposal import Proposal
 from vlamem.core.tick_trace import TickTrace, TraceError, read_trace, without_times, write_trace
 from vlamem.memory.designs.aura import AuraConfig
+from vlamem.memory.runner import MemorySpec, StatelessRunner
+from vlamem.memory.step_out import StepOut
 from vlamem.memory.weights import identity
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy
@@ -25,6 +28,20 @@ from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import load_results, without_wall_clock
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.run import rollout
+
+
+class Offsetting(StatelessRunner):
+    """A memory that adds one value to every command."""
+
+    spec = MemorySpec("offsetting", chunk_shape=(8, 7), ticks=False)
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def propose(
+        self, out: StepOut | None, observation: Observation, encoding: Encoding, lowest_start: float
+    ) -> Proposal:
+        return Proposal.of_offset(np.full((len(observation), 8, 7), self._value, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +106,8 @@ def test_records_are_the_same_without_traces(run: Path, gate: Path, tmp_path: Pa
 
 
 def test_traces_do_not_depend_on_the_number_of_workers(run: Path, gate: Path, tmp_path: Path) -> None:
-    rollout(config(tmp_path, memory=(f"aura:{gate}?abstain_below=0.01",), workers=2))
+    end = rollout(config(tmp_path, memory=(f"aura:{gate}?abstain_below=0.01",), workers=2, watchdog_s=900.0))
+    assert end.errors == 0, [record.error for record in lines(tmp_path)]
     for record in lines(run):
         mine, theirs = (read_trace(trace_path(out, "near", record.episode)) for out in (tmp_path, run))
         assert list(without_times(mine)) == list(without_times(theirs))
@@ -156,6 +174,7 @@ def test_a_memory_that_retrieves_says_what_and_why_not(tmp_path: Path) -> None:
     traces = [read_trace(trace_path(tmp_path / "run", "near", r.episode)) for r in lines(tmp_path / "run")]
     first = traces[0].rows[0]
     assert (first["success.abstained"], first["success.retrieved"], first["weight"]) == ("unknown", [], 0.0)
+    assert first["success.similarity"] is None
     assert "success.gate" not in traces[0].columns
     steered = [row for trace in traces for row in trace.rows if row["success.retrieved"]]
     assert steered
@@ -165,6 +184,19 @@ def test_a_memory_that_retrieves_says_what_and_why_not(tmp_path: Path) -> None:
         assert row["success.spread"] >= 0
     record = lines(tmp_path / "run")[-1]
     assert record.proposals == sum(bool(weight) for weight in traces[-1].column("weight"))
+
+
+def test_an_offset_is_a_proposal_too() -> None:
+    policy = MemoryPolicy(point_mass.policy(), [Offsetting(0.25), Offsetting(0.0)])
+    runner = ChunkRunner(policy, 1, 8)
+    runner.reset(np.ones(1, bool), [np.random.default_rng(0)])
+    seen = Observation({"top": np.zeros((1, 16, 16, 3), np.uint8)}, np.zeros((1, 4), np.float32), ("go",))
+    recorder = TickRecorder(policy, {})
+    recorder.planned(runner.plan(np.arange(1), runner.observe(seen)), 0)
+    recorder.acted(np.zeros(7, np.float32), {})
+    (row,) = recorder.trace.rows
+    assert (row["offsetting.offset"], row["offsetting.abstained"], row["weight"]) == (0.25, "", 1.0)
+    assert (row["offsetting-2.offset"], row["offsetting-2.abstained"]) == (0.0, "nothing to propose")
 
 
 def test_two_memories_of_one_kind_have_columns_of_their_own(gate: Path, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ function panels(line) {
   }
   for (const memory of line.memories) {
     const plans = line.planned.map((step, i) => ({
-      from: step, to: end[i], weight: Math.max(memory.chunk_weight[i], memory.context_weight[i]), why: memory.abstained[i],
+      from: step, to: end[i], weight: memory.weight[i], why: memory.abstained[i],
     }));
     found.push({
       title: [`${memory.name}: weight of what was proposed`, ...(plans.some((plan) => plan.why) ? [swatch("var(--quiet)", "abstained")] : [])],
@@ -291,10 +291,10 @@ function reading(line, step, hz) {
         + `surprise ${memory.surprise[step].toFixed(2)}, confidence ${memory.confidence[step].toFixed(2)}`);
     }
     if (plan < 0) continue;
-    const weight = Math.max(memory.chunk_weight[plan], memory.context_weight[plan]);
+    const weight = memory.weight[plan];
     words.push(weight ? `proposed with weight ${weight.toFixed(2)}` : `abstained: ${memory.abstained[plan]}`);
     if (memory.retrieved) {
-      words.push(`nearest ${shortened(memory.similarity[plan], 3)}, spread ${shortened(memory.spread[plan], 3)}, segments ${memory.retrieved[plan].join(" ") || "none"}`);
+      words.push(`nearest ${shortened(memory.similarity[plan], 3)}, spread ${shortened(memory.spread[plan], 3)}, segments ${memory.retrieved[plan]?.join(" ") || "none"}`);
     }
   }
   if (plan >= 0) words.push(`planned at step ${line.planned[plan]}`);

@@ -55,10 +55,11 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
         if ticks:
             memory |= {c: _short(trace.column(f"{name}.{c}")) for c in ("gate", "surprise", "confidence")}
             memory["wrote"] = [i for i, wrote in enumerate(trace.column(f"{name}.wrote")) if wrote]
-        for c in ("chunk_weight", "context_weight", "abstained", "similarity", "spread", "retrieved"):
+        at_plans = [trace.rows[i] for i in planned]
+        memory["weight"] = _short([_weight(row, name) for row in at_plans])
+        for c in ("abstained", "similarity", "spread", "retrieved"):
             if f"{name}.{c}" in trace.columns:
-                values = trace.column(f"{name}.{c}")
-                memory[c] = _short([values[i] for i in planned])
+                memory[c] = _short([row[f"{name}.{c}"] for row in at_plans])
         memories.append(memory)
     return {
         "steps": len(trace.rows),
@@ -71,6 +72,11 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
         "hides": any(known is not None for known in trace.column("cue_known")),
         "phases": _changes(trace.column("phase")),
     }
+
+
+def _weight(row: dict[str, Any], memory: str) -> float:
+    """The larger weight of what a memory proposed at a plan; an offset is added whole."""
+    return max(row[f"{memory}.chunk_weight"], row[f"{memory}.context_weight"], float(row[f"{memory}.offset"] > 0))
 
 
 def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:

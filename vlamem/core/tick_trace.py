@@ -42,11 +42,12 @@ TICKED = {
 PROPOSED = {
     "chunk_weight": "float32",  # 0 to 1
     "context_weight": "float32",  # 0 to 1
+    "offset": "float32",  # largest entry of what is added to the policy's chunk
     "abstained": "string",  # why it proposed nothing; empty where it proposed something
 }
 """What every memory adds, where a chunk was planned."""
 RETRIEVED = {
-    "similarity": "float32",  # of the nearest stored state
+    "similarity": "float32",  # of the nearest stored state; null where nothing is stored
     "spread": "float32",  # mean distance of the retrieved chunks from their mean
     "failure": "float32",  # 0 to 1, likeness to what preceded failures
     "retrieved": "integers",  # ids of the segments behind the proposal
