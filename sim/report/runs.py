@@ -74,7 +74,7 @@ def _read(folder: Path, label: str) -> Run:
     if not records:
         raise ReportError(f"{folder} has no episode yet: the same rollout command goes on")
     notes: list[str] = []
-    body = {}
+    body: dict[str, Any] = {}
     for name in ("run.json", "results.json"):  # what the second says is later
         try:
             body |= json.loads((folder / name).read_text(encoding="utf-8"))

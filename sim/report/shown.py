@@ -76,7 +76,8 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
 
 def _weight(row: dict[str, Any], memory: str) -> float:
     """The larger weight of what a memory proposed at a plan; an offset is added whole."""
-    return max(row[f"{memory}.chunk_weight"], row[f"{memory}.context_weight"], float(row[f"{memory}.offset"] > 0))
+    weights = (float(row[f"{memory}.{name}"]) for name in ("chunk_weight", "context_weight"))
+    return max(*weights, float(row[f"{memory}.offset"] > 0))
 
 
 def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
