@@ -1,7 +1,9 @@
 """The card of a gate that was taught from demonstrations: what it was trained on, and what held-out ones say of it."""
 
+import textwrap
 from pathlib import Path
 
+from vlamem.core.pages import WIDTH
 from vlamem.memory.train.demonstrations import DemonstrationData
 from vlamem.memory.train.swap import TaskReport
 from vlamem.memory.train.taught import TaughtGate
@@ -54,28 +56,23 @@ def write_card(made: TaughtGate, data: DemonstrationData, seed: int) -> Path:
     """Writes the card beside the gate's file."""
     header, _ = load_weights(made.path)
     count = ", ".join(f"{task} {n}" for task, n in data.count.items())
-    kind = " and ".join(sorted({data.meta.suite}))
-    lines = [
+    minutes = made.taught.seconds / 60
+    paragraphs = (
         f"# {made.path.name}",
-        "",
         f"Design {header.design}, for policy {header.trained_for.policy} ({header.trained_for.fingerprint}); made by",
-        "",
         f"    {header.command}",
-        "",
-        f"Trained on demonstrations of {kind}: {count}. Of ten of a task eight are trained on, one is for the",
-        f"confidence and one is held out. {made.taught.updates} updates in {made.taught.seconds / 60:.1f} min, seed",
-        f"{seed}. No sentence that tells an answer was read; what trained it is the policy's own imitation loss.",
-        "",
+        f"Trained on demonstrations of {data.meta.suite}: {count}. Of ten of a task eight are trained on, one is for "
+        f"the confidence and one is held out. {made.taught.updates} updates in {minutes:.1f} min, seed {seed}. No "
+        "sentence that tells an answer was read; what trained it is the policy's own imitation loss.",
         f"**It {verdict(made)}.**" if made.remembering else f"**{verdict(made).capitalize()}.**",
-        "",
-        "Held-out demonstrations, at moments of choice (where samples of the bare policy disagree): the policy's loss",
-        "bare and with the memory where it does not abstain; what is gained; and how much higher the loss is with",
-        "another episode's state in place of its own. Intervals are Student's t over episodes; something is remembered",
+        "Held-out demonstrations, at moments of choice (where samples of the bare policy disagree): the policy's loss "
+        "bare and with the memory where it does not abstain; what is gained; and how much higher the loss is with "
+        "another episode's state in place of its own. Intervals are Student's t over episodes; something is remembered "
         "where both are above 0.",
-        "",
-        *table(made),
-        "",
-    ]
+        "\n".join(table(made)),
+    )
+    kept = ("#", "    ", "|")
+    text = "\n\n".join(p if p.startswith(kept) else textwrap.fill(p, WIDTH) for p in paragraphs)
     path = card_path(made.path)
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     return path
