@@ -169,6 +169,7 @@ class LabelQueue:
                     f"{waiting} labels of session '{label.session}' wait for an operator: label their episodes with an "
                     "operator's or a verifier's key first"
                 )
+            self._lock.check()
             self._log.append({"label": _to_disk(label)})
             self._history.remember(label)
             self.stored += 1
@@ -248,6 +249,7 @@ class LabelQueue:
             try:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
+                    self._lock.check()
                     self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
                 self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
@@ -273,6 +275,7 @@ class LabelQueue:
             self._report(f"{name} is given up after {tries} tries: {why}")
             try:
                 with self._changed:
+                    self._lock.check()
                     self._log.append(_reference("dead", label) | {"why": why[:500], "at": time.time()})
                 self._failed = others
                 self.dead += 1

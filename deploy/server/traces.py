@@ -130,6 +130,10 @@ class TraceStore:
 
     def read(self, session: str, episode: int) -> Iterator[dict[str, Any]]:
         """The entries of an episode in order; none when it is unknown. Raises LabelError for a file that is damaged."""
+        for entry in self._entries(session, episode):
+            yield {name: value for name, value in entry.items() if name != "crc"}
+
+    def _entries(self, session: str, episode: int) -> Iterator[dict[str, Any]]:
         path = self.path(session, episode)
         if not path.exists():
             return
@@ -168,7 +172,7 @@ class TraceStore:
         known = self._checked.get(session)
         if known is None or known[0] != episode:
             with contextlib.suppress(LabelError):
-                first = next(self.read(session, episode), {})
+                first = next(self._entries(session, episode), {})
                 known = self._checked[session] = episode, "crc" in first
         return known is None or known[0] != episode or known[1]
 
