@@ -63,16 +63,31 @@ def _fits(value: Any, kind: Any, where: str) -> Any:
     raise ConfigError(f"{where} is {value!r} ({type(value).__name__}): expected {kind.__name__}")
 
 
+_LARGEST = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them stand for more than a machine holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases have no place in a configuration", mark)
+        return super().compose_node(parent, index)
+
+
 def read_yaml(text: str, cls: type, where: str, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The values for fields of the dataclass `cls` that a YAML text gives.
 
     Raises ConfigError for text that is no mapping, for an unknown key (naming the nearest known one) and for a value of
     another type; `where` names the file in the message. `renamed` has keys of version 0.1 and what is written now.
     """
+    if len(text) > _LARGEST:
+        raise ConfigError(f"{where} has {len(text)} letters: a configuration has at most {_LARGEST}")
     try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        body = yaml.load(text, _Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:  # a date that is none, deep nesting
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())[:500]}") from error
     if body is None:
         return {}
     if not isinstance(body, dict):
@@ -129,7 +144,11 @@ def load_config[T](cls: type[T], verb: str, arguments: list[str], description: s
             raise ConfigError(f"option {word.partition('=')[0]} is of version 0.1: write {renamed[name]}")
     default = preset(cls, verb.replace(" ", "_").replace("-", "_"))
     if file is not None:
-        values = read_yaml(file.read_text(encoding="utf-8"), cls, str(file), renamed)
+        try:
+            given = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file} is no text in UTF-8 ({error.reason}): write it anew") from error
+        values = read_yaml(given, cls, str(file), renamed)
         default = cls(**({f.name: getattr(default, f.name) for f in fields(cls)} | values))  # type: ignore[arg-type]  # any dataclass type
     text = f"{description.strip()}\n\n--config FILE reads options from YAML; those on the command line win."
     return tyro.cli(cls, prog=f"vlamem {verb}", description=text, default=default, args=options)

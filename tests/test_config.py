@@ -59,6 +59,30 @@ def test_yaml_that_does_not_fit_is_refused(text: str, complaint: str) -> None:
         read_yaml(text, Options, "f.yaml")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x]\nb: *a",
+        "a: &a [" + "x, " * 9 + "]\n" + "".join(f"b{i}: &b{i} [{'*a, ' * 9}]\n" for i in range(9)),
+        "[" * 5000,
+        "a: 2026-13-45",
+        "!!python/object:os.system {}",
+        "a: !!timestamp 1",
+        "x" * (2 << 20),
+        "\x00",
+    ],
+)
+def test_hostile_yaml_is_one_error(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"f\.yaml"):
+        read_yaml(text, Options, "f.yaml")
+
+
+def test_a_file_that_is_no_text_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="no text in UTF-8"):
+        load_config(RolloutConfig, "rollout", ["--config", str(tmp_path / "f.yaml")], "")
+
+
 def test_command_line_wins_over_file_and_file_over_preset(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("episodes: 7\nseed: 3\n")

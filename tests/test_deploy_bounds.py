@@ -94,6 +94,56 @@ def test_a_client_that_never_reads_is_disconnected_and_the_others_are_served() -
     run(scenario)
 
 
+def test_who_connects_and_says_nothing_keeps_no_one_out_and_disconnects_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlamem.deploy.server.policy_server._BESIDE", 1)
+
+    async def scenario() -> None:
+        async with serving(options=options(connections=2, handshake_s=LONG_S)) as server, client(server.port) as robot:
+            await robot.ask("episode_start", episode=1)
+            silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+            try:
+                async with client(server.port) as other:
+                    assert (await other.ask("reset"))["vlamem"]["type"] == "episode"
+                assert await robot.memory(1, 0) == 0
+                closed = re.search(r'closed_total{why="half open"} (\d+)', server.metrics.text().decode())
+                assert closed is not None
+                assert int(closed[1]) >= 18
+            finally:
+                for _, writer in silent:
+                    writer.transport.abort()
+
+    run(scenario)
+
+
+def test_who_takes_too_long_to_say_who_it_is_is_left() -> None:
+    async def scenario() -> None:
+        async with serving(options=options(handshake_s=0.05)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            assert await reader.read() == b""
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_large_message_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def read(*given: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return unpack(*given)
+
+    async def scenario() -> None:
+        async with serving() as server, client(server.port) as c:
+            await c.ask("episode_start", episode=1)
+            monkeypatch.setattr("vlamem.deploy.server.handler.unpack", read)
+            assert await c.memory(1, 0) == 0
+            beside = observation() | {"other camera": np.zeros((600, 600, 3), np.uint8)}
+            assert (await c.ask("observe", beside, episode=1, step=1, plan=True))["vlamem"]["type"] == "chunk"
+
+    run(scenario)
+    assert threads == [True, False]
+
+
 def test_a_full_table_refuses_politely_and_a_left_session_is_given_up_in_time() -> None:
     async def scenario() -> None:
         limits = SessionLimits(count=1, idle_s=0.2)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from deploy_cases import FOUR, FULL, client, filled, options, run, serving, store_in
 
+from vlamem.core.checksums import unsealed
 from vlamem.core.tensors import write_tensors
+from vlamem.deploy.server.labels import LabelQueue
 from vlamem.deploy.server.session_export import export_session, import_session
 from vlamem.deploy.server.session_record import StateError, hash_token, read_record, write_record
 from vlamem.deploy.server.session_store import SessionsFullError, SessionStore
@@ -91,7 +93,8 @@ def exported(folder: Path, state: dict[str, np.ndarray], **changed: Any) -> Path
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        record = json.loads(file.metadata()["vlamem_session"]) | changed
+        record = unsealed(json.loads(file.metadata()["vlamem_session"])) | changed
+    del record["arrays"]  # as version 0.1 wrote it
     write_tensors(path, state, {"vlamem_session": json.dumps(record)})
     return path
 
@@ -127,3 +130,27 @@ def test_an_import_that_the_disk_ends_leaves_no_session(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="disk full"):
         import_session(store, path)
     assert not store.has("arm")
+
+
+def test_a_server_whose_lock_was_removed_writes_nothing_beside_the_next_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = store_in(tmp_path / "s")
+        queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
+        async with serving(store=store, labels=queue) as server, client(server.port) as c:
+            await c.ask("hello", session="arm")
+            await c.ask("episode_start", episode=1)
+            (tmp_path / "s" / ".lock").unlink()
+            (tmp_path / ".l.jsonl.lock").unlink()
+            other = store_in(tmp_path / "s")
+            before = read_record(tmp_path / "s" / "arm")
+            for kind, head in (("episode_start", {"episode": 2}), ("label", {"label": "a", "outcome": "success"})):
+                said = (await c.ask(kind, **{"episode": 1} | head))["vlamem"]
+                assert (said["code"], "start this one again" in said["message"]) == ("unavailable", True)
+            assert (await c.observe(1, 0, write=True))["vlamem"]["code"] == "unavailable"
+            assert read_record(tmp_path / "s" / "arm") == before
+            assert "may be in use by another process" in server.state.problems()[0]
+            other.close()
+        queue.close()
+        assert (tmp_path / "l.jsonl").read_text() == ""
+
+    run(scenario)

@@ -22,12 +22,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import write_atomically
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.messages import Frame, Reply, control_message, frame_message
 
 _LABELS = 8
 """Labels that may be under way or refused on one connection: a server counts what it refuses, and disconnects."""
+_SAVED: dict[str, type] = {"session": str, "token": str, "ended": int, "labels": dict, "asked": dict, "epoch": int}
+"""What is kept on disk."""
 _RETRY_S = 2.0
 """After it the start of an episode that the server could not store is sent again."""
 
@@ -347,10 +350,15 @@ class Outbox:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            saved = json.loads(self._path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            saved = unsealed(json.loads(self._path.read_text(encoding="utf-8")))
+            for name, value in saved.items():
+                if not isinstance(value, _SAVED[name]):
+                    raise TypeError(f"'{name}' is a {type(value).__name__}")
+            if not all(isinstance(body, dict) and "episode" in body for body in saved.get("labels", {}).values()):
+                raise TypeError("a label is none")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LinkError(f"{self._path} is damaged ({error}): remove it to begin a new session") from error
-        return saved if isinstance(saved, dict) else {}
+        return saved
 
     def save(self) -> None:
         """Puts session, end and labels on disk, without the lock that the control loop takes. Raises OSError.
@@ -359,12 +367,12 @@ class Outbox:
         """
         with self._disk:
             with self._lock:
-                text, self.unsaved = json.dumps(self._saved), self._path is not None
+                text, self.unsaved = json.dumps(sealed(self._saved)), self._path is not None
             if self._path is None:
                 return
             write_atomically(self._path, text, mode=0o600)  # it holds a token
             with self._lock:
-                self.unsaved = text != json.dumps(self._saved)
+                self.unsaved = text != json.dumps(sealed(self._saved))
 
 
 def _named(session: str) -> str:

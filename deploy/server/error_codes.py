@@ -2,6 +2,7 @@
 
 import errno
 
+from vlamem.core.locks import InUseError
 from vlamem.deploy.server.labels import LabelConflictError, LabelError, LabelLimitError
 from vlamem.deploy.server.observations import ObservationError
 from vlamem.deploy.server.session_record import DamagedError, StateError
@@ -22,6 +23,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (LabelLimitError, "limit"),
     (LabelError, "label"),
     (NotFiniteError, "nan"),
+    (InUseError, "unavailable"),
 )
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 

@@ -24,6 +24,8 @@ log = logging.getLogger("vlamem.serve")
 _NONCE = 22, 128
 """Letters of a nonce, which becomes a token: 128 random bits have 22."""
 _LONGEST_NAME = 64
+_LARGE = 1 << 20
+"""Bytes of a message from which it is read in a thread."""
 
 
 class MessageHandler:
@@ -45,7 +47,7 @@ class MessageHandler:
         try:
             if isinstance(raw, str):
                 raise WireError("a text message: expected msgpack, as openpi-client sends it")
-            message = unpack(raw, self.state.options.wire)
+            message = await self.unpack(raw)
             if not isinstance(message, dict):
                 raise WireError(f"a message of type {type(message).__name__}: expected a map")
             head = message.get("vlamem")
@@ -62,6 +64,12 @@ class MessageHandler:
             raise
         except Exception as error:  # whatever a client provokes, it gets a reply and the others go on
             return self.error_reply(error, extended, seq)
+
+    async def unpack(self, raw: bytes) -> Any:
+        """The message in `raw`; a large one is read beside the loop, for which the others wait. Raises WireError."""
+        if len(raw) < _LARGE:
+            return unpack(raw, self.state.options.wire)
+        return await asyncio.to_thread(unpack, raw, self.state.options.wire)
 
     def error_reply(self, error: Exception, extended: bool, seq: Any = None) -> bytes | str:
         """The reply that reports an error: short, with an id; the log has the rest."""

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vlamem.core.checksums import sealed, unsealed
+from vlamem.core.files import write_atomically
 from vlamem.core.jsonl import JsonLog, LineError, read_lines
 from vlamem.core.locks import exclusive_lock
 from vlamem.deploy.server.session_record import IN_USE
@@ -27,6 +29,7 @@ Outcome = Literal["success", "failure", "unlabelled"]
 _ON_DISK = {"unlabelled": "unsaid"}
 """Outcomes that version 0.1 wrote under another name."""
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
+_ENTRIES = {"label", "done", "dead", "session", "token", "episode", "said", "why", "at"}
 _TRIES = 3
 _LONGEST_PAUSE_S = 60.0
 _PASSING = (OSError, sqlite3.OperationalError)
@@ -105,6 +108,7 @@ class LabelQueue:
         takes_unlabelled: whether `process` can judge unlabelled episodes, so that they are to be added too.
         most_quarantined: labels of one session in quarantine; beyond it they are refused.
         dead: labels that were given up.
+        damaged: lines of the file that could not be read.
     """
 
     most_quarantined = 64
@@ -123,19 +127,22 @@ class LabelQueue:
 
         `retry_s`: after it a label that failed is tried again, after twice as long the next time, up to a minute.
 
-        Raises LabelError for a file that is damaged, InUseError for one that another process has.
+        Lines of the file that are damaged are set aside in one named `.damaged` beside it, and reported. Raises
+        InUseError for a file that another process has.
         """
         self._process, self._report, self.takes_unlabelled = process, report, takes_unlabelled
         self._lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(path), IN_USE)
         try:
             self._history = _History(most)
             unprocessed = self._history.read(path)
-            self._log = JsonLog(path, lambda line: json.dumps(line, sort_keys=True))
+            self._log = JsonLog(path, lambda line: json.dumps(sealed(line), sort_keys=True))
         except BaseException:
             self._lock.release()
             raise
         self.stored, self.dead = self._history.count, self._history.dead
-        self._retry_s = retry_s
+        self.damaged, self._retry_s = len(self._history.damaged), retry_s
+        if self.damaged:
+            report(_set_aside(path, self._history.damaged))
         self._quarantined = [label for label in unprocessed if self._waits_for_another(label)]
         counting = [label for label in unprocessed if label not in self._quarantined]
         self._held = [label for label in counting if runs(label)]
@@ -162,6 +169,7 @@ class LabelQueue:
                     f"{waiting} labels of session '{label.session}' wait for an operator: label their episodes with an "
                     "operator's or a verifier's key first"
                 )
+            self._lock.check()
             self._log.append({"label": _to_disk(label)})
             self._history.remember(label)
             self.stored += 1
@@ -241,6 +249,7 @@ class LabelQueue:
             try:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
+                    self._lock.check()
                     self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
                 self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
@@ -266,6 +275,7 @@ class LabelQueue:
             self._report(f"{name} is given up after {tries} tries: {why}")
             try:
                 with self._changed:
+                    self._lock.check()
                     self._log.append(_reference("dead", label) | {"why": why[:500], "at": time.time()})
                 self._failed = others
                 self.dead += 1
@@ -301,6 +311,7 @@ class _History:
 
     def __init__(self, most: int) -> None:
         self._most, self.count, self.dead = most, 0, 0
+        self.damaged: list[tuple[bytes, LineError]] = []
         self.known: dict[_Identity, tuple[str, str]] = {}
         self.newest: dict[_Episode, str] = {}
 
@@ -326,24 +337,34 @@ class _History:
             del self.newest[next(iter(self.newest))]
 
     def read(self, path: Path) -> list[Label]:
-        """Remembers every label of a file, and gives those that were not processed. Raises LabelError."""
+        """Remembers every label of a file, and gives those that were not processed."""
         pending: dict[_Identity, Label] = {}
-        try:
-            for entry in read_lines(path, _from_disk, "label"):
-                if isinstance(entry, Label):
-                    pending[entry.identity] = entry
-                    self.remember(entry)
-                    self.count += 1
-                elif isinstance(entry, _Dead):
-                    pending.pop(entry.identity, None)
-                    self.dead += 1
-                elif isinstance(entry, tuple):
-                    pending.pop(entry, None)
-                else:
-                    pending = {known: label for known, label in pending.items() if label.label != entry}
-        except LineError as error:
-            raise LabelError(f"{error}: mend or remove that line") from error
+        by_id: dict[str, _Identity] = {}
+        for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line)):
+            if isinstance(entry, Label):
+                pending[entry.identity] = entry
+                by_id[entry.label] = entry.identity
+                self.remember(entry)
+                self.count += 1
+            elif isinstance(entry, _Dead):
+                pending.pop(entry.identity, None)
+                self.dead += 1
+            elif isinstance(entry, tuple):
+                pending.pop(entry, None)
+            elif entry in by_id:
+                pending.pop(by_id[entry], None)
         return list(pending.values())
+
+
+def _set_aside(path: Path, damaged: list[tuple[bytes, LineError]]) -> str:
+    """Puts damaged lines into a file beside the labels; a line about them."""
+    aside = path.with_name(f"{path.name}.damaged")
+    line = f"{len(damaged)} lines of {path} are damaged, and the labels in them lost; the first: {damaged[0][1]}"
+    try:
+        write_atomically(aside, b"".join(raw for raw, _ in damaged))
+    except OSError as error:
+        return f"{line} (they could not be set aside in {aside}: {error})"
+    return f"{line} (they are set aside in {aside})"
 
 
 def _to_disk(label: Label) -> dict[str, Any]:
@@ -365,6 +386,9 @@ def _from_disk(line: Any) -> "Label | _Identity | _Dead | str":
 
     Of one that version 0.1 processed it is the id alone, which no two labels had.
     """
+    line = unsealed(line)
+    if not line.keys() <= _ENTRIES:
+        raise ValueError(f"unknown entries {sorted(line.keys() - _ENTRIES)}")
     if "dead" in line:
         return _Dead((line["session"], line["token"], line["episode"], line["dead"]))
     if "label" not in line:

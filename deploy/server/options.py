@@ -25,6 +25,7 @@ class ServeOptions:
         wire: limits of a message.
         wait_s: longest wait of a frame for those of other sessions.
         connections: at a time.
+        handshake_s: that a client may take to say who it is.
         execute: actions of a chunk that a vla-eval client gets before the next plan.
         rename: names of observation entries, theirs to ours.
         origins: that may be in a client's Origin header, as browsers send it; a client without one is always taken.
@@ -41,6 +42,7 @@ class ServeOptions:
     wire: WireLimits = DEFAULT_LIMITS
     wait_s: float = 0.002
     connections: int = 128
+    handshake_s: float = 5.0
     execute: int = 8
     rename: Mapping[str, str] = field(default_factory=dict)
     origins: tuple[str, ...] = ()

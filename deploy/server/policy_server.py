@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Origin
 
 import vlamem
+from vlamem.deploy.server.admission import capped
 from vlamem.deploy.server.batcher import Batcher, ServedPolicy
 from vlamem.deploy.server.handler import MessageHandler
 from vlamem.deploy.server.labels import LabelQueue
@@ -36,6 +37,8 @@ from vlamem.deploy.wire import pack
 log = logging.getLogger("vlamem.serve")
 PROTOCOL = 1
 _SWEEP_S = 5.0
+_BESIDE = 32
+"""Connections beside those of clients: handshakes, and who asks for figures."""
 
 
 class PolicyServer:
@@ -92,6 +95,7 @@ class PolicyServer:
             self.metrics.watch("vlamem_labels_pending", "Labels that wait for their turn.", lambda: len(labels.pending))
             self.metrics.watch("vlamem_labels_failing", "Labels that are tried again.", lambda: len(labels.failing))
             self.metrics.watch("vlamem_labels_dead", "Labels that were given up.", lambda: labels.dead)
+            self.metrics.watch("vlamem_labels_damaged", "Lines that could not be read.", lambda: labels.damaged)
             self.metrics.watch("vlamem_labels_quarantined", "Labels to review.", lambda: len(labels.quarantined))
         if store is not None:
             self.metrics.watch("vlamem_disk_free_bytes", "Of the state folder.", lambda: self.state.free_bytes)
@@ -111,7 +115,11 @@ class PolicyServer:
                 ssl=self._tls(),
                 compression=None,
                 max_size=self.options.wire.bytes,
-                max_queue=4,
+                max_queue=2,
+                open_timeout=self.options.handshake_s,
+                create_connection=capped(
+                    self.options.connections + _BESIDE, lambda: self.metrics.closed.labels("half open").inc()
+                ),
                 origins=[None, *map(Origin, self.options.origins)],  # browsers send one: no page drives a robot unasked
                 process_request=self._http,
                 ping_interval=20,

@@ -1,7 +1,9 @@
 """One stored session as a safetensors file, to carry its memory to another machine."""
 
+import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import sync_folder
 from vlamem.core.tensors import write_tensors
 from vlamem.deploy.bounds import MOST_EPISODES
@@ -26,7 +29,7 @@ from vlamem.deploy.server.session_store import SessionStore
 def export_session(store: SessionStore, name: str, path: Path) -> StoredSession:
     """Writes a stored session to one safetensors file. Raises OSError, e.g. on a full disk."""
     session, state, step = store.recover(name)
-    record = json.dumps(asdict(session) | {"step": step}, sort_keys=True)
+    record = json.dumps(sealed(asdict(session) | {"step": step, "arrays": _hash_of(state)}), sort_keys=True)
     write_tensors(path, state, {"vlamem_session": record})
     return session
 
@@ -44,7 +47,7 @@ def import_session(store: SessionStore, path: Path, name: str | None = None) -> 
         raise StateError(f"{path} is not a safetensors file ({error}): export the session again") from error
     if text is None:
         raise StateError(f"{path} is not an exported session: write one with 'vlamem state export'")
-    session, step = _session_of(text, path)
+    session, step = _session_of(text, state, path)
     session.owner.check(store.owner, str(path))
     if step >= 0:
         _check_state(state, session.owner, path)
@@ -63,10 +66,19 @@ def import_session(store: SessionStore, path: Path, name: str | None = None) -> 
     return session
 
 
-def _session_of(text: str, path: Path) -> tuple[StoredSession, int]:
+def _hash_of(state: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    found = hashlib.sha256(layout_of(state).encode())
+    for name in sorted(state):
+        found.update(np.ascontiguousarray(state[name]).tobytes())
+    return found.hexdigest()
+
+
+def _session_of(text: str, state: Mapping[str, np.ndarray[Any, Any]], path: Path) -> tuple[StoredSession, int]:
     try:
-        body = json.loads(text)
+        body = unsealed(json.loads(text))
         step = body.pop("step")
+        if body.pop("arrays", None) not in (None, _hash_of(state)):  # None: of version 0.1
+            raise ValueError("its arrays are not those that were exported")
         session = StoredSession(**(body | {"owner": Owner(**body["owner"])}))
         sound = type(step) is int and -1 <= step <= MOST_EPISODES and 0 <= session.episode <= MOST_EPISODES
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import write_atomically
 
 FORMAT = 1
@@ -122,18 +123,18 @@ def hash_token(token: str) -> str:
 
 def write_record(folder: Path, session: StoredSession) -> None:
     """Writes the record of the session stored in a folder; on the medium when this returns. Raises OSError."""
-    write_atomically(folder / _FILE, json.dumps(asdict(session), indent=1, sort_keys=True))
+    write_atomically(folder / _FILE, json.dumps(sealed(asdict(session)), indent=1, sort_keys=True))
 
 
 def read_record(folder: Path) -> StoredSession:
     """The record of the session stored in a folder. Raises StateError when there is none or it is damaged."""
     path = folder / _FILE
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = unsealed(json.loads(path.read_text(encoding="utf-8")))
         return StoredSession(**(body | {"owner": Owner(**body["owner"])}))
     except FileNotFoundError as error:
         raise StateError(f"there is no session '{folder.name}' in {folder.parent}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({error}): remove the folder of this session") from error
 
 

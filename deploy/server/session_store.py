@@ -88,6 +88,7 @@ class SessionStore:
         controller drives it. Raises OSError on a full disk, SessionsFullError where all sessions are in use; a session
         that was not there before is not there then either.
         """
+        self.check_lock()
         session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended, *fence)
         place = self.folder / name
         if has_record(place):
@@ -106,6 +107,7 @@ class SessionStore:
 
     def persist(self, session: StoredSession, step: int, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Makes `state` what is recovered; on the medium when this returns."""
+        self.check_lock()
         flat = np.concatenate([np.asarray(state[name], np.float32).ravel() for name in self._template])
         self._journal(session.name).persist(flat, _EMPTY, (session.episode << 32) | (step + 1))
 
@@ -128,6 +130,11 @@ class SessionStore:
             state[key] = flat[at : at + like.size].reshape(like.shape).copy()
             at += like.size
         return session, state, (tick & 0xFFFFFFFF) - 1
+
+    def check_lock(self) -> None:
+        """Raises InUseError where another process may write to the folder."""
+        if self._lock is not None:
+            self._lock.check()
 
     def has(self, name: str) -> bool:
         """Whether there is such a session."""

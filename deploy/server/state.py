@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vlamem.core.locks import InUseError
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.deploy.bounds import MOST_EPISODES
@@ -267,6 +268,11 @@ class ServerState:
         found = []
         if self.store is not None and (free := self.free_bytes) < _LEAST_FREE:
             found.append(f"{self.store.folder} has {free >> 20} MB left, {_LEAST_FREE >> 20} are needed")
+        if self.store is not None:
+            try:
+                self.store.check_lock()
+            except InUseError as error:
+                found.append(str(error))
         if self.labels is not None and (failing := self.labels.failing):
             found.append(f"{len(failing)} labels could not be processed and are tried again: {failing[-1]}")
         return found

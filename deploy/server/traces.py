@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ _LENGTH = struct.Struct("<I")
 _TRACE = ".trace"
 _LABELLED = ".labelled"
 """Suffix of an episode whose label was processed."""
+_FIRST = 512
+"""The first entry is shorter."""
 _RECORD = WireLimits(bytes=4 << 20)
 
 
@@ -47,6 +50,7 @@ class TraceStore:
     ) -> None:
         self._folder, self._half, self._total, self._most = folder, session_bytes // 2, total_bytes, most
         self._running: dict[str, int] = {}
+        self._checked: dict[str, tuple[int, bool]] = {}
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -90,6 +94,7 @@ class TraceStore:
         """The session has ended: its last trace may be removed, and labelled ones are, except those in `keep`."""
         with self._lock:
             self._running.pop(session, None)
+            self._checked.pop(session, None)
             for trace in _traces(self._folder):
                 if trace.labelled and trace.session == session and (session, trace.episode) not in keep:
                     trace.path.unlink(missing_ok=True)
@@ -125,20 +130,27 @@ class TraceStore:
 
     def read(self, session: str, episode: int) -> Iterator[dict[str, Any]]:
         """The entries of an episode in order; none when it is unknown. Raises LabelError for a file that is damaged."""
+        for entry in self._entries(session, episode):
+            yield {name: value for name, value in entry.items() if name != "crc"}
+
+    def _entries(self, session: str, episode: int) -> Iterator[dict[str, Any]]:
         path = self.path(session, episode)
         if not path.exists():
             return
-        raw, at = path.read_bytes(), 0
-        while at + _LENGTH.size <= len(raw):
-            (size,) = _LENGTH.unpack_from(raw, at)
-            at += _LENGTH.size
-            if at + size > len(raw):
-                return  # the process ended while it wrote
+        raw, at, checked = path.read_bytes(), 0, False
+        while at < len(raw):
             try:
-                yield unpack(raw[at : at + size], _RECORD)
-            except WireError as error:
+                data, after = _entry_at(raw, at, checked)
+                if data is None and at == 0 and len(raw) > _FIRST:
+                    raise ValueError("its first entry is longer than any is")
+                if data is None:
+                    return  # the process ended while it wrote
+                entry = _entry_of(data)
+            except (WireError, ValueError) as error:
                 raise LabelError(f"{path} is damaged at byte {at} ({error})") from error
-            at += size
+            checked = checked or "crc" in entry
+            yield entry
+            at = after
 
     def mark_labelled(self, session: str, episode: int) -> None:
         """Its label was processed: the trace stays for a correction, and is the first to be removed."""
@@ -155,24 +167,74 @@ class TraceStore:
         """Removes a trace."""
         self.path(session, episode).unlink(missing_ok=True)
 
+    def _is_checked(self, session: str, episode: int) -> bool:
+        """Whether entries of an episode carry checksums; those of one that version 0.1 began do not."""
+        known = self._checked.get(session)
+        if known is None or known[0] != episode:
+            with contextlib.suppress(LabelError):
+                first = next(self._entries(session, episode), {})
+                known = self._checked[session] = episode, "crc" in first
+        return known is None or known[0] != episode or known[1]
+
     def _append(self, session: str, episode: int, body: dict[str, Any]) -> None:
         """Adds an entry; before the first comes one with an identity that no other episode has or had."""
-        data = _entry(body)
         with self._lock, self.path(session, episode).open("ab", buffering=0) as file:
             at = file.tell()
             if at >= self._half:
                 return
             if at == 0:
-                data = _entry({"identity": f"{session}/{episode}/{secrets.token_hex(8)}"}) + data
+                identity = f"{session}/{episode}/{secrets.token_hex(8)}"
+                data = _entry({"identity": identity, "crc": zlib.crc32(identity.encode())}, checked=False)
+                data += _entry(body, checked=True)
+                self._checked[session] = episode, True
+            else:
+                data = _entry(body, self._is_checked(session, episode))
             written = file.write(data)
             if written != len(data):
                 file.truncate(at)
                 raise OSError(f"{written} of {len(data)} bytes of a trace were written: the disk is full")
 
 
-def _entry(body: dict[str, Any]) -> bytes:
+_ENTRIES = {"identity", "crc", "step", "action", "instruction", "key", "proprioception", "chunk", "used"}
+
+
+def _entry(body: dict[str, Any], checked: bool) -> bytes:
+    """An entry with its length; `checked`: and with a checksum behind each of the two."""
     data = pack(body)
-    return _LENGTH.pack(len(data)) + data
+    length = _LENGTH.pack(len(data))
+    if not checked:
+        return length + data
+    return length + _LENGTH.pack(zlib.crc32(length)) + data + _LENGTH.pack(zlib.crc32(data))
+
+
+def _entry_at(raw: bytes, at: int, checked: bool) -> tuple[bytes | None, int]:
+    """The bytes of the entry at `at` and where the next begins; None for one that was cut short.
+
+    Raises ValueError for one whose checksums are others.
+    """
+    head = _LENGTH.size * (2 if checked else 1)
+    if at + head > len(raw):
+        return None, at
+    length = raw[at : at + _LENGTH.size]
+    if checked and zlib.crc32(length) != _LENGTH.unpack_from(raw, at + _LENGTH.size)[0]:
+        raise ValueError("the checksum of its length is another")
+    end = at + head + _LENGTH.unpack(length)[0]
+    after = end + (_LENGTH.size if checked else 0)
+    if after > len(raw):
+        return None, at
+    data = raw[at + head : end]
+    if checked and zlib.crc32(data) != _LENGTH.unpack_from(raw, end)[0]:
+        raise ValueError("its checksum is another")
+    return data, after
+
+
+def _entry_of(data: bytes) -> dict[str, Any]:
+    entry = unpack(data, _RECORD)
+    if not isinstance(entry, dict) or not entry.keys() <= _ENTRIES:
+        raise ValueError("it is no entry of a trace")
+    if "crc" in entry and entry["crc"] != zlib.crc32(str(entry.get("identity")).encode()):
+        raise ValueError("its identity is another")
+    return entry
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class VlaEvalHandler:
         try:
             if isinstance(raw, str):
                 raise WireError("a text message: expected msgpack")
-            message = unpack(raw, self._state.options.wire)
+            message = await self._handler.unpack(raw)
             if not isinstance(message, dict) or not isinstance(message.get("payload"), dict):
                 raise WireError("expected a map of type, payload, seq and timestamp")
             seq = message.get("seq", 0) if type(message.get("seq")) is int else 0

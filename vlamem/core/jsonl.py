@@ -78,11 +78,14 @@ class JsonLog:
         self.close()
 
 
-def read_lines[T](path: Path, parse: Callable[[Any], T], what: str) -> Iterator[T]:
+def read_lines[T](
+    path: Path, parse: Callable[[Any], T], what: str, damaged: Callable[[bytes, LineError], None] | None = None
+) -> Iterator[T]:
     """What `parse` makes of the value in each whole line, in order; nothing when there is no such file.
 
-    A last line that was cut short is left out. Raises LineError, which calls the line no `what`, for one that is not
-    JSON or for which `parse` raises ValueError, KeyError or TypeError.
+    A last line that was cut short is left out. A line that is not JSON, or for which `parse` raises ValueError,
+    KeyError or TypeError, is given to `damaged` and left out; without that LineError is raised, which calls the line no
+    `what`.
     """
     try:
         file = path.open("rb")
@@ -94,8 +97,12 @@ def read_lines[T](path: Path, parse: Callable[[Any], T], what: str) -> Iterator[
                 return
             try:
                 value = parse(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise LineError(f"{path}, line {number} is no {what} ({error})") from error
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                found = LineError(f"{path}, line {number} is no {what} ({error})")
+                if damaged is None:
+                    raise found from error
+                damaged(line, found)
+                continue
             yield value
 
 

@@ -14,24 +14,54 @@ class InUseError(OSError):
     """Files that another process uses; the message says which and the mend."""
 
 
+class ExclusiveLock:
+    """A lock that is held; `release` lets the next process have it, from any thread.
+
+    Someone may remove the lock's file, and another process then lock a new one: who writes asks `check` first.
+    """
+
+    def __init__(self, lock: FileLock, path: Path, what: str, mend: str) -> None:
+        self._lock, self._path, self._what, self._mend = lock, path, what, mend
+        self._inode: int | None = _inode(path)
+
+    def check(self) -> None:
+        """Raises InUseError when the lock's file is no longer the one that is locked."""
+        if self._inode is None or _inode(self._path) != self._inode:
+            raise InUseError(
+                f"{self._what} may be in use by another process, since {self._path} was removed: {self._mend}, then "
+                "start this one again"
+            )
+
+    def release(self) -> None:
+        """Lets the next process have it."""
+        self._inode = None
+        self._lock.release()
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def exclusive_lock(
     path: Path, what: str, mend: str = "end that process first", wait_s: float | None = None
-) -> FileLock:
+) -> ExclusiveLock:
     """Locks `path`, a file made beside `what` it protects, until the lock is released or this process has ended.
 
     The operating system releases the lock of a process that was killed. Raises InUseError, with the `mend`, when
     another holds it for longer than `wait_s` (WAIT_S when not given).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, thread_local=False)  # any thread may release it
     patience = WAIT_S if wait_s is None else wait_s
+    lock = FileLock(path, thread_local=False)  # any thread may release it
     try:
         lock.acquire(timeout=0)
-        return lock
     except Timeout:
         log.warning("%s is in use by another process: waiting for it, %g s at most", what, patience)
-    try:
-        lock.acquire(timeout=patience, poll_interval=0.05)
-    except Timeout as error:
-        raise InUseError(f"{what} is in use by another process: {mend}") from error
-    return lock
+        try:
+            lock.acquire(timeout=patience, poll_interval=0.05)
+        except Timeout as error:
+            raise InUseError(f"{what} is in use by another process: {mend}") from error
+    return ExclusiveLock(lock, path, what, mend)
