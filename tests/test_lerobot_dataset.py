@@ -188,7 +188,7 @@ from vlamem.memory.success.runner import open_success
 from vlamem.policies.lerobot.dataset import DatasetReader, EpisodeError, commit_dataset, record_dataset
 from dataset_policy import Brightness
 
-logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s", force=True)
 folder, out = map(Path, sys.argv[1:3])
 reader = DatasetReader(folder)
 good = reader.episode(0)
