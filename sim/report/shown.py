@@ -76,7 +76,8 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
 
 def _weight(row: dict[str, Any], memory: str) -> float:
     """The larger weight of what a memory proposed at a plan; an offset is added whole."""
-    return max(row[f"{memory}.chunk_weight"], row[f"{memory}.context_weight"], float(row[f"{memory}.offset"] > 0))
+    offset = row.get(f"{memory}.offset") or 0.0  # the first traces had no such column
+    return max(row[f"{memory}.chunk_weight"], row[f"{memory}.context_weight"], float(offset > 0))
 
 
 def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
