@@ -10,13 +10,14 @@ import numpy as np
 import point_mass
 import pyarrow.parquet as parquet
 import pytest
-from memory_cases import save_gate
+from memory_cases import runner, save_gate
 from test_rollout_memory import HEAD, Wide
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.tick_trace import TickTrace, TraceError, read_trace, without_times, write_trace
 from vlamem.memory.designs.aura import AuraConfig
+from vlamem.memory.reasons import why_abstained
 from vlamem.memory.runner import MemorySpec, StatelessRunner
 from vlamem.memory.step_out import StepOut
 from vlamem.memory.weights import identity
@@ -152,11 +153,11 @@ def test_without_a_memory_commands_and_times_are_left(tmp_path: Path) -> None:
 
 def test_commands_that_were_clipped_say_by_how_much() -> None:
     policy = MemoryPolicy(point_mass.policy())
-    runner = ChunkRunner(policy, 1, 8)
-    runner.reset(np.ones(1, bool), [np.random.default_rng(0)])
+    chunks = ChunkRunner(policy, 1, 8)
+    chunks.reset(np.ones(1, bool), [np.random.default_rng(0)])
     image = np.zeros((1, 16, 16, 3), np.uint8)
     seen = Observation({"top": image}, np.zeros((1, 4), np.float32), ("go",))
-    decision = runner.plan(np.arange(1), runner.observe(seen))
+    decision = chunks.plan(np.arange(1), chunks.observe(seen))
     recorder = TickRecorder(policy, {})
     recorder.planned(decision, 0)
     for action in decision.chunks[0]:
@@ -188,15 +189,23 @@ def test_a_memory_that_retrieves_says_what_and_why_not(tmp_path: Path) -> None:
 
 def test_an_offset_is_a_proposal_too() -> None:
     policy = MemoryPolicy(point_mass.policy(), [Offsetting(0.25), Offsetting(0.0)])
-    runner = ChunkRunner(policy, 1, 8)
-    runner.reset(np.ones(1, bool), [np.random.default_rng(0)])
+    chunks = ChunkRunner(policy, 1, 8)
+    chunks.reset(np.ones(1, bool), [np.random.default_rng(0)])
     seen = Observation({"top": np.zeros((1, 16, 16, 3), np.uint8)}, np.zeros((1, 4), np.float32), ("go",))
     recorder = TickRecorder(policy, {})
-    recorder.planned(runner.plan(np.arange(1), runner.observe(seen)), 0)
+    recorder.planned(chunks.plan(np.arange(1), chunks.observe(seen)), 0)
     recorder.acted(np.zeros(7, np.float32), {})
     (row,) = recorder.trace.rows
     assert (row["offsetting.offset"], row["offsetting.abstained"], row["weight"]) == (0.25, "", 1.0)
     assert (row["offsetting-2.offset"], row["offsetting-2.abstained"]) == (0.0, "nothing to propose")
+
+
+def test_a_recurrent_memory_is_unsure_or_was_refused() -> None:
+    memory = runner(AuraConfig(16, HEAD), rows=3, abstain_below=0.5)
+    none, refused = np.zeros(3, np.float32), np.array([False, True, False])
+    confidence = np.array([0.2, 0.0, 0.9], np.float32)
+    out = StepOut(confidence, None, None, None, np.zeros(3, bool), none, none, refused, none)
+    assert [why_abstained(memory, out, at) for at in range(3)] == ["unsure", "refused", "nothing to propose"]
 
 
 def test_two_memories_of_one_kind_have_columns_of_their_own(gate: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _about(run: Run) -> dict[str, Any]:
         "label": run.label,
         "folder": str(run.folder),
         "episodes": len(run.records),
-        "planned": run.configuration.get("episodes", 0) * len(run.tasks) or None,
+        "asked": run.configuration.get("episodes"),
         "command": marks.get("command"),
         "fingerprint": json.dumps({k: v for k, v in marks.items() if k != "command"}, indent=2, ensure_ascii=False),
     }
