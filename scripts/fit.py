@@ -34,7 +34,7 @@ class Args:
     tasks: tuple[str, ...]
     """Tasks to train on; all that were recorded when none is given."""
     most: int | None
-    """Demonstrations a task at most, the first so many."""
+    """Demonstrations a task at most, the first so many; 20 or more are needed."""
     design: str
     """Memory and its options as NAME?option=value: aura, aura?gate=always, gru and the others of docs/aura.md."""
     updates: int

@@ -75,3 +75,20 @@ def test_two_origins_stay_apart_and_a_third_is_refused(files):
 def test_a_state_folder_is_read_by_the_command_line(files, capsys):
     assert main(["state", "show", str(files / "serve")]) == 0
     assert "arm-1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["info", "verify", "export"])
+def test_a_memory_of_version_0_1_is_looked_at_by_every_verb(verb, files, capsys):
+    words = ["--to", str(files / "out.safetensors")] if verb == "export" else []
+    assert main(["memory", verb, str(files / "calibrated.db"), *words]) == 0
+    assert "4" in capsys.readouterr().out
+
+
+def test_a_memory_of_version_0_1_that_is_only_read_stays_as_it_is(files):
+    before = (files / "calibrated.db").read_bytes()
+    store = open_store(files / "calibrated.db", read_only=True)
+    (number, _, _), *_ = store.origins()
+    assert store.trials(number) == []
+    assert store.calibration(number) is not None
+    store.close()
+    assert (files / "calibrated.db").read_bytes() == before

@@ -151,9 +151,10 @@ class DemonstrationData:
             raise FeaturesError(f"no demonstration of {', '.join(missing)}: record it first")
         for task, kept in found.items():
             if len(kept) < _LEAST:
+                cut = "" if most is None or most >= _LEAST else f"; at most {most} of each were asked for"
                 raise FeaturesError(
                     f"task {task!r} has {len(kept)} demonstrations: {_LEAST} or more are needed, to train on some and "
-                    "hold others out"
+                    f"hold others out{cut}"
                 )
         everywhere = np.concatenate([rows.disagreement for kept in found.values() for _, _, rows in kept])
         self.unit = float(np.percentile(everywhere, _CHOICES))

@@ -365,6 +365,8 @@ def demonstrations_of(
         if source.exists() and not is_dataset(source):
             found.append(source)  # a recording, or nothing: whoever opens it says so
             continue
+        if not source.exists():
+            log.warning("%s is no folder here: the hub is asked for a dataset of that name", source)
         record = out / f"features-{number}"
         record_dataset(DatasetReader(str(source)), policy, sha256, record, command, progress, conditioning=True)
         found.append(record)

@@ -21,7 +21,7 @@ from vlamem.sim.rollout.loop import EpisodeLoop
 from vlamem.sim.rollout.oracles import Privileged
 from vlamem.sim.rollout.row import Row, Start
 from vlamem.sim.rollout.trials import initial_state, noise_of
-from vlamem.sim.suites.protocol import SuiteEnv, images_of
+from vlamem.sim.suites.protocol import SuiteEnv, SuiteError, images_of
 from vlamem.sim.suites.registry import load_suite
 
 
@@ -121,7 +121,14 @@ class Player:
             return found
         self._close(index)
         guessing = {"guessing": True} if config.policy == "random-choice" else {}
-        env = self._suite.make(task, image_size=config.size, render=config.render, **parameters, **guessing)
+        try:
+            env = self._suite.make(task, image_size=config.size, render=config.render, **parameters, **guessing)
+        except TypeError as error:
+            if guessing and "guessing" in str(error):
+                raise SuiteError(
+                    f"suite '{self._suite.name}' has no expert that guesses: let its make take guessing=True"
+                ) from error
+            raise
         if self._policy is not None:
             _check(env, self._policy, config)
         env.render_on_step = False  # images are drawn when a memory or a plan reads them, not at every step

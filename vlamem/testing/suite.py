@@ -6,26 +6,32 @@ from typing import Any
 import numpy as np
 
 from vlamem.sim.suites.protocol import KINDS, Cue, Suite, SuiteEnv, SuiteError
-from vlamem.testing.errors import require
+from vlamem.testing.errors import ConformanceError, require
 
 Options = dict[str, Any]
 
 
-def check_suite(suite: Suite, task: str, episodes: int = 3, longest: int = 2000, **made_with: Any) -> None:
-    """Checks a task of `suite`, made with `made_with`; raises ConformanceError for the first broken promise.
+def check_suite(
+    suite: Suite, task: str | None = None, episodes: int = 3, longest: int = 2000, **made_with: Any
+) -> None:
+    """Checks a task of `suite`, or all, made with `made_with`; raises ConformanceError for the first broken promise.
 
     The initial state is a function of (task, split, episode) alone, whatever was played before; observations keep
     their shapes and types, with and without images; `observe` and `cue` change nothing; a cue is known and over in
     time and, where there is one, its answer and the instruction are among the suite's goals; an episode ends by itself;
-    the scripted expert succeeds in one episode at least, and repeats itself.
+    the scripted expert succeeds in one episode at least, and repeats itself; there is one that guesses.
 
     Args:
         suite: to check.
-        task: one of its tasks.
+        task: one of its tasks; all when not given.
         episodes: initial states that are played.
         longest: control steps after which an episode is taken not to end.
         made_with: task parameters and `image_size` of `make`.
     """
+    if task is None:
+        for each in suite.tasks:
+            check_suite(suite, each, episodes, longest, **made_with)
+        return
     require(task in suite.tasks, f"the suite has no task '{task}'", f"it has {', '.join(suite.tasks)}")
     info = suite.tasks[task]
     require(info.name == task, "a task is listed under its own name", f"'{task}' is called '{info.name}'")
@@ -38,6 +44,12 @@ def check_suite(suite: Suite, task: str, episodes: int = 3, longest: int = 2000,
     except SuiteError:
         refused = True
     require(refused, "make raises SuiteError for a task that does not exist")
+    try:
+        suite.make(task, guessing=True, **made_with).close()
+    except TypeError as error:
+        raise ConformanceError(
+            f"make takes guessing=True, for the expert that guesses what is hidden: {error}"
+        ) from error
     env, other = suite.make(task, **made_with), suite.make(task, **made_with)
     try:
         first = [_played(env, episode, info.max_steps, longest, goals) for episode in range(episodes)]

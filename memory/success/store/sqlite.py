@@ -80,13 +80,14 @@ class SqliteStore:
                 "export it there with 'vlamem memory export' and import it here"
             )
         if read_only:
-            if version < VERSION:
-                raise StoreError(f"{self.path} has schema version {version}: open it once for writing to bring it on")
+            if not version:
+                raise StoreError(f"{self.path} is empty: no success memory was ever written to it")
         else:
             if str(self._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]).lower() != "wal":
                 raise StoreError(f"{self.path} cannot have a write-ahead log: put it on a local file system")
             self._db.execute("PRAGMA synchronous=FULL")
             migrate(self._db)
+        self._version = version_of(self._db)  # an old file that is only read stays as it is
         self._db.execute("PRAGMA foreign_keys=ON")
         self._db.execute("PRAGMA cell_size_check=ON")
 
@@ -246,6 +247,8 @@ class SqliteStore:
 
     def trials(self, origin: int) -> list[StoredTrial]:
         """Every trial of an origin, oldest first. Raises StoreDamagedError for an offset of another size."""
+        if self._version < 3:
+            return []
         rows = self._read("SELECT identity, outcome, offset, made FROM trials WHERE origin=? ORDER BY id", (origin,))
         (layout,) = (lay for i, _, lay in self.origins() if i == origin)
         for identity, _, offset, _ in rows:
@@ -267,6 +270,8 @@ class SqliteStore:
 
     def calibration(self, origin: int) -> str | None:
         """The newest calibration of an origin, or None."""
+        if self._version < 2:
+            return None
         rows = self._read("SELECT body FROM calibrations WHERE origin=? ORDER BY id DESC LIMIT 1", (origin,))
         return str(rows[0][0]) if rows else None
 
