@@ -1,6 +1,7 @@
 """A headless Chromium for tests of pages; tests that ask for it are skipped where none is installed."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,12 +51,13 @@ class Visit:
         self._context.close()
 
     def draw_all(self, ready: str) -> None:
-        """Scrolls through the page, where things are drawn as they come near, until `ready` (JavaScript) holds."""
-        self.wait(ready, "window.scrollBy(0, 700)")
+        """Scrolls through the page, again and again, until `ready` holds: things are drawn as they come near."""
+        self.wait(ready, "window.scrollTo(0, (scrollY + 700) % document.documentElement.scrollHeight)")
 
     def wait(self, ready: str, meanwhile: str = "null") -> None:
         """Until `ready` holds; the page's policy forbids what playwright waits with."""
-        for _ in range(300):
+        patient_until = time.monotonic() + SLOW_MS / 1e3
+        while time.monotonic() < patient_until:
             if self.page.evaluate(ready):
                 return
             self.page.evaluate(meanwhile)
