@@ -30,6 +30,7 @@ HOW = TeachOptions(
     moments=3,
     feature_noise=0.1,
     scene_shift=0.2,
+    floor=0.01,
     average=0.9,
 )
 

@@ -15,10 +15,9 @@ from vlamem.memory.protocol import Params
 
 __all__ = ["abstaining", "with_confidence"]
 
-_AGAINST = 0.05
-"""What each choice counts against proposing: where nothing is saved or lost the policy is left alone."""
-_CLEAR = 0.3
-"""Share of the bare loss at a choice from which on what is saved or lost there counts as right or wrong, no more."""
+_MARGIN = 0.05
+"""Share of the bare loss at a choice that the memory has to save there: where it saves nothing the policy is left
+alone."""
 _NEVER = -20.0
 """Logit of a confidence that is as good as 0."""
 _UPDATES = 400
@@ -34,16 +33,14 @@ def with_confidence(
 ) -> Params:
     """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare`; all else stays.
 
-    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every clear difference
-    counts alike: who chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or
-    lost there, beside what the bare policy loses at a choice. Where the policy knows already, with or without memory,
-    nothing is learned: the head, which sees no z, cannot tell such a tick from the choice before it.
+    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every one counts alike: who
+    chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there, beside
+    what the bare policy loses at a choice.
     """
     unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
     saved = (bare - own) / unit
-    differs = weight * np.minimum(1.0, np.abs(saved) / _CLEAR) + (1 - weight) * np.abs(saved)
-    counts = differs + _AGAINST * weight
-    label = jnp.asarray(differs * (saved > 0) / np.maximum(counts, 1e-9), jnp.float32)
+    label = jnp.asarray(saved > _MARGIN * weight, jnp.float32)
+    counts = weight + (1 - weight) * np.abs(saved)
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
 
