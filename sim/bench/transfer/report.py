@@ -23,7 +23,7 @@ from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
 NOTED = {
     "conditions": ("press:camera=0.1", "press:actuator=0.3", "press:table=0.067"),
-    "trials": 120,
+    "trials": 80,
     "explore": 35,
     "prepare_episodes": 60,
 }
