@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 
 from lerobot_cases import SIZE, installed_plugins, run_program
 from lerobot_plugin_cases import wrapped
+from simulator_cases import needs_simulator
 
 from vlamem.policies.lerobot.watch import WATCH
 from vlamem.policies.memories import SHIPPED_GATE
@@ -85,10 +86,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed_plugins(tmp_path_factory.mktemp("site"))
 
 
+@needs_simulator
 def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
     folders: dict[str, Path], installed: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("robosuite")
     done = run_program(
         "lerobot-eval", installed, f"--policy.inner={folders['smolvla']}", "--env.type=vlamem_tabletop",
         "--env.task=touch", f"--env.size={SIZE}", "--env.max_steps=5", "--eval.n_episodes=2", "--eval.batch_size=2",
@@ -99,10 +100,10 @@ def test_lerobot_eval_runs_a_wrapped_policy_on_the_tabletop(
     assert report["overall"]["n_episodes"] == 2
 
 
+@needs_simulator
 def test_a_policy_with_a_gate_is_saved_again_in_its_folder_and_named_by_it_to_lerobot_eval(
     installed: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("robosuite")
     from lerobot_policy_vlamem import VlamemPolicy
 
     folder, gate = tmp_path / "saved", tmp_path / "gate.safetensors"
@@ -143,10 +144,10 @@ def test_lerobot_eval_counts_the_reward_of_a_success_once_whatever_the_other_row
 
 
 @pytest.mark.parametrize("episodes", [1, 2])
+@needs_simulator
 def test_the_mujoco_robot_lays_out_the_episodes_asked_for_and_then_stands_still(
     episodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("robosuite")
     from lerobot_robot_vlamem import VlamemPanda, VlamemPandaConfig, robot
 
     scene = Scene()
@@ -167,8 +168,8 @@ def test_the_mujoco_robot_lays_out_the_episodes_asked_for_and_then_stands_still(
     assert panda.successes == episodes
 
 
+@needs_simulator
 def test_lerobot_rollout_runs_a_wrapped_policy_on_the_mujoco_robot(folders: dict[str, Path], installed: Path) -> None:
-    pytest.importorskip("robosuite")
     done = run_program(
         "lerobot-rollout", installed, f"--policy.inner={folders['act']}", "--robot.type=vlamem_panda",
         f"--robot.size={SIZE}", "--task=touch the red block", "--duration=1", "--fps=20", "--play_sounds=false",

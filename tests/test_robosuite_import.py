@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from simulator_cases import needs_simulator
 
 from vlamem.sim import gl
 from vlamem.sim.robosuite_import import THEIRS, importing_robosuite, own_log
@@ -55,8 +56,8 @@ def test_pyopengls_variable_follows_the_backend(monkeypatch: pytest.MonkeyPatch)
     assert "MUJOCO_GL" not in os.environ
 
 
+@needs_simulator
 def test_an_environment_is_made_and_drawn_under_a_shell_that_says_otherwise(tmp_path: Path) -> None:
-    pytest.importorskip("robosuite")
     shell = {
         "PYOPENGL_PLATFORM": "egl", "MUJOCO_GL": "osmesa", "MUJOCO_EGL_DEVICE_ID": "7", "CUDA_VISIBLE_DEVICES": "0",
         "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path),
