@@ -72,7 +72,7 @@ class StoredSession:
         owner: of its memory.
         token: SHA-256 of the token that resumes it.
         episode: number of its episode, 1 for the first; 0 before it.
-        saved: time of the last change of this record [s since 1970].
+        saved: time at which its episode began or ended [s since 1970].
         ended: whether that episode is over.
         epoch, writer: the controller that drives it: how often one was started, and which one this is.
     """

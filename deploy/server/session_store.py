@@ -81,15 +81,25 @@ class SessionStore:
             if place.is_dir() and not has_record(place) and not (place / _JOURNAL).exists():
                 shutil.rmtree(place, ignore_errors=True)
 
-    def begin(self, name: str, token: str, episode: int, ended: bool = False, fence: Fence = (0, "")) -> StoredSession:
+    def begin(
+        self,
+        name: str,
+        token: str,
+        episode: int,
+        ended: bool = False,
+        fence: Fence = (0, ""),
+        saved: float | None = None,
+    ) -> StoredSession:
         """A session, or a new episode of one: on disk when this returns, and every memory before it void.
 
         `token` is the hash that `hash_token` gives; `ended` marks the episode that runs as over, `fence` says which
-        controller drives it. Raises OSError on a full disk, SessionsFullError where all sessions are in use; a session
-        that was not there before is not there then either.
+        controller drives it; `saved` is the record's time where only that changes. Raises OSError on a full disk,
+        SessionsFullError where all sessions are in use; a session that was not there before is not there then either.
         """
         self.check_lock()
-        session = StoredSession(check_name(name), self.owner, token, episode, time.time(), ended, *fence)
+        session = StoredSession(
+            check_name(name), self.owner, token, episode, time.time() if saved is None else saved, ended, *fence
+        )
         place = self.folder / name
         if has_record(place):
             write_record(place, session)

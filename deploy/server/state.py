@@ -129,13 +129,16 @@ class ServerState:
             session.fence = fence
             if session.record is not None:
                 try:
-                    session.record = await self._write(session, session.episode, session.ended)
+                    same = session.record.saved  # the episode and its memory go on
+                    session.record = await self._write(session, session.episode, session.ended, same)
                 except OSError as error:  # robots are served on a full disk too
                     log.warning("which controller drives session %s is not on disk: %s", session.name, error)
 
-    async def _write(self, session: Session, episode: int, ended: bool = False) -> StoredSession:
+    async def _write(
+        self, session: Session, episode: int, ended: bool = False, saved: float | None = None
+    ) -> StoredSession:
         assert self.store is not None
-        record = session.name, session.token, episode, ended, session.fence
+        record = session.name, session.token, episode, ended, session.fence, saved
         return await asyncio.to_thread(self.store.begin, *record)
 
     def _exists(self, name: str) -> bool:
