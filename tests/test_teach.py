@@ -72,7 +72,7 @@ def test_what_is_remembered_lowers_the_loss_and_another_state_does_not(
     assert found.swapped > 2 * found.own
     assert found.kept_low > 0
     assert found.injected < 0.5 * found.bare  # its confidence leaves out some of what it would have been right in
-    assert found.confident > 0.8
+    assert found.confident > 0.5
     assert remembering[1].remembering == ("remember",)
 
 
