@@ -50,7 +50,7 @@ def test_an_absolute_name_means_the_same_policy_from_everywhere(
     assert absolute("mine.safetensors") == str(tmp_path / "mine.safetensors")
     assert absolute("checkpoint") == str(tmp_path / "checkpoint")
     full = absolute("checkpoint?hz=20&backbone=the backbone&camera.top=front")
-    assert full == f"{tmp_path}/checkpoint?hz=20&backbone={tmp_path}/the+backbone&camera.top=front"
+    assert full == f"{tmp_path}/checkpoint?hz=20&backbone={tmp_path}/the%20backbone&camera.top=front"
     assert absolute(full) == full
     for name in ("tiny", "org/name", "org/name?tokenizer=org/words", "point_mass:policy", "expert"):
         assert absolute(name) == name
