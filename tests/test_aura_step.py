@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
-from vlamem.memory.designs.aura import GATE_KINDS, AuraConfig, AuraMemory, AuraParams, AuraState
+from vlamem.memory.designs.aura import GATE_KINDS, AuraConfig, AuraMemory, AuraParams, AuraState, pallas
 from vlamem.memory.designs.aura.gate import straight_through
 from vlamem.memory.designs.aura.step import look_ahead
 from vlamem.memory.protocol import scan, state_bytes, step_by_step
@@ -161,6 +161,19 @@ def test_the_periodic_gate_writes_at_equal_distances_from_each_reset():
     resets = jnp.zeros((16, 1), bool).at[6].set(True)
     _, out = scan(memory, params, memory.init(1), features(16, 1), resets)
     assert np.flatnonzero(out.wrote[:, 0]).tolist() == [3, 9, 13]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_reset_clears_a_state_that_is_not_finite_in_every_form(bad):
+    memory, params = learned()
+    zs, resets = features(20, 2), np.zeros((20, 2), bool)
+    resets[0] = True
+    spoilt = jax.tree.map(lambda x: jnp.full_like(x, bad), memory.init(2))
+    wanted = step_by_step(memory, params, memory.init(2), zs, resets)
+    for found in (scan(memory, params, spoilt, zs, resets), step_by_step(memory, params, spoilt, zs, resets)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
+    fused = pallas.step(params, state=spoilt, z=zs[0], reset=resets[0], config=memory.config, interpret=True)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fused))
 
 
 def test_the_oracle_gate_writes_on_events_alone_and_asks_for_them():

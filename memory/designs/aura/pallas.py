@@ -28,9 +28,8 @@ def _kernel(
 ) -> None:  # fmt: skip
     trusted, reset = flags_in[0, 0], flags_in[0, 1]
     gate_bias, beta, gamma, bound = scalars[0], scalars[1], scalars[2], scalars[3]
-    keep = 1.0 - reset
     k, q = k_in[0, :], q_in[0, :]
-    W, b = W_in[0, :, :] * keep, b_in[0, :] * keep
+    W, b = jnp.where(reset > 0.0, 0.0, W_in[0, :, :]), jnp.where(reset > 0.0, 0.0, b_in[0, :])
 
     prediction = jnp.sum(W * k[None, :], axis=1) + b
     r_prev = jnp.sum(W * q[None, :], axis=1) + b

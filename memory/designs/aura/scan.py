@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.step import Ahead, AuraParams, AuraState, Written, decide, rates, recur
+from vlamem.memory.protocol import reset_rows
 
 CHUNK = 8
 """Ticks a chunk; of 8, 16 and 32 the quickest forward and backward on a CPU."""
@@ -51,20 +52,20 @@ def _chunk(params: AuraParams, config: AuraConfig, state: AuraState, ticks: Tick
     beta, gamma = rates(params)
     C, B = reset.shape
     life = jnp.cumsum(reset, axis=0)  # 0 while the row has not been reset within the chunk
-    old = (life == 0).astype(jnp.float32)
+    old = life == 0
     before = jnp.tril(jnp.ones((C, C)), -1)[None] * (life.T[:, :, None] == life.T[:, None, :])
     # [B, C, C]: what tick i's write adds to the reads of tick t, per unit of g_i e_i
     on_k = before * (beta * jnp.einsum("tbj,ibj->bti", x.k, x.k) + gamma)
     on_q = before * (beta * jnp.einsum("tbj,ibj->bti", x.q, x.k) + gamma)
     reads = jnp.stack([on_k, on_q], axis=2).transpose(1, 0, 2, 3)  # [C, B, 2, C]
     start = jnp.einsum("bij,tbcj->tbci", state.W, jnp.stack([x.k, x.q], axis=2)) + state.b[:, None]
-    start = start * old[..., None, None]
+    start = jnp.where(old[..., None, None], start, 0.0)  # a state that is not finite has to go as well
 
     def tick(carry: tuple[Array, Array], at: tuple[Array, Array, Array, Tick]) -> tuple[tuple[Array, Array], Written]:
         ge, held = carry
         t, start_t, reads_t, (now, reset_t, event_t, force_t) = at
         both = start_t + jnp.einsum("bci,biv->bcv", reads_t, ge)
-        held = held * (1.0 - reset_t.astype(jnp.float32))[:, None]
+        held = reset_rows(held, 0.0, reset_t)
         d = decide(params, config, now, (both[:, 0], both[:, 1]), held, event_t, force_t)
         ge = jax.lax.dynamic_update_index_in_dim(ge, d.g[:, None] * d.e, t, 1)
         return (ge, d.carry), d.written
@@ -72,6 +73,6 @@ def _chunk(params: AuraParams, config: AuraConfig, state: AuraState, ticks: Tick
     empty = jnp.zeros((B, C, config.value_size))
     (ge, held), written = jax.lax.scan(tick, (empty, state.carry), (jnp.arange(C), start, reads, ticks))
     ge = ge * (life == life[-1]).T[..., None]
-    W = state.W * old[-1][:, None, None] + beta * jnp.einsum("biv,ibj->bvj", ge, x.k)
-    b = state.b * old[-1][:, None] + gamma * jnp.sum(ge, axis=1)
+    W = jnp.where(old[-1][:, None, None], state.W, 0.0) + beta * jnp.einsum("biv,ibj->bvj", ge, x.k)
+    b = jnp.where(old[-1][:, None], state.b, 0.0) + gamma * jnp.sum(ge, axis=1)
     return AuraState(W, b, held), written

@@ -33,7 +33,7 @@ from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.gate import GATES, SIGNALS, GateInput, GateParams, move_threshold, straight_through
 from vlamem.memory.designs.base import MemoryDesign
 from vlamem.memory.head import HeadParams, init_head, propose
-from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, standardise
+from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, reset_rows, standardise
 
 
 class AuraState(NamedTuple):
@@ -153,12 +153,14 @@ def recur(
     force: Float[Array, "B"] | None = None,
 ) -> tuple[AuraState, Written]:
     """Error, gate, conditional write and read of one tick."""
-    keep = (1.0 - reset.astype(jnp.float32))[:, None]
-    b, carry, (beta, gamma) = state.b * keep, state.carry * keep, rates(params)
+    # selected, not multiplied by 0: a state that is not finite has to go as well
+    b, carry = (reset_rows(x, 0.0, reset) for x in (state.b, state.carry))
+    beta, gamma = rates(params)
     # W is read once for both, and not stored emptied before it is written
-    reads = jnp.einsum("bij,bnj->bni", state.W, jnp.stack([x.k, x.q], axis=1)) * keep[..., None] + b[:, None]
+    reads = jnp.einsum("bij,bnj->bni", state.W, jnp.stack([x.k, x.q], axis=1))
+    reads = reset_rows(reads, 0.0, reset) + b[:, None]
     e, g, carry, written = decide(params, config, x, (reads[:, 0], reads[:, 1]), carry, event, force)
-    W = state.W * keep[..., None] + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
+    W = reset_rows(state.W, 0.0, reset) + (g * beta)[:, None, None] * e[:, :, None] * x.k[:, None, :]
     b = b + (g * gamma)[:, None] * e
     if config.bound is not None:
         fits = jnp.minimum(1.0, config.bound * jax.lax.rsqrt(jnp.sum(W * W, axis=(1, 2)) + 1e-12))[:, None]
