@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,69 @@ class DeploymentBench:
             out=folder,
             results=folder if self.results == Path("docs/results") else self.results,  # a smoke test is no result
         )
+
+
+class TrialsBench(Protocol):
+    """What another bench says of the trials that it plays as a deployment; see DeploymentBench."""
+
+    @property
+    def policy(self) -> str:
+        """A policy's name."""
+        ...
+
+    @property
+    def trials(self) -> int:
+        """Consecutive trials of an arm."""
+        ...
+
+    @property
+    def execute(self) -> int:
+        """Actions of each chunk carried out."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the policy's noise."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Processes."""
+        ...
+
+    @property
+    def results(self) -> Path:
+        """Folder of the page."""
+        ...
+
+
+def trials_alone(
+    bench: TrialsBench, conditions: tuple[str, ...], states: int, prepare: tuple[int, float], out: Path
+) -> DeploymentBench:
+    """The trials of another bench as a deployment: one order of states, and nothing measured beside.
+
+    `prepare` is the number of episodes that are prepared and the standard deviation of their offsets.
+    """
+    return DeploymentBench(
+        preset="full",
+        policy=bench.policy,
+        conditions=conditions,
+        trials=bench.trials,
+        orders=1,
+        long_trials=0,
+        ablation_trials=0,
+        ablation=conditions[0],
+        capacities=(),
+        states=states,
+        prepare_episodes=prepare[0],
+        prepare_offset=prepare[1],
+        execute=bench.execute,
+        seed=bench.seed,
+        workers=bench.workers,
+        search_segments=0,
+        commits=0,
+        kills=0,
+        timing_trials=1,
+        out=out,
+        results=bench.results,
+    )

@@ -17,7 +17,7 @@ from vlamem.policies.memories import parse_memories
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.sim.bench.deployment.arms import MAIN
-from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.options import DeploymentBench, trials_alone
 from vlamem.sim.bench.deployment.run import plan, play
 from vlamem.sim.bench.libero.checks import check, expert_tasks_covered, skill_tasks, split_task
 from vlamem.sim.bench.libero.options import LiberoBench
@@ -154,26 +154,5 @@ def _training_command(bench: LiberoBench, gate: str, folder: Path) -> str:
 def deployment_of(bench: LiberoBench) -> DeploymentBench:
     """Part success as a deployment: jobs without a shift, one order, nothing measured beside the trials."""
     jobs = tuple(f"{suite}/{task}" for suite, task in map(split_task, bench.success_tasks))
-    return DeploymentBench(
-        preset="full",
-        policy=bench.policy,
-        conditions=jobs,
-        trials=bench.trials,
-        orders=1,
-        long_trials=0,
-        ablation_trials=0,
-        ablation=jobs[0],
-        capacities=(),
-        states=bench.success_states,
-        prepare_episodes=bench.prepare_episodes,
-        prepare_offset=0.0,
-        execute=bench.execute,
-        seed=bench.seed,
-        workers=bench.workers,
-        search_segments=0,
-        commits=0,
-        kills=0,
-        timing_trials=1,
-        out=bench.out / f"success-{bench.verify}",
-        results=bench.results,
-    )
+    prepare = bench.prepare_episodes, 0.0
+    return trials_alone(bench, jobs, bench.success_states, prepare, bench.out / f"success-{bench.verify}")

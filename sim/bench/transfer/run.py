@@ -13,7 +13,7 @@ from vlamem.core.bench import BenchError, Page, Progress
 from vlamem.memory.success.retrieve import Residual
 from vlamem.memory.success.runner import SuccessRunner
 from vlamem.sim.bench.deployment.arms import Condition
-from vlamem.sim.bench.deployment.options import DeploymentBench
+from vlamem.sim.bench.deployment.options import DeploymentBench, trials_alone
 from vlamem.sim.bench.deployment.play import Kit, Series, open_memory
 from vlamem.sim.bench.deployment.run import DeploymentError, checked_conditions, play
 from vlamem.sim.bench.transfer.arms import control_arms, main_arms
@@ -67,29 +67,8 @@ def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
     """
     conditions = tuple(text for text in bench.conditions if text.partition(":")[0] == task)
     controlled = any(text in bench.controls for text in conditions)
-    return DeploymentBench(
-        preset="full",
-        policy=bench.policy,
-        conditions=conditions,
-        trials=bench.trials,
-        orders=1,
-        long_trials=0,
-        ablation_trials=0,
-        ablation=conditions[0],
-        capacities=(),
-        states=bench.states,
-        prepare_episodes=bench.prepare_episodes if controlled else 0,
-        prepare_offset=bench.prepare_offset,
-        execute=bench.execute,
-        seed=bench.seed,
-        workers=bench.workers,
-        search_segments=0,
-        commits=0,
-        kills=0,
-        timing_trials=1,
-        out=bench.out / task,
-        results=bench.results,
-    )
+    prepare = bench.prepare_episodes if controlled else 0, bench.prepare_offset
+    return trials_alone(bench, conditions, bench.states, prepare, bench.out / task)
 
 
 def series_of(bench: TransferBench, conditions: Sequence[Condition]) -> list[Series]:
