@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     from vlamem.memory.train.taught import TaughtOptions, teach_gate
     from vlamem.memory.train.teach import TeachOptions
     from vlamem.memory.weights import identity
-    from vlamem.policies.lerobot.dataset import demonstrations_of
+    from vlamem.policies.lerobot.dataset_learning import demonstrations_of
     from vlamem.policies.registry import find_policy, load_policy
     from vlamem.policies.teaching import PolicyLoss
 

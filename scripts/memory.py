@@ -220,7 +220,8 @@ def _import_dataset(given: Import) -> int:
     import time
 
     from vlamem.memory.success.runner import open_success
-    from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset
+    from vlamem.policies.lerobot.dataset import DatasetReader
+    from vlamem.policies.lerobot.dataset_learning import commit_dataset
     from vlamem.policies.registry import find_policy, load_policy, weights_hash
 
     if not given.policy:

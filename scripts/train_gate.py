@@ -186,7 +186,7 @@ def _options(args: Args, command: str) -> "GateOptions":
         source = find_policy(args.policy)
         policy = load_policy(source)
         used_with = identity(policy.spec, weights_hash(policy, source))
-    from vlamem.policies.lerobot.dataset import features_of
+    from vlamem.policies.lerobot.dataset_learning import features_of
 
     view = None
     if args.observation:

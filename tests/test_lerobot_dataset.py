@@ -15,16 +15,9 @@ pytest.importorskip("lerobot")
 import httpx
 
 from vlamem.core.observation import Observation
-from vlamem.policies.lerobot.dataset import (
-    DatasetEpisode,
-    DatasetError,
-    DatasetReader,
-    batches,
-    chunks_of,
-    features_of,
-    is_dataset,
-)
+from vlamem.policies.lerobot.dataset import DatasetEpisode, DatasetError, DatasetReader, is_dataset
 from vlamem.policies.lerobot.dataset_images import DatasetImages
+from vlamem.policies.lerobot.dataset_learning import batches, chunks_of, features_of
 
 WRITE = """
 import sys
@@ -63,7 +56,8 @@ from pathlib import Path
 import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from vlamem.memory.success.runner import open_success
-from vlamem.policies.lerobot.dataset import DatasetError, DatasetReader, commit_dataset, record_dataset
+from vlamem.policies.lerobot.dataset import DatasetError, DatasetReader
+from vlamem.policies.lerobot.dataset_learning import commit_dataset, record_dataset
 from dataset_policy import Brightness
 
 out = Path(sys.argv[1])
@@ -185,7 +179,8 @@ from pathlib import Path
 import numpy as np
 from vlamem.core.spec import ActionComponent, ActionSpec
 from vlamem.memory.success.runner import open_success
-from vlamem.policies.lerobot.dataset import DatasetReader, EpisodeError, commit_dataset, record_dataset
+from vlamem.policies.lerobot.dataset import DatasetReader, EpisodeError
+from vlamem.policies.lerobot.dataset_learning import commit_dataset, record_dataset
 from dataset_policy import Brightness
 
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s", force=True)
@@ -238,7 +233,8 @@ READ = """
 import sys
 from pathlib import Path
 import numpy as np
-from vlamem.policies.lerobot.dataset import DatasetReader, commit_dataset, record_dataset
+from vlamem.policies.lerobot.dataset import DatasetReader
+from vlamem.policies.lerobot.dataset_learning import commit_dataset, record_dataset
 from vlamem.memory.train.features import open_features
 from vlamem.memory.success.runner import open_success
 from dataset_policy import Brightness
