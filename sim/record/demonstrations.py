@@ -2,7 +2,7 @@
 
 Nothing that is recorded tells the answer: both sentences of a tick are the one that the policy is told, `asked` is 0
 everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. While the robot moves not every
-tick is rendered: z is interpolated between those that are. Held, it would stand still for ticks at a time, and a gate
+tick is rendered, but the one at which it sets out is: z is interpolated between those that are. Held, it would stand still for ticks at a time, and a gate
 that learned on it writes twice as often in use.
 """
 
@@ -49,7 +49,7 @@ class DemonstrationCollection:
         episodes: demonstrations by task.
         out: directory; each process writes `worker-<i>` below it, and in its `conditioning` what the policy read.
         workers: processes.
-        stride: ticks between two rendered ones while the robot moves; all are while it waits.
+        stride: ticks between two rendered ones while the robot moves; all are while it waits, and when it sets out.
         idle_stride: ticks between two of which the conditioning is kept, while the robot waits.
         command: written into the meta.
     """
@@ -82,14 +82,17 @@ def record_demonstration(
     kept: list[int] = []
     goals: list[int] = []
     expert: list[np.ndarray] = []
+    waited = True
     while task.status == "running":
         action, now = env.expert_action(), task.now
         waits = float(np.abs(action[:6]).max()) < _STILL
-        if not seen or waits or now - max(seen) >= stride:
+        # where it sets out it chooses, and nothing but a memory tells where to: a tick later the hand has told
+        sets_out, waited = waited and not waits, waits
+        if not seen or waits or sets_out or now - max(seen) >= stride:
             full = env.observe()
             images = {name: full[name][None] for name in policy.spec.cameras}
             seen[now] = Observation(images, full["proprioception"][None], (task.goal(False).sentence(0),))
-            if not kept or now - kept[-1] >= (idle_stride if waits else stride):
+            if not kept or sets_out or now - kept[-1] >= (idle_stride if waits else stride):
                 kept.append(now)
         goals.append(index[task.goal(False)])
         expert.append(action)
