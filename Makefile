@@ -10,6 +10,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.12
 PY := .venv/bin/python
 OUT ?= runs/skills
+# images of containers set it: torch and its company would then be compiled anew, for half a minute, by every process
+unexport PYTHONDONTWRITEBYTECODE
 
 setup:
 	@bash requirements/gl.sh
