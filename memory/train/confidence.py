@@ -1,6 +1,8 @@
 """When a memory that was taught should propose: where the frozen policy's loss is lower with it than without.
 
-No answer is needed: both losses are of the demonstrated actions, on ticks that the memory was not trained on.
+And lower than with another episode's state: a residual that is the same whatever was seen adapts the policy to its
+demonstrator, which is no memory's business. No answer is needed: all three losses are of the demonstrated actions, on
+ticks that the memory was not trained on.
 """
 
 from typing import Any
@@ -16,8 +18,8 @@ from vlamem.memory.protocol import Params
 __all__ = ["abstaining", "with_confidence"]
 
 _MARGIN = 0.05
-"""Share of the bare loss at a choice that the memory has to save there: where it saves nothing the policy is left
-alone."""
+"""Share of the bare loss at a choice that the memory has to save there, by what it has seen: where it saves nothing the
+policy is left alone."""
 _NEVER = -20.0
 """Logit of a confidence that is as good as 0."""
 _UPDATES = 400
@@ -28,10 +30,12 @@ def with_confidence(
     hidden: Float[np.ndarray, "M hidden"],
     bare: Float[np.ndarray, "M"],
     own: Float[np.ndarray, "M"],
+    swapped: Float[np.ndarray, "M"],
     weight: Float[np.ndarray, "M"],
     decay: float = 1e-3,
 ) -> Params:
-    """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare`; all else stays.
+    """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare` and `swapped`; all else
+    stays.
 
     Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every one counts alike: who
     chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there, beside
@@ -39,7 +43,8 @@ def with_confidence(
     """
     unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
     saved = (bare - own) / unit
-    label = jnp.asarray(saved > _MARGIN * weight, jnp.float32)
+    remembered = (swapped - own) / unit
+    label = jnp.asarray(np.minimum(saved, remembered) > _MARGIN * weight, jnp.float32)
     counts = weight + (1 - weight) * np.abs(saved)
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)

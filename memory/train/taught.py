@@ -87,10 +87,11 @@ def teach_gate(
 
 
 def confident(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> Params:
-    """`params` whose confidence says where the policy's loss is lower with the memory, fitted to episodes that it was
-    not trained on."""
+    """`params` whose confidence says where the policy's loss is lower by what the memory has seen, fitted to episodes
+    that it was not trained on."""
     found = [compare(memory, params, data, data.calibration[task], loss) for task in data.tasks]
-    columns = (np.concatenate([getattr(f, name) for f in found]) for name in ("hidden", "bare", "own", "weight"))
+    names = ("hidden", "bare", "own", "swapped", "weight")
+    columns = (np.concatenate([getattr(f, name) for f in found]) for name in names)
     return with_confidence(params, *columns)
 
 
