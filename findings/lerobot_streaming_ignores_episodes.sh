@@ -5,7 +5,7 @@
 # Seen: the list is stored and read nowhere. All frames come, num_episodes and num_frames are those of the whole set.
 # For robot learning: held-out episodes are trained on when the same list is handed to the streaming class, and a
 # validation loss measured on a stream is a training loss.
-# vlamem: reads data sets through LeRobotDataset and its own split.
+# vlamem: reads data sets through LeRobotDataset.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# pyarrow 21.0.0: frames of a LeRobot Parquet file that are picked by time or by row are silently other frames.
+# pyarrow 26.0.1: frames of a LeRobot Parquet file that are picked by time or by row are silently other frames.
 #
 # Guess: filters=[("timestamp", "<=", 0.3)] keeps the frames at 0.0, 0.1, 0.2 and 0.3 s, as pandas and NumPy do; and the
 # values of a slice of a column of vectors are those of the slice.
@@ -9,12 +9,12 @@
 # actions of the first rows in the places of the asked; `.flatten()` respects the slice but leaves null rows out, so that
 # all later rows move up.
 # For robot learning: windows cut by time are a frame short, and actions are paired with states of other frames.
-# vlamem: selects frames by their index and reads vectors through NumPy rows.
+# vlamem: reads LeRobot's frames through LeRobotDataset, by their index.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 uv venv --quiet --python "${PYTHON:-3.12}" "$work/env"
-uv pip install --quiet --python "$work/env/bin/python" pyarrow==21.0.0 pandas==2.3.3 numpy==2.2.6
+uv pip install --quiet --python "$work/env/bin/python" pyarrow==26.0.1 pandas==2.3.3 numpy==2.2.6
 cat >"$work/case.py" <<'PY'
 import sys
 
