@@ -68,7 +68,7 @@ def write_card(made: TaughtGate, data: DemonstrationData, seed: int) -> Path:
         "Held-out demonstrations, at moments of choice (where samples of the bare policy disagree): the policy's loss "
         "bare and with the memory where it does not abstain; what is gained; and how much higher the loss is with "
         "another episode's state in place of its own. Intervals are Student's t over episodes; something is remembered "
-        "where both are above 0.",
+        "where something is gained and the lower end of the second interval is above 0.",
         "\n".join(table(made)),
     )
     kept = ("#", "    ", "|")

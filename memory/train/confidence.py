@@ -34,17 +34,18 @@ def with_confidence(
     weight: Float[np.ndarray, "M"],
     decay: float = 1e-3,
 ) -> Params:
-    """`params` whose confidence is above 1/2 where `own` is expected to be lower than `bare` and `swapped`; all else
-    stays.
+    """`params` whose confidence is above 1/2 where what was seen is expected to be of use; all else stays.
 
-    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, every one counts alike: who
-    chooses wrongly fails once, however sure he was. Elsewhere each tick counts by what is saved or lost there, beside
-    what the bare policy loses at a choice.
+    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, `own` is held against
+    `swapped`, and every one counts alike: without a memory the policy draws one of its modes there, so that a choice
+    costs nothing that is wrong with much conviction, and one that knows better than another episode's state wins.
+    Elsewhere `own` is held against `bare` too, and each tick counts by what is saved or lost there, beside what the bare
+    policy loses at a choice.
     """
     unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
-    saved = (bare - own) / unit
-    remembered = (swapped - own) / unit
-    label = jnp.asarray(np.minimum(saved, remembered) > _MARGIN * weight, jnp.float32)
+    saved, remembered = (bare - own) / unit, (swapped - own) / unit
+    useful = weight * remembered + (1 - weight) * np.minimum(saved, remembered)
+    label = jnp.asarray(useful > _MARGIN * weight, jnp.float32)
     counts = weight + (1 - weight) * np.abs(saved)
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)

@@ -70,16 +70,16 @@ class TeachOptions:
 
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            updates=1000,
+            updates=1600,
             learning_rate=3e-3,
             weight_decay=0.05,
             write_cost=0.3,
-            ramp=(0.45, 0.7),
-            noise_anneal=(0.4, 0.7),
+            ramp=(0.55, 0.75),
+            noise_anneal=(0.5, 0.75),
         )
     )
     rows: int = 16
-    moments: int = 4
+    moments: int = 6
     uniform: float = 0.2
     feature_noise: float = 0.15
     scene_shift: float = 0.3

@@ -2,8 +2,8 @@
 
 Nothing that is recorded tells the answer: both sentences of a tick are the one that the policy is told, `asked` is 0
 everywhere, and a chunk is what the expert did next, whatever signal came meanwhile. While the robot moves not every
-tick is rendered, but the one at which it sets out is: z is interpolated between those that are. Held, it would stand still for ticks at a time, and a gate
-that learned on it writes twice as often in use.
+tick is rendered, but the one at which it sets out is. z is interpolated between those that are: held, it would stand
+still for ticks at a time, and a gate that learned on it writes twice as often in use.
 """
 
 import multiprocessing
