@@ -37,10 +37,10 @@ def with_confidence(
     """`params` whose confidence is above 1/2 where what was seen is expected to be of use; all else stays.
 
     Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, `own` is held against
-    `swapped`, and every one counts alike: without a memory the policy draws one of its modes there, so that a choice
-    costs nothing that is wrong with much conviction, and one that knows better than another episode's state wins.
-    Elsewhere `own` is held against `bare` too, and each tick counts by what is saved or lost there, beside what the bare
-    policy loses at a choice.
+    `swapped`, and every one counts alike: without a memory the policy draws one of its modes there, so that a wrong
+    choice costs nothing, and a memory that knows better than another episode's is of use. Elsewhere `own` is held
+    against `bare` too, and each tick counts by what is saved or lost there, beside what the bare policy loses at a
+    choice.
     """
     unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
     saved, remembered = (bare - own) / unit, (swapped - own) / unit
