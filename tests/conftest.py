@@ -18,6 +18,21 @@ if os.environ.get("VLAMEM_CHECK_TYPES"):
     install_import_hook(["vlamem.memory.designs", "vlamem.memory.train"], "runtime_types.checked")
 
 
+LONGEST = (
+    "test_fit", "test_teach", "test_lerobot_programs", "test_tabletop_demonstrations", "test_bench_patrol",
+    "test_lerobot_checkpoints", "test_bench_throughput", "test_bench_memory_panel", "test_lerobot_dataset",
+    "test_lerobot_policy", "test_gate_verbs", "test_rollout", "test_success_crash", "test_bench_deployment",
+    "test_deploy_bench", "test_bench_kernels", "test_bench_skills", "test_deploy_respawn", "test_training",
+)  # fmt: skip
+"""Files that take longest, longest first: begun last, one of them would leave all but one core idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, for which xdist must not sort them by their number of tests."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture
 def hosted(tmp_path: Path) -> Iterator["Hosted"]:
     """A policy server in this process, with its state below the test's folder."""
