@@ -24,31 +24,32 @@ import sys
 import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-root, marked = sys.argv[1], sys.argv[2] == "marked"
-image = {"dtype": "image", "shape": (16, 16, 3), "names": ["height", "width", "channels"]}
-features = {
-    "observation.images.agentview": image,
-    "observation.images.wrist": image,
-    "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
-    "action": {"dtype": "float32", "shape": (7,), "names": None},
-}
-if marked:
-    features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
-dataset = LeRobotDataset.create(repo_id="vlamem/test", fps=20, features=features, root=root, use_videos=False)
-for episode in range(3):
-    for step in range(10 + episode):
-        frame = {
-            "observation.images.agentview": np.full((16, 16, 3), 10 * step + episode, np.uint8),
-            "observation.images.wrist": np.full((16, 16, 3), 200 - step, np.uint8),
-            "observation.state": np.array([0.1 * step, 0, 0.1, 1, 0, 0, 0, 0.04], np.float32),
-            "action": np.full(7, 0.01 * step - 0.1 * episode, np.float32),
-            "task": "touch the red block" if episode < 2 else "push the bowl",
-        }
-        if marked:
-            frame["next.success"] = np.array([episode != 1 and step == 9 + episode])
-        dataset.add_frame(frame)
-    dataset.save_episode()
-dataset.finalize()
+for name in ("marked", "bare"):
+    root, marked = f"{sys.argv[1]}/{name}", name == "marked"
+    image = {"dtype": "image", "shape": (16, 16, 3), "names": ["height", "width", "channels"]}
+    features = {
+        "observation.images.agentview": image,
+        "observation.images.wrist": image,
+        "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
+        "action": {"dtype": "float32", "shape": (7,), "names": None},
+    }
+    if marked:
+        features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
+    dataset = LeRobotDataset.create(repo_id="vlamem/test", fps=20, features=features, root=root, use_videos=False)
+    for episode in range(3):
+        for step in range(10 + episode):
+            frame = {
+                "observation.images.agentview": np.full((16, 16, 3), 10 * step + episode, np.uint8),
+                "observation.images.wrist": np.full((16, 16, 3), 200 - step, np.uint8),
+                "observation.state": np.array([0.1 * step, 0, 0.1, 1, 0, 0, 0, 0.04], np.float32),
+                "action": np.full(7, 0.01 * step - 0.1 * episode, np.float32),
+                "task": "touch the red block" if episode < 2 else "push the bowl",
+            }
+            if marked:
+                frame["next.success"] = np.array([episode != 1 and step == 9 + episode])
+            dataset.add_frame(frame)
+        dataset.save_episode()
+    dataset.finalize()
 """
 LIBERO = """
 import sys
@@ -268,14 +269,9 @@ print("all read")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Datasets with and without a field for success; written by a process of its own, since lerobot forks."""
     root = tmp_path_factory.mktemp("datasets")
-    made = []
-    for name in ("marked", "bare"):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", WRITE, str(root / name), name], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        made.append(root / name)
-    return made[0], made[1]
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WRITE, str(root)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return root / "marked", root / "bare"
 
 
 def test_episodes_become_training_data_and_experience(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -292,14 +288,9 @@ def test_episodes_become_training_data_and_experience(folders: tuple[Path, Path]
 
 def test_what_one_odd_episode_has_costs_neither_the_others_nor_a_wrong_word(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    for program, words in ((ODD, [tmp_path / "odd"]), (READ_ODD, [tmp_path / "odd", tmp_path])):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, *map(str, words)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    words = [sys.executable, "-W", "ignore", "-c", ODD + READ_ODD, str(tmp_path / "odd"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all read"
     assert "it is left out" in done.stdout
 
