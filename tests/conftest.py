@@ -44,10 +44,20 @@ def hosted(tmp_path: Path) -> Iterator["Hosted"]:
     host.end()
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny checkpoints of lerobot: a direct policy and one that samples by flow matching."""
-    from lerobot_cases import build
+class Checkpoints(dict[str, Path]):
+    """Folders of lerobot's checkpoints by family, each made when it is first asked for."""
 
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(family, root / family) for family in ("act", "smolvla")}
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, family: str) -> Path:
+        from lerobot_cases import build
+
+        return self.setdefault(family, build(family, self._root / family))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny checkpoints of lerobot by family; they serve all files, so that what changes one takes a copy."""
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))

@@ -35,14 +35,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their ow
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(family, root / family) for family in FAMILIES}
-
-
-@pytest.fixture(scope="module")
 def policies(folders: dict[str, Path]) -> dict[str, LeRobotPolicy]:
-    return {family: loaded(folder, family) for family, folder in folders.items()}
+    return {family: loaded(folders[family], family) for family in FAMILIES}
 
 
 def wide_noise(policy: LeRobotPolicy, rows: int = 3) -> np.ndarray:
