@@ -20,7 +20,7 @@ if os.environ.get("VLAMEM_CHECK_TYPES"):
 
 LONGEST = (
     "test_fit", "test_teach", "test_lerobot_programs", "test_tabletop_demonstrations", "test_bench_patrol",
-    "test_lerobot_checkpoints", "test_bench_throughput", "test_bench_memory_panel", "test_lerobot_dataset",
+    "test_lerobot_checkpoints", "test_bench_throughput", "test_bench_memory_panel", "test_lerobot_dataset_reading",
     "test_lerobot_policy", "test_gate_verbs", "test_rollout", "test_success_crash", "test_bench_deployment",
     "test_deploy_bench", "test_bench_kernels", "test_bench_skills", "test_deploy_respawn", "test_training",
 )  # fmt: skip
