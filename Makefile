@@ -22,7 +22,7 @@ rollout: setup
 
 # one process a core, as far as memory goes, with one thread each; few malloc arenas give more of what was freed back
 test: setup
-	MALLOC_ARENA_MAX=2 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+	MALLOC_ARENA_MAX=2 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # without dependencies: hf-libero's others serve its training code
 libero: setup

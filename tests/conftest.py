@@ -18,6 +18,21 @@ if os.environ.get("VLAMEM_CHECK_TYPES"):
     install_import_hook(["vlamem.memory.designs", "vlamem.memory.train"], "runtime_types.checked")
 
 
+LONGEST = (
+    "test_fit", "test_teach", "test_lerobot_programs", "test_tabletop_demonstrations", "test_bench_patrol",
+    "test_lerobot_checkpoints", "test_bench_throughput", "test_bench_memory_panel", "test_lerobot_dataset_reading",
+    "test_lerobot_policy", "test_gate_verbs", "test_rollout", "test_success_crash", "test_bench_deployment",
+    "test_deploy_bench", "test_bench_kernels", "test_bench_skills", "test_deploy_respawn", "test_training",
+)  # fmt: skip
+"""Files that take longest, longest first: begun last, one of them would leave all but one core idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, for which xdist must not sort them by their number of tests."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture
 def hosted(tmp_path: Path) -> Iterator["Hosted"]:
     """A policy server in this process, with its state below the test's folder."""
@@ -29,10 +44,20 @@ def hosted(tmp_path: Path) -> Iterator["Hosted"]:
     host.end()
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny checkpoints of lerobot: a direct policy and one that samples by flow matching."""
-    from lerobot_cases import build
+class Checkpoints(dict[str, Path]):
+    """Folders of lerobot's checkpoints by family, each made when it is first asked for."""
 
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(family, root / family) for family in ("act", "smolvla")}
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, family: str) -> Path:
+        from lerobot_cases import build
+
+        return self.setdefault(family, build(family, self._root / family))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny checkpoints of lerobot by family; they serve all files, so that what changes one takes a copy."""
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))

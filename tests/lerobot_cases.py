@@ -104,6 +104,16 @@ def observation(
     )
 
 
+def wide_noise(policy: Any, rows: int = 3) -> np.ndarray:
+    """Normal noise of the shape that a policy draws from, [rows, ...]."""
+    return stream(1, "noise").standard_normal((rows, *policy.noise_shape)).astype(np.float32)
+
+
+def state_and_sentences(obs: Observation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What an observation has beside its pictures."""
+    return obs.proprioception, obs.instruction
+
+
 def raw_batch(obs: Observation, step: int | None = None) -> dict[str, Any]:
     """What lerobot makes of an environment's observation, before the preprocessor."""
     import torch

@@ -13,7 +13,7 @@ from vlamem.sim.rollout.run import RolloutEnd
 
 
 def test_page_and_figures_come_from_one_run(tmp_path: Path) -> None:
-    bench = SkillsBench("tiny", ("touch", "recall_colour", "recall_colour_told"), 1, 1, 12, tmp_path, tmp_path, 1, 8, 0)
+    bench = SkillsBench("tiny", ("touch", "recall_colour", "recall_colour_told"), 1, 1, 12, tmp_path, tmp_path, 0, 8, 0)
     progress = Progress()
     page = run(bench, "vlamem bench skills", progress)
     assert {"skills_success", "oracle_success", "probe_minus_chance_points", "decision_p50_ms"} <= set(page.figures)

@@ -14,8 +14,9 @@ from vlamem.core.seeding import stream
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraTick
 from vlamem.memory.train.batches import TargetOptions, TrainingSet
 from vlamem.memory.train.checkpoint import Checkpoint
+from vlamem.memory.train.compiled import masked
 from vlamem.memory.train.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
-from vlamem.memory.train.fit import Patience, TrainingOptions, head_parts, masked, train_memory
+from vlamem.memory.train.fit import Patience, TrainingOptions, head_parts, train_memory
 from vlamem.memory.train.gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.on_device import TuneOptions, tune_gate
@@ -227,14 +228,13 @@ def test_impossible_options_of_a_training_are_named(recording: Path, given: dict
         replace(options(recording), **given)
 
 
-def test_a_folder_with_another_training_is_refused(recording: Path, tmp_path: Path) -> None:
-    short = replace(options(recording), updates=8)
-    train_gate(short, tmp_path)
+def test_a_folder_with_another_training_is_refused(recording: Path, gate: Path, tmp_path: Path) -> None:
+    done = options(recording)
     with pytest.raises(ValueError, match="holds another training"):
-        train_gate(replace(short, seed=2), tmp_path)
+        train_gate(replace(done, seed=2), gate.parent)
     more = rec.record(tmp_path / "more", 12)
     with pytest.raises(ValueError, match="holds another training"):
-        train_gate(replace(short, features=(recording, more)), tmp_path)
+        train_gate(replace(done, features=(recording, more)), gate.parent)
 
 
 def test_a_training_can_start_from_a_gate(recording: Path, gate: Path, tmp_path: Path) -> None:

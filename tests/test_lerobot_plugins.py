@@ -10,18 +10,12 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 import torch
-from lerobot_cases import build, lerobots_own
+from lerobot_cases import lerobots_own
 from lerobot_plugin_cases import batch, remembering, wrapped
 
 from vlamem.policies.lerobot.source import on_device
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(family, root / family) for family in ("act", "diffusion", "diffusion_ddpm", "smolvla")}
 
 
 @pytest.mark.parametrize("family", ["act", "diffusion", "diffusion_ddpm", "smolvla"])

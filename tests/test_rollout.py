@@ -275,10 +275,10 @@ def test_exit_status_tells_errors_apart_from_failures(tmp_path: Path, capfd: pyt
     assert capfd.readouterr().err.count("another run") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_says_so_and_can_go_on(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
+def test_a_stopped_run_says_so_and_can_go_on(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     out = tmp_path / "run"
-    command = [*_COMMAND, "--tasks", "slow", "--episodes", "6", "--workers", "2", "--out", str(out)]
+    command = [*_COMMAND, "--tasks", "slow", "--episodes", "6", "--workers", str(workers), "--out", str(out)]
     run = subprocess.Popen(
         [sys.executable, "-m", "vlamem", *command],
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any, Self
 
 import jax
@@ -77,13 +78,7 @@ class MemoryDesign:
     def writes(self, params: Params, zs: Features, resets: Ticks) -> Callable[[Params], Ticks]:
         """Which ticks are written from empty states, by plain scan."""
         memory: Any = self
-
-        @jax.jit
-        def wrote(p: Params, zs: Features, resets: Ticks) -> Ticks:
-            ticks: Ticks = scan(memory, p, memory.init(resets.shape[1]), zs, resets)[1].wrote
-            return ticks
-
-        return lambda moved: wrote(moved, zs, resets)
+        return lambda moved: _wrote(memory)(moved, zs, resets)
 
     def state_size(self, state: State) -> Float[Array, "B"] | None:
         """The state needs no bound."""
@@ -92,3 +87,14 @@ class MemoryDesign:
     def with_bound(self, bound: float) -> Self:
         """Raises ValueError: the state needs no bound."""
         raise ValueError(f"{type(self).__name__} has no bound of its state")
+
+
+@cache
+def _wrote(memory: Any) -> Callable[..., Ticks]:
+    """Which ticks a memory writes; kept, so that it is compiled once."""
+
+    def wrote(params: Params, zs: Features, resets: Ticks) -> Ticks:
+        ticks: Ticks = scan(memory, params, memory.init(resets.shape[1]), zs, resets)[1].wrote
+        return ticks
+
+    return jax.jit(wrote)

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vlamem.core.seeding import integer_seed, stream
-from vlamem.memory.protocol import Memory, Params, StepOut, scan
+from vlamem.memory.protocol import Memory, Params
 from vlamem.memory.train.batches import TrainingSet
 from vlamem.memory.train.checkpoint import Checkpoint
-from vlamem.memory.train.loop import TrainConfig, Training, begin, pace, update
-from vlamem.memory.train.losses import Batch, action_error, weighted_mean
+from vlamem.memory.train.compiled import HeadParts, Truth, calibration, looked, masked, state_sizes, updated
+from vlamem.memory.train.loop import TrainConfig, Training, begin, pace
+from vlamem.memory.train.losses import weighted_mean
 
 _BOUND_EPISODES = 30
 """Most held-out episodes of a task that are looked at for the bound of the state."""
@@ -129,13 +129,8 @@ def train_memory(
     done, seconds, noted, training = run.restore(training)
     history = [_measured(look) for look in noted]
     static = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, carry=0.0, ramp=(0.0, 1.0))
-    parts = head_parts(memory, data)
-
-    def one(before: Training, batch: Batch, key: Array, at: Any) -> Any:
-        after, losses = update(memory, static, before, batch, key, at)
-        return after._replace(params=masked(after.params, parts)), losses
-
-    step = jax.jit(one, donate_argnums=0)
+    static = replace(static, rate=None if config.rate is None else 1.0)  # of all these the pace says
+    step, parts = updated(memory, static), head_parts(memory, data)
     training = training._replace(params=masked(training.params, parts))
     held = _HeldOut(memory, data, how)
     patience, last = Patience(config), {"error": np.nan, "rate": np.nan}
@@ -145,7 +140,7 @@ def train_memory(
     while done < config.updates and patience.waited < how.patience:
         batch = data.batch(how.ticks, how.rows, stream(how.seed, "speak", "batch", done))
         at = jax.random.key(integer_seed(how.seed, "speak", "update", done))
-        training, losses = step(training, batch, at, pace(config, done))
+        training, losses = step(training, batch, at, pace(config, done), parts)
         done += 1
         last = {"error": float(losses.action_error), "rate": float(losses.rate)}
         if done % how.validate_every == 0 or done == config.updates:
@@ -180,12 +175,7 @@ def bounded(memory: Memory, params: Params, data: TrainingSet, how: TrainingOpti
     if memory.state_size(memory.init(1)) is None:
         return memory
 
-    def look(state: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
-        state, _ = scan(memory, params, state, *part)
-        return state, jnp.asarray(memory.state_size(state))
-
     length = -(-2 * how.ticks // _BOUND_EVERY) * _BOUND_EVERY
-    run = jax.jit(lambda zs, resets: jax.lax.scan(look, memory.init(zs.shape[2]), (zs, resets))[1])
     largest = 0.0
     for task in data.tasks:
         rows = data.whole(task, _BOUND_EPISODES, length)
@@ -193,17 +183,11 @@ def bounded(memory: Memory, params: Params, data: TrainingSet, how: TrainingOpti
             zs = np.stack([row.feature for row in rows], axis=1)
             resets = np.zeros(zs.shape[:2], bool)
             resets[0] = True
-            largest = max(largest, float(run(*(x.reshape(-1, _BOUND_EVERY, *x.shape[1:]) for x in (zs, resets))).max()))
+            parts = (x.reshape(-1, _BOUND_EVERY, *x.shape[1:]) for x in (zs, resets))
+            largest = max(largest, float(state_sizes(memory)(params, *parts).max()))
     bound = round(largest, 2)
     # nothing was held out, or nothing is written: whatever else is wrong with the weights, saving them will say
     return memory.with_bound(bound) if np.isfinite(bound) and bound > 0 else memory
-
-
-class HeadParts(NamedTuple):
-    """Which weights of a head may be other than 0: 1 or 0, in the shapes of its z and out."""
-
-    z: Array
-    out: Array
 
 
 def head_parts(memory: Memory, data: TrainingSet) -> HeadParts:
@@ -222,12 +206,6 @@ def head_parts(memory: Memory, data: TrainingSet) -> HeadParts:
     out[:half, 1 + size :] = 1
     out[: half or None, 0] = 1
     return HeadParts(jnp.asarray(z), jnp.asarray(out))
-
-
-def masked(params: Params, parts: HeadParts) -> Params:
-    """`params` with what is outside the parts of its head set to 0."""
-    head = params.head
-    return params._replace(head=head._replace(z=head.z * parts.z, out=head.out * parts.out))
 
 
 def training_bytes(training: Training) -> int:
@@ -261,48 +239,20 @@ def calibrated(memory: Memory, params: Params, data: TrainingSet, how: TrainingO
     """
     bias = params.head.out_bias.at[0].set(0.0)
     params = params._replace(head=params.head._replace(out_bias=bias, out=params.head.out.at[:, 0].set(0.0)))
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, how.calibration))
-    canonical = jnp.asarray(data.canonical)
-
-    def labelled(left: Any, batch: Batch, goal: Array, own: Array, query: Array) -> tuple[Any, Array]:
-        left, out = scan(memory, params, left, batch.zs, batch.resets)
-        if out.context is None:
-            return left, query > 0
-        return left, (query > 0) & _right(out, goal, own, canonical, data.scales.context)
-
-    def loss(column: tuple[Array, Array], left: Any, batch: Batch, label: Array) -> Array:
-        out_, bias_ = params.head.out.at[:, 0].set(column[0]), params.head.out_bias.at[0].set(column[1])
-        made = params._replace(head=params.head._replace(out=out_, out_bias=bias_))
-        _, out = scan(memory, made, left, batch.zs, batch.resets)
-        p = jnp.clip(out.confidence, 1e-6, 1 - 1e-6)
-        return -jnp.mean(jnp.where(label, jnp.log(p), jnp.log1p(-p)))
-
-    @jax.jit
-    def step(column: Any, state: Any, left: Any, batch: Batch, goal: Array, own: Array, query: Array) -> Any:
-        after, label = labelled(left, batch, goal, own, query)
-        grads = jax.grad(loss)(column, left, batch, label)
-        moves, state = optimizer.update(grads, state)
-        return optax.apply_updates(column, moves), state, after if memory.carries_state_in_training else left
-
+    optimizer, step = calibration(memory, how.calibration)
+    canonical, scale = jnp.asarray(data.canonical), data.scales.context
     column: Any = (params.head.out[:, 0], params.head.out_bias[0])
     state, left = optimizer.init(column), memory.init(how.rows)
     for i in range(how.calibration):
         rows, resets = data.labelled(how.ticks, how.rows, stream(how.seed, "speak", "calibration", i))
         batch = data.targets(rows, resets)
         goal, query = (np.stack([getattr(r, name) for r in rows], axis=1) for name in ("goal", "query"))
-        own = batch.zs[..., data.meta.feature_size :]
-        column, state, left = step(column, state, left, batch, goal, own, query)
+        truth = Truth(goal, batch.zs[..., data.meta.feature_size :], canonical, scale)
+        column, state, left = step(params, column, state, left, batch, truth, query)
     head = params.head._replace(
         out=params.head.out.at[:, 0].set(column[0]), out_bias=params.head.out_bias.at[0].set(column[1])
     )
     return params._replace(head=head)
-
-
-def _right(out: StepOut, goal: Array, own: Array, canonical: Array, scale: float) -> Array:
-    """[T, B], whether the nearest instruction to what is proposed is the oracle's."""
-    proposed = own + scale * jnp.asarray(out.context)
-    distance = jnp.sum(canonical**2, axis=-1) - 2 * proposed @ canonical.T
-    return jnp.argmin(distance, axis=-1) == goal[..., 1]
 
 
 def _measured(look: Mapping[str, float]) -> dict[str, float]:
@@ -346,22 +296,16 @@ class _HeldOut:
         self._batch = data.targets(self._all, resets)
         self._query = np.stack([r.query for r in self._all], axis=1)
         self._weight = jnp.asarray(self._query if self._query.any() else self._batch.targets.weight, jnp.float32)
-        goal = jnp.asarray(np.stack([r.goal for r in self._all], axis=1))
-        own = jnp.asarray(self._batch.zs[..., data.meta.feature_size :])
-        canonical, scale = jnp.asarray(data.canonical), data.scales.context
-
-        def run(params: Params) -> tuple[Array, Array, Array]:
-            _, out = scan(memory, params, memory.init(len(self._all)), self._batch.zs, self._batch.resets)
-            right = out.wrote & False if out.context is None else _right(out, goal, own, canonical, scale)
-            return action_error(out, self._batch.targets), right, out.wrote
-
-        self._run = jax.jit(run)
+        goal = np.stack([r.goal for r in self._all], axis=1)
+        own = self._batch.zs[..., data.meta.feature_size :]
+        self._truth = Truth(goal, own, data.canonical, data.scales.context)
+        self._run = looked(memory)
 
     def score(self, params: Params) -> Score:
         """Error, share right and rate over the held-out episodes; nan when none was recorded."""
         if not self._all:
             return Score(np.nan, np.nan, np.nan, {})
-        error, right, wrote = self._run(params)
+        error, right, wrote = self._run(params, self._batch, self._truth)
         inside = np.arange(len(wrote))[:, None] < self._ticks
         by_task, at = {}, 0
         query, hit, written = self._query, np.asarray(right), np.asarray(wrote)

@@ -119,6 +119,16 @@ def _drawing_step(memory: Memory) -> Any:
     return step
 
 
+@cache
+def _gradient(memory: Memory, temperature: float) -> Any:
+    """Of the weighted log-probability of an episode's decisions, by the gate."""
+
+    def gradient(gate: Any, params: Params, drawn: Drawn, weight: Array) -> Any:
+        return jax.grad(lambda g: -jnp.sum(weight * log_probability(g, params, memory, drawn, temperature)))(gate)
+
+    return jax.jit(gradient)
+
+
 def advantages(returns: Float[np.ndarray, "G"]) -> Float[np.ndarray, "G"]:
     """Returns less their group's mean; zeros where the group's returns are alike.
 
@@ -184,10 +194,7 @@ def tune_on_success(
     for step in steps:
         progress(step)
 
-    @jax.jit
-    def gradient(gate: Any, drawn: Drawn, weight: Array) -> Any:
-        return jax.grad(lambda g: -jnp.sum(weight * log_probability(g, params, memory, drawn, how.temperature)))(gate)
-
+    gradient = _gradient(memory, how.temperature)
     for update in range(done, how.updates):
         grads = jax.tree.map(jnp.zeros_like, gate)
         played: list[Rollout] = []
@@ -204,7 +211,7 @@ def tune_on_success(
             telling += bool(gained.any())
             for r, advantage in zip(rollouts, gained, strict=True):
                 if advantage:
-                    more = gradient(gate, *_padded(r.drawn, advantage))
+                    more = gradient(gate, params, *_padded(r.drawn, advantage))
                     grads = jax.tree.map(lambda a, b: a + b / (how.groups * how.group), grads, more)
             played += rollouts
         moves, state = optimizer.update(grads, state)

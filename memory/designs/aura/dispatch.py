@@ -1,7 +1,7 @@
 """Running AURA-Mem over a batch: rows and device decide which implementation does it, the caller names none."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,8 +45,7 @@ class AuraRunner:
             return
         memory = AuraMemory(config)
         params, self._state = params_of(memory, arrays), memory.init(batch)
-        step = memory.step if self.implementation == "xla" else functools.partial(pallas.step, config=config)
-        self._step = functools.partial(jax.jit(step, donate_argnums=1), params)
+        self._step = functools.partial(_compiled(config, self.implementation), params)
 
     def step(self, z: Float[np.ndarray, "B D"], reset: Bool[np.ndarray, "B"]) -> StepOut:
         """One control tick of all rows, as NumPy arrays; rows under `reset` start empty within it.
@@ -87,6 +86,13 @@ class AuraRunner:
                 tick.W[:], tick.b[:] = saved["W"][i], saved["b"][i]
         else:
             self._state = AuraState(**{name: jnp.asarray(x) for name, x in saved.items()})
+
+
+@functools.cache
+def _compiled(config: AuraConfig, implementation: str) -> Callable[..., tuple[AuraState, StepOut]]:
+    """The step of a whole batch; kept, so that every runner of a configuration shares it."""
+    step = AuraMemory(config).step if implementation == "xla" else functools.partial(pallas.step, config=config)
+    return jax.jit(step, donate_argnums=1)
 
 
 def _together(rows: list[StepOut]) -> StepOut:

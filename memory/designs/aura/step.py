@@ -21,6 +21,7 @@ regression of v on k: it grows along keys that hardly vary, what comes again sur
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -329,15 +330,8 @@ class AuraMemory(MemoryDesign):
     def writes(self, params: AuraParams, zs: Features, resets: Ticks) -> Callable[[AuraParams], Ticks]:
         """Which ticks are written from empty states; what needs no state knows nothing of the threshold, and is made
         once."""
-        from vlamem.memory.designs.aura.scan import scan_chunks
-
-        ahead = jax.jit(lambda p, z: look_ahead(p, self.config, z)[0])(params, zs)
-
-        @jax.jit
-        def wrote(p: AuraParams, ahead: Ahead, resets: Ticks) -> Ticks:
-            return scan_chunks(p, self.config, self.init(resets.shape[1]), (ahead, resets, None, None))[1].wrote
-
-        return lambda moved: wrote(moved, ahead, resets)
+        ahead = _ahead(replace(self.config, bound=None))(params, zs)
+        return lambda moved: _wrote(self)(moved, ahead, resets)
 
     def state_size(self, state: AuraState) -> Float[Array, "B"]:
         """|W|, Frobenius."""
@@ -347,3 +341,22 @@ class AuraMemory(MemoryDesign):
     def with_bound(self, bound: float) -> Self:
         """The same memory with a bound of |W|."""
         return replace(self, config=replace(self.config, bound=bound))
+
+
+# kept, so that each is compiled once
+
+
+@cache
+def _ahead(config: AuraConfig) -> Callable[[AuraParams, Features], Ahead]:
+    return jax.jit(lambda params, zs: look_ahead(params, config, zs)[0])
+
+
+@cache
+def _wrote(memory: AuraMemory) -> Callable[[AuraParams, Ahead, Ticks], Ticks]:
+    from vlamem.memory.designs.aura.scan import scan_chunks  # it is built from this module's parts
+
+    def wrote(params: AuraParams, ahead: Ahead, resets: Ticks) -> Ticks:
+        state = memory.init(resets.shape[1])
+        return scan_chunks(params, memory.config, state, (ahead, resets, None, None))[1].wrote
+
+    return jax.jit(wrote)

@@ -9,8 +9,9 @@ recorded episodes (0.51 against 0.32 on place_bowl at a precision of 0.975), and
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,6 @@ def _fit(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "N"], options: Critic
     """One member's weights after full-batch Adam on the cross-entropy with the target progress."""
     import jax
     import jax.numpy as jnp
-    import optax
 
     sizes = (x.shape[1], options.hidden, options.hidden, 1)
     keys = jax.random.split(jax.random.key(integer_seed(options.seed, "critic", fold)), 3)
@@ -222,20 +222,31 @@ def _fit(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "N"], options: Critic
     for i, key in enumerate(keys, 1):
         params[f"w{i}"] = jax.random.normal(key, sizes[i - 1 : i + 1]) / np.sqrt(sizes[i - 1])
         params[f"b{i}"] = jnp.zeros(sizes[i])
-    optimiser = optax.adamw(options.rate, weight_decay=options.decay)
+    fit = _compiled(options.rate, options.decay, options.steps)
+    fitted = fit(params, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    return {name: np.asarray(a) for name, a in fitted.items()}
 
-    def loss(p: Any) -> Any:
-        h = jnp.tanh(jnp.asarray(x, jnp.float32) @ p["w1"] + p["b1"])
+
+@cache
+def _compiled(rate: float, decay: float, steps: int) -> Callable[..., Any]:
+    """The fit of one member; kept, so that all members of one size, of every critic, are compiled once."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    optimiser = optax.adamw(rate, weight_decay=decay)
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        h = jnp.tanh(x @ p["w1"] + p["b1"])
         h = jnp.tanh(h @ p["w2"] + p["b2"])
-        return optax.sigmoid_binary_cross_entropy((h @ p["w3"] + p["b3"])[:, 0], jnp.asarray(y, jnp.float32)).mean()
+        return optax.sigmoid_binary_cross_entropy((h @ p["w3"] + p["b3"])[:, 0], y).mean()
 
-    @jax.jit
-    def fit(p: Any) -> Any:
+    def fit(p: Any, x: Any, y: Any) -> Any:
         def step(carry: Any, _: None) -> Any:
             p, state = carry
-            updates, state = optimiser.update(jax.grad(loss)(p), state, p)
+            updates, state = optimiser.update(jax.grad(loss)(p, x, y), state, p)
             return (optax.apply_updates(p, updates), state), None
 
-        return jax.lax.scan(step, (p, optimiser.init(p)), None, options.steps)[0][0]
+        return jax.lax.scan(step, (p, optimiser.init(p)), None, steps)[0][0]
 
-    return {name: np.asarray(a) for name, a in fit(params).items()}
+    return jax.jit(fit)
