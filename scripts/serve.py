@@ -61,6 +61,8 @@ class Args:
     """A robot that was lost keeps its place for this long; a silent one, until another wants it."""
     session_mb: int
     """Disk that the newest episodes of a robot may take, for labels that come later [MB]."""
+    trace_mb: int
+    """Disk for traces of every control step, in --state, of which the oldest are removed [MB]; 0 writes none."""
     wait_ms: float
     """Longest wait of a frame for frames of other robots."""
     execute: int
@@ -89,7 +91,7 @@ def _check(args: Args) -> None:
     """Wrong options are refused now, and not when weights are loaded. Raises ValueError, FileNotFoundError."""
     for name in ("sessions", "session_mb", "execute"):
         within(f"--{name.replace('_', '-')}", getattr(args, name), 1)
-    for name in ("wait_ms", "idle_s", "threads"):
+    for name in ("wait_ms", "idle_s", "threads", "trace_mb"):
         within(f"--{name.replace('_', '-')}", getattr(args, name), 0)
     within("--port", args.port, 0, 65535)
     for name in ("tls_cert", "tls_key"):
@@ -167,7 +169,7 @@ def main(arguments: list[str]) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    server, labels = build_server(args.policy, args.memory, args.state, options, args.critic)
+    server, labels = build_server(args.policy, args.memory, args.state, options, args.critic, args.trace_mb << 20)
     try:
         asyncio.run(_serve(server, "wss" if args.tls_cert else "ws", args.host, child))
     finally:

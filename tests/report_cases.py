@@ -10,16 +10,8 @@ from PIL import Image
 
 from vlamem.core.files import write_atomically
 from vlamem.core.seeding import stream
-from vlamem.core.tick_trace import TickTrace, columns_of, write_trace
-from vlamem.sim.results.episodes import (
-    EpisodeLog,
-    EpisodeRecord,
-    image_path,
-    side_by_side,
-    trace_path,
-    video_path,
-    write_video,
-)
+from vlamem.core.tick_trace import TickTrace, columns_of, image_path, trace_path, write_trace
+from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord, side_by_side, video_path, write_video
 from vlamem.sim.results.pages import write_results
 
 TASKS = ("recall_colour", "shell_game")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from report_cases import TASKS, write_run
 
+from vlamem.core.tick_trace import trace_path
 from vlamem.scripts.main import main
 from vlamem.sim.report import ReportError, ReportOptions, write_report
 from vlamem.sim.results.compare import compare_runs
-from vlamem.sim.results.episodes import EpisodeLog, trace_path, video_path
+from vlamem.sim.results.episodes import EpisodeLog, video_path
 from vlamem.sim.results.statistics import holm, wilson95
 
 LICENCES = ["http://www.apache.org/licenses/LICENSE-2.0"]

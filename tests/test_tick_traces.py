@@ -15,7 +15,7 @@ from test_rollout_memory import HEAD, Wide
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
-from vlamem.core.tick_trace import TickTrace, TraceError, read_trace, without_times, write_trace
+from vlamem.core.tick_trace import TickTrace, TraceError, image_path, read_trace, trace_path, without_times, write_trace
 from vlamem.memory.designs.aura import AuraConfig
 from vlamem.memory.reasons import why_abstained
 from vlamem.memory.runner import MemorySpec, StatelessRunner
@@ -25,7 +25,7 @@ from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.tick_recorder import TickRecorder
 from vlamem.scripts.config import preset
-from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord, image_path, trace_path
+from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import load_results, without_wall_clock
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.run import rollout

@@ -141,6 +141,7 @@ class Controller:
         self._last = self._executed = self._seen = None
         self._held_since = self._stopping_from = self._rounded_at = None
         self._timeline.clear(episode)
+        self.timing.report(self.mode)  # what was before is no step of this episode
         self.link.begin(episode)
         self._enter(Mode.HALT if self._halt.is_set() else Mode.WAIT)
         self.events.note("episode", episode=episode, step=step)
@@ -177,7 +178,7 @@ class Controller:
             now = self._clock()
             if until(now):
                 return
-            self.timing.late.append(now - due)
+            self.timing.rounded(now - due)
             self.round(now)
             due += period
             if (behind := self._clock() - due) > 0:
@@ -282,6 +283,7 @@ class Controller:
             command, clips = self.limits.apply(requested, self._last, obs)
             for clip in clips:
                 self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.requested, sent=clip.sent)
+            self.timing.clipped(clips)
             if command is not None:
                 self.robot.send(command)
                 self._last = command
@@ -320,7 +322,7 @@ class Controller:
             self.events.note("chunk_refused", shape=list(shape), step=reply.step)
             return
         if requested_at is not None:
-            self.timing.decisions.append(reply.arrived - requested_at)
+            self.timing.decided(reply.arrived - requested_at)
         if not self._timeline.take(chunk, reply.episode, reply.step, self._at(now)):
             self.events.note("chunk_too_late", step=reply.step)
 
@@ -335,19 +337,18 @@ class Controller:
             self._plan_requests.clear()
             self._plan_requests[step] = now
             oldest = step - self.file.stale_s * self.file.policy_hz
-            self._observed_at = {s: t for s, t in self._observed_at.items() if s >= oldest} | {
-                step: self._stamp_changed_at
-            }
-        self.link.send(Frame(self.episode, step, obs, self._instruction, plan, self._executed))
+            self._observed_at = {s: t for s, t in self._observed_at.items() if s >= oldest}
+            self._observed_at[step] = self._stamp_changed_at
+        report = self.timing.report(self.mode)
+        self.link.send(Frame(self.episode, step, obs, self._instruction, plan, self._executed, report))
         self._step = step
 
     def _fresh(self, now: float, at: float) -> Planned | None:
         """The planned command of this moment, unless what it was planned from is too old: by its step, or because the
         robot had been showing the same for a while by then."""
         planned = self._timeline.at(at)
-        if planned is None or planned.episode != self.episode:
-            return None
-        return None if self._too_old(planned, now) else planned
+        usable = planned is not None and planned.episode == self.episode and not self._too_old(planned, now)
+        return planned if usable else None
 
     def _too_old(self, planned: Planned, now: float) -> bool:
         due = self._began + planned.step / self.file.policy_hz

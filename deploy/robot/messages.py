@@ -1,6 +1,6 @@
 """Messages between a robot and its server: frames and the replies to them, and their bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ class Frame:
         instruction: the task as a sentence.
         plan: whether an action chunk is requested.
         executed: [A], the action executed before it; None when that is unknown.
+        report: of the controller since the frame before: `mode`, and where there is something to say `limits`,
+            `clipped`, `plan_ms`, `late_ms` (vlamem.core.tick_trace says what they are).
     """
 
     episode: int
@@ -28,6 +30,7 @@ class Frame:
     instruction: str
     plan: bool
     executed: Vector | None
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def frame_message(frame: Frame) -> bytes:
     head["seq"] = frame.episode << 32 | frame.step
     if frame.executed is not None:
         head["executed"] = [float(x) for x in frame.executed]
+    if frame.report:
+        head["report"] = frame.report
     body = {
         "images": dict(frame.observation.images),
         "proprioception": np.asarray(frame.observation.proprioception, np.float32),

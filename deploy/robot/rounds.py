@@ -2,12 +2,14 @@
 
 import enum
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlamem.deploy.robot.limits import Clip
 from vlamem.deploy.robot.timeline import Planned
 
 
@@ -48,11 +50,38 @@ class Round:
 
 @dataclass
 class Timing:
-    """How well the loop kept time: lateness of each round [s], plans [s], and rounds that were missed."""
+    """How well the loop kept time: lateness of each round [s], plans [s], and rounds that were missed.
+
+    What happened since the last frame goes to the server with the next one, for the trace of the episode.
+    """
 
     late: "array[float]" = field(default_factory=lambda: array("d"))
     decisions: "array[float]" = field(default_factory=lambda: array("d"))
     misses: int = 0
+    _since: dict[str, Any] = field(default_factory=dict)
+
+    def rounded(self, late_s: float) -> None:
+        """A round began so late."""
+        self.late.append(late_s)
+        self._since["late_ms"] = max(1e3 * late_s, self._since.get("late_ms", 0.0))
+
+    def decided(self, took_s: float) -> None:
+        """A chunk came so long after it was requested."""
+        self.decisions.append(took_s)
+        self._since["plan_ms"] = 1e3 * took_s
+
+    def clipped(self, clips: Sequence[Clip]) -> None:
+        """Limits changed a command."""
+        for clip in clips:
+            self._since["limits"] = sorted({clip.kind, *self._since.get("limits", ())})
+            if len(clip.requested) == len(clip.sent) and clip.kind != "nan":
+                changed = max(abs(a - b) for a, b in zip(clip.requested, clip.sent, strict=True))
+                self._since["clipped"] = max(changed, self._since.get("clipped", 0.0))
+
+    def report(self, mode: Mode) -> dict[str, Any]:
+        """What happened since the last report, as a frame carries it: the largest values, and the present mode."""
+        found, self._since = self._since, {}
+        return found | {"mode": mode.value}
 
 
 def percentiles(values: "array[float]", scale: float = 1e3) -> dict[str, float]:

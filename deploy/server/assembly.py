@@ -1,5 +1,6 @@
 """A server made of files: policy, gate, success memory, sessions and labels."""
 
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from vlamem.deploy.server.options import ServeOptions
 from vlamem.deploy.server.policy_server import PolicyServer
 from vlamem.deploy.server.session_record import Owner, layout_of
 from vlamem.deploy.server.session_store import SessionStore
+from vlamem.deploy.server.tick_traces import TickTraces
 from vlamem.deploy.server.traces import TraceStore
 from vlamem.memory.success import CriticVerifier, Layout, ProgressCritic
 from vlamem.memory.success.runner import SuccessRunner
@@ -22,6 +24,7 @@ from vlamem.memory.weights import identity
 from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.memory_policy import MemoryPolicy
 from vlamem.policies.registry import find_policy, load_policy, preload_policy, weights_hash
+from vlamem.policies.tick_recorder import TickColumns
 
 log = logging.getLogger("vlamem.serve")
 
@@ -65,17 +68,31 @@ def _critic(path: Path, layout: Layout) -> ProgressCritic:
     return critic
 
 
+def _tick_traces(policy: MemoryPolicy, state: Path, most_bytes: int, memory: Sequence[str], name: str) -> TickTraces:
+    """Raises ModuleNotFoundError where traces cannot be written, before a robot is served."""
+    for needed in ("pyarrow", "PIL"):
+        if importlib.util.find_spec(needed) is None:
+            raise ModuleNotFoundError(f"no module {needed}, which traces are written with", name=needed)
+    action, arm = policy.spec.action, "+".join(m.label for m in parse_memories(memory)) or "none"
+    low = np.concatenate([np.full(c.size, c.low, np.float32) for c in action.components])
+    high = np.concatenate([np.full(c.size, c.high, np.float32) for c in action.components])
+    about = {"arm": arm, "policy": name, "split": "served", "control_hz": policy.spec.control_hz}
+    return TickTraces(state, TickColumns(policy).types, about, low, high, most_bytes)
+
+
 def build_server(
     policy: str,
     memory: Sequence[str],
     state: Path | None,
     options: ServeOptions,
     critic: Path | None = None,
+    trace_bytes: int = 0,
 ) -> tuple[PolicyServer, LabelQueue | None]:
     """A server of a policy with memory, and its labels' queue, to be closed after it.
 
     Sessions and labels are kept in `state`, or nowhere; a labelled episode is committed to the success memory, and one
-    that nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Raises what
+    that nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Traces of
+    every control step take at most `trace_bytes` of `state`, which without them is 0. Raises what
     `load_memory_policy` raises, EntryError for a file that is no critic or one for another policy, and ValueError for a
     success memory without a folder for labels, or a critic without a success memory.
     """
@@ -111,7 +128,8 @@ def build_server(
     }
     encode = wrapped.policy.encode if trace_store is not None else None
     used = None if stored is None else stored.used
-    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used)
+    ticks = None if state is None or not trace_bytes else _tick_traces(wrapped, state, trace_bytes, memory, policy)
+    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used, ticks)
     if stored is not None:
         stored.proposed = server.metrics.retrieved
     return server, queue

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.spec import PolicySpec
-from vlamem.policies.memory_policy import Moment, Tick, check_finite
+from vlamem.policies.memory_policy import MemoryPolicy, Moment, Tick, check_finite
+from vlamem.policies.tick_recorder import Columns, TickColumns
 
 Array = np.ndarray[Any, Any]
 
@@ -87,6 +88,7 @@ class Decision:
         took_s: of the forward pass.
         rows: in that pass.
         used: ids of the stored segments that the chunk was proposed from, or None.
+        columns: of this step's trace, where one is kept.
     """
 
     chunk: Float[np.ndarray, "H A"] | None
@@ -99,6 +101,7 @@ class Decision:
     took_s: float
     rows: int
     used: Int[np.ndarray, "U"] | None = None
+    columns: Columns = field(default_factory=dict)
 
 
 @dataclass
@@ -124,6 +127,7 @@ class Batcher:
         active: how many sessions may send a frame now; a batch that holds them all is not kept waiting.
         encode: the frozen policy's, where the key of every planned frame is wanted though no memory needs it.
         used: ids of the stored segments behind the chunk of a pass's i-th row, where experience is to be credited.
+        traced: whether decisions carry the columns of a trace; the policy is a MemoryPolicy then.
     """
 
     def __init__(
@@ -134,8 +138,10 @@ class Batcher:
         active: Callable[[], int] = lambda: 1,
         encode: Callable[[Observation], Encoding] | None = None,
         used: Callable[[int], Array] | None = None,
+        traced: bool = False,
     ) -> None:
         self._encode, self._used = encode, used
+        self._columns = TickColumns(policy) if traced and isinstance(policy, MemoryPolicy) else None
         self._policy, self._wait_s, self._most, self._active = policy, wait_s, most_rows, active
         self._pending: list[_Request] = []
         self._arrived = asyncio.Event()
@@ -233,7 +239,7 @@ class Batcher:
         if tick.encoding is None and self._encode is not None:
             tick = replace(tick, encoding=self._encode(tick.observation))
         planned = [r.noise for r in group if r.noise is not None]
-        chunks = self._policy.plan(tick, np.stack(planned)) if planned else None
+        chunks, columns = self._plan(tick, np.stack(planned) if planned else None)
         took = time.perf_counter() - began
         if chunks is not None:
             check_finite("the chunk", np.asarray(chunks))
@@ -253,6 +259,18 @@ class Batcher:
                 took,
                 len(group),
                 None if self._used is None or chunks is None else np.array(self._used(i), np.int64),
+                columns[i],
             )
             for i, request in enumerate(group)
         ]
+
+    def _plan(self, tick: Tick, noise: Array | None) -> tuple[Array | None, list[Columns]]:
+        """The chunks of a pass, None without noise, and the columns of each of its rows' traces."""
+        rows = range(len(tick.rows))
+        if self._columns is None or not isinstance(self._policy, MemoryPolicy):
+            return (None if noise is None else self._policy.plan(tick, noise)), [{} for _ in rows]
+        columns = [self._columns.ticked(tick, i) for i in rows]
+        if noise is None:
+            return None, columns
+        decision = self._policy.decide(tick, noise)
+        return decision.chunks, [before | self._columns.planned(decision, i) for i, before in enumerate(columns)]

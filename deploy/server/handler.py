@@ -200,6 +200,8 @@ class MessageHandler:
         obs = self.state.reader.read(message)
         if (action := head.get("executed")) is not None:
             self.state.record_action(session, step, action)
+        if (report := head.get("report")) is not None:
+            self.state.record_report(session, step, report)
         skipped = step - session.step - 1
         decision = await self.state.observe(session, step, obs, plan=bool(head.get("plan")))
         body: dict[str, Any] = {
@@ -253,6 +255,8 @@ class MessageHandler:
         label = Label(head.get("label", ""), *of, quarantined=self.role not in LABELS_ANY)
         if await asyncio.to_thread(queue.add, label, True):
             self.state.metrics.labels.labels(label.outcome).inc()
+            if self.state.ticks is not None:
+                self.state.ticks.labelled(name, episode, label.outcome, label.source, label.quarantined)
         queue.release(name, running - (not over))
         body = {"type": "labelled", "label": label.label, "episode": episode}
         return {"vlamem": body | ({"quarantined": True} if label.quarantined else {})}

@@ -29,6 +29,7 @@ from vlamem.deploy.server.rate_limit import RateLimit
 from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import SessionTable
 from vlamem.deploy.server.state import ServerState
+from vlamem.deploy.server.tick_traces import TickTraces
 from vlamem.deploy.server.traces import TraceStore
 from vlamem.deploy.server.vla_eval import PATH as VLA_EVAL_PATH
 from vlamem.deploy.server.vla_eval import VlaEvalHandler
@@ -52,6 +53,7 @@ class PolicyServer:
         about: names and hashes of the served files, for clients.
         encode: the frozen policy's `encode`, where traces need keys that no memory computes.
         used: segments of success memory behind a chunk, see Batcher.
+        ticks: where traces of every control step go; None writes none.
 
     Raises ValueError when the policy has fewer rows than sessions are allowed.
     """
@@ -66,13 +68,16 @@ class PolicyServer:
         about: Mapping[str, str] | None = None,
         encode: Any = None,
         used: Any = None,
+        ticks: TickTraces | None = None,
     ) -> None:
         self.options = options or ServeOptions()
         table = SessionTable(self.options.sessions, policy.rows)
-        batcher = Batcher(policy, self.options.wait_s, policy.rows, lambda: max(1, table.connected), encode, used)
+        active, traced = (lambda: max(1, table.connected)), ticks is not None
+        batcher = Batcher(policy, self.options.wait_s, policy.rows, active, encode, used, traced)
         self.metrics = Metrics(lambda: len(table), lambda: table.connected, lambda: batcher.oldest_s)
         reader = ObservationReader(policy.spec, self.options.rename)
-        self.state = ServerState(policy, table, batcher, reader, self.metrics, store, labels, traces, self.options)
+        parts = store, labels, traces, self.options, ticks
+        self.state = ServerState(policy, table, batcher, reader, self.metrics, *parts)
         self._metadata = {
             "vlamem": {
                 "type": "metadata",
@@ -97,6 +102,8 @@ class PolicyServer:
             self.metrics.watch("vlamem_labels_dead", "Labels that were given up.", lambda: labels.dead)
             self.metrics.watch("vlamem_labels_damaged", "Lines that could not be read.", lambda: labels.damaged)
             self.metrics.watch("vlamem_labels_quarantined", "Labels to review.", lambda: len(labels.quarantined))
+        if ticks is not None:
+            self.metrics.watch("vlamem_traces_failed", "Traces that could not be written.", lambda: ticks.failed)
         if store is not None:
             self.metrics.watch("vlamem_disk_free_bytes", "Of the state folder.", lambda: self.state.free_bytes)
         self._connections = 0

@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from vlamem.deploy.server.options import ServeOptions
 from vlamem.deploy.server.session_record import Fence, StoredSession, check_name, read_record
 from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import Session, SessionError, SessionTable, check_fence, check_token
+from vlamem.deploy.server.tick_traces import TickTraces, read_report
 from vlamem.deploy.server.traces import TraceStore
 from vlamem.policies.memory_policy import check_finite
 
@@ -45,14 +46,17 @@ class ServerState:
         labels: LabelQueue | None,
         traces: TraceStore | None,
         options: ServeOptions,
+        ticks: TickTraces | None = None,
     ) -> None:
         self.policy, self.table, self.batcher, self.reader, self.metrics = policy, table, batcher, reader, metrics
         self.store, self.labels, self.traces, self.options = store, labels, traces, options
+        self.ticks = ticks
         action = policy.spec.action
         self.action_size = action.size
         self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in action.components])
         self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in action.components])
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
         self._since = time.monotonic()
 
     async def open(
@@ -115,6 +119,8 @@ class ServerState:
         self.table.adopt(session, connection, now)
         if self.traces is not None and session.episode and not session.ended:
             self.traces.resume(name, session.episode)
+        if self.ticks is not None and session.episode and not session.ended:
+            self.ticks.resume(name, session.episode)
         with self._dropped_on_error(session):
             async with session.lock:
                 await self.batcher.run(lambda: self._restore(session.row, state))
@@ -181,6 +187,8 @@ class ServerState:
         await self._clear(session)
         session.record, session.episode, session.step, session.reply = record, episode, -1, None
         session.ended, session.stepped = False, None
+        if self.ticks is not None:
+            self._finish(self.ticks.begin(session.name, episode))
         self.release(session)
         self._queue_unlabelled(session, before)
         return True
@@ -194,6 +202,8 @@ class ServerState:
             if self.store is not None and session.persistent:
                 session.record = await self._write(session, session.episode, ended=True)
             session.ended = True
+            if self.ticks is not None:
+                self._finish(self.ticks.end(session.name))
             self.release(session)
 
     @property
@@ -225,6 +235,8 @@ class ServerState:
             noise = draw.standard_normal((spec.horizon, spec.action.size), dtype=np.float32)
         decision = await self.batcher.observe(session.row, obs, noise, skipped=step > session.step + 1)
         session.step, session.stepped = step, time.monotonic()
+        if self.ticks is not None:
+            self.ticks.stepped(session.name, step, obs, decision, decision.chunk)
         if decision.chunk is not None:
             np.clip(decision.chunk, self._low, self._high, out=decision.chunk)
         for name, value in (decision.state or {}).items():
@@ -265,6 +277,17 @@ class ServerState:
             )
         if self.traces is not None and session.persistent:
             self.traces.record_action(session.name, session.episode, step, given.astype(np.float32))
+        if self.ticks is not None:
+            self.ticks.acted(session.name, step, given)
+
+    def record_report(self, session: Session, step: int, report: Any) -> None:
+        """Notes what the robot's controller did before a step. Raises ObservationError for what is no report."""
+        try:
+            found = read_report(report)
+        except ValueError as error:
+            raise ObservationError(str(error)) from error
+        if self.ticks is not None:
+            self.ticks.reported(session.name, step, found)
 
     def problems(self) -> list[str]:
         """Why this server is not ready to keep what it is given, a line each; none where it is."""
@@ -301,6 +324,8 @@ class ServerState:
     def drop(self, session: Session) -> None:
         """Ends a session now."""
         self.table.drop(session)
+        if self.ticks is not None:
+            self._finish(self.ticks.end(session.name))
         self.release(session, gone=True)
         if session.ended:
             self._queue_unlabelled(session, session.episode)
@@ -314,7 +339,10 @@ class ServerState:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._finishing, return_exceptions=True)
         await self.batcher.close()
+        if self.ticks is not None:
+            self.ticks.close()
         if self.store is not None:
             self.store.close()
 
@@ -350,6 +378,12 @@ class ServerState:
         mask = np.zeros(self.policy.rows, bool)
         mask[session.row] = True
         await self.batcher.run(lambda: self.policy.reset(mask))
+
+    def _finish(self, job: Callable[[], None]) -> None:
+        """Makes the files of an episode's trace, beside the loop; the server's end waits for it."""
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(job))
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

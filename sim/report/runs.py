@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.tick_trace import TickTrace, TraceError, read_trace
-from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord, trace_path, video_path
+from vlamem.core.tick_trace import TickTrace, TraceError, read_trace, trace_path
+from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord, video_path
 
 
 class ReportError(ValueError):

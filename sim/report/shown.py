@@ -5,10 +5,10 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.tick_trace import TickTrace
+from vlamem.core.tick_trace import TickTrace, image_path
 from vlamem.sim.report.film import FilmError, data_uri, strip
 from vlamem.sim.report.runs import Run
-from vlamem.sim.results.episodes import EpisodeRecord, image_path, video_path
+from vlamem.sim.results.episodes import EpisodeRecord, video_path
 
 _DIGITS = 4
 

@@ -120,16 +120,6 @@ def video_path(run: Path, task: str, episode: int) -> Path:
     return run / "videos" / f"{task}-{episode:04d}.mp4"
 
 
-def trace_path(run: Path, task: str, episode: int) -> Path:
-    """Where an episode's trace is in the folder of its run."""
-    return run / "traces" / f"{task}-{episode:04d}.parquet"
-
-
-def image_path(run: Path, task: str, episode: int) -> Path:
-    """Where the last camera image of a failed episode is in the folder of its run."""
-    return trace_path(run, task, episode).with_suffix(".jpg")
-
-
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], hz: float, title: str) -> None:
     """Writes H.264 frames of one even size at `hz` frames a second; the file appears whole or not at all.
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from vlamem.core.files import write_atomically
-from vlamem.core.tick_trace import write_trace
+from vlamem.core.tick_trace import image_path, trace_path, write_trace
 from vlamem.policies.memory_policy import Decision, Tick
 from vlamem.policies.tick_recorder import TickRecorder
-from vlamem.sim.results.episodes import disk_full, image_path, side_by_side, trace_path
+from vlamem.sim.results.episodes import disk_full, side_by_side
 from vlamem.sim.rollout.hooks import EpisodeHooks, HookContext
 from vlamem.sim.rollout.row import Row
 from vlamem.sim.suites.protocol import Cue

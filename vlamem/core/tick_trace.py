@@ -21,6 +21,7 @@ STEP = {
     "phase": "int32",  # of the task; a change, such as a go signal, could not be foreseen
     "planned": "bool",  # whether a chunk was planned
     "weight": "float32",  # of the fused proposal of that plan, 0 where every memory abstained
+    "proprioception": "floats",  # as the policy saw it, where it saw this step
     "command": "floats",  # action that was executed
     "clipped": "float32",  # by how much its largest entry was outside the bounds of the action spec
     "encode_ms": "float32",  # of the policy
@@ -31,6 +32,17 @@ STEP = {
     "simulate_ms": "float32",  # the environment's control step
 }
 """Columns of every trace and their types."""
+SERVED = {
+    "bounded": "float32",  # by how much the largest entry of the planned chunk was outside the action spec
+    "wait_ms": "float32",  # of the frame for those of other sessions
+    "pass_ms": "float32",  # the forward pass, over all of its rows
+    "pass_rows": "int32",
+    "mode": "string",  # of the robot's controller: wait, run, hold, stop, halt
+    "limits": "string",  # kinds of limits that changed what the robot was to do, separated by spaces
+    "plan_ms": "float32",  # from the robot's request for a chunk to its arrival, for the chunk that came in this step
+    "late_ms": "float32",  # of the robot's loop
+}
+"""What a server adds; the last four as the robot reports them, which `clipped` is too."""
 TICKED = {
     "gate": "float32",  # 0 to 1; above 1/2 the memory is written
     "surprise": "float32",  # 0 or more
@@ -44,6 +56,7 @@ PROPOSED = {
     "context_weight": "float32",  # 0 to 1
     "offset": "float32",  # largest entry of what is added to the policy's chunk
     "abstained": "string",  # why it proposed nothing; empty where it proposed something
+    "chunk": "floats",  # that it proposed, H * A entries, in normalised action space
 }
 """What every memory adds, where a chunk was planned."""
 RETRIEVED = {
@@ -84,6 +97,21 @@ class TickTrace:
     def memories(self) -> list[str]:
         """Names of the memories that it has columns of."""
         return list(dict.fromkeys(name.rpartition(".")[0] for name in self.columns if "." in name))
+
+
+def trace_path(run: Path, task: str, episode: int) -> Path:
+    """Where an episode's trace is in the folder of its run, or of a server, whose tasks are its sessions."""
+    return run / "traces" / f"{task}-{episode:04d}.parquet"
+
+
+def image_path(run: Path, task: str, episode: int) -> Path:
+    """Where the last camera image is of an episode that failed, or of any that a server served."""
+    return trace_path(run, task, episode).with_suffix(".jpg")
+
+
+def strip_path(run: Path, task: str, episode: int) -> Path:
+    """Where the film strip of an episode is that a server served."""
+    return trace_path(run, task, episode).with_suffix(".strip.jpg")
 
 
 def columns_of(memories: Mapping[str, tuple[bool, bool]]) -> dict[str, str]:
