@@ -59,6 +59,25 @@ def retrieved(memory: MemoryRunner, at: int) -> Retrieved | None:
     return store.last[at] if isinstance(store, _Store) and store.last else None
 
 
+def settings(memory: MemoryRunner) -> dict[str, float | str]:
+    """What a memory's decisions are held against, by name: for who explains them later."""
+    found: dict[str, float | str] = {}
+    if isinstance(memory, RecurrentRunner):
+        found |= {"abstain_below": memory.options.abstain_below}
+    store = getattr(memory, "memory", None)
+    for name in _RETRIEVE:
+        value = getattr(getattr(store, "retrieve", None), name, None)
+        if isinstance(value, float):
+            found[name] = value
+    if isinstance(store, _Store) and (file := getattr(getattr(store, "store", None), "name", None)):
+        found["store"] = str(file)
+    return found
+
+
+_RETRIEVE = ("threshold", "agreement", "reach")
+"""Options of retrieval that decide whether a memory abstains."""
+
+
 def why_abstained(memory: MemoryRunner, out: StepOut | None, at: int) -> str:
     """Why row `at` of its last proposal had no weight; `out` is the step that the proposal was made from."""
     found = retrieved(memory, at)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.core.tick_trace import TICKED, TickTrace, columns_of
-from vlamem.memory.reasons import retrieved, retrieves, why_abstained
+from vlamem.memory.reasons import retrieved, retrieves, settings, why_abstained
 from vlamem.policies.memory_policy import Decision, MemoryPolicy, Tick
 
 Columns = dict[str, Any]
@@ -19,12 +19,14 @@ class TickColumns:
 
     Attributes:
         types: the columns of a trace of this policy, and their types.
+        settings: of each memory, what its decisions are held against.
     """
 
     def __init__(self, policy: MemoryPolicy | None) -> None:
         """`policy` is None where a scripted expert acts."""
         memories = () if policy is None else policy.memories
         self._memories = list(zip(_labels([m.spec.name for m in memories]), memories, strict=True))
+        self.settings = {label: settings(m) for label, m in self._memories}
         self.types = columns_of({label: (m.spec.ticks, retrieves(m)) for label, m in self._memories})
 
     def ticked(self, tick: Tick, at: int) -> Columns:
@@ -72,7 +74,8 @@ class TickRecorder:
     def __init__(self, policy: MemoryPolicy | None, about: Mapping[str, Any]) -> None:
         """`policy` is None where a scripted expert acts; `about` goes into the trace."""
         self._columns = TickColumns(policy)
-        self.trace = TickTrace(self._columns.types, about=dict(about))
+        given = {"memories": self._columns.settings} if self._columns.settings else {}
+        self.trace = TickTrace(self._columns.types, about=given | dict(about))
         self._step: Columns = {}
         self._clipped: list[float] = []
 

@@ -76,8 +76,10 @@ def _tick_traces(policy: MemoryPolicy, state: Path, most_bytes: int, memory: Seq
     action, arm = policy.spec.action, "+".join(m.label for m in parse_memories(memory)) or "none"
     low = np.concatenate([np.full(c.size, c.low, np.float32) for c in action.components])
     high = np.concatenate([np.full(c.size, c.high, np.float32) for c in action.components])
+    columns = TickColumns(policy)
     about = {"arm": arm, "policy": name, "split": "served", "control_hz": policy.spec.control_hz}
-    return TickTraces(state, TickColumns(policy).types, about, low, high, most_bytes)
+    about |= {"state_bytes": policy.state_bytes, "memories": columns.settings}
+    return TickTraces(state, columns.types, about, low, high, most_bytes)
 
 
 def build_server(

@@ -118,6 +118,8 @@ class TickTraces:
         if running is None or running.trace is None:
             return
         self._write(session, running)
+        if not running.steps:
+            running.trace.about["instruction"] = obs.instruction[0]
         times = {"wait_ms": 1e3 * decision.waited_s, "pass_ms": 1e3 * decision.took_s, "pass_rows": decision.rows}
         seen = {"proprioception": obs.proprioception[0]}
         running.step = {"step": step, "planned": False} | seen | times | decision.columns

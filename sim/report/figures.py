@@ -57,6 +57,9 @@ def differences(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     notes = []
     totals = []
     for run in runs[1:]:
+        if served := [each.label for each in (run, runs[0]) if each.fingerprint.get("served")]:
+            notes.append(f"{run.label} and {runs[0].label} are not compared: episodes of {served[0]} have no pairs.")
+            continue
         try:
             comparison = compare_runs(run.folder, runs[0].folder)
         except CompareError as error:

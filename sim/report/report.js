@@ -269,11 +269,14 @@ function panels(line) {
       ],
     });
   }
+  const idle = line.modes.filter((span) => span.mode !== "run");
   const entries = line.commands.flatMap((values, i) => steps(values).map((each) => ({ ...each, entry: i })));
   found.push({
-    title: ["commands, one line for each entry", ...(line.clipped.length ? [swatch("var(--wrote)", "clipped")] : []), swatch("var(--line)", "plan")],
+    title: ["commands, one line for each entry", ...(line.clipped.length ? [swatch("var(--wrote)", "clipped")] : []), swatch("var(--line)", "plan"),
+      ...(idle.length ? [swatch("var(--cue)", `robot in ${[...new Set(idle.map((span) => span.mode))].join(", ")}`)] : [])],
     height: 110, y: { ticks: 3 }, last: true,
     marks: [
+      Plot.rect(idle, { x1: "from", x2: "to", fill: "var(--cue)" }),
       Plot.ruleX(line.planned, { stroke: "var(--line)" }),
       Plot.lineY(entries, { ...step, z: "entry", stroke: (row) => `entry ${row.entry}`, strokeWidth: 1.2 }),
       Plot.tickX(line.clipped, { x: (at) => at + 0.5, y: null, stroke: "var(--wrote)", strokeOpacity: 0.25 }),
@@ -298,6 +301,9 @@ function reading(line, step, hz) {
     }
   }
   if (plan >= 0) words.push(`planned at step ${line.planned[plan]}`);
+  const span = line.modes.find((each) => each.from <= step && step < each.to);
+  if (span) words.push(`robot: ${span.mode}`);
+  if (line.limits[step]) words.push(`changed by limits of ${line.limits[step].replaceAll(" ", ", ")}`);
   return words.join(" · ");
 }
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.running_trace import read_running, running_path
 from vlamem.core.tick_trace import TickTrace, TraceError, read_trace, trace_path
+from vlamem.sim.report.served import is_served, read_served
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord, video_path
 
 
@@ -44,13 +46,14 @@ class Run:
 
     def has_trace(self, record: EpisodeRecord) -> bool:
         """Whether an episode has a trace."""
-        return trace_path(self.folder, record.task, record.episode).is_file()
+        path = trace_path(self.folder, record.task, record.episode)
+        return path.is_file() or running_path(path).is_file()
 
     def trace(self, record: EpisodeRecord) -> TickTrace | None:
         """The trace of an episode; None, with a note where it is broken, when it cannot be read."""
         path = trace_path(self.folder, record.task, record.episode)
         try:
-            return read_trace(path)
+            return read_trace(path) if path.is_file() else read_running(path)
         except FileNotFoundError:
             return None
         except TraceError as error:
@@ -59,7 +62,10 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in folders. Raises ReportError for a folder without episodes, RecordError for a line that is none."""
+    """The runs in folders: those of rollouts, and states of servers.
+
+    Raises ReportError for a folder without episodes, RecordError for a line that is none.
+    """
     twice = [folder for i, folder in enumerate(folders) if folder.resolve() in [f.resolve() for f in folders[:i]]]
     if twice:
         raise ReportError(f"{twice[0]} is given twice: name each run once")
@@ -68,8 +74,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _read(folder: Path, label: str) -> Run:
     log = folder / "episodes.jsonl"
+    if is_served(folder):
+        served, found = read_served(folder)
+        if not served:
+            raise ReportError(f"{folder} has no traced episode yet: 'vlamem serve --state' writes one when it begins")
+        return Run(label, folder, served, {}, {"served": True}, [f"{label}: {note}" for note in found])
     if not log.is_file():
-        raise ReportError(f"{folder} is no run: it has no episodes.jsonl; expected the --out of a 'vlamem rollout'")
+        raise ReportError(
+            f"{folder} is no run: it has no episodes.jsonl; expected the --out of a 'vlamem rollout', or the --state "
+            "of a 'vlamem serve'"
+        )
     records = EpisodeLog(log).read()
     if not records:
         raise ReportError(f"{folder} has no episode yet: the same rollout command goes on")

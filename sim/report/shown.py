@@ -5,7 +5,7 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.tick_trace import TickTrace, image_path
+from vlamem.core.tick_trace import TickTrace, image_path, strip_path
 from vlamem.sim.report.film import FilmError, data_uri, strip
 from vlamem.sim.report.runs import Run
 from vlamem.sim.results.episodes import EpisodeRecord, video_path
@@ -32,7 +32,9 @@ def choose(runs: Sequence[Run], most: int) -> list[tuple[Run, EpisodeRecord]]:
 def shown(run: Run, record: EpisodeRecord, film: bool) -> dict[str, Any]:
     """What the page shows of an episode; its video only with `film`."""
     found: dict[str, Any] = listed(run, record) | {"video": None, "strip": None, "hz": 20.0}
-    path = video_path(run.folder, record.task, record.episode)
+    path, still = (of(run.folder, record.task, record.episode) for of in (video_path, strip_path))
+    if still.is_file():
+        found["strip"] = data_uri("image/jpeg", still.read_bytes())
     if path.is_file():
         try:
             found["strip"], _ = strip(path)
@@ -41,7 +43,7 @@ def shown(run: Run, record: EpisodeRecord, film: bool) -> dict[str, Any]:
             run.notes.append(f"{error}.")
     trace = run.trace(record)
     if trace is not None:
-        found |= {"hz": trace.about["control_hz"], "timeline": timeline(trace)}
+        found |= {"hz": trace.about["control_hz"] or 20.0, "timeline": timeline(trace)}
     return found
 
 
@@ -59,14 +61,19 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
         memory["weight"] = _short([_weight(row, name) for row in at_plans])
         for c in ("abstained", "similarity", "spread", "retrieved"):
             if f"{name}.{c}" in trace.columns:
-                memory[c] = _short([row[f"{name}.{c}"] for row in at_plans])
+                memory[c] = _short([row.get(f"{name}.{c}") for row in at_plans])
         memories.append(memory)
+    commands = trace.column("command")
+    size = max((len(command) for command in commands if command), default=0)
+    entries = [[command[i] if command else None for command in commands] for i in range(size)]
     return {
         "steps": len(trace.rows),
         "planned": planned,
-        "weight": _short([trace.rows[i]["weight"] for i in planned]),
+        "weight": _short([trace.rows[i].get("weight") for i in planned]),
         "memories": memories,
-        "commands": [_short(entry) for entry in zip(*trace.column("command"), strict=True)],
+        "commands": [_short(entry) for entry in entries],
+        "modes": _spans(trace.column("mode")),
+        "limits": {i: kinds for i, kinds in enumerate(trace.column("limits")) if kinds},
         "clipped": [i for i, by in enumerate(trace.column("clipped")) if by],
         "cue_over": next((i for i, over in enumerate(trace.column("cue_over")) if over), None),
         "hides": any(known is not None for known in trace.column("cue_known")),
@@ -76,8 +83,8 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
 
 def _weight(row: dict[str, Any], memory: str) -> float:
     """The larger weight of what a memory proposed at a plan; an offset is added whole."""
-    weights = (float(row[f"{memory}.{name}"]) for name in ("chunk_weight", "context_weight"))
-    return max(*weights, float(row[f"{memory}.offset"] > 0))
+    weights = (float(row.get(f"{memory}.{name}") or 0) for name in ("chunk_weight", "context_weight"))
+    return max(*weights, float((row.get(f"{memory}.offset") or 0) > 0))
 
 
 def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
 
 def failures(runs: Sequence[Run], most: int) -> tuple[list[dict[str, Any]], int]:
     """At most `most` failed episodes, each with its last image where there is one; and how many there are."""
-    found = [(run, record) for run in runs for record in run.records if record.outcome != "success"]
+    found = [(run, record) for run in runs for record in run.records if record.outcome in ("failure", "error")]
     found.sort(key=lambda e: (e[1].task, e[1].initial_state))
     return [listed(run, record) | {"image": _last_image(run, record)} for run, record in found[:most]], len(found)
 
@@ -125,6 +132,12 @@ def _short(values: Sequence[Any]) -> list[Any]:
     return [round(v, _DIGITS) if isinstance(v, float) else v for v in values]
 
 
-def _changes(values: Sequence[int | None]) -> list[int]:
+def _spans(values: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Stretches of equal values that are there: from and to, which it ends before."""
+    starts = [0, *_changes(values), len(values)]
+    return [{"from": a, "to": b, "mode": values[a]} for a, b in pairwise(starts) if a < b and values[a]]
+
+
+def _changes(values: Sequence[Any]) -> list[int]:
     """Where a value is not the one before."""
     return [i for i, (before, value) in enumerate(pairwise(values), 1) if value != before]

@@ -42,7 +42,7 @@ def _outcomes(folder: Path) -> dict[Pair, bool]:
         arms.add(record.arm)
     if len(arms) > 1:
         raise CompareError(f"{folder} holds several arms ({', '.join(sorted(arms))}): compare runs of one arm each")
-    return {pair: r.outcome == "success" for pair, r in records.items() if r.outcome != "error"}
+    return {pair: r.outcome == "success" for pair, r in records.items() if r.outcome in ("success", "failure")}
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:

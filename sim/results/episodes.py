@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from vlamem.core.files import replacing
 from vlamem.core.jsonl import JsonLog, LineError, read_lines
 
-Outcome = Literal["success", "failure", "error"]
+Outcome = Literal["success", "failure", "error", "unlabelled"]
 
 
 class RecordError(ValueError):
@@ -32,7 +32,8 @@ class EpisodeRecord:
     Attributes:
         arm: memory that was used, "none" without one.
         task, split, episode, seed: what the episode is.
-        outcome: "error" when the environment or its process broke, which says nothing about the policy.
+        outcome: "error" when the environment or its process broke, which says nothing about the policy; "unlabelled"
+            where nobody has judged what a robot did.
         initial_state: names the state that the episode began in, equal in runs that can be paired.
         instruction: the policy's instruction.
         steps: control steps carried out.

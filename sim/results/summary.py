@@ -15,12 +15,12 @@ TOTAL = "total"
 
 def _counts(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
     """n counts episodes that say something about the policy; errors are apart."""
-    valid = [r for r in records if r.outcome != "error"]
+    valid = [r for r in records if r.outcome in ("success", "failure")]
     successes = sum(r.outcome == "success" for r in valid)
     return {
         "n": len(valid),
         "successes": successes,
-        "errors": len(records) - len(valid),
+        "errors": sum(r.outcome == "error" for r in records),
         "rate": successes / len(valid) if valid else None,
         "wilson95": list(wilson95(successes, len(valid))),
         "steps": sum(r.steps for r in valid) / len(valid) if valid else None,

@@ -59,8 +59,10 @@ class TraceTicks(EpisodeHooks):
     def episode_ended(self, row: Row) -> None:
         """Writes the trace. Raises DiskFullError when it cannot be written."""
         trace = self._recorders.pop(row.index).trace
-        names = ("arm", "task", "split", "episode", "seed", "initial_state", "instruction", "outcome")
-        trace.about |= {name: row.progress[name] for name in names} | {"control_hz": row.env.control_hz}
+        names = ("arm", "task", "split", "episode", "seed", "initial_state", "instruction", "outcome", "verdict")
+        trace.about |= {name: row.progress[name] for name in names if name in row.progress} | {
+            "control_hz": row.env.control_hz
+        }
         path = trace_path(self._out, row.task, row.episode)
         try:
             write_trace(path, trace)

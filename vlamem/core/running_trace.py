@@ -25,14 +25,18 @@ class RunningTrace:
 
     def __init__(self, path: Path, columns: Mapping[str, str], about: Mapping[str, Any]) -> None:
         """`path` is that of the trace, with the suffix .parquet."""
-        self.path = path
-        self._lines = running_path(path)
-        self._log = JsonLog(self._lines, sync=False)
-        if not self._lines.stat().st_size:
-            self._log.append({"version": VERSION, "columns": dict(columns), "about": dict(about)})
+        self.path, self.columns, self.about = path, dict(columns), dict(about)
+        self._log = JsonLog(running_path(path), sync=False)
+        self._begun = running_path(path).stat().st_size > 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a control step. Raises OSError, e.g. on a full disk, with the file as it was before."""
+        """Adds a control step; before the first, what `about` says then.
+
+        Raises OSError, e.g. on a full disk, with the file as it was before.
+        """
+        if not self._begun:
+            self._log.append({"version": VERSION, "columns": self.columns, "about": self.about})
+            self._begun = True
         self._log.append({name: _json(value) for name, value in row.items() if value is not None})
 
     def close(self) -> None:
@@ -41,11 +45,12 @@ class RunningTrace:
 
 
 def finish(path: Path) -> None:
-    """Writes the Parquet file of an episode that is over, and removes its lines.
+    """Writes the Parquet file of an episode that is over, if it has steps, and removes its lines.
 
     Raises OSError, TraceError for lines that are no trace, ModuleNotFoundError without pyarrow; the lines stay then.
     """
-    write_trace(path, read_running(path))
+    if running_path(path).stat().st_size:
+        write_trace(path, read_running(path))
     running_path(path).unlink(missing_ok=True)
 
 
