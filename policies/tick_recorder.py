@@ -18,12 +18,14 @@ class TickColumns:
     """The values of one row at a control step, by column of a trace.
 
     Attributes:
-        types: the columns of a trace of this policy, and their types.
+        policy: whose columns these are.
+        types: the columns of a trace of it, and their types.
         settings: of each memory, what its decisions are held against.
     """
 
     def __init__(self, policy: MemoryPolicy | None) -> None:
         """`policy` is None where a scripted expert acts."""
+        self.policy = policy
         memories = () if policy is None else policy.memories
         self._memories = list(zip(_labels([m.spec.name for m in memories]), memories, strict=True))
         self.settings = {label: settings(m) for label, m in self._memories}

@@ -68,6 +68,11 @@ class Player:
             raise RuntimeError("no episode has been played yet")
         return self._envs[0]
 
+    @property
+    def policy(self) -> MemoryPolicy | None:
+        """The policy that plays, with its memories; None for a scripted expert."""
+        return self._loop.runner.policy if self._loop.runner else None
+
     def check(self, task: str) -> None:
         """Raises SpecMismatchError or SuiteError when policy and environment were not made for each other."""
         self._open(task, 0, 0)
