@@ -20,7 +20,8 @@ class TickColumns:
     Attributes:
         policy: whose columns these are.
         types: the columns of a trace of it, and their types.
-        settings: of each memory, what its decisions are held against.
+        about: what they need to be read: of each memory what its decisions are held against, of the policy what
+            proprioception and actions mean.
     """
 
     def __init__(self, policy: MemoryPolicy | None) -> None:
@@ -28,7 +29,14 @@ class TickColumns:
         self.policy = policy
         memories = () if policy is None else policy.memories
         self._memories = list(zip(_labels([m.spec.name for m in memories]), memories, strict=True))
-        self.settings = {label: settings(m) for label, m in self._memories}
+        self.about: dict[str, Any] = {}
+        if policy is not None:
+            names = ("name", "size", "form", "mode", "unit")
+            self.about = {
+                "memories": {label: settings(m) for label, m in self._memories},
+                "state": policy.spec.state,
+                "actions": [{name: getattr(c, name) for name in names} for c in policy.spec.action.components],
+            }
         self.types = columns_of({label: (m.spec.ticks, retrieves(m)) for label, m in self._memories})
 
     def ticked(self, tick: Tick, at: int) -> Columns:
@@ -76,8 +84,7 @@ class TickRecorder:
     def __init__(self, policy: MemoryPolicy | None, about: Mapping[str, Any]) -> None:
         """`policy` is None where a scripted expert acts; `about` goes into the trace."""
         self._columns = TickColumns(policy)
-        given = {"memories": self._columns.settings} if self._columns.settings else {}
-        self.trace = TickTrace(self._columns.types, about=given | dict(about))
+        self.trace = TickTrace(self._columns.types, about=self._columns.about | dict(about))
         self._step: Columns = {}
         self._clipped: list[float] = []
 

@@ -20,7 +20,7 @@ import tyro
 from vlamem.core.tick_trace import TickTrace
 from vlamem.scripts.config import parse
 from vlamem.sim.report.explain import explain_episode, explain_step, segments_of
-from vlamem.sim.report.runs import ReportError, Run, read_runs
+from vlamem.sim.report.runs import ReportError, Run, find_episode, read_runs
 from vlamem.sim.results.episodes import EpisodeRecord
 
 _SEGMENTS = 12
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     """`vlamem explain`."""
     options = parse(Options, "explain", arguments, __doc__)
     (run,) = read_runs([options.run])
-    record = _find(run, options)
+    record = find_episode(run, options.task, options.episode)
     trace = run.trace(record)
     if trace is None or not trace.rows:
         note = f" ({run.notes[-1]})" if run.notes else ""
@@ -70,24 +70,6 @@ def main(arguments: list[str]) -> int:
         for line in _without(run, record, trace, options):
             print(line)
     return 0
-
-
-def _find(run: Run, options: Options) -> EpisodeRecord:
-    """The episode that is asked for. Raises ReportError naming those that there are."""
-    tasks = run.tasks
-    if options.task is not None and options.task not in tasks:
-        raise ReportError(f"{options.run} has no task '{options.task}': choose one of {', '.join(tasks)}")
-    if options.task is None and len(tasks) > 1 and options.episode is not None:
-        raise ReportError(f"{options.run} has {len(tasks)} tasks: give --task, one of {', '.join(tasks)}")
-    of_task = [record for record in run.records if options.task in (None, record.task)]
-    if options.episode is None:
-        failed = [record for record in of_task if record.outcome == "failure"]
-        return (failed or of_task)[0]
-    found = [record for record in of_task if record.episode == options.episode]
-    if not found:
-        numbers = sorted(record.episode for record in of_task)
-        raise ReportError(f"{options.run} has no episode {options.episode}: it has {numbers[0]} to {numbers[-1]}")
-    return found[0]
 
 
 def _segments(trace: TickTrace, step: int | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ VERBS = {
     "train-gate": "train when AURA-Mem writes and what it proposes, on features recorded with answers",
     "bench": "measure, and write docs/results/NAME.md",
     "report": "make one HTML page of runs, with what memory did in each episode",
+    "view": "show an episode in the viewer Rerun, or a run while it goes on",
     "explain": "say why memory wrote or stayed silent in an episode, and why it proposed or abstained",
     "compare": "compare two runs, paired by task, initial state and seed",
     "memory": "look at, check, carry, prune, calibrate and draw a success memory",
@@ -37,6 +38,7 @@ _EXTRAS = {
     "websockets": "robot",
     "prometheus_client": "serve",
     "filelock": "serve",
+    "rerun": "view",
 }
 """Modules that the core does without, and the extra that brings each."""
 

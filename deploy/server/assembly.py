@@ -78,7 +78,7 @@ def _tick_traces(policy: MemoryPolicy, state: Path, most_bytes: int, memory: Seq
     high = np.concatenate([np.full(c.size, c.high, np.float32) for c in action.components])
     columns = TickColumns(policy)
     about = {"arm": arm, "policy": name, "split": "served", "control_hz": policy.spec.control_hz}
-    about |= {"state_bytes": policy.state_bytes, "memories": columns.settings}
+    about |= {"state_bytes": policy.state_bytes} | columns.about
     return TickTraces(state, columns.types, about, low, high, most_bytes)
 
 

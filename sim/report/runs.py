@@ -72,6 +72,27 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return [_read(folder, label) for folder, label in zip(folders, _labels(folders), strict=True)]
 
 
+def find_episode(run: Run, task: str | None, episode: int | None) -> EpisodeRecord:
+    """An episode of a run; without a number its first failure, or its first where none failed.
+
+    Raises ReportError for what there is not, naming what there is.
+    """
+    tasks = run.tasks
+    if task is not None and task not in tasks:
+        raise ReportError(f"{run.folder} has no task '{task}': choose one of {', '.join(tasks)}")
+    if task is None and len(tasks) > 1 and episode is not None:
+        raise ReportError(f"{run.folder} has {len(tasks)} tasks: give --task, one of {', '.join(tasks)}")
+    of_task = [record for record in run.records if task in (None, record.task)]
+    if episode is None:
+        failed = [record for record in of_task if record.outcome == "failure"]
+        return (failed or of_task)[0]
+    found = [record for record in of_task if record.episode == episode]
+    if not found:
+        numbers = sorted(record.episode for record in of_task)
+        raise ReportError(f"{run.folder} has no episode {episode}: it has {numbers[0]} to {numbers[-1]}")
+    return found[0]
+
+
 def _read(folder: Path, label: str) -> Run:
     log = folder / "episodes.jsonl"
     if is_served(folder):
