@@ -15,6 +15,7 @@ VERBS = {
     "report": "make one HTML page of runs, with what memory did in each episode",
     "view": "show an episode in the viewer Rerun, or a run while it goes on",
     "explain": "say why memory wrote or stayed silent in an episode, and why it proposed or abstained",
+    "export": "write tables, charts and records of runs for papers and other tools",
     "compare": "compare two runs, paired by task, initial state and seed",
     "memory": "look at, check, carry, prune, calibrate and draw a success memory",
     "serve": "serve a policy with memory to robots, over websockets",

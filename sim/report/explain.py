@@ -63,7 +63,7 @@ def explain_step(trace: TickTrace, step: int) -> list[str]:
     lines.append(f"the chunk in force was planned at step {planned['step']}, {step - planned['step']} steps before")
     for name in trace.memories:
         lines += _plan_lines(trace, name, planned)
-    if not any(planned.get("weight") or 0 for _ in [0]):
+    if trace.memories and not planned.get("weight"):
         lines.append("so the policy planned as without a memory, bit for bit")
     return lines + _command_lines(row)
 
@@ -113,8 +113,8 @@ def _writes(trace: TickTrace, name: str) -> Iterator[tuple[int, str]]:
         where = f"step {first}" if len(rows) == 1 else f"steps {first} to {last}"
         gate = _range([row[f"{name}.gate"] for row in rows])
         surprise = _range([row[f"{name}.surprise"] for row in rows])
-        text = f"{where}: {name} was written: gate {gate}, above {_GATE:g}; surprise {surprise}, {usual:.2g} as a rule"
-        yield first, text + _cue(rows[0])
+        told = f"surprise {surprise}, {usual:.2f} in the median step"
+        yield first, f"{where}: {name} was written: gate {gate}, above {_GATE:g}; {told}{_cue(rows[0])}"
 
 
 def _stretches(trace: TickTrace) -> Iterator[tuple[int, int, int, str]]:

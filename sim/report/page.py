@@ -11,7 +11,7 @@ from typing import Any
 from vlamem.core.files import write_atomically
 from vlamem.sim.report.figures import differences, latencies, parts, success
 from vlamem.sim.report.runs import Run, read_runs
-from vlamem.sim.report.shown import choose, failures, listed, shown
+from vlamem.sim.report.shown import choose, failure_groups, failures, listed, shown
 
 _TRACES = 200
 """Traces a run, evenly spread, whose times are counted."""
@@ -93,6 +93,7 @@ def _data(runs: Sequence[Run], options: ReportOptions) -> dict[str, Any]:
         "latency": latencies(runs),
         "parts": times,
         "failed": failed,
+        "groups": failure_groups(runs),
         "shown": episodes,
         "episodes": [listed(run, record) for run in runs for record in run.records],
         "notes": [*(note for run in runs for note in dict.fromkeys(run.notes)), *notes],

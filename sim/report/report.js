@@ -208,10 +208,15 @@ function what(row) {
   return `${row.steps} steps; ${wrote}; a proposal at ${row.proposals} of ${row.plans} plans`;
 }
 
-const byTask = Map.groupBy ? Map.groupBy(data.failed, (row) => row.task) : d3.group(data.failed, (row) => row.task);
-for (const [task, rows] of byTask) {
+if (at("groups-table")) {
+  table(at("groups-table"), data.groups, [
+    { key: "run", label: "run" }, { key: "task", label: "task" }, { key: "kind", label: "what memory had done", wide: true },
+    { key: "count", label: "failed", digits: 0 }, { key: "played", label: "of episodes", digits: 0 },
+  ], { choices: ["run", "task"], caption: "Failures by what memory had done" });
+}
+for (const [title, rows] of d3.group(data.failed, (row) => `${row.task}: ${row.kind}`)) {
   at("failures-list").append(
-    make("h3", { textContent: `${task}: ${rows.length}` }),
+    make("h3", { textContent: `${title} (${rows.length})` }),
     make("div", { className: "cards" }, ...rows.map((row) => make("div", { className: "card" },
       ...(row.image ? [make("img", { src: row.image, loading: "lazy", alt: `last camera image of ${row.task} ${row.episode}` })] : []),
       make("div", {}, make("strong", { textContent: `${row.run} ${row.episode}` }), ` (${row.state}) `,

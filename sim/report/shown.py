@@ -1,5 +1,6 @@
 """Which episodes a report shows in full, and what it shows of each."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -107,11 +108,43 @@ def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
     }
 
 
+def kind_of_failure(record: EpisodeRecord) -> str:
+    """What memory had done in an episode that failed, by which failures are grouped."""
+    if record.outcome == "error":
+        return "ended as an error"
+    if record.arm == "none":
+        return "without a memory"
+    if record.proposals:
+        return "failed with a proposal"
+    if record.ticks and not record.writes:
+        return "nothing was written"
+    return "written, nothing was proposed" if record.writes else "nothing was proposed"
+
+
 def failures(runs: Sequence[Run], most: int) -> tuple[list[dict[str, Any]], int]:
     """At most `most` failed episodes, each with its last image where there is one; and how many there are."""
     found = [(run, record) for run in runs for record in run.records if record.outcome in ("failure", "error")]
     found.sort(key=lambda e: (e[1].task, e[1].initial_state))
-    return [listed(run, record) | {"image": _last_image(run, record)} for run, record in found[:most]], len(found)
+    shown = [
+        listed(run, record) | {"image": _last_image(run, record), "kind": kind_of_failure(record)}
+        for run, record in found[:most]
+    ]
+    return shown, len(found)
+
+
+def failure_groups(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """How many episodes of each run and task failed in each way; the largest group first."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    played: Counter[tuple[str, str]] = Counter()
+    for run in runs:
+        for record in run.records:
+            played[run.label, record.task] += 1
+            if record.outcome in ("failure", "error"):
+                counts[run.label, record.task, kind_of_failure(record)] += 1
+    return [
+        {"run": run, "task": task, "kind": kind, "count": count, "played": played[run, task]}
+        for (run, task, kind), count in counts.most_common()
+    ]
 
 
 def _last_image(run: Run, record: EpisodeRecord) -> str | None:

@@ -4,6 +4,7 @@ Rerun is what LeRobot's tools use too; it scrubs all of them along one time line
 goes on.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,7 +179,8 @@ def write_recording(run: Run, record: EpisodeRecord, out: Path) -> None:
 def recording(run: Run, record: EpisodeRecord) -> rr.RecordingStream:
     """A recording of its own for an episode."""
     name = f"{run.label} {record.task} {record.episode}"
-    stream = rr.RecordingStream("vlamem", recording_id=f"{run.folder.resolve()}/{record.task}/{record.episode}")
+    known = f"{run.folder.resolve()}/{record.task}/{record.episode}"  # a file is passed on: it names no place on disk
+    stream = rr.RecordingStream("vlamem", recording_id=hashlib.sha256(known.encode()).hexdigest()[:32])
     stream.send_recording_name(name)
     return stream
 
