@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from vlamem.core.files import write_atomically
+from vlamem.core.running_trace import RunningTrace
 from vlamem.core.seeding import stream
-from vlamem.core.tick_trace import TickTrace, columns_of, image_path, trace_path, write_trace
+from vlamem.core.tick_trace import SERVED, TickTrace, columns_of, image_path, strip_path, trace_path, write_trace
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord, side_by_side, video_path, write_video
 from vlamem.sim.results.pages import write_results
 
@@ -18,6 +19,11 @@ TASKS = ("recall_colour", "shell_game")
 MEMORIES = {"aura": (True, False), "success": (False, True)}
 HZ = 20.0
 HORIZON = 8
+ACTIONS = [
+    {"name": "translation", "size": 3, "form": "xyz", "mode": "delta", "unit": "0.05 m"},
+    {"name": "rotation", "size": 3, "form": "axis_angle", "mode": "delta", "unit": "0.5 rad"},
+    {"name": "gripper", "size": 1, "form": "gripper", "mode": "absolute", "unit": "-1 open, +1 closed"},
+]
 
 
 def write_run(folder: Path, arm: str, episodes: int, rate: float, videos: int = 1, traces: bool = True) -> Path:
@@ -107,6 +113,47 @@ def frame(step: int, steps: int) -> np.ndarray:
 
 def last_image(rng: np.random.Generator) -> bytes:
     """What TraceTicks leaves of a failed episode."""
+    return _jpeg(frame(int(rng.integers(0, 9)), 10))
+
+
+def _jpeg(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(frame(int(rng.integers(0, 9)), 10)).save(buffer, "JPEG")
+    Image.fromarray(image).save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def write_served(folder: Path, episodes: int = 4) -> Path:
+    """The state of a server: two sessions, of which one's last episode still runs, with labels and film strips."""
+    about = {"arm": "aura+success", "control_hz": HZ, "instruction": "touch the block", "state_bytes": 4224}
+    settings = {"aura": {"abstain_below": 0.5}, "success": {"threshold": 0.94, "agreement": 0.5, "reach": 0.5}}
+    about |= {"memories": settings, "state": "pose", "actions": ACTIONS}
+    columns = columns_of(MEMORIES) | SERVED
+    labels = []
+    for session in ("left-arm", "right-arm"):
+        for episode in range(1, episodes + 1):
+            rng = stream(0, session, episode)
+            success = bool(rng.random() < 0.6)
+            trace = trace_of("aura", session, success, rng)
+            path, about["task"], about["episode"] = trace_path(folder, session, episode), session, episode
+            for i, row in enumerate(trace.rows):
+                row["mode"] = "wait" if i < 3 else "hold" if 30 < i < 36 else "run"
+                row |= {"pass_ms": 9.0, "pass_rows": 1, "wait_ms": 0.1, "late_ms": 0.2}
+                row |= {"proprioception": [0.01 * i, 0.0, 1.0, 1, 0, 0, 0, 0.04]}
+                if i % 17 == 5:
+                    row |= {"limits": "speed step", "clipped": 0.2}
+            trace.rows[-1].pop("command")
+            if session == "right-arm" and episode == episodes:
+                running = RunningTrace(path, columns, about)
+                for row in trace.rows:
+                    running.append(row)
+                running.close()
+                continue
+            write_trace(path, TickTrace(columns, trace.rows, dict(about)))
+            strip = np.concatenate([frame(i, 12)[::4, ::8] for i in range(12)], axis=1)
+            write_atomically(strip_path(folder, session, episode), _jpeg(strip))
+            write_atomically(image_path(folder, session, episode), last_image(rng))
+            outcome = "success" if success else "failure"
+            labels.append({"session": session, "episode": episode, "outcome": outcome, "source": "operator"})
+    lines = [json.dumps(label | {"quarantined": i == 0}) for i, label in enumerate(labels)]
+    (folder / "traces" / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

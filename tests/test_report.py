@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_cases import TASKS, write_run
+from report_cases import TASKS, write_run, write_served
 
 from vlamem.core.tick_trace import trace_path
 from vlamem.scripts.main import main
@@ -184,3 +184,42 @@ def test_the_verb_writes_into_the_first_folder(tmp_path: Path, capsys: pytest.Ca
     assert main(["report", str(run), "--episodes", "1"]) == 0
     assert f"report: {run / 'report.html'}" in capsys.readouterr().out
     assert len(data_of((run / "report.html").read_text(encoding="utf-8"))["shown"]) == 1
+
+
+def test_what_a_server_left_is_reported_by_session_and_label(tmp_path: Path) -> None:
+    served = write_served(tmp_path / "arms", 4)
+    found, notes = report(tmp_path, served)
+    assert {row["task"] for row in found["success"]} == {"left-arm", "right-arm", "total"}
+    outcomes = {(row["task"], row["episode"]): row["outcome"] for row in found["episodes"]}
+    assert len(outcomes) == 8
+    assert outcomes["left-arm", 1] == outcomes["right-arm", 4] == "unlabelled"  # quarantined, and still running
+    total = next(row for row in found["success"] if row["task"] == "total")
+    assert (total["n"], total["errors"], total["bytes"]) == (6, 0, 4224)
+    assert any("1 episodes still run, or were cut short" in note for note in notes)
+    assert any("2 of 8 episodes have no label" in note for note in notes)
+    shown = {(each["task"], each["episode"]): each for each in found["shown"]}
+    line = shown["left-arm", 2]["timeline"]
+    assert [span["mode"] for span in line["modes"]] == ["wait", "run", "hold", "run"]
+    assert line["limits"]["5"] == "speed step"
+    assert shown["left-arm", 2]["strip"].startswith("data:image/jpeg")
+    assert line["commands"][0][-1] is None
+
+
+def test_failures_are_grouped_by_what_memory_had_done(page: str, runs: tuple[Path, Path]) -> None:
+    groups = data_of(page)["groups"]
+    records = [(run.name, r) for run in runs for r in EpisodeLog(run / "episodes.jsonl").read()]
+    assert sum(group["count"] for group in groups) == sum(r.outcome == "failure" for _, r in records)
+    assert {(group["run"], group["kind"]) for group in groups} <= {
+        ("alone", "without a memory"), ("aura", "failed with a proposal")
+    }  # fmt: skip
+
+
+def test_a_server_without_episodes_is_refused_and_one_is_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new" / "traces").mkdir(parents=True)
+    assert main(["report", str(tmp_path / "new")]) == 2
+    assert "new has no traced episode yet" in capsys.readouterr().err
+    served, run = write_served(tmp_path / "arms", 2), write_run(tmp_path / "run", "none", 2, 0.5, videos=0)
+    _, notes = report(tmp_path, served, run)
+    assert any("run and arms are not compared: episodes of arms have no pairs" in note for note in notes)
