@@ -100,7 +100,7 @@ def test_the_verb_explains_the_first_failure_and_a_robots_episode(
         (["--without", "1", "2"], "--without changes a plan: give the --step"),
         (
             ["--step", "9", "--without", "8", "8"],
-            "--without 8 8: expected steps from 0 on and before the plan, at step 8",
+            "expected steps from 0 on and before the plan, at step 8",
         ),
     ],
 )
@@ -117,7 +117,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an untrained gate, which proposes at every plan."""
     folder = tmp_path_factory.mktemp("played")
     gate = save_gate(folder / "gate.safetensors", AuraConfig(16, HEAD), identity(Wide().spec, None), {})
-    rollout(config(folder / "run", memory=(f"aura:{gate}?abstain_below=0&gate=always",), episodes=1))
+    rollout(config(folder / "run", memory=(f"aura:{gate}?inject=chunk&abstain_below=0&gate=always",), episodes=1))
     return folder / "run"
 
 
@@ -129,7 +129,8 @@ def test_a_plan_that_is_made_again_is_the_recorded_one_and_another_without_what_
     same, other = replan(*here), replan(*here, unseen=range(plan))
     executed = np.asarray(recorded.column("command")[plan : plan + 4], np.float32)
     np.testing.assert_array_equal(same.chunk[: len(executed)], executed)
-    assert same.columns["aura.context_weight"] == recorded.rows[plan]["aura.context_weight"]
+    assert same.columns["aura.chunk_weight"] == recorded.rows[plan]["aura.chunk_weight"]
+    np.testing.assert_array_equal(same.columns["aura.chunk"], np.float32(recorded.rows[plan]["aura.chunk"]))
     assert np.abs(other.chunk - same.chunk).max() > 0
     with pytest.raises(PlanError, match="nothing is planned at step 1 of near 0"):
         replan(*here[:4], 1)
