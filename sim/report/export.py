@@ -26,8 +26,8 @@ _SUCCESS = {
 }  # fmt: skip
 _DIFFERENCES = {
     "first": "first", "second": "second", "task": "task", "n": "pairs", "value": "first minus second",
-    "low": "95 % low", "high": "95 % high", "only_first": "only first", "only_second": "only second", "p": "McNemar p", "holm": "Holm p",
-    "verdict": "verdict",
+    "low": "95 % low", "high": "95 % high", "only_first": "only first", "only_second": "only second",
+    "p": "McNemar p", "holm": "Holm p", "verdict": "verdict",
 }  # fmt: skip
 _LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\~{}", "^": r"\^{}", "\\": r"\textbackslash{}"})
 
