@@ -21,6 +21,19 @@ from vlamem.sim.rollout.counterfactual import config_of, replan
 from vlamem.sim.rollout.run import rollout
 
 
+class Steered(Wide):
+    """The point-mass policy, moved by what is proposed."""
+
+    def sample(self, encoding: Any, noise: Any, proposal: Any = None) -> Any:
+        chunk = super().sample(encoding, noise)
+        return chunk if proposal is None else chunk + proposal.chunk_weight[:, None, None] * proposal.chunk
+
+
+def steered() -> Steered:
+    """Factory for `--policy`."""
+    return Steered()
+
+
 def trace(**changed: Any) -> TickTrace:
     """Twelve steps, planned at 0, 4 and 8; written at 2 and 3; the first plan unsure, a store that knows nothing."""
     rows: list[dict[str, Any]] = []
@@ -117,7 +130,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an untrained gate, which proposes at every plan."""
     folder = tmp_path_factory.mktemp("played")
     gate = save_gate(folder / "gate.safetensors", AuraConfig(16, HEAD), identity(Wide().spec, None), {})
-    rollout(config(folder / "run", memory=(f"aura:{gate}?inject=chunk&abstain_below=0&gate=always",), episodes=1))
+    memory = (f"aura:{gate}?inject=chunk&abstain_below=0&gate=always",)
+    rollout(config(folder / "run", policy="test_explain:steered", memory=memory, episodes=1))
     return folder / "run"
 
 

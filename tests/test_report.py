@@ -195,7 +195,7 @@ def test_what_a_server_left_is_reported_by_session_and_label(tmp_path: Path) -> 
     assert outcomes["left-arm", 1] == outcomes["right-arm", 4] == "unlabelled"  # quarantined, and still running
     total = next(row for row in found["success"] if row["task"] == "total")
     assert (total["n"], total["errors"], total["bytes"]) == (6, 0, 4224)
-    assert any("1 episodes still run, or were cut short" in note for note in notes)
+    assert any("1 of 8 episodes go on, or were cut short" in note for note in notes)
     assert any("2 of 8 episodes have no label" in note for note in notes)
     shown = {(each["task"], each["episode"]): each for each in found["shown"]}
     line = shown["left-arm", 2]["timeline"]

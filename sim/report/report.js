@@ -204,6 +204,7 @@ table(at("all-table"), data.episodes, columns, { choices: ["run", "task", "outco
 
 function what(row) {
   if (row.error) return row.error;
+  if (row.memory === "none") return `${row.steps} steps; ${row.plans} plans without a memory`;
   const wrote = row.writes ? `${row.writes} writes` : "nothing written";
   return `${row.steps} steps; ${wrote}; a proposal at ${row.proposals} of ${row.plans} plans`;
 }
@@ -300,7 +301,7 @@ function reading(line, step, hz) {
     }
     if (plan < 0) continue;
     const weight = memory.weight[plan];
-    words.push(weight ? `proposed with weight ${weight.toFixed(2)}` : `abstained: ${memory.abstained[plan]}`);
+    words.push(weight ? `${memory.name} proposed with weight ${weight.toFixed(2)}` : `${memory.name} abstained: ${memory.abstained[plan]}`);
     if (memory.retrieved) {
       words.push(`nearest ${shortened(memory.similarity[plan], 3)}, spread ${shortened(memory.spread[plan], 3)}, segments ${memory.retrieved[plan]?.join(" ") || "none"}`);
     }

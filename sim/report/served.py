@@ -31,7 +31,7 @@ def read_served(folder: Path) -> tuple[list[EpisodeRecord], list[str]]:
         records[session, episode] = _record(trace, labels.get((session, episode), "unlabelled"))
         running += goes_on
     if running:
-        notes.append(f"{running} episodes still run, or were cut short with their server; they are shown so far.")
+        notes.append(f"{running} of {len(records)} episodes go on, or were cut short with their server.")
     unlabelled = sum(record.outcome == "unlabelled" for record in records.values())
     if unlabelled:
         notes.append(f"{unlabelled} of {len(records)} episodes have no label: they are in no rate.")

@@ -93,6 +93,7 @@ def listed(run: Run, record: EpisodeRecord) -> dict[str, Any]:
     ms = record.wall_clock.get("decision_ms") or []
     return {
         "run": run.label,
+        "memory": record.arm,
         "task": record.task,
         "episode": record.episode,
         "state": record.initial_state,
