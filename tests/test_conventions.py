@@ -8,7 +8,7 @@ import pytest
 
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE
-from vlamem.core.tick_trace import PROPOSED, RETRIEVED, STEP, TICKED
+from vlamem.core.tick_trace import PROPOSED, RETRIEVED, SERVED, STEP, TICKED
 from vlamem.sim.results.episodes import EpisodeRecord
 from vlamem.sim.results.pages import SCHEMA, SCHEMA_VERSION, WALL_CLOCK
 from vlamem.sim.results.summary import summarise
@@ -41,6 +41,9 @@ def test_every_column_of_a_trace_is_listed() -> None:
     listed = row("`traces/TASK-EPISODE.parquet`")
     for name in (*STEP, *TICKED, *PROPOSED, *RETRIEVED):
         assert name in listed, name
+    served = row("`STATE/traces/SESSION-EPISODE.parquet`")
+    for name in SERVED:
+        assert name in served, name
 
 
 def test_every_count_of_results_is_listed() -> None:
