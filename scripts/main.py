@@ -6,6 +6,7 @@ import signal
 import sys
 
 VERBS = {
+    "tour": "a robot that forgets, one that remembers, one that learns, in some minutes",
     "rollout": "run a policy over a suite's tasks in simulation",
     "pretrain": "train TinyVLA on recorded demonstrations",
     "collect": "record demonstrations, or features of a frozen policy",

@@ -1,0 +1,50 @@
+"""`vlamem tour`: what it plays, and what it says of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report_cases import write_run
+
+from vlamem.scripts.config import preset
+from vlamem.scripts.main import main
+from vlamem.sim.report.tour import STATES, steps, tour
+from vlamem.sim.rollout.config import RolloutConfig
+from vlamem.sim.suites.registry import load_suite
+
+
+def test_the_tour_plays_the_same_states_with_and_without_each_memory(tmp_path: Path) -> None:
+    parts = steps(preset(RolloutConfig, "rollout"), tmp_path, 4, 30)
+    memories = [part.config.memory[0].partition(":")[0] for part in parts]
+    assert memories == ["none", "aura", "none", "success"]
+    known = {task.name for task in load_suite("tabletop").tasks.values()}
+    for alone, with_memory in (parts[:2], parts[2:]):
+        assert set(alone.config.tasks) <= known
+        same = {"memory": ("none",), "out": tmp_path, "workers": 0}
+        assert replace(alone.config, **same) == replace(with_memory.config, **same)  # type: ignore[arg-type]
+    assert (parts[3].config.states, parts[3].config.learns, parts[3].config.workers) == (STATES, True, 1)
+
+
+def test_it_says_rates_with_intervals_differences_and_where_the_report_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    rates = {"alone": 0.2, "aura": 0.9, "press-alone": 0.5, "press-success": 0.8}
+
+    def play(config: RolloutConfig) -> None:
+        arm = "none" if config.memory == ("none",) else "aura"
+        write_run(config.out, arm, 6, rates[config.out.name], videos=0)
+
+    parts = steps(preset(RolloutConfig, "rollout"), tmp_path, 6, 6)
+    size = tour(parts, play, tmp_path / "report.html", said.append)
+    text = "\n".join(said)
+    assert (tmp_path / "report.html").stat().st_size == size
+    assert str(tmp_path / "report.html") in text
+    assert text.count("minus the policy alone") == 2
+    assert "of 12 succeed (" in text
+    assert "first time in each state: " in text
+    assert "afterwards: " in text
+    assert "aura was written: gate 0.90" in text
+
+
+def test_wrong_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tour", "--out", str(tmp_path), "--trials", "0"]) == 2
+    assert "--trials" in capsys.readouterr().err
