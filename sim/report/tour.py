@@ -26,10 +26,12 @@ class Step:
     Attributes:
         text: what is played and why, a line.
         config: of the rollout.
+        against: folder of the same episodes without the memory, which it is compared with.
     """
 
     text: str
     config: RolloutConfig
+    against: Path | None = None
 
 
 def steps(base: RolloutConfig, out: Path, episodes: int, trials: int) -> list[Step]:
@@ -46,6 +48,7 @@ def steps(base: RolloutConfig, out: Path, episodes: int, trials: int) -> list[St
         Step(
             "The same episodes with AURA-Mem: 4,224 bytes, written when its gate opens, here when the lamp is lit.",
             replace(recall, memory=("aura",), out=out / "aura"),
+            out / "alone",
         ),
         Step(
             f"Another job: a button is pressed by an arm that moves less far than commanded, {trials} times in "
@@ -53,9 +56,10 @@ def steps(base: RolloutConfig, out: Path, episodes: int, trials: int) -> list[St
             replace(press, memory=("none",), out=out / "press-alone"),
         ),
         Step(
-            "The same trials with a success memory, empty at first: what succeeded steers the policy when a state comes "
-            "again.",
+            "The same trials with a success memory, empty at first: what succeeded steers the policy when a state "
+            "comes again.",
             replace(press, memory=(store,), workers=1, out=out / "press-success"),
+            out / "press-alone",
         ),
     ]
 
@@ -68,43 +72,37 @@ def tour(parts: Sequence[Step], play: Callable[[RolloutConfig], Any], report: Pa
     for number, part in enumerate(parts, 1):
         say(f"\n{number}. {part.text}")
         play(part.config)
-        for line in _outcome(part.config):
+        for line in _outcome(part):
             say(f"   {line}")
     first, second = (part.config.out for part in parts[:2])
     run = read_runs([second])[0]
     record = find_episode(run, None, None)
     trace = run.trace(record)
     if trace is not None:
-        say(
-            f"\n5. What AURA-Mem did in episode {record.episode}, a {record.outcome}; 'vlamem explain {second}' says it:"
-        )
+        shown = f"episode {record.episode}, a {record.outcome}"
+        say(f"\n5. What AURA-Mem did in {shown}, as 'vlamem explain {second}' says it:")
         for line in explain_episode(trace):
             say(f"   {line}")
     size = write_report([first, second], report)
-    say(
-        f"\n6. The report of both runs, with videos and timelines: {report} ({size / 1e6:.1f} MB). Open it in a browser."
-    )
+    say(f"\n6. The report of both, with videos and timelines: {report} ({size / 1e6:.1f} MB). Open it in a browser.")
     return size
 
 
-def _outcome(config: RolloutConfig) -> Iterator[str]:
+def _outcome(part: Step) -> Iterator[str]:
     """What a rollout came to; where states come again, in the first pass through them and after it."""
-    (run,) = read_runs([config.out])
+    (run,) = read_runs([part.config.out])
     yield _rate(run.records)
-    if config.learns:
+    if part.config.learns:
         first = [record for record in run.records if record.episode < STATES]
         later = [record for record in run.records if record.episode >= STATES]
         yield f"first time in each state: {_rate(first)}"
         if later:
             yield f"afterwards: {_rate(later)}"
-    before = config.out.with_name({"aura": "alone", "press-success": "press-alone"}.get(config.out.name, ""))
-    if (before / "episodes.jsonl").is_file():
-        difference = compare_runs(config.out, before).total
-        low, high = difference.ci95
-        yield (
-            f"minus the policy alone: {100 * difference.value:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f}) over "
-            f"{difference.n} pairs: {verdict(difference)}"
-        )
+    if part.against is not None:
+        difference = compare_runs(part.config.out, part.against).total
+        low, high = (100 * bound for bound in difference.ci95)
+        points = f"{100 * difference.value:+.0f} points ({low:+.0f} to {high:+.0f})"
+        yield f"minus the policy alone: {points} over {difference.n} pairs: {verdict(difference)}"
 
 
 def _rate(records: Sequence[EpisodeRecord]) -> str:
