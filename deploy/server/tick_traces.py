@@ -117,7 +117,8 @@ class TickTraces:
         running = self._running.get(session)
         if running is None or running.trace is None:
             return
-        self._write(session, running)
+        if not self._write(session, running):
+            return
         if not running.steps:
             running.trace.about["instruction"] = obs.instruction[0]
         times = {"wait_ms": 1e3 * decision.waited_s, "pass_ms": 1e3 * decision.took_s, "pass_rows": decision.rows}
@@ -132,10 +133,7 @@ class TickTraces:
     def end(self, session: str) -> Callable[[], None]:
         """The session's episode is over; gives the job that makes its files, to be run in any thread."""
         running = self._running.pop(session, None)
-        if running is None or running.trace is None:
-            return lambda: None
-        self._write(session, running)
-        if running.trace is None:  # the last step could not be written
+        if running is None or not self._write(session, running) or running.trace is None:
             return lambda: None
         running.trace.close()
         return lambda: self._finish(session, running)
@@ -162,17 +160,19 @@ class TickTraces:
         if running is not None and running.step is not None and running.step["step"] == step - 1:
             running.step |= values
 
-    def _write(self, session: str, running: _Episode) -> None:
-        """Writes the newest step, of which nothing more is to come."""
+    def _write(self, session: str, running: _Episode) -> bool:
+        """Writes the newest step, of which nothing more is to come; False where the trace is given up."""
         row, running.step = running.step, None
         if row is None or running.trace is None:
-            return
+            return running.trace is not None
         try:
             running.trace.append(row)
         except OSError as error:
             running.trace.close()
             running.trace = None
             self._give_up(session, error)
+            return False
+        return True
 
     def _finish(self, session: str, running: _Episode) -> None:
         """Makes the files of an episode that is over."""

@@ -37,7 +37,9 @@ def config_of(run: Path, configuration: Mapping[str, Any]) -> RolloutConfig:
 
     Raises PlanError for a run of a memory that has learned since, or one whose configuration is not of this version.
     """
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in configuration.items()}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in configuration.items()
+    }
     here: dict[str, Any] = {"out": run, "workers": 0, "video": 0, "watchdog_s": 60.0, "retry_errors": False}
     try:
         config = RolloutConfig(**given | here | {"trace": False, "batch": 1})

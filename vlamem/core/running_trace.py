@@ -68,7 +68,10 @@ def read_running(path: Path) -> TickTrace:
     if not lines.is_file():
         raise FileNotFoundError(lines)
     try:
-        head, *rows = read_lines(lines, dict, "step of a trace") or ()
+        found = list(read_lines(lines, dict, "step of a trace"))
+        if not found:
+            raise TraceError(f"{lines} is no trace of an episode: it has no line")
+        head, *rows = found
         if head["version"] != VERSION:
             raise TraceError(f"{lines} is a trace of version {head['version']}, expected {VERSION}")
         return TickTrace(dict(head["columns"]), rows, dict(head["about"]))
