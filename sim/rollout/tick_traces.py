@@ -42,7 +42,7 @@ class TraceTicks(EpisodeHooks):
 
     def after_tick(self, row: Row, tick: Tick) -> None:
         """Notes the memories' step."""
-        self._recorders[row.index].ticked(tick, int(np.flatnonzero(tick.rows == row.index)[0]))
+        self._recorders[row.index].ticked(tick, tick.rows.tolist().index(row.index))
 
     def planned(self, row: Row, at: int, decision: Decision) -> None:
         """Notes the plan."""
