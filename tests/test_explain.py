@@ -101,6 +101,11 @@ def test_the_verb_explains_the_first_failure_and_a_robots_episode(
     served = write_served(tmp_path / "served", 2)
     assert main(["explain", str(served), "--task", "right-arm", "--episode", "2", "--step", "33"]) == 0
     assert "in mode hold" in capsys.readouterr().out
+    assert main(["explain", str(served), "--task", "left-arm", "--episode", "1"]) == 0
+    said = capsys.readouterr().out
+    steps = len(read_trace(trace_path(served, "left-arm", 1)).rows)
+    assert f"was not in mode run at 8 of {steps} steps: hold 5, wait 3" in said
+    assert "no chunk came to the robot before it was requested again" in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Every figure is a recorded one; nothing is computed anew but ranks and medians over the episode.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -34,6 +35,7 @@ def explain_episode(trace: TickTrace) -> list[str]:
     clipped = sum(bool(by) for by in trace.column("clipped"))
     if clipped:
         ordered.append(f"{clipped} of {len(trace.rows)} commands were clipped")
+    ordered += _robot_in_all(trace)
     silent = [name for name in trace.memories if _ticks(trace, name) and not any(trace.column(f"{name}.wrote"))]
     for name in silent:
         gates = [(gate, at) for at, gate in enumerate(trace.column(f"{name}.gate")) if gate is not None]
@@ -224,6 +226,20 @@ def _robot(trace: TickTrace) -> Iterator[tuple[int, str]]:
             if before is not None or mode != "run":
                 yield row["step"], f"the robot's controller went to mode {mode}"
             before = mode
+
+
+def _robot_in_all(trace: TickTrace) -> Iterator[str]:
+    """How long the robot had no fresh command, and how long chunks took to come."""
+    modes = Counter(mode for mode in trace.column("mode") if mode)
+    idle = [f"{mode} {count}" for mode, count in modes.most_common() if mode != "run"]
+    if idle:
+        others = sum(modes.values()) - modes["run"]
+        yield f"the robot's controller was not in mode run at {others} of {sum(modes.values())} steps: {', '.join(idle)}"
+    came = [ms for ms in trace.column("plan_ms") if ms is not None]
+    if came:
+        yield f"a chunk came {np.median(came):.0f} ms after it was requested in the median, {max(came):.0f} at most"
+    elif modes and any(trace.column("planned")):
+        yield "no chunk came to the robot before it was requested again"
 
 
 def _range(values: Sequence[float | None], digits: int = 2) -> str:
