@@ -233,8 +233,8 @@ def _robot_in_all(trace: TickTrace) -> Iterator[str]:
     modes = Counter(mode for mode in trace.column("mode") if mode)
     idle = [f"{mode} {count}" for mode, count in modes.most_common() if mode != "run"]
     if idle:
-        others = sum(modes.values()) - modes["run"]
-        yield f"the robot's controller was not in mode run at {others} of {sum(modes.values())} steps: {', '.join(idle)}"
+        steps, words = sum(modes.values()), ", ".join(idle)
+        yield f"the robot's controller was not in mode run at {steps - modes['run']} of {steps} steps: {words}"
     came = [ms for ms in trace.column("plan_ms") if ms is not None]
     if came:
         yield f"a chunk came {np.median(came):.0f} ms after it was requested in the median, {max(came):.0f} at most"

@@ -205,7 +205,7 @@ table(at("all-table"), data.episodes, columns, { choices: ["run", "task", "outco
 function what(row) {
   if (row.error) return row.error;
   if (row.memory === "none") return `${row.steps} steps; ${row.plans} plans without a memory`;
-  const wrote = row.writes ? `${row.writes} writes` : "nothing written";
+  const wrote = row.writes ? `${row.writes} ${row.writes === 1 ? "write" : "writes"}` : "nothing written";
   return `${row.steps} steps; ${wrote}; a proposal at ${row.proposals} of ${row.plans} plans`;
 }
 
