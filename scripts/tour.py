@@ -16,10 +16,15 @@ from tqdm import tqdm
 
 from vlamem.scripts.checks import within
 from vlamem.scripts.config import parse, preset
-from vlamem.sim.report.tour import steps, tour
+from vlamem.sim.report.tour import Step, tour
 from vlamem.sim.results.episodes import EpisodeRecord
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.run import rollout
+
+STATES = 5
+"""Initial states that come again and again for the success memory."""
+SHIFT = "shift=actuator:0.3"
+"""The arm moves less far than the policy commands, which it never met in training."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,65 @@ def main(arguments: list[str]) -> int:
     base = replace(preset(RolloutConfig, "rollout"), workers=options.workers)
     try:
         parts = steps(base, options.out, options.episodes, options.trials)
-        tour(parts, _play, options.out / "report.html", lambda line: print(line, flush=True))
+        configs = {step.out: config for step, config in parts}
+        report = options.out / "report.html"
+        tour([step for step, _ in parts], lambda step: _play(configs[step.out]), report, _say)
     except _StoppedError as stopped:
         return int(stopped.args[0])
     return 0
 
 
+def steps(base: RolloutConfig, out: Path, episodes: int, trials: int) -> list[tuple[Step, RolloutConfig]]:
+    """The parts of the tour with their rollouts; `base` gives what these have in common."""
+    recall = replace(base, tasks=("recall_colour",), episodes=episodes, video=2)
+    press = replace(base, tasks=("press",), episodes=trials, video=0, states=STATES, order=1, parameters=(SHIFT,))
+    store = f"success:{out / 'memory.db'}"
+    alone, aura, press_alone, press_success = (out / name for name in ("alone", "aura", "press-alone", "press-success"))
+    return [
+        (
+            Step(
+                "A lamp shows a colour and goes dark; later the block of that colour has to be touched. The frozen "
+                "policy alone sees no lamp by then, and guesses.",
+                alone,
+            ),
+            replace(recall, memory=("none",), out=alone),
+        ),
+        (
+            Step(
+                "The same episodes with AURA-Mem: 4,224 bytes, written when its gate opens, here when the lamp is lit.",
+                aura,
+                alone,
+            ),
+            replace(recall, memory=("aura",), out=aura),
+        ),
+        (
+            Step(
+                f"Another job: a button is pressed by an arm that moves less far than commanded, {trials} times in "
+                f"{STATES} initial states. The policy alone makes the same mistakes every time.",
+                press_alone,
+            ),
+            replace(press, memory=("none",), out=press_alone),
+        ),
+        (
+            Step(
+                "The same trials with a success memory, empty at first: what succeeded steers the policy when a state "
+                "comes again.",
+                press_success,
+                press_alone,
+                STATES,
+            ),
+            replace(press, memory=(store,), workers=1, out=press_success),
+        ),
+    ]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _play(config: RolloutConfig) -> None:
     """Plays what is missing of a rollout, with a bar. Raises _StoppedError with the exit status."""
-    with tqdm(unit="episode", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(unit="episode", leave=False, dynamic_ncols=True, disable=None) as bar:  # quiet in a log
 
         def begin(done: int, planned: int) -> None:
             bar.reset(planned)

@@ -8,33 +8,36 @@ from report_cases import write_run
 
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
-from vlamem.sim.report.tour import STATES, steps, tour
+from vlamem.scripts.tour import STATES, steps
+from vlamem.sim.report.tour import Step, tour
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.suites.registry import load_suite
 
 
 def test_the_tour_plays_the_same_states_with_and_without_each_memory(tmp_path: Path) -> None:
     parts = steps(preset(RolloutConfig, "rollout"), tmp_path, 4, 30)
-    memories = [part.config.memory[0].partition(":")[0] for part in parts]
+    configs = [config for _, config in parts]
+    assert all(step.out == config.out for step, config in parts)
+    memories = [config.memory[0].partition(":")[0] for config in configs]
     assert memories == ["none", "aura", "none", "success"]
     known = {task.name for task in load_suite("tabletop").tasks.values()}
-    for alone, with_memory in (parts[:2], parts[2:]):
-        assert set(alone.config.tasks) <= known
+    for alone, with_memory in (configs[:2], configs[2:]):
+        assert set(alone.tasks) <= known
         same = {"memory": ("none",), "out": tmp_path, "workers": 0}
-        assert replace(alone.config, **same) == replace(with_memory.config, **same)  # type: ignore[arg-type]
-    assert (parts[3].config.states, parts[3].config.learns, parts[3].config.workers) == (STATES, True, 1)
+        assert replace(alone, **same) == replace(with_memory, **same)  # type: ignore[arg-type]
+    assert (configs[3].states, configs[3].learns, configs[3].workers) == (STATES, True, 1)
 
 
 def test_it_says_rates_with_intervals_differences_and_where_the_report_is(tmp_path: Path) -> None:
     said: list[str] = []
     rates = {"alone": 0.2, "aura": 0.9, "press-alone": 0.5, "press-success": 0.8}
 
-    def play(config: RolloutConfig) -> None:
-        arm = "none" if config.memory == ("none",) else "aura"
-        write_run(config.out, arm, 6, rates[config.out.name], videos=0)
+    def play(step: Step) -> None:
+        arm = "none" if step.against is None else "aura"
+        write_run(step.out, arm, 6, rates[step.out.name], videos=0)
 
     parts = steps(preset(RolloutConfig, "rollout"), tmp_path, 6, 6)
-    size = tour(parts, play, tmp_path / "report.html", said.append)
+    size = tour([step for step, _ in parts], play, tmp_path / "report.html", said.append)
     text = "\n".join(said)
     assert (tmp_path / "report.html").stat().st_size == size
     assert str(tmp_path / "report.html") in text
