@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from browser_cases import Visit, chromium
-from report_cases import write_run
+from report_cases import write_run, write_served
 
 from vlamem.sim.report import ReportOptions, write_report
 
@@ -100,4 +100,19 @@ def test_slider_video_and_reading_move_together(browser: Any, address: str) -> N
         episode.locator("video").evaluate("(video) => video.play()")
         visit.wait("[...document.querySelectorAll('video')].some((video) => video.currentTime > 0.5)")
         visit.wait("[...document.querySelectorAll('.now')].some((now) => !/^step [05] /.test(now.textContent))")
+        assert visit.said == []
+
+
+def test_a_robots_episodes_are_drawn_on_a_phone_too(browser: Any, tmp_path: Path) -> None:
+    write_report([write_served(tmp_path / "arms", 2)], tmp_path / "page.html", ReportOptions(episodes=4))
+    with Visit(browser, (tmp_path / "page.html").as_uri(), 390) as visit:
+        visit.draw_all(DRAWN)
+        assert visit.page.evaluate(OVERLAPS) == []
+        episode = visit.page.locator(".episode", has_text="arms, left-arm 1")
+        assert "robot in wait, hold" in episode.inner_text()
+        slider = episode.locator("input[type=range]")
+        slider.fill("5")
+        reading = episode.locator(".now").inner_text()
+        assert "robot: run" in reading
+        assert "changed by limits of speed, step" in reading
         assert visit.said == []
