@@ -17,6 +17,7 @@ from vlamem.core.running_trace import RunningTrace, read_running, running_path
 from vlamem.core.tick_trace import TickTrace, TraceError, image_path, read_trace, strip_path, trace_path
 from vlamem.deploy.robot.limits import Clip
 from vlamem.deploy.robot.rounds import Mode, Timing
+from vlamem.deploy.server.batcher import Decision
 from vlamem.deploy.server.film import TILES, FilmStrip
 from vlamem.deploy.server.labels import LabelQueue
 from vlamem.deploy.server.tick_traces import TickTraces, read_report
@@ -179,6 +180,16 @@ def test_the_oldest_traces_are_removed_beyond_the_quota_and_one_that_goes_on_nev
         assert running is not None
         running.append({"step": 0})
     assert [path.name for path in (tmp_path / "traces").iterdir()] == ["arm-0002.running.jsonl"]
+
+
+def test_a_trace_of_an_episode_that_never_ends_ends_at_its_bound(tmp_path: Path) -> None:
+    _, ticks = traced(tmp_path, most_bytes=1)
+    ticks.begin("arm", 1)()
+    obs = Observation({"top": np.zeros((1, 16, 16, 3), np.uint8)}, np.zeros((1, 4), np.float32), ("go",))
+    for step in range(600):
+        ticks.stepped("arm", step, obs, Decision(None, None, None, False, 0.0, 0.0, 0.0, 0.0, 1), None)
+    ticks.close()
+    assert len(read_running(trace_path(tmp_path, "arm", 1)).rows) == 256
 
 
 def test_what_a_killed_server_left_of_an_episode_becomes_a_trace_when_the_next_begins(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ from vlamem.deploy.server.batcher import Decision
 from vlamem.deploy.server.film import FilmStrip
 
 log = logging.getLogger("vlamem.serve")
+LONGEST_BYTES = 32 << 20
+"""Of the lines of an episode that goes on: some 50,000 steps, 40 minutes at 20 Hz."""
+_LOOK_EVERY = 256
+"""Steps after which it is looked whether a trace is that long."""
 Array = np.ndarray[Any, Any]
 
 
@@ -35,12 +39,14 @@ class _Episode:
     film: FilmStrip = field(default_factory=FilmStrip)
     step: dict[str, Any] | None = None  # the newest, whose command is not known yet
     steps: int = 0
+    full: bool = False
 
 
 class TickTraces:
     """Writes the traces of a server's sessions to FOLDER/traces.
 
-    A trace that cannot be written, as on a full disk, is given up with a warning: robots are served all the same.
+    A trace that cannot be written, as on a full disk, is given up with a warning: robots are served all the same. One
+    that reaches LONGEST_BYTES ends there.
     Methods but the jobs of `end` are for the server's event loop alone.
 
     Args:
@@ -63,7 +69,7 @@ class TickTraces:
         self._folder, self._columns, self._about = folder, dict(columns) | SERVED, dict(about)
         self._low, self._high, self._most = low, high, most_bytes
         self._running: dict[str, _Episode] = {}
-        self._removing = threading.Lock()
+        self._files = threading.Lock()  # held by the one job that makes or removes files
         self.failed = 0
         (folder / "traces").mkdir(parents=True, exist_ok=True)
 
@@ -98,11 +104,16 @@ class TickTraces:
         for left in (self._folder / "traces").glob(f"{session}-*{SUFFIX}"):
             name, _, number = left.name.removesuffix(SUFFIX).rpartition("-")
             if name == session and number.isdecimal() and int(number) < episode:
-                path = trace_path(self._folder, session, int(number))
                 try:
-                    finish(path)
+                    self._finish_file(trace_path(self._folder, session, int(number)))
                 except (OSError, TraceError) as error:
                     self._give_up(session, error)
+
+    def _finish_file(self, path: Path) -> None:
+        """Makes the Parquet file of a trace, unless another job has."""
+        with self._files:
+            if running_path(path).exists():
+                finish(path)
 
     def acted(self, session: str, step: int, action: Array) -> None:
         """What the robot executed between step - 1 and step."""
@@ -115,9 +126,10 @@ class TickTraces:
     def stepped(self, session: str, step: int, obs: Observation, decision: Decision, chunk: Array | None) -> None:
         """A control step: what memory and policy made of an observation; `chunk` before it was brought into bounds."""
         running = self._running.get(session)
-        if running is None or running.trace is None:
+        if running is None or running.full or not self._write(session, running) or running.trace is None:
             return
-        if not self._write(session, running):
+        if running.steps % _LOOK_EVERY == 0 and self._is_full(session, running.trace.path):
+            running.full = True
             return
         if not running.steps:
             running.trace.about["instruction"] = obs.instruction[0]
@@ -174,11 +186,19 @@ class TickTraces:
             return False
         return True
 
+    def _is_full(self, session: str, path: Path) -> bool:
+        """Whether a trace has reached its bound: an episode that never ends would fill memory when it is read."""
+        lines = running_path(path)
+        full = lines.exists() and lines.stat().st_size >= min(LONGEST_BYTES, self._most)
+        if full:
+            log.warning("the trace of session %s is %d MB long and ends here", session, LONGEST_BYTES >> 20)
+        return full
+
     def _finish(self, session: str, running: _Episode) -> None:
         """Makes the files of an episode that is over."""
         assert running.trace is not None
         try:
-            finish(running.trace.path)
+            self._finish_file(running.trace.path)
             if (strip := running.film.strip()) is not None:
                 write_atomically(strip_path(self._folder, session, running.episode), strip)
                 write_atomically(image_path(self._folder, session, running.episode), running.film.last())
@@ -192,7 +212,7 @@ class TickTraces:
 
     def _remove_oldest(self) -> None:
         """Removes what is beyond the quota, of episodes that are over."""
-        with self._removing:
+        with self._files:
             kept = {running_path(r.trace.path) for r in list(self._running.values()) if r.trace is not None}
             sizes: dict[str, int] = {}
             changed: dict[str, float] = {}
