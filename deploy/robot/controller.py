@@ -98,8 +98,7 @@ class Controller:
     ) -> None:
         self.robot, self.file, self.link = robot, robot_file, link
         self.options, self.events = options or ControlOptions(), events or EventLog()
-        self.limits = Limits(robot_file)
-        self.timing = Timing()
+        self.limits, self.timing = Limits(robot_file), Timing()
         self.mode = Mode.WAIT
         self.episode = 0
         self._record, self._clock, self._sleep = record, clock, sleep
