@@ -53,7 +53,8 @@ def right_at(out: StepOut, truth: Truth) -> Array:
     """[T, B], whether the nearest instruction to what is proposed is the oracle's."""
     proposed = truth.own + truth.scale * jnp.asarray(out.context)
     distance = jnp.sum(truth.canonical**2, axis=-1) - 2 * proposed @ truth.canonical.T
-    return jnp.argmin(distance, axis=-1) == truth.goal[..., 1]
+    right: Array = jnp.argmin(distance, axis=-1) == truth.goal[..., 1]
+    return right
 
 
 @cache
