@@ -18,8 +18,8 @@ from vlamem.memory.protocol import Params
 __all__ = ["abstaining", "with_confidence"]
 
 _MARGIN = 0.05
-"""Share of the bare loss at a choice that the memory has to save there, by what it has seen: where it saves nothing the
-policy is left alone."""
+"""Share of the bare policy's loss at a choice that what was seen has to save: where it saves nothing the policy is left
+alone."""
 _NEVER = -20.0
 """Logit of a confidence that is as good as 0."""
 _UPDATES = 400
@@ -40,13 +40,14 @@ def with_confidence(
     `swapped`, and every one counts alike: without a memory the policy draws one of its modes there, so that a wrong
     choice costs nothing, and a memory that knows better than another episode's is of use. Elsewhere `own` is held
     against `bare` too, and each tick counts by what is saved or lost there, beside what the bare policy loses at a
-    choice.
+    choice; hardly where that is far more, as before a signal to go, which no memory foresees.
     """
     unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
     saved, remembered = (bare - own) / unit, (swapped - own) / unit
     useful = weight * remembered + (1 - weight) * np.minimum(saved, remembered)
-    label = jnp.asarray(useful > _MARGIN * weight, jnp.float32)
-    counts = weight + (1 - weight) * np.abs(saved)
+    label = jnp.asarray(useful > _MARGIN, jnp.float32)
+    foreseeable = unit**2 / (unit**2 + bare**2)
+    counts = weight + (1 - weight) * foreseeable * np.abs(saved)
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
 
