@@ -20,6 +20,8 @@ __all__ = ["abstaining", "with_confidence"]
 _MARGIN = 0.05
 """Share of the bare policy's loss at a choice that what was seen has to save: where it saves nothing the policy is left
 alone."""
+_MOST = 2.0
+"""Most that one tick counts, in units of the bare policy's loss at a choice."""
 _NEVER = -20.0
 """Logit of a confidence that is as good as 0."""
 _UPDATES = 400
@@ -34,20 +36,20 @@ def with_confidence(
     weight: Float[np.ndarray, "M"],
     decay: float = 1e-3,
 ) -> Params:
-    """`params` whose confidence is above 1/2 where what was seen is expected to be of use; all else stays.
+    """`params` whose confidence is above 1/2 where what was seen is expected to save something; all else stays.
 
-    Logistic regression on the head's hidden layer. At moments of choice, by their `weight`, `own` is held against
-    `swapped`, and every one counts alike: without a memory the policy draws one of its modes there, so that a wrong
-    choice costs nothing, and a memory that knows better than another episode's is of use. Elsewhere `own` is held
-    against `bare` too, and each tick counts by what is saved or lost there, beside what the bare policy loses at a
-    choice; hardly where that is far more, as before a signal to go, which no memory foresees.
+    Logistic regression on the head's hidden layer, in which each tick counts by what there is to win or to lose. At
+    moments of choice, by their `weight`, `own` is held against `swapped`: without a memory the policy draws one of its
+    modes there, so that a wrong choice costs no more than another episode's state would. Elsewhere `own` is held
+    against `bare` too; hardly where that is far more than at a choice, as before a signal to go, which no memory
+    foresees.
     """
     unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
     saved, remembered = (bare - own) / unit, (swapped - own) / unit
-    useful = weight * remembered + (1 - weight) * np.minimum(saved, remembered)
-    label = jnp.asarray(useful > _MARGIN, jnp.float32)
     foreseeable = unit**2 / (unit**2 + bare**2)
-    counts = weight + (1 - weight) * foreseeable * np.abs(saved)
+    useful = weight * remembered + (1 - weight) * foreseeable * np.minimum(saved, remembered) - _MARGIN
+    label = jnp.asarray(useful > 0, jnp.float32)
+    counts = np.minimum(np.abs(useful), _MOST)
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
 
