@@ -211,7 +211,7 @@ def test_a_point_is_named_and_is_part_of_what_a_gate_belongs_to(
     assert np.abs(np.diff(expert.context_of(["touch", "push"]), axis=0)).max() > 0
     assert policies["act", ""].injection == "latent"
     assert not policies["act", ""].context_of(["touch"]).any()
-    with pytest.raises(CheckpointError, match="no injection point 'sentence' in a act: choose latent, decoder"):
+    with pytest.raises(CheckpointError, match="type 'act' have no injection point 'sentence': choose latent, decoder"):
         replace(policies["act", ""], injection="sentence")
 
 

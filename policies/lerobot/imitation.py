@@ -17,6 +17,9 @@ from vlamem.policies.lerobot.packing import recorded, replayed
 if TYPE_CHECKING:
     from vlamem.policies.lerobot.policy import Inputs, LeRobotPolicy
 
+_ROWS = 64
+"""Chunks whose loss is computed at once: a report asks for that of hundreds."""
+
 
 def seen_by(policy: "LeRobotPolicy", inputs: "Inputs") -> "Inputs":
     """`inputs` with what the network's vision makes of them: the pass goes no further than that."""
@@ -67,6 +70,21 @@ def imitation_gradient(
     ):
         if array.shape != expected:
             raise ValueError(f"{name} is {list(array.shape)}, expected {list(expected)}")
+    parts = [
+        _of_rows(policy, inputs.rows(at), chunk[at], residual[at], rng)
+        for at in np.array_split(np.arange(rows), max(-(-rows // _ROWS), 1))
+    ]
+    loss, gradient = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return loss, gradient
+
+
+def _of_rows(
+    policy: "LeRobotPolicy",
+    inputs: "Inputs",
+    chunk: Float[NDArray[np.float32], "R H A"],
+    residual: Float[NDArray[np.float32], "R C"],
+    rng: np.random.Generator,
+) -> tuple[Float[NDArray[np.float32], "R"], Float[NDArray[np.float32], "R C"]]:
     wanted = policy.bridge.normalise(chunk, inputs.observation)
     added = torch.from_numpy(np.array(residual, np.float32)).to(policy.bridge.device).requires_grad_(True)
     network, family = policy.network, policy.family

@@ -4,7 +4,7 @@ The outputs of the network's vision are kept, with the state and the tokens of t
 its own code, with these outputs put in place of its vision.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,6 @@ class _Seen(Exception):  # noqa: N818  # not an error: it ends a pass whose rest
 def recorded(network: nn.Module, vision: Sequence[Vision], calls: int = 0) -> Iterator[list[Tensor]]:
     """Collects what the network's vision puts out inside the block, which ends after `calls` of them; 0 for no end."""
     outputs: list[Tensor] = []
-    owners = [network.get_submodule(part.module) for part in vision]
 
     def recording(part: Vision, own: Any) -> Any:
         def call(*given: Any, **named: Any) -> Any:
@@ -59,13 +58,8 @@ def recorded(network: nn.Module, vision: Sequence[Vision], calls: int = 0) -> It
 
         return call
 
-    for part, owner in zip(vision, owners, strict=True):
-        setattr(owner, part.method, recording(part, getattr(owner, part.method)))
-    try:
-        with suppress(_Seen):
-            yield outputs
-    finally:
-        _as_before(vision, owners)
+    with suppress(_Seen), _replaced(network, vision, recording):
+        yield outputs
 
 
 @contextmanager
@@ -76,26 +70,33 @@ def replayed(network: nn.Module, vision: Sequence[Vision], seen: Sequence[Tensor
         yield
         return
     left = [rows.flatten(0, 1) for rows in seen]
-    owners = [network.get_submodule(part.module) for part in vision]
 
-    def replaying(part: Vision) -> Any:
+    def replaying(part: Vision, own: Any) -> Any:
         def call(*given: Any, **named: Any) -> Any:
             out = left.pop(0)
             return {part.key: out} if part.key else out
 
         return call
 
-    for part, owner in zip(vision, owners, strict=True):
-        setattr(owner, part.method, replaying(part))
+    with _replaced(network, vision, replaying):
+        yield
+
+
+@contextmanager
+def _replaced(network: nn.Module, vision: Sequence[Vision], made: Callable[[Vision, Any], Any]) -> Iterator[None]:
+    """Puts what is made of each of the vision's methods in its place inside the block."""
+    places = [(network.get_submodule(part.module), part) for part in vision]
+    before = [vars(owner).get(part.method) for owner, part in places]  # None where it is the class's own
+    for owner, part in places:
+        setattr(owner, part.method, made(part, getattr(owner, part.method)))
     try:
         yield
     finally:
-        _as_before(vision, owners)
-
-
-def _as_before(vision: Sequence[Vision], owners: Sequence[nn.Module]) -> None:
-    for part, owner in zip(vision, owners, strict=True):
-        delattr(owner, part.method)  # what was set on the instance; the class has its own
+        for (owner, part), own in zip(places, before, strict=True):
+            if own is None:
+                delattr(owner, part.method)
+            else:
+                setattr(owner, part.method, own)
 
 
 @dataclass(frozen=True)

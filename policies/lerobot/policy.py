@@ -139,7 +139,8 @@ class LeRobotPolicy:
         self.injection = self.injection or next(iter(points))
         if self.injection not in points:
             raise CheckpointError(
-                f"no injection point '{self.injection}' in a {self.network.config.type}: choose {', '.join(points)}"
+                f"policies of type '{self.network.config.type}' have no injection point '{self.injection}': choose "
+                f"{', '.join(points)}"
             )
         self._hash: str | None = None
         if not 0 <= self.lowest_start < 1:
@@ -219,6 +220,7 @@ class LeRobotPolicy:
             normaliser=self.bridge.digest,
             image_sizes=() if set(sizes) <= {square} else sizes,
             state=state,
+            reads_instruction=self.family.language is not None,
         )
 
     def tapped(self, tap: str) -> "LeRobotPolicy":
