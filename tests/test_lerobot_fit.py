@@ -1,4 +1,4 @@
-"""`vlamem fit` for checkpoints of lerobot and a LeRobotDataset: a cue that is gone is remembered by the frozen policy."""
+"""`vlamem fit` for checkpoints of lerobot and a LeRobotDataset: a cue that is gone is remembered."""
 
 import os
 import subprocess
@@ -165,5 +165,5 @@ def test_a_policy_whose_samples_never_disagree_is_told_what_remains(tmp_path: Pa
         at = np.arange(0, episode.ticks, 2)
         rows = Conditioned(at, np.zeros(len(at)), np.zeros((len(at), 3)))
         write_conditioning(tmp_path, episode.task, episode.episode, episode.actor, rows)
-    with pytest.raises(FeaturesError, match="agree at every recorded tick.*--targets chunk"):
+    with pytest.raises(FeaturesError, match=r"agree at every recorded tick.*--targets chunk"):
         DemonstrationData([tmp_path], used_with=POLICY)
