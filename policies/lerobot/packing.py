@@ -108,7 +108,7 @@ class Packing:
         images: the network's image keys.
         history: observations that it reads.
         state: P of the network's state, 0 for none.
-        tokens: words of a sentence, padding included, 0 for none.
+        tokens: most words of a sentence, 0 for none; shorter ones are filled up, and masked there.
         mask: type of the mask of these words.
     """
 
@@ -120,8 +120,10 @@ class Packing:
     mask: torch.dtype = torch.bool
 
     @classmethod
-    def of(cls, outputs: Sequence[Tensor], batch: dict[str, Any], images: Sequence[str], history: int) -> "Packing":
-        """The sizes that a pass of one row shows."""
+    def of(
+        cls, outputs: Sequence[Tensor], batch: dict[str, Any], images: Sequence[str], history: int, most: int
+    ) -> "Packing":
+        """The sizes that a pass of one row shows; `most` words in a sentence, or as many as there are if these are more."""
         state = batch.get(STATE)
         words = batch.get(TOKENS)
         return cls(
@@ -129,7 +131,7 @@ class Packing:
             tuple(images),
             history,
             0 if state is None else int(state.shape[-1]),
-            0 if words is None else int(words.shape[-1]),
+            0 if words is None else max(int(words.shape[-1]), most),
             torch.bool if words is None else batch[MASK].dtype,
         )
 
@@ -154,8 +156,8 @@ class Packing:
                 rough = numbers.half().float()
                 parts += [rough, numbers - rough]
         if self.tokens:
-            words = batch[TOKENS]
-            parts += [words // _DIGIT, words % _DIGIT, batch[MASK]]
+            words, mask = (self._filled(batch[name]) for name in (TOKENS, MASK))
+            parts += [words // _DIGIT, words % _DIGIT, mask]
         return np.asarray(torch.cat([part.half() for part in parts], 1).cpu().numpy())
 
     def unpack(
@@ -179,6 +181,12 @@ class Packing:
         if self.state:
             batch[STATE] = (rough + rest).reshape(count, *several, self.state)
         if self.tokens:
-            batch[TOKENS] = (high * _DIGIT + low).round().long()
-            batch[MASK] = mask.to(self.mask)
+            longest = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 1
+            batch[TOKENS] = (high * _DIGIT + low).round().long()[:, :longest]
+            batch[MASK] = mask.to(self.mask)[:, :longest]
         return self.rows(seen, count), batch, (raw + more).cpu().numpy()
+
+    def _filled(self, words: Tensor) -> Tensor:
+        if words.shape[1] > self.tokens:
+            raise ValueError(f"a sentence has {words.shape[1]} tokens, this policy keeps {self.tokens}")
+        return torch.nn.functional.pad(words, (0, self.tokens - words.shape[1]))

@@ -186,7 +186,8 @@ class LeRobotPolicy:
             recorded(self.network, self.family.vision) as outputs,
         ):
             chunk = self.family.run(Request(batch, noise, row_generators(noise.cpu().numpy(), self.bridge.device)))
-        self.packing = Packing.of(outputs, batch, tuple(self.bridge.images), self.history)
+        words = int(getattr(self.network.config, "tokenizer_max_length", 0))
+        self.packing = Packing.of(outputs, batch, tuple(self.bridge.images), self.history, words)
         expected = (1, self.family.horizon, action.size)
         if tuple(chunk.shape) != expected:
             raise CheckpointError(
