@@ -123,7 +123,7 @@ class Packing:
     def of(
         cls, outputs: Sequence[Tensor], batch: dict[str, Any], images: Sequence[str], history: int, most: int
     ) -> "Packing":
-        """The sizes that a pass of one row shows; `most` words in a sentence, or as many as there are if these are more."""
+        """The sizes that a pass of one row shows, and `most` words of a sentence, or its own where these are more."""
         state = batch.get(STATE)
         words = batch.get(TOKENS)
         return cls(
