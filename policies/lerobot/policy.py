@@ -1,7 +1,7 @@
 """A lerobot checkpoint as a frozen policy."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +13,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlamem.core.observation import Encoding, Observation, Rows
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.spec import ActionSpec, PolicySpec, StateForm
 from vlamem.policies.lerobot import imitation
 from vlamem.policies.lerobot.bridge import STATE, Bridge
+from vlamem.policies.lerobot.encoding import Inputs, TapEncoding
 from vlamem.policies.lerobot.families import SENTENCE, Family, Request
 from vlamem.policies.lerobot.injection import MASK, TOKENS, injected
 from vlamem.policies.lerobot.packing import Packing, recorded, replayed
@@ -31,77 +32,6 @@ KEY_SIZE = 256
 """Largest retrieval key; features that are wider are projected at random, which keeps angles."""
 _SENTENCES = 256
 """Remembered at a time; who asks may invent new ones for ever."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What `sample` needs of an observation.
-
-    Attributes:
-        observation: itself; without images where `seen` is there.
-        batch: the preprocessor's output.
-        seen: what the network's vision put out, [B, n, ...] each, in place of the batch's pictures; empty where these
-            are to be looked at.
-    """
-
-    observation: Observation
-    batch: dict[str, Any]
-    seen: tuple[Tensor, ...] = ()
-
-    def rows(self, index: Rows) -> "Inputs":
-        """The part for some of its rows; entries of the batch that are not row-wise stay."""
-        at, count = [int(i) for i in index], len(self.observation)
-
-        def part(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value[at] if value.ndim and len(value) == count else value
-            return [value[i] for i in at] if isinstance(value, list) and len(value) == count else value
-
-        batch = {name: part(value) for name, value in self.batch.items()}
-        return Inputs(self.observation.rows(index), batch, tuple(rows[at] for rows in self.seen))
-
-
-class TapEncoding(Encoding):
-    """An encoding whose feature is read when first asked for, or noted in the pass of a plan.
-
-    Without a memory no pass is made for it; pooling what the plan's own pass puts out at the tap is all that it costs.
-    """
-
-    def __init__(self, make: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]], context: Inputs) -> None:
-        object.__setattr__(self, "_make", make)
-        object.__setattr__(self, "_made", None)
-        object.__setattr__(self, "context", context)
-
-    @property
-    def made(self) -> bool:
-        """Whether the feature is known."""
-        return self._made is not None  # type: ignore[attr-defined]  # set around the dataclass being frozen
-
-    def fill(self, features: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        """Sets z and key, read in a pass that was made anyway."""
-        object.__setattr__(self, "_made", features)
-
-    @property
-    def z(self) -> NDArray[np.float32]:
-        """[B, D]: the tap, pooled, beside the normalised state."""
-        return self._features()[0]
-
-    @property
-    def key(self) -> NDArray[np.float32]:
-        """[B, K], unit length: the tap alone."""
-        return self._features()[1]
-
-    def rows(self, index: Rows) -> Encoding:
-        """The part for some of its rows; read where the whole is asked for its feature, if it has not been yet."""
-        part = self.context.rows(index)
-        at = np.asarray(index, np.int64)
-        return TapEncoding(lambda: (self.z[at], self.key[at]), part)
-
-    def _features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if not self.made:
-            self.fill(self._make())  # type: ignore[attr-defined]
-        features: tuple[NDArray[np.float32], NDArray[np.float32]] = self._made  # type: ignore[attr-defined]
-        return features
 
 
 @dataclass
@@ -317,7 +247,7 @@ class LeRobotPolicy:
 
     def pack(self, encoding: Encoding) -> Float[NDArray[Any], "B N"]:
         """What `sample` reads of an observation, as float16: what the network's vision puts out, state and tokens."""
-        inputs = imitation.seen_by(self, encoding.context)
+        inputs = imitation.seen_by(self.family, self.packing, encoding.context)
         newest = inputs.observation.moments[-1].proprioception
         return self.packing.pack(inputs.seen, inputs.batch, newest)
 
@@ -334,7 +264,8 @@ class LeRobotPolicy:
 
     def draw(self, encoding: Encoding, samples: int, rng: np.random.Generator) -> Float[NDArray[np.float32], "B S H A"]:
         """`samples` chunks of the bare policy for each row, under what the network draws; see `DrawsChunks`."""
-        return imitation.draw(self, encoding, samples, rng)
+        inputs = imitation.seen_by(self.family, self.packing, encoding.context)
+        return imitation.draw(self, self.family, inputs, samples, rng)
 
     def imitation_gradient(
         self,
@@ -344,7 +275,8 @@ class LeRobotPolicy:
         rng: np.random.Generator,
     ) -> tuple[Float[NDArray[Any], "B"], Float[NDArray[Any], "B C"]]:
         """Loss of each demonstrated chunk under a residual, and its gradient by it; see `Teachable`."""
-        return imitation.imitation_gradient(self, encoding, chunk, residual, rng)
+        teacher = imitation.Teacher(self.family, self.bridge, self.family.points[self.injection], self.spec)
+        return teacher.gradient(encoding.context, chunk, residual, rng)
 
     @contextmanager
     def guided(self, **guidance: Any) -> Iterator[None]:
