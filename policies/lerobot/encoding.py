@@ -1,4 +1,4 @@
-"""What a checkpoint of lerobot makes of an observation: inputs of its network, and a feature that is read when asked."""
+"""What a checkpoint of lerobot makes of an observation: its network's inputs, and a feature that is read when asked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
