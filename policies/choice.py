@@ -50,8 +50,10 @@ def disagreement(
 
 def _moving(action: ActionSpec) -> list[int]:
     """Entries of an action that are translations, or all of them."""
-    first, found = 0, []
+    first = 0
+    found: list[int] = []
     for part in action.components:
-        found += range(first, first + part.size) if part.form == "xyz" else ()
+        if part.form == "xyz":
+            found.extend(range(first, first + part.size))
         first += part.size
     return found or list(range(first))

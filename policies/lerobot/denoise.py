@@ -47,18 +47,27 @@ def denoising_loss(
     One level is drawn in each of as many equal parts of the training's. Raises ValueError for a scheduler whose
     network predicts something else than noise, sample or velocity.
     """
-    kind, levels = scheduler.config.prediction_type, int(scheduler.config.num_train_timesteps)
+    levels = int(scheduler.config.num_train_timesteps)
     errors = []
     for part in range(DRAWS):
         drawn = ((part + rng.random(len(data))) / DRAWS * levels).astype(np.int64)
         t = torch.from_numpy(drawn).to(data.device)
         noise = torch.from_numpy(rng.standard_normal(data.shape, dtype=np.float32)).to(data.device)
-        targets = {"epsilon": lambda e=noise: e, "sample": lambda: data}
-        targets["v_prediction"] = lambda e=noise, at=t: scheduler.get_velocity(data, e, at)
-        if kind not in targets:
-            raise ValueError(f"a network that predicts {kind!r}: expected one of {', '.join(targets)}")
-        errors.append((predict(scheduler.add_noise(data, noise, t), t) - targets[kind]()).square())
+        found = predict(scheduler.add_noise(data, noise, t), t)
+        errors.append((found - _predicted(scheduler, data, noise, t)).square())
     return torch.stack(errors).mean(0)
+
+
+def _predicted(scheduler: Any, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What a network of this scheduler predicts where it is right."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "sample":
+        return data
+    if kind == "v_prediction":
+        return torch.as_tensor(scheduler.get_velocity(data, noise, t))
+    raise ValueError(f"a network that predicts {kind!r}: expected epsilon, sample or v_prediction")
 
 
 class Diffusion(Windowed):
