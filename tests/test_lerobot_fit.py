@@ -102,6 +102,7 @@ def _played(folder: Path, memory: str, cue: int) -> np.ndarray:
     """The chunk that the policy plans when the cue is gone."""
     policy = vlamem.wrap(str(folder), memory=memory)
     policy.reset()
+    still, told = np.zeros((1, 8), np.float32), ("touch the red block",)
     for step in range(6):
         picture = np.full((1, SIDE, SIDE, 3), 62, np.uint8)
         if step < 4:
