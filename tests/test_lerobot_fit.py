@@ -107,9 +107,7 @@ def _played(folder: Path, memory: str, cue: int) -> np.ndarray:
         picture = np.full((1, SIDE, SIDE, 3), 62, np.uint8)
         if step < 4:
             picture[..., cue] = 252
-        tick = policy.observe(
-            Observation({"agentview": picture}, np.zeros((1, 8), np.float32), ("touch the red block",))
-        )
+        tick = policy.observe(Observation({"agentview": picture}, still, told))
     noise = np.zeros((1, policy.spec.horizon, policy.spec.action.size), np.float32)
     return np.asarray(policy.plan(tick, noise))
 
