@@ -80,7 +80,8 @@ def test_packed_rows_give_the_chunks_and_the_loss_of_the_pictures_they_were_made
     one = policy.imitation_gradient(again, chunk(policy), residual, np.random.default_rng(7))
     np.testing.assert_allclose(one[0], loss_at(policy, residual)[0], rtol=0.02)
     last = policy.unpack(packed[2:], encoding.z[2:], told[2:])
-    np.testing.assert_array_equal(policy.sample(last, noise[2:]), policy.sample(again.rows([2]), noise[2:]))
+    alone = policy.sample(again.rows([2]), noise[2:])  # its sentence is filled up to the longest of three
+    np.testing.assert_allclose(policy.sample(last, noise[2:]), alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
