@@ -4,19 +4,32 @@ Before a choice, while the robot waits, the samples agree; once the hand is on i
 No signal of the task and no label is read.
 """
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from jaxtyping import Float
 
 from vlamem.core.observation import Encoding
+from vlamem.core.spec import ActionSpec
 from vlamem.policies.protocol import FrozenPolicy
 
-__all__ = ["disagreement"]
+__all__ = ["DrawsChunks", "disagreement"]
+
+
+@runtime_checkable
+class DrawsChunks(Protocol):
+    """A frozen policy that draws many chunks at once, also where the noise of `sample` is not all that it draws."""
+
+    def draw(self, encoding: Encoding, samples: int, rng: np.random.Generator) -> Float[np.ndarray, "B S H A"]:
+        """`samples` chunks of the bare policy for each row."""
+        ...
 
 
 def disagreement(
     policy: FrozenPolicy, encoding: Encoding, rng: np.random.Generator, samples: int = 8
 ) -> Float[np.ndarray, "B"]:
-    """Standard deviation over `samples` chunks of the sum of a chunk's translations, root of the sum over x, y and z.
+    """Standard deviation over `samples` chunks of the sum of a chunk's translations, root of the sum over x, y and z;
+    over all entries of actions that have no translation.
 
     In units of the action's full range a control step; noise that changes sign from step to step averages out of the
     sum, a choice of direction does not. Raises ValueError for fewer than 2 samples.
@@ -24,8 +37,23 @@ def disagreement(
     if samples < 2:
         raise ValueError(f"samples is {samples}: expected 2 or more")
     rows, spec = len(encoding.z), policy.spec
-    repeated = encoding.rows(np.repeat(np.arange(rows), samples))
-    noise = rng.standard_normal((rows * samples, spec.horizon, spec.action.size), dtype=np.float32)
-    moved = policy.sample(repeated, noise)[..., :3].sum(1).reshape(rows, samples, 3)
+    if isinstance(policy, DrawsChunks):
+        drawn = policy.draw(encoding, samples, rng)
+    else:
+        repeated = encoding.rows(np.repeat(np.arange(rows), samples))
+        noise = rng.standard_normal((rows * samples, spec.horizon, spec.action.size), dtype=np.float32)
+        drawn = policy.sample(repeated, noise).reshape(rows, samples, spec.horizon, spec.action.size)
+    moved = drawn[..., _moving(spec.action)].sum(2)
     spread: Float[np.ndarray, B] = np.sqrt(moved.var(axis=1).sum(-1)) / spec.horizon
     return spread
+
+
+def _moving(action: ActionSpec) -> list[int]:
+    """Entries of an action that are translations, or all of them."""
+    first = 0
+    found: list[int] = []
+    for part in action.components:
+        if part.form == "xyz":
+            found.extend(range(first, first + part.size))
+        first += part.size
+    return found or list(range(first))

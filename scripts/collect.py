@@ -46,6 +46,12 @@ class Args:
     """frames: sparse frames with privileged labels, for `vlamem pretrain`. lerobot: LeRobotDataset v3, every tick."""
     size: int
     """Image height and width [pixels]."""
+    cameras: tuple[str, ...]
+    """Cameras whose pictures are recorded; all when none is given (lerobot only)."""
+    parameters: tuple[str, ...]
+    """Task parameters as name=value, e.g. visible_cue=true (lerobot only)."""
+    disturbed: bool
+    """Push the hand off its way now and then, so that it is shown how to recover (lerobot only)."""
     stride: int
     """A frame every so many ticks while the expert acts (frames only)."""
     idle_stride: int
@@ -71,6 +77,8 @@ def _check(args: Args, suite: "Suite") -> None:
     can, name = suite.recorder, suite.name
     if args.format == "lerobot" and can.lerobot is None:
         raise ValueError(f"suite '{name}' is recorded as frames only: leave out --format")
+    if args.format != "lerobot" and (args.cameras or args.parameters or args.disturbed):
+        raise ValueError("--cameras, --parameters and --disturbed are of --format lerobot: leave them out, or add it")
     if args.visit is not None and not can.visits:
         raise ValueError(f"no policy visits episodes of suite '{name}': leave out --visit {args.visit}")
     if args.features and not args.frames and not can.features:
@@ -108,6 +116,7 @@ def main(arguments: list[str]) -> int:
     args = load_config(Args, "collect", arguments, _HELP)
     from vlamem.core.registry import load_attribute
     from vlamem.sim.record.processes import RecordingError
+    from vlamem.sim.suites.parameters import task_parameters
     from vlamem.sim.suites.registry import load_suite
 
     suite = load_suite(args.suite)
@@ -122,7 +131,15 @@ def main(arguments: list[str]) -> int:
                 _features(args, episodes, bar, command)
             elif args.format == "lerobot":
                 assert suite.recorder.lerobot is not None
-                load_attribute(suite.recorder.lerobot)(episodes, args.out, args.size, _show(bar))
+                load_attribute(suite.recorder.lerobot)(
+                    episodes,
+                    args.out,
+                    args.size,
+                    _show(bar),
+                    args.cameras,
+                    task_parameters(args.parameters),
+                    args.disturbed,
+                )
             else:
                 _frames(args, episodes, bar, command)
         except RecordingError as error:

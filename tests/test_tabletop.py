@@ -160,6 +160,31 @@ def test_steps_without_rendering_lead_to_the_same_image(make):
     np.testing.assert_array_equal(*images)
 
 
+@pytest.mark.parametrize("task", ["recall_colour", "sequence", "shell_game"])
+def test_a_visible_cue_is_seen_until_the_end_and_hidden_otherwise(make, task):
+    for shown in (True, False):
+        env = make(task, visible_cue=shown, delay=2)
+        env.render_on_step = False
+        env.reset(options={"episode": 0, "split": "train"})
+        seen = []
+        while env.task.status == "running":
+            if env.task.cue_over:
+                seen.append(_cue_in_view(env))
+            env.step(env.expert_action())
+        assert env.task.status == "success"
+        assert len(seen) > 10
+        assert all(seen) if shown else not any(seen)
+
+
+def _cue_in_view(env: TabletopEnv) -> bool:
+    """Whether the picture of this moment says what has to be done now."""
+    task, scene = env.task, env.scene
+    if task.name == "shell_game":
+        pea = scene.data.body("pea").xpos - scene.data.body(f"cup{task.answer}").xpos
+        return bool(np.linalg.norm(pea[:2]) < 0.07)
+    return bool(task.lamp == task.blocks[task.next].colour)
+
+
 def test_gymnasium_ids_pass_its_checker_and_vectorise():
     ids = register_gymnasium()
     assert len(ids) == len(SKILLS) + 2 * len(MEMORY)

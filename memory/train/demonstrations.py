@@ -157,6 +157,11 @@ class DemonstrationData:
                     f"hold others out{cut}"
                 )
         everywhere = np.concatenate([rows.disagreement for kept in found.values() for _, _, rows in kept])
+        if not everywhere.any():
+            raise FeaturesError(
+                f"samples of policy '{self.meta.policy.policy}' agree at every recorded tick: it shows no moment of "
+                "choice to train a memory at; train one with 'vlamem train-gate --targets chunk'"
+            )
         self.unit = float(np.percentile(everywhere, _CHOICES))
         self.tasks = tuple(sorted(found))
         self._by_task = {task: [_demonstration(*part, self.unit) for part in found[task]] for task in self.tasks}

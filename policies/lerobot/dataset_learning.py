@@ -97,18 +97,23 @@ def demonstrations_of(
 ) -> tuple[Path, ...]:  # fmt: skip
     """The sources, each LeRobotDataset among them replaced by a recording below `out` of what `vlamem fit` reads.
 
-    What is not on this machine is taken for the hub id of a dataset. Raises what `DatasetReader` and `record_dataset`
-    raise.
+    What is not on this machine is taken for the hub id of a dataset. Raises DatasetError for datasets of unequal rate,
+    and what `DatasetReader` and `record_dataset` raise.
     """
     found = []
+    rates: dict[str, float] = {}
     for number, source in enumerate(sources):
         if source.exists() and not is_dataset(source):
             found.append(source)  # a recording, or nothing: whoever opens it says so
             continue
         if not source.exists():
             log.warning("%s is no folder here: the hub is asked for a dataset of that name", source)
-        record = out / f"features-{number}"
-        record_dataset(DatasetReader(str(source)), policy, sha256, record, command, progress, conditioning=True)
+        record, reader = out / f"features-{number}", DatasetReader(str(source))
+        rates[reader.name] = reader.fps
+        if len(set(rates.values())) > 1:
+            listed = ", ".join(f"'{name}' at {fps:g} Hz" for name, fps in rates.items())
+            raise DatasetError(f"datasets of unequal rate: {listed}: fit those of one rate together")
+        record_dataset(reader, policy, sha256, record, command, progress, conditioning=True)
         found.append(record)
     return tuple(found)
 

@@ -1,16 +1,23 @@
 """What the policy families of lerobot have in common for us: their sampler, opened, and their taps."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlamem.policies.lerobot.injection import Point
+from vlamem.policies.lerobot.packing import Vision
 from vlamem.policies.lerobot.steering import Steer
 from vlamem.policies.lerobot.taps import Tap
 
-TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
+SENTENCE = "sentence"
+"""The point of networks that read an instruction: what it has become in them."""
+DRAWS = 4
+"""Noise levels at which a sampler's loss is asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,11 @@ class Language:
     module: str
     size: int
     by_token: bool
+
+    @property
+    def point(self) -> Point:
+        """Where a residual on it enters."""
+        return Point(self.module, self.size, "words" if self.by_token else "vector")
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class Family(Protocol):
             tower's cost.
         language: None for a network without an instruction.
         resizes: whether images of any size may be given.
+        points: where a proposed context may enter, by name; the first is the usual one.
+        vision: through which all that it sees goes.
     """
 
     network: Any
@@ -73,9 +87,22 @@ class Family(Protocol):
     tap: str
     language: Language | None
     resizes: bool
+    points: dict[str, Point]
+    vision: tuple[Vision, ...]
 
     def run(self, request: Request) -> Tensor:
         """[B, H, A] in the network's units."""
+        ...
+
+    def loss(self, batch: dict[str, Any], wanted: Tensor, rng: np.random.Generator) -> Tensor:
+        """[B], the network's own imitation loss of chunks [B, H, A] in its units, without what regularises training.
+
+        What is drawn comes from `rng`. The gradient is kept where gradients are enabled.
+        """
+        ...
+
+    def varied(self, rows: int, rng: np.random.Generator) -> AbstractContextManager[None]:
+        """Inside the block `rows` rows differ in all that is drawn beside the noise of a request."""
         ...
 
 
@@ -111,6 +138,10 @@ class Windowed:
     def chunk(self, actions: Tensor) -> Tensor:
         """[B, H, A] of everything that was drawn."""
         return actions[:, self.first : self.first + self.horizon]
+
+    def varied(self, rows: int, rng: np.random.Generator) -> AbstractContextManager[None]:
+        """Nothing is drawn beside the noise of a request."""
+        return nullcontext()
 
 
 def _with_time(x: Tensor, without: int) -> Tensor:

@@ -1,16 +1,28 @@
 """Flow matching: SmolVLA, pi0 and pi0.5 by the sampler's real-time-chunking hook, multi-task DiT by its field."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vlamem.policies.lerobot.denoise import denoise
-from vlamem.policies.lerobot.families import Language, Request, Windowed, mode_of_step, named_modules
-from vlamem.policies.lerobot.steering import CarryProcessor, Steer
+from vlamem.policies.lerobot.denoise import denoise, denoising_loss
+from vlamem.policies.lerobot.families import (
+    DRAWS,
+    SENTENCE,
+    Language,
+    Request,
+    Windowed,
+    mode_of_step,
+    named_modules,
+)
+from vlamem.policies.lerobot.injection import Point
+from vlamem.policies.lerobot.packing import Vision
+from vlamem.policies.lerobot.steering import CarryProcessor, LossProcessor, Steer, place
 from vlamem.policies.lerobot.taps import Tap
 
 
@@ -46,33 +58,86 @@ class EulerFlow:
         )
         module = next(name for name, m in network.named_modules() if m is words)
         self.language = Language(module, int(words.weight.shape[1]), by_token=True)
+        self.vision = (Vision(inside.split(".paligemma.")[0].split(".vlm.")[0], "embed_image"),)
+        entry = "model.action_in_proj" if config.type == "pi05" else "model.action_time_mlp_out"
+        width = int(network.get_submodule(entry).out_features)
+        self.points = {SENTENCE: self.language.point, "expert": Point(entry, width, "steps")}
 
     def run(self, request: Request) -> Tensor:
         """lerobot's own predict_action_chunk, with a carrying processor in its hook where there is a prior."""
-        batch = {k: v.clone() if isinstance(v, Tensor) else v for k, v in request.batch.items()}  # it may write into it
+        batch = _copy(request.batch)  # it may write into it
         with self._carrying(request.steer):
             actions: Tensor = self.network.predict_action_chunk(batch, noise=request.noise, **request.guidance)
         return actions
+
+    def loss(self, batch: dict[str, Any], wanted: Tensor, rng: np.random.Generator) -> Tensor:
+        """[B], squared error of the velocity, the mean over flow times 1, 3/4, 1/2 and 1/4 with a noise each.
+
+        lerobot's own sampler is asked, in so many steps, with a processor in its hook that asks for the velocity of
+        the noised chunk. What reads pictures and the sentence runs once; where the residual enters behind it, no
+        gradient is kept there.
+        """
+        network = self.network
+        target = self._as_sampled(place(wanted, self.noise_shape, self.first))
+        drawn = rng.standard_normal((DRAWS, *target.shape), dtype=np.float32)
+        asked = LossProcessor(target, torch.from_numpy(drawn).to(target.device), self._action_size)
+        steps = "num_steps" if network.config.type == "smolvla" else "num_inference_steps"
+        kept = getattr(network.config, steps)
+        predict = _with_gradients(type(network).predict_action_chunk)
+        try:
+            setattr(network.config, steps, DRAWS)
+            network.model.sample_actions = partial(_with_gradients(type(network.model).sample_actions), network.model)
+            with self._processed(asked):
+                predict(network, _copy(batch), noise=asked.noise[0])
+        finally:
+            setattr(network.config, steps, kept)
+            del network.model.sample_actions  # the class has its own
+        return asked.loss
+
+    def varied(self, rows: int, rng: np.random.Generator) -> AbstractContextManager[None]:
+        """Nothing is drawn beside the noise of a request."""
+        return nullcontext()
+
+    def _as_sampled(self, chunk: Tensor) -> Tensor:
+        """A chunk as the sampler makes it, before what comes behind it."""
+        if getattr(self.network.config, "adapt_to_pi_aloha", False):
+            return torch.as_tensor(self.network._pi_aloha_encode_actions_inv(chunk.clone()))
+        return chunk
 
     @contextmanager
     def _carrying(self, steer: Steer | None) -> Iterator[None]:
         if steer is None:
             yield
             return
+        kept, inner = self.network.config.rtc_config, self.network.model.rtc_processor
+        guided = inner if kept is not None and kept.enabled else None
+        prior = self._as_sampled(steer.prior)
+        with self._processed(CarryProcessor(replace(steer, prior=prior), self.num_steps, guided)):
+            yield
+
+    @contextmanager
+    def _processed(self, processor: Any) -> Iterator[None]:
+        """Puts a processor into the sampler's hook."""
         from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
         config, model = self.network.config, self.network.model
         kept, inner = config.rtc_config, model.rtc_processor
-        guided = inner if kept is not None and kept.enabled else None
-        prior = steer.prior
-        if getattr(config, "adapt_to_pi_aloha", False):
-            prior = self.network._pi_aloha_encode_actions_inv(prior.clone())
         try:
-            config.rtc_config = kept if guided is not None else RTCConfig(enabled=True)
-            model.rtc_processor = CarryProcessor(replace(steer, prior=prior), self.num_steps, guided)
+            config.rtc_config = kept if kept is not None and kept.enabled else RTCConfig(enabled=True)
+            model.rtc_processor = processor
             yield
         finally:
             config.rtc_config, model.rtc_processor = kept, inner
+
+
+def _copy(batch: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def _with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of lerobot without the decorator that turns gradients off, where it has one."""
+    found: Callable[..., Any] = getattr(function, "__wrapped__", function)
+    return found
 
 
 class DiT(Windowed):
@@ -87,6 +152,35 @@ class DiT(Windowed):
             f"{inside}text_encoder", int(network.observation_encoder.text_dim), by_token=False
         )
         self._flow = bool(network.config.is_flow_matching)
+        self.vision = tuple(Vision(path) for path in vision)
+        self.points = {SENTENCE: self.language.point}
+
+    def loss(self, batch: dict[str, Any], wanted: Tensor, rng: np.random.Generator) -> Tensor:
+        """[B], squared error of the velocity or of the denoised chunk; what lies before and behind it does not count.
+
+        Flow times are drawn one in each of as many equal parts of 0 to 1.
+        """
+        network = self.network
+        condition = network.observation_encoder.encode(self.window(batch))
+        data = place(wanted, self.noise_shape, self.first)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            out: Tensor = network.noise_predictor(x, t, conditioning_vec=condition)
+            return out
+
+        if not self._flow:
+            error = denoising_loss(predict, network.objective.noise_scheduler, data, rng)
+            return self.chunk(error).mean((1, 2))
+        shrunk = 1 - float(network.objective.config.sigma_min)
+        errors = []
+        for part in range(DRAWS):
+            drawn = ((part + rng.random(len(data))) / DRAWS).astype(np.float32)
+            t = torch.from_numpy(drawn).to(data.device)
+            noise = torch.from_numpy(rng.standard_normal(data.shape, dtype=np.float32)).to(data.device)
+            at = t[:, None, None]
+            velocity = predict(at * data + (1 - shrunk * at) * noise, t)
+            errors.append((velocity - (data - shrunk * noise)).square())
+        return self.chunk(torch.stack(errors).mean(0)).mean((1, 2))
 
     def run(self, request: Request) -> Tensor:
         """The objective's sampler from the given noise, [B, H, A]."""

@@ -80,7 +80,8 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
     sizes = {} if family.resizes else {key: (int(shape[1]), int(shape[2])) for key, shape in shapes.items()}
     bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device, sizes)
     tap = parse_tap(options.get("tap", family.tap), family.taps, network)
-    policy = LeRobotPolicy(family, bridge, tap, _number(options, "lowest_start", LOWEST), ensemble)
+    lowest = _number(options, "lowest_start", LOWEST)
+    policy = LeRobotPolicy(family, bridge, tap, lowest, ensemble, injection=options.get("inject_at", ""))
     policy.weights = checkpoint.weights
     image_size = int(min((min(shape[1:]) for shape in shapes.values()), default=0))
     try:

@@ -1,7 +1,7 @@
 """A lerobot checkpoint as a frozen policy."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,16 +11,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlamem.core.observation import Encoding, Observation, Rows
+from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
 from vlamem.core.spec import ActionSpec, PolicySpec, StateForm
+from vlamem.policies.lerobot import imitation
 from vlamem.policies.lerobot.bridge import STATE, Bridge
-from vlamem.policies.lerobot.families import MASK, TOKENS, Family, Request
+from vlamem.policies.lerobot.encoding import Inputs, TapEncoding
+from vlamem.policies.lerobot.families import SENTENCE, Family, Request
+from vlamem.policies.lerobot.injection import MASK, TOKENS, injected
+from vlamem.policies.lerobot.packing import Packing, recorded, replayed
 from vlamem.policies.lerobot.source import CheckpointError
-from vlamem.policies.lerobot.steering import Steer, row_generators, widen
+from vlamem.policies.lerobot.steering import Steer, place, row_generators, widen
 from vlamem.policies.lerobot.taps import Tap, captured, parse_tap, pool, read
 from vlamem.policies.steering import LOWEST, start_time
 
@@ -28,68 +32,6 @@ KEY_SIZE = 256
 """Largest retrieval key; features that are wider are projected at random, which keeps angles."""
 _SENTENCES = 256
 """Remembered at a time; who asks may invent new ones for ever."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What `sample` needs of an observation: itself, and the preprocessor's output."""
-
-    observation: Observation
-    batch: dict[str, Any]
-
-    def rows(self, index: Rows) -> "Inputs":
-        """The part for some of its rows; entries of the batch that are not row-wise stay."""
-        at, count = [int(i) for i in index], len(self.observation)
-
-        def part(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value[at] if value.ndim and len(value) == count else value
-            return [value[i] for i in at] if isinstance(value, list) and len(value) == count else value
-
-        return Inputs(self.observation.rows(index), {name: part(value) for name, value in self.batch.items()})
-
-
-class TapEncoding(Encoding):
-    """An encoding whose feature is read when first asked for, or noted in the pass of a plan.
-
-    Without a memory no pass is made for it; pooling what the plan's own pass puts out at the tap is all that it costs.
-    """
-
-    def __init__(self, make: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]], context: Inputs) -> None:
-        object.__setattr__(self, "_make", make)
-        object.__setattr__(self, "_made", None)
-        object.__setattr__(self, "context", context)
-
-    @property
-    def made(self) -> bool:
-        """Whether the feature is known."""
-        return self._made is not None  # type: ignore[attr-defined]  # set around the dataclass being frozen
-
-    def fill(self, features: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        """Sets z and key, read in a pass that was made anyway."""
-        object.__setattr__(self, "_made", features)
-
-    @property
-    def z(self) -> NDArray[np.float32]:
-        """[B, D]: the tap, pooled, beside the normalised state."""
-        return self._features()[0]
-
-    @property
-    def key(self) -> NDArray[np.float32]:
-        """[B, K], unit length: the tap alone."""
-        return self._features()[1]
-
-    def rows(self, index: Rows) -> Encoding:
-        """The part for some of its rows; read where the whole is asked for its feature, if it has not been yet."""
-        part = self.context.rows(index)
-        at = np.asarray(index, np.int64)
-        return TapEncoding(lambda: (self.z[at], self.key[at]), part)
-
-    def _features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if not self.made:
-            self.fill(self._make())  # type: ignore[attr-defined]
-        features: tuple[NDArray[np.float32], NDArray[np.float32]] = self._made  # type: ignore[attr-defined]
-        return features
 
 
 @dataclass
@@ -106,6 +48,7 @@ class LeRobotPolicy:
         lowest_start: flow time below which a proposed chunk is taken as it is; one of weight w enters at 1 - w.
         ensemble: coefficient of the temporal ensemble that the checkpoint is to be played with; None without one.
         weights: its file, where it was loaded from one.
+        injection: name of the point at which a proposed context enters; the family's usual one when empty.
     """
 
     family: Family
@@ -115,11 +58,20 @@ class LeRobotPolicy:
     lowest_start: float = LOWEST
     ensemble: float | None = None
     weights: Path | None = None
+    injection: str = ""
+    packing: Packing = field(init=False)
 
     def __post_init__(self) -> None:
         self._contexts: dict[str, NDArray[np.float32]] = {}
         self._guidance: Mapping[str, Any] = {}
         self._projection: Tensor | None = None
+        points = self.family.points
+        self.injection = self.injection or next(iter(points))
+        if self.injection not in points:
+            raise CheckpointError(
+                f"policies of type '{self.network.config.type}' have no injection point '{self.injection}': choose "
+                f"{', '.join(points)}"
+            )
         self._hash: str | None = None
         if not 0 <= self.lowest_start < 1:
             raise CheckpointError(f"lowest_start is {self.lowest_start}: expected 0 or more and less than 1")
@@ -158,8 +110,14 @@ class LeRobotPolicy:
         obs = Observation(images, np.zeros((1, self.bridge.state_size), np.float32), ("do nothing",))
         batch = self.bridge.batch(obs)
         noise = torch.zeros(1, *self.noise_shape, device=self.bridge.device)
-        with torch.no_grad(), captured(self.network, self.tap, leave=False) as activations:
+        with (
+            torch.no_grad(),
+            captured(self.network, self.tap, leave=False) as activations,
+            recorded(self.network, self.family.vision) as outputs,
+        ):
             chunk = self.family.run(Request(batch, noise, row_generators(noise.cpu().numpy(), self.bridge.device)))
+        words = int(getattr(self.network.config, "tokenizer_max_length", 0))
+        self.packing = Packing.of(outputs, batch, tuple(self.bridge.images), self.history, words)
         expected = (1, self.family.horizon, action.size)
         if tuple(chunk.shape) != expected:
             raise CheckpointError(
@@ -178,13 +136,13 @@ class LeRobotPolicy:
         if width > KEY_SIZE:
             drawn = stream(0, "lerobot key", width).standard_normal((width, KEY_SIZE)) / np.sqrt(KEY_SIZE)
             self._projection = torch.from_numpy(drawn.astype(np.float32)).to(self.bridge.device)
-        language = self.family.language
+        usual = self.injection == next(iter(self.family.points))
         self.spec = PolicySpec(
-            name=f"{name}[{self.tap.name}]",
+            name=f"{name}[{self.tap.name}]{'' if usual else '@' + self.injection}",
             horizon=self.family.horizon,
             feature_size=width + self.bridge.state_size,
             key_size=min(width, KEY_SIZE),
-            context_size=language.size if language else 0,
+            context_size=self.family.points[self.injection].size,
             control_hz=control_hz,
             cameras=cameras,
             image_size=image_size,
@@ -193,6 +151,7 @@ class LeRobotPolicy:
             normaliser=self.bridge.digest,
             image_sizes=() if set(sizes) <= {square} else sizes,
             state=state,
+            reads_instruction=self.family.language is not None,
         )
 
     def tapped(self, tap: str) -> "LeRobotPolicy":
@@ -237,7 +196,12 @@ class LeRobotPolicy:
         x = torch.from_numpy(np.array(wide)).to(device)
         request = Request(inputs.batch, x, row_generators(wide, device), steer, self._guidance)
         wanted = isinstance(encoding, TapEncoding) and not encoding.made and residual is None
-        with torch.no_grad(), self._conditioned(residual, inputs.batch):
+        point = self.family.points[self.injection]
+        with (
+            torch.no_grad(),
+            replayed(self.network, self.family.vision, inputs.seen),
+            injected(self.network, point, residual, inputs.batch),
+        ):
             if wanted:
                 with captured(self.network, self.tap, leave=False) as activations:
                     actions = self.family.run(request)
@@ -248,10 +212,15 @@ class LeRobotPolicy:
         return self.bridge.unnormalise(actions, inputs.observation)
 
     def context_of(self, instruction: list[str]) -> Float[NDArray[Any], "B C"]:
-        """What each sentence becomes in the network: its vector, or the mean over its tokens; [B, 0] without one."""
+        """What the memory is told of each sentence.
+
+        What it becomes in the network, its vector or the mean over its tokens; projected at random where a context
+        enters elsewhere, which keeps angles; zeros in a network without an instruction.
+        """
         language = self.family.language
+        size = self.spec.context_size
         if language is None:
-            return np.zeros((len(instruction), 0), np.float32)
+            return np.zeros((len(instruction), size), np.float32)
         known = self._contexts = self._contexts if len(self._contexts) < _SENTENCES else {}
         for sentence in dict.fromkeys(instruction):
             if sentence not in known:
@@ -265,7 +234,49 @@ class LeRobotPolicy:
                     else:
                         vector = module(prompt[TOKENS], prompt[MASK]).float()
                 known[sentence] = np.asarray(vector[0].cpu().numpy())
-        return np.stack([known[s] for s in instruction])
+        found = np.stack([known[s] for s in instruction])
+        if self.injection == SENTENCE:
+            return found
+        drawn = stream(0, "lerobot context", found.shape[1], size).standard_normal((found.shape[1], size))
+        return (found @ (drawn / np.sqrt(found.shape[1]))).astype(np.float32)
+
+    @property
+    def packed_size(self) -> int:
+        """N, numbers of a packed row of conditioning."""
+        return self.packing.size
+
+    def pack(self, encoding: Encoding) -> Float[NDArray[Any], "B N"]:
+        """What `sample` reads of an observation, as float16: what the network's vision puts out, state and tokens."""
+        inputs = imitation.seen_by(self.family, self.packing, encoding.context)
+        newest = inputs.observation.moments[-1].proprioception
+        return self.packing.pack(inputs.seen, inputs.batch, newest)
+
+    def unpack(
+        self, packed: Float[NDArray[Any], "B N"], z: Float[NDArray[Any], "B D"], context: Float[NDArray[Any], "B C"]
+    ) -> Encoding:
+        """The encoding of packed rows, with the tokens that were packed; its key is not known, and 0.
+
+        Raises ValueError for rows of another size.
+        """
+        seen, batch, proprioception = self.packing.unpack(packed, self.bridge.device)
+        inputs = Inputs(Observation({}, proprioception, ("",) * len(packed)), batch, seen)
+        return Encoding(np.asarray(z, np.float32), np.zeros((len(packed), self.spec.key_size), np.float32), inputs)
+
+    def draw(self, encoding: Encoding, samples: int, rng: np.random.Generator) -> Float[NDArray[np.float32], "B S H A"]:
+        """`samples` chunks of the bare policy for each row, under what the network draws; see `DrawsChunks`."""
+        inputs = imitation.seen_by(self.family, self.packing, encoding.context)
+        return imitation.draw(self, self.family, inputs, samples, rng)
+
+    def imitation_gradient(
+        self,
+        encoding: Encoding,
+        chunk: Float[NDArray[Any], "B H A"],
+        residual: Float[NDArray[Any], "B C"],
+        rng: np.random.Generator,
+    ) -> tuple[Float[NDArray[Any], "B"], Float[NDArray[Any], "B C"]]:
+        """Loss of each demonstrated chunk under a residual, and its gradient by it; see `Teachable`."""
+        teacher = imitation.Teacher(self.family, self.bridge, self.family.points[self.injection], self.spec)
+        return teacher.gradient(encoding.context, chunk, residual, rng)
 
     @contextmanager
     def guided(self, **guidance: Any) -> Iterator[None]:
@@ -306,45 +317,13 @@ class LeRobotPolicy:
         steer, residual = None, None
         if proposal.chunk is not None and proposal.chunk_weight.any():
             weight = np.asarray(proposal.chunk_weight, np.float32)
-            prior = self._placed(self.bridge.normalise(proposal.chunk, obs))
+            prior = place(self.bridge.normalise(proposal.chunk, obs), self.noise_shape, self.family.first)
             share = torch.from_numpy(1 - start_time(weight, self.lowest_start)).to(device)
             steer = Steer(prior, share, torch.from_numpy(weight).to(device))
-        if proposal.context is not None and proposal.context_weight.any() and spec.context_size:
+        if proposal.context is not None and proposal.context_weight.any():
             weight = np.asarray(proposal.context_weight, np.float32)
             residual = torch.from_numpy(weight[:, None] * np.asarray(proposal.context, np.float32)).to(device)
         return steer, residual
-
-    def _placed(self, chunk: Tensor) -> Tensor:
-        """[B, *noise_shape]: the chunk where it lies in what is sampled, its ends held, the padding zero."""
-        length, width = self.noise_shape
-        first = self.family.first
-        at = (torch.arange(length) - first).clamp(0, chunk.shape[1] - 1)
-        wide = torch.zeros(len(chunk), length, width, device=chunk.device)
-        wide[:, :, : chunk.shape[2]] = chunk[:, at.to(chunk.device)]
-        return wide
-
-    @contextmanager
-    def _conditioned(self, residual: Tensor | None, batch: dict[str, Any]) -> Iterator[None]:
-        """Adds a residual to what the sentence becomes, in rows where it is not zero, by a hook on that module."""
-        language = self.family.language
-        if residual is None or language is None:
-            yield
-            return
-        active = residual.abs().amax(1) > 0  # a row of zeros stays as it is, bit for bit
-
-        def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            if len(output) != len(residual) or output.ndim != 2 + language.by_token:
-                return output  # other words that go through the same table
-            if not language.by_token:
-                return torch.where(active[:, None], output + residual.to(output.dtype), output)
-            tokens = active[:, None] & batch[MASK].bool()
-            return torch.where(tokens[:, :, None], output + residual[:, None].to(output.dtype), output)
-
-        handle = self.network.get_submodule(language.module).register_forward_hook(add)
-        try:
-            yield
-        finally:
-            handle.remove()
 
     def _size_of(self, camera: str, fallback: tuple[int, int]) -> tuple[int, int]:
         key = next(key for key, name in self.bridge.images.items() if name == camera)

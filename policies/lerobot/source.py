@@ -16,7 +16,7 @@ POSTPROCESSOR = "policy_postprocessor.json"
 ADAPTER = "adapter_config.json"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins of which Git has only the place where it is kept."""
-OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_start", "ensemble", "state")
+OPTIONS = ("tap", "hz", "actions", "device", "backbone", "tokenizer", "lowest_start", "ensemble", "state", "inject_at")
 """Options of a checkpoint's name; `camera.NAME=OTHER` says besides which of the environment's cameras a key reads."""
 LEFT_OUT = "none"
 """In place of OTHER: the key reads no camera."""

@@ -89,6 +89,43 @@ class CarryProcessor:
             self._inner.track(**step)
 
 
+class LossProcessor:
+    """In the place of lerobot's real-time-chunking processor: asks for the velocity of a chunk with noise at each step.
+
+    x_t = (1 - t) target + t noise, whose velocity is noise - target; nothing is sampled.
+    """
+
+    def __init__(self, target: Tensor, noise: Tensor, actions: int) -> None:
+        self._target, self.noise, self._actions = target, noise, actions
+        self._errors: list[Tensor] = []
+
+    @property
+    def loss(self) -> Tensor:
+        """[B], mean squared error over all steps and the entries that are actions."""
+        return torch.stack(self._errors).mean(0)
+
+    def denoise_step(self, x_t: Tensor, time: float, original_denoise_step_partial: Velocity, **others: Any) -> Tensor:
+        """A velocity of 0: where the sampler goes is of no interest."""
+        noise = self.noise[len(self._errors)]
+        velocity = original_denoise_step_partial((1 - time) * self._target + time * noise)
+        error = (velocity - (noise - self._target))[..., : self._actions]
+        self._errors.append(error.square().mean((1, 2)))
+        return torch.zeros_like(x_t)
+
+    def is_debug_enabled(self) -> bool:
+        """No record of steps is kept."""
+        return False
+
+
+def place(chunk: Tensor, shape: tuple[int, int], first: int) -> Tensor:
+    """[B, *shape]: a chunk from step `first` on in what is sampled, its ends held, the padding zero."""
+    length, width = shape
+    at = (torch.arange(length, device=chunk.device) - first).clamp(0, chunk.shape[1] - 1)
+    wide = torch.zeros(len(chunk), length, width, device=chunk.device)
+    wide[:, :, : chunk.shape[2]] = chunk[:, at]
+    return wide
+
+
 def row_seed(noise: NDArray[np.float32]) -> int:
     """An integer that depends on one row's noise and on nothing else."""
     return int.from_bytes(hashlib.sha256(np.ascontiguousarray(noise).tobytes()).digest()[:4], "little")

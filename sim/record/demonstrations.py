@@ -68,10 +68,15 @@ def record_demonstration(
 ) -> tuple[EpisodeTicks, Conditioned, bool]:
     """One demonstration of split "train", now and then pushed off its way, and whether it succeeded.
 
-    Raises ValueError for a policy that is not Teachable.
+    Raises ValueError for a policy that is not Teachable, or reads several observations.
     """
     if not isinstance(policy, Teachable):
         raise ValueError(f"policy '{policy.spec.name}' gives no gradient of its loss: leave out --conditioning")
+    if policy.history > 1:
+        raise ValueError(
+            f"policy '{policy.spec.name}' reads {policy.history} observations at once, and not every tick is rendered: "
+            "record a LeRobotDataset (vlamem collect --format lerobot) and give it to 'vlamem fit'"
+        )
     task = env.task
     rng = stream(0, "teach", task.name, episode)
     env.render_on_step = False

@@ -7,14 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from vlamem.core.files import write_atomically
 from vlamem.memory.registry import MemoryName
 from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import EXPERTS
 from vlamem.sim.rollout.ablations import OF_THE_STATE, Ablation
 from vlamem.sim.rollout.oracles import ORACLES
+from vlamem.sim.suites.parameters import task_parameters
 
 PLAN_VERSION = 1
 _MAY_DIFFER = ("out", "workers", "engine", "video", "trace", "watchdog_s", "retry_errors")
@@ -153,15 +152,9 @@ class RolloutConfig:
         return parse_memories(self.memory)
 
     def task_parameters(self, episode: int) -> dict[str, Any]:
-        """What a task is made with in an episode, as keywords. Raises PlanError for one without name or value."""
-        found = {}
+        """What a task is made with in an episode, as keywords. Raises ValueError for one without name or value."""
         later = self.change_at is not None and episode >= self.change_at
-        for entry in self.later_parameters if later else self.parameters:
-            name, equals, value = entry.partition("=")
-            if not (name.isidentifier() and equals and value):
-                raise PlanError(f"task parameter '{entry}' is not name=value: write e.g. --parameters delay=40")
-            found[name] = yaml.safe_load(value)
-        return found
+        return task_parameters(self.later_parameters if later else self.parameters)
 
     @property
     def arm(self) -> str:

@@ -92,6 +92,7 @@ class PolicySpec:
         normaliser: hash of the constants that map raw to normalised proprioception and actions.
         image_sizes: height and width of each camera's image [pixels], in their order; empty where all are image_size.
         state: what proprioception means.
+        reads_instruction: whether a sentence changes what the policy does.
     """
 
     name: str
@@ -107,6 +108,7 @@ class PolicySpec:
     normaliser: str
     image_sizes: tuple[tuple[int, int], ...] = ()
     state: StateForm = ""
+    reads_instruction: bool = True
 
     def size_of(self, camera: str) -> tuple[int, int]:
         """Height and width of a camera's image [pixels]. Raises ValueError for a camera that is not read."""
@@ -117,6 +119,8 @@ class PolicySpec:
         """What the policy computes with, by name: what is hashed, stored beside weights and compared with them."""
         body = asdict(self)
         del body["state"]  # a word about the robot: no number of the policy changes by it
+        if not body.pop("reads_instruction"):
+            body["context_size"] = 0  # what was made before a context could enter such a policy still fits
         if not self.image_sizes:
             del body["image_sizes"]  # what was made before there were other sizes still fits
         return body

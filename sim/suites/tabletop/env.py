@@ -135,7 +135,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def render(self) -> Any:
         """The agentview image."""
-        return self._camera("agentview")
+        return self.picture("agentview")
 
     def close(self) -> None:
         """Gives the simulation and its renderer to the next environment of this process."""
@@ -144,7 +144,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             self._stage = None
         super().close()
 
-    def _camera(self, name: str) -> Any:
+    def picture(self, name: str) -> Any:
+        """The image of one camera at this moment, uint8 [S, S, 3]. Raises RuntimeError once closed."""
         if self._stage is None:
             raise RuntimeError("this environment is closed: make another")
         return self._stage.cameras(self.image_size)(self.scene.data, name)
@@ -152,7 +153,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     def _observation(self, images: bool | None = None) -> dict[str, Any]:
         wanted = self.render_on_step if images is None else images
         return {
-            **({name: self._camera(name) for name in CAMERAS} if wanted else {}),
+            **({name: self.picture(name) for name in CAMERAS} if wanted else {}),
             "proprioception": self.scene.proprioception(),
             "instruction": self.instruction,
         }

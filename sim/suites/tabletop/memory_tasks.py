@@ -30,19 +30,21 @@ class MemoryTask(Task):
         choices: how many answers there are.
         delay: control steps between the end of the cue and the go signal.
         go_signal: whether the end of the delay is shown.
+        visible_cue: shows what has to be remembered until the end, so that the frame at hand decides: the oracle
+            variant for a policy that reads no sentence.
     """
 
     kind = "memory"
     acting_steps: ClassVar[int] = 80
     most_cues: ClassVar[int] = 1
 
-    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True) -> None:
+    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True, visible_cue: bool = False) -> None:
         super().__init__()
         if not 2 <= choices <= len(COLOURS):
             raise ValueError(f"{self.name}: choices {choices} is outside 2 to {len(COLOURS)}")
         if delay < 0:
             raise ValueError(f"{self.name}: delay {delay} is negative: it is a number of control steps")
-        self.choices, self.delay, self.go_signal = choices, delay, go_signal
+        self.choices, self.delay, self.go_signal, self.visible_cue = choices, delay, go_signal, visible_cue
         self.may_act = False
         self.cue_end = 0
         self.longest = _CUE_START[1] + self.most_cues * (_CUE_TICKS + _GAP_TICKS) + delay + self.acting_steps
@@ -102,6 +104,13 @@ class RecallColour(MemoryTask):
         index, within = divmod(self.now - self._start, _CUE_TICKS + _GAP_TICKS)
         on = 0 <= index < len(self.cues) and within < _CUE_TICKS and self.now >= self._start
         self.lamp = self.blocks[self.cues[index]].colour if on else None
+        if self.visible_cue and self.cue_over:
+            self.lamp = self.blocks[self.next].colour
+
+    @property
+    def next(self) -> int:
+        """The block to touch now."""
+        return self.answer
 
     def update(self, scene: "Scene") -> None:
         self.show_cues()
@@ -148,8 +157,15 @@ class Sequence(RecallColour):
     remember = "the order of the colours, and how many were touched already"
     acting_steps = 140
 
-    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True, length: int = 2) -> None:
-        super().__init__(choices, delay, go_signal)
+    def __init__(
+        self,
+        choices: int = 3,
+        delay: int = 20,
+        go_signal: bool = True,
+        length: int = 2,
+        visible_cue: bool = False,
+    ) -> None:
+        super().__init__(choices, delay, go_signal, visible_cue)
         if not 2 <= length <= choices:
             raise ValueError(f"sequence: length {length} is outside 2 to {choices}, the number of blocks")
         self.length = length
@@ -211,8 +227,15 @@ class Patrol(RecallColour):
     name = "patrol"
     remember = "the last colour of the lamp, again and again, in one stream without a reset"
 
-    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True, steps: int = 360) -> None:
-        super().__init__(choices, delay, go_signal)
+    def __init__(
+        self,
+        choices: int = 3,
+        delay: int = 20,
+        go_signal: bool = True,
+        steps: int = 360,
+        visible_cue: bool = False,
+    ) -> None:
+        super().__init__(choices, delay, go_signal, visible_cue)
         if not 200 <= steps <= 100_000:
             raise ValueError(f"patrol: steps {steps} is outside 200 to 100000")
         self.longest = steps

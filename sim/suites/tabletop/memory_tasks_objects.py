@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _CUP_Y = (-0.13, 0.0, 0.13)
 _LIFT_TICKS, _SWAP_TICKS, _SHOW_TICKS = 8, 14, 10
+_BESIDE = 0.06
+"""Distance towards the camera at which a ball lies that shows where the answer is [m]."""
 
 
 class ShellGame(MemoryTask):
@@ -29,8 +31,15 @@ class ShellGame(MemoryTask):
     name = "shell_game"
     remember = "which cup hides the ball, through every swap"
 
-    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True, swaps: int = 0) -> None:
-        super().__init__(choices, delay, go_signal)
+    def __init__(
+        self,
+        choices: int = 3,
+        delay: int = 20,
+        go_signal: bool = True,
+        swaps: int = 0,
+        visible_cue: bool = False,
+    ) -> None:
+        super().__init__(choices, delay, go_signal, visible_cue)
         if choices != N_CUPS:
             raise ValueError(f"shell_game: choices {choices} is not {N_CUPS}, the number of cups")
         if not 0 <= swaps <= 10:
@@ -83,7 +92,10 @@ class ShellGame(MemoryTask):
         for cup, xy in positions.items():
             scene.move_body(f"cup{cup}", np.array([*xy, lift]))
         hidden = lift < 0.01
-        if hidden:
+        if hidden and self.visible_cue and self.cue_over:
+            x, y = spots[self.answer]
+            scene.move_body("pea", np.array([x + _BESIDE, y, 0.022]))
+        elif hidden:
             scene.hide_body("pea")
         else:
             scene.move_body("pea", np.array([*spots[self._first], 0.022]))
@@ -120,8 +132,8 @@ class CountPress(MemoryTask):
     name = "count_press"
     remember = "how many times the lamp blinked, and how many presses were made"
 
-    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True) -> None:
-        super().__init__(choices, delay, go_signal)
+    def __init__(self, choices: int = 3, delay: int = 20, go_signal: bool = True, visible_cue: bool = False) -> None:
+        super().__init__(choices, delay, go_signal, visible_cue)
         self.longest = 7 + 12 * choices + delay + 50 + 30 * choices
 
     @property
@@ -146,6 +158,8 @@ class CountPress(MemoryTask):
     def update(self, scene: "Scene") -> None:
         blink, within = divmod(self.now - self._start, 12)
         self.lamp = self._colour if 0 <= blink < self.answer and within < 6 and self.now >= self._start else None
+        if self.visible_cue and self.cue_over and self.presses < self.answer:
+            self.lamp = self._colour
         self.follow_timeline()
         if follow_button(self, scene):
             self.presses += 1
@@ -192,8 +206,8 @@ class PutBack(MemoryTask):
     name = "put_back"
     remember = "which pad the block came from"
 
-    def __init__(self, choices: int = 4, delay: int = 20, go_signal: bool = True) -> None:
-        super().__init__(choices, delay, go_signal)
+    def __init__(self, choices: int = 4, delay: int = 20, go_signal: bool = True, visible_cue: bool = False) -> None:
+        super().__init__(choices, delay, go_signal, visible_cue)
         if choices > N_PADS:
             raise ValueError(f"put_back: choices {choices} is more than the {N_PADS} pads")
         self.longest = 300 + delay
@@ -232,6 +246,8 @@ class PutBack(MemoryTask):
     def update(self, scene: "Scene") -> None:
         at = scene.block(0)
         free = "block0" not in scene.touched()
+        if self.visible_cue and self.cue_over:
+            scene.move_body("pea", np.array([*(self.pad_positions[self.answer] + [_BESIDE, 0.0]), 0.022]))
         if self._moved is None:
             on_square = np.linalg.norm(at[:2] - self.square) < 0.04 and at[2] < BLOCK_HALF + 0.015
             if self._put_down is None and on_square and free and scene.hand[2] > 0.12:
