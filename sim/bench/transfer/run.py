@@ -41,15 +41,19 @@ def run(options: TransferBench, command: str, progress: Progress) -> Page:
     found = Found({}, {}, {})
     try:
         jobs = {task: checked_conditions(deployment_of(bench, task)) for task in tasks_of(bench)}
-        for task, conditions in jobs.items():
-            one = deployment_of(bench, task)
-            chosen = series_of(bench, [c for c in conditions if c.name not in bench.leave_out])
-            kit, trials = play(one, chosen, progress.say)
-            found.trials.update(trials)
-            found.kits[task] = kit
-            for series in trials:
-                if series.arm.prior == "residual":
-                    found.learned[series] = learned(one.out / series.folder / "memory.db", series, kit)
+        for controls in (False, True):
+            for task, conditions in jobs.items():
+                chosen = series_of(bench, [c for c in conditions if c.name not in bench.leave_out], controls)
+                if not chosen:
+                    continue
+                one = deployment_of(bench, task, controls)
+                kit, trials = play(one, chosen, progress.say)
+                found.trials.update(trials)
+                if controls:
+                    found.kits[task] = kit
+                for series in trials:
+                    if series.arm.prior == "residual":
+                        found.learned[series] = learned(one.out / series.folder / "memory.db", series, kit)
     except DeploymentError as error:
         raise TransferError(str(error)) from error
     return page_of(bench, found)
@@ -60,22 +64,23 @@ def tasks_of(bench: TransferBench) -> list[str]:
     return list(dict.fromkeys(text.partition(":")[0] for text in bench.conditions))
 
 
-def deployment_of(bench: TransferBench, task: str) -> DeploymentBench:
+def deployment_of(bench: TransferBench, task: str, controls: bool = False) -> DeploymentBench:
     """The conditions of one task as a deployment: a state for every trial, one order, nothing measured beside.
 
-    Nothing is prepared for a task without a control: a residual prior needs neither threshold nor critic.
+    Threshold and critic are prepared for the controls alone, which are played last and in a folder of their own: the
+    main arms need neither.
     """
     conditions = tuple(text for text in bench.conditions if text.partition(":")[0] == task)
-    controlled = any(text in bench.controls for text in conditions)
-    prepare = bench.prepare_episodes if controlled else 0, bench.prepare_offset
-    return trials_alone(bench, conditions, bench.states, prepare, bench.out / task)
+    prepare = bench.prepare_episodes if controls else 0, bench.prepare_offset
+    out = bench.out / "controls" / task if controls else bench.out / task
+    return trials_alone(bench, conditions, bench.states, prepare, out)
 
 
-def series_of(bench: TransferBench, conditions: Sequence[Condition]) -> list[Series]:
-    """Every series of trials of some conditions, the main arms first."""
-    made = [Series(c, arm, 0, bench.trials, bench.states) for c in conditions for arm in main_arms(bench)]
-    checked = [c for c in conditions if c.name in bench.controls]
-    return made + [Series(c, arm, 0, bench.trials, bench.states) for c in checked for arm in control_arms(bench)]
+def series_of(bench: TransferBench, conditions: Sequence[Condition], controls: bool) -> list[Series]:
+    """The series of trials of some conditions: those of the main arms, or those of the control arms."""
+    arms = control_arms(bench) if controls else main_arms(bench)
+    played = [c for c in conditions if c.name in bench.controls] if controls else conditions
+    return [Series(c, arm, 0, bench.trials, bench.states) for c in played for arm in arms]
 
 
 def learned(path: Path, series: Series, kit: Kit) -> Residual:
