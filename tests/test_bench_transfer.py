@@ -27,17 +27,21 @@ def bench(tmp_path: Path) -> TransferBench:
 
 
 def test_no_initial_state_comes_twice(bench: TransferBench) -> None:
-    (series, *_) = series_of(bench, (Condition.parse(bench.conditions[0]),))
+    (series, *_) = series_of(bench, (Condition.parse(bench.conditions[0]),), False)
     assert sorted(series.episodes()) == [0, 1, 2, 3]
 
 
 def test_every_arm_is_played_once_and_the_controls_where_they_are_asked_for(bench: TransferBench) -> None:
     both = replace(bench, conditions=("press:camera=0.1", "press:table=0.01"))
     conditions = tuple(map(Condition.parse, both.conditions))
-    names = [(s.condition.name, s.arm.name) for s in series_of(both, conditions)]
-    assert len(names) == len(set(names)) == 2 * len(main_arms(bench)) + len(control_arms(bench))
+    main, controls = ([(s.condition.name, s.arm.name) for s in series_of(both, conditions, c)] for c in (False, True))
+    assert len(main) == len(set(main)) == 2 * len(main_arms(bench))
+    assert controls == [("press:camera=0.1", arm.name) for arm in control_arms(bench)]
     assert tasks_of(both) == ["press"]
-    assert deployment_of(both, "press").conditions == both.conditions
+    alone, controlled = (deployment_of(both, "press", c) for c in (False, True))
+    assert alone.conditions == controlled.conditions == both.conditions
+    assert (alone.prepare_episodes, controlled.prepare_episodes) == (0, both.prepare_episodes)
+    assert alone.out != controlled.out
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,8 @@ def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) ->
             Trial(i, i, x, 10, 2, "success" if x else "unknown", int(s.arm.name != "policy"))
             for i, x in enumerate(won[s.arm.name])
         ]
-        for s in series_of(bench, (condition,))
+        for controls in (False, True)
+        for s in series_of(bench, (condition,), controls)
     }
     found = Found(trials, {}, {})
     figures = figures_of(bench, found)
