@@ -166,7 +166,8 @@ def _info(arguments: list[str]) -> int:
             f"  keys of {layout.key_size}, proprioception of {layout.proprioception_size}, chunks of "
             f"{layout.horizon} x {layout.action_size}\n"
             f"  successes: {counts['success_episodes']} episodes, {counts['success_segments']} segments; "
-            f"failures: {counts['failure_episodes']} episodes, {counts['failure_segments']} segments"
+            f"failures: {counts['failure_episodes']} episodes, {counts['failure_segments']} segments; "
+            f"trials of a residual prior: {counts['trials']}"
         )
         body = store.calibration(number)
         if body is None:
@@ -198,7 +199,9 @@ def _verify(arguments: list[str]) -> int:
         scheme, location = split_address(given.file)
         saved = SALVAGERS.get(scheme)(location, given.salvage)
         print(
-            f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes saved, {len(saved.lost)} lost"
+            f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes and {saved.trials} trials saved, "
+            f"{len(saved.lost)} segments lost"
+            + " (trials after these cannot be read)" * saved.trials_cut
             + (
                 f" (ids {', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''})"
                 * bool(saved.lost)
@@ -212,7 +215,8 @@ def _export(arguments: list[str]) -> int:
 
     given = parse(Export, "memory export", arguments, COMMANDS["export"])
     with _opened(given) as memory:
-        print(f"{given.to}: {export(memory.store, memory.origin, given.to)} segments")
+        count, trials = export(memory.store, memory.origin, given.to), len(memory.store.trials(memory.origin))
+        print(f"{given.to}: {count} segments, {trials} trials")
     return 0
 
 

@@ -136,7 +136,7 @@ def test_a_residual_memory_adds_its_offset_to_the_policys_chunk_and_learns_only_
     robot.reset()
     np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)  # the first trial is a control
     store, origin = runner.memory.store, runner.memory.origin
-    store.add_trial(origin, StoredTrial("run/touch/0", "success", np.zeros(7), 0.0))
+    store.add_trials(origin, [StoredTrial("run/touch/0", "success", np.zeros(7), 0.0)])
     robot.reset()
     decision = robot.decide(robot.observe(seen), eps)
     offset = runner.memory.residual(explore=True).offset

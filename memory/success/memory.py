@@ -267,11 +267,25 @@ class SuccessMemory:
         done = None if episode is None else self.commit(episode)
         if verdict.success is not None:
             self.credit(trace.used, verdict.success)
-        if trace.offset is not None and self.options.prior == "residual":
-            when = time.time() if made is None else made
-            with self._writing:
-                self.store.add_trial(self.origin, StoredTrial(trace.identity, verdict.outcome, trace.offset, when))
+        trial = self.trial_of(trace, verdict, made)
+        if trial is not None:
+            self.add_trial(trial)
         return done
+
+    def trial_of(self, trace: Trace, verdict: Verdict, made: float | None = None) -> StoredTrial | None:
+        """The trial that `observe_episode` would store; None without residual priors or without a known offset."""
+        if trace.offset is None or self.options.prior != "residual":
+            return None
+        return StoredTrial(trace.identity, verdict.outcome, trace.offset, time.time() if made is None else made)
+
+    def add_trial(self, trial: StoredTrial) -> None:
+        """Stores a trial durably, in the place of one of the same identity.
+
+        Raises EntryError for what may not be stored, and otherwise as `commit`.
+        """
+        trial.check(self.layout)
+        with self._writing:
+            self.store.add_trials(self.origin, [trial])
 
     def commit(self, episode: Episode) -> Committed:
         """Stores a verified episode in one transaction: durable when this returns.
