@@ -12,8 +12,10 @@ from vlamem.memory.success.memory import SuccessMemory
 from vlamem.memory.success.runner import layout_of, origin_of
 from vlamem.scripts.config import preset
 from vlamem.sim.bench.deployment.arms import Condition
+from vlamem.sim.bench.deployment.measure import Search
 from vlamem.sim.bench.deployment.play import Series, Trial, memory_of, play_series, read_trials
 from vlamem.sim.bench.transfer.arms import control_arms, main_arms
+from vlamem.sim.bench.transfer.cost import Cost
 from vlamem.sim.bench.transfer.options import TransferBench
 from vlamem.sim.bench.transfer.report import Found, figures_of, page_of, smaller
 from vlamem.sim.bench.transfer.run import TransferError, deployment_of, learned, run, series_of, tasks_of
@@ -94,7 +96,8 @@ def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) ->
         for controls in (False, True)
         for s in series_of(bench, (condition,), controls)
     }
-    found = Found(trials, {}, {})
+    search = {("states", 100_000): Search(100_000, 9, 0.1, 0.2, 1.0), ("random", 1_000_000): Search(1, 9, 1, 2, 1.0)}
+    found = Found(trials, {}, {}, search, Cost((2.0, 4.0), (3.0, 3.0)))
     figures = figures_of(bench, found)
     assert figures["fresh_gain_points"].value == 100
     assert figures["fresh_gain_points"].n == 2
@@ -102,7 +105,11 @@ def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) ->
     assert figures["unverified_gain_points"].value == 0
     assert figures["critic_gain_points"].value == 100
     assert figures["critic_precision"].value == figures["critic_recall"].value == 1
+    assert figures["retrieval_100k_p99_ms"].value == 0.2
+    assert figures["retrieval_random_1m_p99_ms"].value == 2
+    assert figures["decision_time_ratio"].value == 1
     page = page_of(bench, found)
+    assert "| states | 100000 | 0.10 | 0.20 | 1.0000 |" in page.text
     assert page.name == "transfer"
     assert "| press:camera=0.1 | residual prior | 2 | 100 (" in page.text
     assert "residual prior, every trial passed" in page.text

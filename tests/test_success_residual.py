@@ -111,8 +111,12 @@ def test_trials_are_stored_whatever_their_outcome_and_are_there_after_opening_ag
         found = {t.identity: t for t in memory.store.trials(memory.origin)}
         assert {k: t.outcome for k, t in found.items()} == {"t0": "success", "t1": "success", "t2": "failure"}
         np.testing.assert_allclose(found["t1"].offset, 2 * offset, rtol=1e-6)
-        memory.store.delete_trials(memory.origin, ["t0"])
-        assert len(memory.store.trials(memory.origin)) == 2
+        assert memory.residual().trials == 3
+        memory.trials.delete(["t0"])
+        assert memory.residual().trials == len(memory.store.trials(memory.origin)) == 2
+        memory.add_trial(StoredTrial("t5", "success", offset, 5.0))
+        assert memory.residual() is memory.residual()  # made when the trial was stored
+        assert memory.residual().trials == 3
 
 
 def test_a_background_writer_stores_trials_too(tmp_path):

@@ -25,9 +25,10 @@ from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
-from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
+from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 from vlamem.memory.success.store import StoreDamagedError, open_store
+from vlamem.memory.success.trials import Trials
 
 _LOG = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class SuccessMemory:
             self.store.close()
             raise
         self.last: tuple[Prior, ...] = ()
+        self.trials = Trials(self.store, self.origin, layout, self.options.residual)
         self._watch = AbstentionWatch(self.store.name)
         if self.options.prior == "elite":
             note = opening_note(self.store.name, len(self), self.calibration is not None, self.retrieve.threshold)
@@ -215,24 +217,16 @@ class SuccessMemory:
     def _prior(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
         allowed = self._instructions.matches(text, meaning)
         k, least = self.retrieve.neighbours, self.retrieve.threshold
-        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else self._no_candidates()
-        bad = self._no_candidates()
+        bad = none = Candidates.none(self.layout.horizon, self.layout.action_size)
+        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else none
         known = len(good.ids) > 0 and good.similarity[0] >= least
         if known and self.retrieve.failures and len(self.failures):
             bad = self.failures.nearest(state, k, allowed, least)
         return elite_prior(good, bad, self.layout.parts, self.retrieve)
 
     def residual(self, explore: bool = False) -> Residual:
-        """What is to be added to every command of the next trial; see `retrieve.residual`.
-
-        It changes only when another trial is stored. With `explore` trials are played to learn, for who stores them.
-        """
-        with self._lock:
-            return residual_prior(self.store.trials(self.origin), self.layout, self.options.residual, explore)
-
-    def _no_candidates(self) -> Candidates:
-        chunks = np.zeros((0, self.layout.horizon, self.layout.action_size), np.float32)
-        return Candidates(np.zeros(0, np.int64), np.zeros(0), chunks, np.zeros(0))
+        """What is added to every command of the next trial, which is played to learn with `explore`; see `trials`."""
+        return self.trials.residual(explore)
 
     def credit(self, used: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts the outcome of an episode on the segments that were used in it. Raises as `commit`."""
@@ -283,9 +277,8 @@ class SuccessMemory:
 
         Raises EntryError for what may not be stored, and otherwise as `commit`.
         """
-        trial.check(self.layout)
         with self._writing:
-            self.store.add_trials(self.origin, [trial])
+            self.trials.add(trial)
 
     def commit(self, episode: Episode) -> Committed:
         """Stores a verified episode in one transaction: durable when this returns.
@@ -369,6 +362,7 @@ class SuccessMemory:
                 return False
             with self._lock:
                 self._load()
+            self.trials.forget()
             return True
 
     def verify(self) -> int:

@@ -171,7 +171,7 @@ class SuccessRunner(StatelessRunner):
         self.learning = True
         store, origin = self.memory.store, self.memory.origin
         trials = [t.identity for t in store.trials(origin) if t.identity.startswith(f"{run}/")]
-        store.delete_trials(origin, [identity for identity in trials if identity not in kept])
+        self.memory.trials.delete([identity for identity in trials if identity not in kept])
         late = {
             head.id
             for head in store.episode_heads(origin)

@@ -13,12 +13,18 @@ from vlamem.core.bench import BenchError, Page, Progress
 from vlamem.memory.success.retrieve import Residual
 from vlamem.memory.success.runner import SuccessRunner
 from vlamem.sim.bench.deployment.arms import Condition
+from vlamem.sim.bench.deployment.measure import measure_search
 from vlamem.sim.bench.deployment.options import DeploymentBench, trials_alone
 from vlamem.sim.bench.deployment.play import Kit, Series, open_memory
-from vlamem.sim.bench.deployment.run import DeploymentError, checked_conditions, play
+from vlamem.sim.bench.deployment.run import DeploymentError, checked_conditions, open_env, play
 from vlamem.sim.bench.transfer.arms import control_arms, main_arms
+from vlamem.sim.bench.transfer.cost import Cost, measure_decisions, processor_ms
 from vlamem.sim.bench.transfer.options import TransferBench
-from vlamem.sim.bench.transfer.report import Found, page_of
+from vlamem.sim.bench.transfer.report import KINDS, Found, page_of
+
+QUERIES = 200
+SIZE = 72
+"""Of the shipped policy's key and proprioception."""
 
 
 class TransferError(BenchError):
@@ -38,7 +44,7 @@ def run(options: TransferBench, command: str, progress: Progress) -> Page:
         raise TransferError(
             f"{bench.trials} trials need as many initial states, and there are {bench.states}: give more"
         )
-    found = Found({}, {}, {})
+    found = Found({}, {}, {}, {}, None)
     try:
         jobs = {task: checked_conditions(deployment_of(bench, task)) for task in tasks_of(bench)}
         for controls in (False, True):
@@ -54,9 +60,31 @@ def run(options: TransferBench, command: str, progress: Progress) -> Page:
                 for series in trials:
                     if series.arm.prior == "residual":
                         found.learned[series] = learned(one.out / series.folder / "memory.db", series, kit)
+                if found.cost is None and bench.timing_trials and not controls:
+                    found.cost = _decisions(bench, one, kit, list(trials))
     except DeploymentError as error:
         raise TransferError(str(error)) from error
+    for segments in bench.search_segments:
+        for kind, decay in KINDS.items():
+            found.search[kind, segments] = measure_search(segments, QUERIES, SIZE, bench.seed, decay, processor_ms)
+            progress.say(f"search of {segments} {kind}: p99 {found.search[kind, segments].p99:.2f} ms")
     return page_of(bench, found)
+
+
+def _decisions(bench: TransferBench, one: DeploymentBench, kit: Kit, played: Sequence[Series]) -> Cost | None:
+    """What the memory of the first series with a residual prior costs a decision."""
+    series = next((s for s in played if s.arm.prior == "residual"), None)
+    if series is None:
+        return None
+    env = open_env(series.condition, kit.policy.spec.image_size)
+    memory = open_memory(
+        one.out / series.folder / "memory.db", replace(series.arm, explore=0), kit, series.condition.task
+    )
+    try:
+        return measure_decisions(env, kit, memory, range(min(bench.states, bench.timing_trials)))
+    finally:
+        memory.close()
+        env.close()
 
 
 def tasks_of(bench: TransferBench) -> list[str]:
