@@ -13,7 +13,7 @@ import tyro
 from vlamem.scripts.config import complain, parse
 
 if TYPE_CHECKING:
-    from vlamem.memory.success import SuccessMemory
+    from vlamem.memory.success import Layout, SuccessMemory, SuccessStore
 
 COMMANDS = {
     "info": "origins, numbers of episodes and segments, calibration",
@@ -169,6 +169,8 @@ def _info(arguments: list[str]) -> int:
             f"failures: {counts['failure_episodes']} episodes, {counts['failure_segments']} segments; "
             f"trials of a residual prior: {counts['trials']}"
         )
+        if counts["trials"]:
+            print(f"  {_known(store, number, layout)}")
         body = store.calibration(number)
         if body is None:
             print("  not calibrated: 'vlamem memory calibrate' measures its threshold")
@@ -181,6 +183,20 @@ def _info(arguments: list[str]) -> int:
             )
     store.close()
     return 0
+
+
+def _known(store: "SuccessStore", origin: int, layout: "Layout") -> str:
+    """What the trials of an origin say of the next one, in a line."""
+    from vlamem.memory.success.retrieve import ResidualOptions, residual_prior
+
+    found = residual_prior(store.trials(origin), layout, ResidualOptions(), explore=False)
+    if not found.offset.any():
+        return f"no correction: {found.why}"
+    offset = ", ".join(f"{x:+.2f}" for x in found.offset if x)
+    return (
+        f"correction {offset}: {100 * found.expected:.0f} % of trials are expected to be verified with it, "
+        f"{100 * found.alone:.0f} % without"
+    )
 
 
 def _verify(arguments: list[str]) -> int:

@@ -25,6 +25,8 @@ _FEW = 256
 """Up to this many vectors, all are measured in double precision at once."""
 _MANY = 16_384
 """From this many vectors on, contractions are kept."""
+_SETTLED = 65_536
+"""Directions that were taken from this many vectors are kept: to contract all anew holds a query up."""
 _DIRECTIONS = 16
 _LEFT = 1024
 """Vectors that contractions may leave; where more are, all are scored."""
@@ -130,10 +132,10 @@ class ExactIndex:
         self._squares[part] = np.minimum(squares, np.finfo(np.float32).max)
 
     def _contract(self, part: slice) -> None:
-        """Contracts new vectors; all of them, along new directions, when they have doubled since that was done."""
+        """Contracts new vectors; all of them, along new directions, when few have doubled since that was done."""
         if self._contraction is None and self._n < self._many:
             return
-        if self._contraction is None or self._n >= 2 * self._contracted:
+        if self._contraction is None or min(self._n, _SETTLED) >= 2 * self._contracted:
             self._contraction = Contraction.of(self._columns[:, : self._n], self._centre, min(_DIRECTIONS, self.size))
             self._contracted, part = self._n, slice(0, self._n)
             rows = self._contraction.basis.shape[1] + 1
