@@ -29,7 +29,8 @@ _SETTLED = 65_536
 """Directions that were taken from this many vectors are kept: to contract all anew holds a query up."""
 _DIRECTIONS = 16
 _LEFT = 1024
-"""Vectors that contractions may leave; where more are, all are scored."""
+_SHARE = 64
+"""Contractions may leave 1024 vectors, or one in 64: to measure more takes longer than to score all."""
 
 
 class ExactIndex:
@@ -51,8 +52,7 @@ class ExactIndex:
         self._centre = np.zeros(size)
         self._contraction: Contraction | None = None
         self._contracted = 0
-        self._short = np.zeros((0, _FIRST), np.float32)
-        self._short_squares = np.zeros(_FIRST, np.float32)
+        self._short = np.zeros((0, _FIRST), np.float32)  # [d + 2, N]: contractions, and the squares of their lengths
 
     def __len__(self) -> int:
         return self._n
@@ -138,12 +138,12 @@ class ExactIndex:
         if self._contraction is None or min(self._n, _SETTLED) >= 2 * self._contracted:
             self._contraction = Contraction.of(self._columns[:, : self._n], self._centre, min(_DIRECTIONS, self.size))
             self._contracted, part = self._n, slice(0, self._n)
-            rows = self._contraction.basis.shape[1] + 1
+            rows = self._contraction.basis.shape[1] + 2
             self._short = np.zeros((rows, len(self._ids)), np.float32)
         short = self._contraction.map(self._columns[:, part])
-        self._short[:, part] = short
+        self._short[:-1, part] = short
         squares = np.einsum("dn,dn->n", short, short, dtype=np.float64)
-        self._short_squares[part] = np.minimum(squares, np.finfo(np.float32).max)
+        self._short[-1, part] = np.minimum(squares, np.finfo(np.float32).max)
 
     def _left(
         self, query: Float[np.ndarray, "D"], k: int, mask: Bool[np.ndarray, "N"] | None, away: float
@@ -153,8 +153,7 @@ class ExactIndex:
         if self._contraction is None:
             return None
         short = self._contraction.map(query[:, None])[:, 0]
-        scores = np.float32(-2.0) * short @ self._short[:, : self._n]
-        scores += self._short_squares[: self._n]
+        scores = np.append(np.float32(-2.0) * short, np.float32(1.0)) @ self._short[:, : self._n]
         if mask is not None:
             scores[~mask] = np.inf
         near = smallest(scores, min(_MARGIN * k, len(scores)))
@@ -162,10 +161,10 @@ class ExactIndex:
             near = near[mask[near]]
         reach = float(np.sqrt(self._nearest_of(near, query, k)[1][-1]))  # the k nearest are no further away than this
         constant = float(np.dot(short.astype(np.float64), short))
-        doubt = _rounding_of(len(short), self._longest, self._longest * away)
+        doubt = _rounding_of(len(short) + 1, self._longest, self._longest * away)
         limit = (reach + self._contraction.slack(self._longest, away)) ** 2 - constant + doubt
         left = np.flatnonzero(scores <= np.nextafter(np.float32(limit), np.float32(np.inf)))
-        return left if len(left) <= max(_LEFT, _MARGIN * k) else None
+        return left if len(left) <= max(_LEFT, _MARGIN * k, self._n // _SHARE) else None
 
     def _scores(
         self, near: Float[np.ndarray, "D"], mask: Bool[np.ndarray, "N"] | None
@@ -204,7 +203,7 @@ class ExactIndex:
         return np.asarray(table[groups])
 
 
-_ARRAYS = ("_columns", "_squares", "_ids", "_groups", "_short", "_short_squares")
+_ARRAYS = ("_columns", "_squares", "_ids", "_groups", "_short")
 """Attributes that have a vector's numbers in their last axis."""
 
 
