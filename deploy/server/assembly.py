@@ -135,8 +135,11 @@ def build_server(
     }
     encode = wrapped.policy.encode if trace_store is not None else None
     used = None if stored is None else stored.used
-    offset = (lambda: None) if stored is None else lambda: stored.offset
     ticks = None if state is None or not trace_bytes else _tick_traces(wrapped, state, trace_bytes, memory, policy)
+
+    def offset() -> np.ndarray | None:
+        return None if stored is None else stored.offset
+
     server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used, ticks, offset)
     if stored is not None:
         stored.learning = stored.explore_asked

@@ -102,8 +102,10 @@ def read_snapshot(path: Path) -> Snapshot:
         if isinstance(error, StoreError | EntryError):
             raise
         raise StoreError(f"{path} is no exported success memory or is damaged ({error}): export it again") from error
-    for entry in (*found.episodes, *found.trials):
-        entry.check(found.layout)
+    for episode in found.episodes:
+        episode.check(found.layout)
+    for trial in found.trials:
+        trial.check(found.layout)
     return found
 
 
@@ -152,5 +154,7 @@ def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = Non
     here = {trial.identity for trial in store.trials(number)}
     store.add_trials(number, [trial for trial in found.trials if trial.identity not in here])
     if found.calibration is not None and store.calibration(number) is None:
-        store.add_calibration(number, max(x.made for x in (*found.episodes, *found.trials)), found.calibration)
+        store.add_calibration(
+            number, max([e.made for e in found.episodes] + [t.made for t in found.trials]), found.calibration
+        )
     return count
