@@ -51,4 +51,4 @@ class Contraction:
         Each is rounded to single precision; taking the centre away and the basis are off by units of double precision.
         """
         beside = 2.0**-50 * float(np.linalg.norm(self.centre))
-        return _UNIT * (longest + away) + beside + _TINY * (self.basis.shape[1] + 1)
+        return _UNIT * (longest + away) + beside + _TINY * float(self.basis.shape[1] + 1)
