@@ -62,6 +62,9 @@ def test_vectors_of_very_different_lengths_are_all_found(many):
     vectors = (draw.standard_normal((2000, 5)) * scales).astype(np.float32)
     index = ExactIndex(5, many)
     index.add(vectors, np.arange(2000), np.zeros(2000, np.int64))
+    longest = np.full((1, 5), 3e38, np.float32)
+    index.add(longest, np.array([2000]), np.zeros(1, np.int64))  # its length is none of single precision
+    vectors = np.concatenate([vectors, longest])
     for query in [*vectors[:10], np.zeros(5, np.float32)]:
         np.testing.assert_array_equal(index.search(query, 8)[0], brute(vectors, query, 8))
 

@@ -19,6 +19,7 @@ from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
 from vlamem.memory.success.lifecycle.stages import EVICTIONS
+from vlamem.memory.success.lifecycle.trials import Trials
 from vlamem.memory.success.retrieve.abstention import AbstentionWatch, opening_note
 from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.retrieve.consistency import warped
@@ -28,7 +29,6 @@ from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOpti
 from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 from vlamem.memory.success.store import StoreDamagedError, open_store
-from vlamem.memory.success.trials import Trials
 
 _LOG = logging.getLogger(__name__)
 

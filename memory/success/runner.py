@@ -81,7 +81,7 @@ class SuccessRunner(StatelessRunner):
 
     Attributes:
         learning: whether offsets of a residual prior are tried out; only for who stores every episode as a trial.
-        explore_asked: whether the memory's name says in how many trials, which a server takes for leave to do it.
+        explore_asked: whether the memory's name has `explore`, without which a server tries nothing out.
     """
 
     def __init__(

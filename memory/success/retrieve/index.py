@@ -133,7 +133,9 @@ class ExactIndex:
 
     def _contract(self, part: slice) -> None:
         """Contracts new vectors; all of them, along new directions, when few have doubled since that was done."""
-        if self._contraction is None and self._n < self._many:
+        if self._longest > _RANGE:  # all are measured in double precision from now on
+            self._contraction = None
+        if self._longest > _RANGE or (self._contraction is None and self._n < self._many):
             return
         if self._contraction is None or min(self._n, _SETTLED) >= 2 * self._contracted:
             self._contraction = Contraction.of(self._columns[:, : self._n], self._centre, min(_DIRECTIONS, self.size))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from vlamem.memory.success.experience.layout import Layout
 from vlamem.memory.success.experience.records import StoredTrial
 from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
-from vlamem.memory.success.store import SuccessStore
+from vlamem.memory.success.store.interface import SuccessStore
 
 
 class Trials:
