@@ -13,7 +13,7 @@ import tyro
 from vlamem.scripts.config import complain, parse
 
 if TYPE_CHECKING:
-    from vlamem.memory.success import SuccessMemory
+    from vlamem.memory.success import Layout, SuccessMemory, SuccessStore
 
 COMMANDS = {
     "info": "origins, numbers of episodes and segments, calibration",
@@ -166,8 +166,11 @@ def _info(arguments: list[str]) -> int:
             f"  keys of {layout.key_size}, proprioception of {layout.proprioception_size}, chunks of "
             f"{layout.horizon} x {layout.action_size}\n"
             f"  successes: {counts['success_episodes']} episodes, {counts['success_segments']} segments; "
-            f"failures: {counts['failure_episodes']} episodes, {counts['failure_segments']} segments"
+            f"failures: {counts['failure_episodes']} episodes, {counts['failure_segments']} segments; "
+            f"trials of a residual prior: {counts['trials']}"
         )
+        if counts["trials"]:
+            print(f"  {_known(store, number, layout)}")
         body = store.calibration(number)
         if body is None:
             print("  not calibrated: 'vlamem memory calibrate' measures its threshold")
@@ -180,6 +183,20 @@ def _info(arguments: list[str]) -> int:
             )
     store.close()
     return 0
+
+
+def _known(store: "SuccessStore", origin: int, layout: "Layout") -> str:
+    """What the trials of an origin say of the next one, in a line."""
+    from vlamem.memory.success.retrieve import ResidualOptions, residual_prior
+
+    found = residual_prior(store.trials(origin), layout, ResidualOptions(), explore=False)
+    if not found.offset.any():
+        return f"no correction: {found.why}"
+    offset = ", ".join(f"{x:+.2f}" for x in found.offset if x)
+    return (
+        f"correction {offset}: {100 * found.expected:.0f} % of trials are expected to be verified with it, "
+        f"{100 * found.alone:.0f} % without"
+    )
 
 
 def _verify(arguments: list[str]) -> int:
@@ -198,7 +215,9 @@ def _verify(arguments: list[str]) -> int:
         scheme, location = split_address(given.file)
         saved = SALVAGERS.get(scheme)(location, given.salvage)
         print(
-            f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes saved, {len(saved.lost)} lost"
+            f"{given.salvage}: {saved.segments} segments of {saved.episodes} episodes and {saved.trials} trials saved, "
+            f"{len(saved.lost)} segments lost"
+            + " (trials after these cannot be read)" * saved.trials_cut
             + (
                 f" (ids {', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''})"
                 * bool(saved.lost)
@@ -212,7 +231,8 @@ def _export(arguments: list[str]) -> int:
 
     given = parse(Export, "memory export", arguments, COMMANDS["export"])
     with _opened(given) as memory:
-        print(f"{given.to}: {export(memory.store, memory.origin, given.to)} segments")
+        count, trials = export(memory.store, memory.origin, given.to), len(memory.store.trials(memory.origin))
+        print(f"{given.to}: {count} segments, {trials} trials")
     return 0
 
 

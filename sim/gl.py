@@ -17,7 +17,7 @@ _PACKAGES = {
     "egl": "libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2",
 }
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
-_TIMEOUT_S = 60
+_TIMEOUT_S = 300
 
 _PROBE = """
 import json, os, sys, warnings

@@ -12,8 +12,10 @@ from vlamem.memory.success.memory import SuccessMemory
 from vlamem.memory.success.runner import layout_of, origin_of
 from vlamem.scripts.config import preset
 from vlamem.sim.bench.deployment.arms import Condition
+from vlamem.sim.bench.deployment.measure import Search
 from vlamem.sim.bench.deployment.play import Series, Trial, memory_of, play_series, read_trials
 from vlamem.sim.bench.transfer.arms import control_arms, main_arms
+from vlamem.sim.bench.transfer.cost import Cost
 from vlamem.sim.bench.transfer.options import TransferBench
 from vlamem.sim.bench.transfer.report import Found, figures_of, page_of, smaller
 from vlamem.sim.bench.transfer.run import TransferError, deployment_of, learned, run, series_of, tasks_of
@@ -27,17 +29,21 @@ def bench(tmp_path: Path) -> TransferBench:
 
 
 def test_no_initial_state_comes_twice(bench: TransferBench) -> None:
-    (series, *_) = series_of(bench, (Condition.parse(bench.conditions[0]),))
+    (series, *_) = series_of(bench, (Condition.parse(bench.conditions[0]),), False)
     assert sorted(series.episodes()) == [0, 1, 2, 3]
 
 
 def test_every_arm_is_played_once_and_the_controls_where_they_are_asked_for(bench: TransferBench) -> None:
     both = replace(bench, conditions=("press:camera=0.1", "press:table=0.01"))
     conditions = tuple(map(Condition.parse, both.conditions))
-    names = [(s.condition.name, s.arm.name) for s in series_of(both, conditions)]
-    assert len(names) == len(set(names)) == 2 * len(main_arms(bench)) + len(control_arms(bench))
+    main, controls = ([(s.condition.name, s.arm.name) for s in series_of(both, conditions, c)] for c in (False, True))
+    assert len(main) == len(set(main)) == 2 * len(main_arms(bench))
+    assert controls == [("press:camera=0.1", arm.name) for arm in control_arms(bench)]
     assert tasks_of(both) == ["press"]
-    assert deployment_of(both, "press").conditions == both.conditions
+    alone, controlled = (deployment_of(both, "press", c) for c in (False, True))
+    assert alone.conditions == controlled.conditions == both.conditions
+    assert (alone.prepare_episodes, controlled.prepare_episodes) == (0, both.prepare_episodes)
+    assert alone.out != controlled.out
 
 
 @pytest.mark.parametrize(
@@ -87,9 +93,11 @@ def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) ->
             Trial(i, i, x, 10, 2, "success" if x else "unknown", int(s.arm.name != "policy"))
             for i, x in enumerate(won[s.arm.name])
         ]
-        for s in series_of(bench, (condition,))
+        for controls in (False, True)
+        for s in series_of(bench, (condition,), controls)
     }
-    found = Found(trials, {}, {})
+    search = {("states", 100_000): Search(100_000, 9, 0.1, 0.2, 1.0), ("random", 1_000_000): Search(1, 9, 1, 2, 1.0)}
+    found = Found(trials, {}, {}, search, Cost((2.0, 4.0), (3.0, 3.0)))
     figures = figures_of(bench, found)
     assert figures["fresh_gain_points"].value == 100
     assert figures["fresh_gain_points"].n == 2
@@ -97,7 +105,11 @@ def test_the_page_has_gains_over_the_last_half_in_pairs(bench: TransferBench) ->
     assert figures["unverified_gain_points"].value == 0
     assert figures["critic_gain_points"].value == 100
     assert figures["critic_precision"].value == figures["critic_recall"].value == 1
+    assert figures["retrieval_100k_p99_ms"].value == 0.2
+    assert figures["retrieval_random_1m_p99_ms"].value == 2
+    assert figures["decision_time_ratio"].value == 1
     page = page_of(bench, found)
+    assert "| states | 100000 | 0.10 | 0.20 | 1.0000 |" in page.text
     assert page.name == "transfer"
     assert "| press:camera=0.1 | residual prior | 2 | 100 (" in page.text
     assert "residual prior, every trial passed" in page.text

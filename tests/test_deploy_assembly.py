@@ -9,6 +9,7 @@ import pytest
 from deploy_cases import LONG_S, client, options, run
 
 from vlamem.deploy.server.assembly import build_server, load_memory_policy
+from vlamem.deploy.server.sessions import SessionLimits
 from vlamem.memory.success import ProgressCritic
 from vlamem.memory.success.runner import open_success
 from vlamem.policies.registry import find_policy, load_policy
@@ -45,6 +46,45 @@ def test_a_labelled_episode_is_found_again_in_the_next_one_and_after_a_restart(t
     for restarted in (False, True):
         server, queue = build_server("tiny", ["aura", f"success:{tmp_path / 's.db'}"], tmp_path / "state", options())
         run(lambda server=server, queue=queue, restarted=restarted: scenario(server, queue, restarted))
+
+
+def test_a_served_robot_explores_only_when_asked_learns_from_labels_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    name, found = f"success:{tmp_path / 's.db'}?prior=residual", []
+
+    async def scenario(server: Any, queue: Any, first: int) -> None:
+        size, cameras = server.state.policy.spec.image_size, server.state.policy.spec.cameras
+        body = {camera: np.full((size, size, 3), 90, np.uint8) for camera in cameras}
+        body |= {"proprioception": np.float32([0.4, 0, 0.3, 0, 1, 0, 0, 0.04]), "instruction": "touch the red cube"}
+        async with server.running() as port, client(port) as c:
+            await c.ask("hello", session=f"arm-{first}")
+            for episode in (1, 2):
+                await c.ask("episode_start", episode=episode)
+                reply = await c.ask("observe", body, episode=episode, step=0, plan=True)
+                executed = {"executed": np.array(reply["actions"][0]).tolist()}
+                await c.ask("observe", body, episode=episode, step=1, plan=False, **executed)
+                await c.ask("episode_end", episode=episode)
+                await c.ask("label", label=f"{first}-{episode}", episode=episode, outcome="success")
+                assert queue.drain(LONG_S)
+                found.append(len(memory_of(server).store.trials(1)))
+        queue.close()
+
+    def memory_of(server: Any) -> Any:
+        return server.state.policy.memories[0].memory
+
+    for asked, first in (("&explore=3", 0), ("&explore=3", 2), ("", 4)):
+        server, queue = build_server(
+            "tiny", [name + asked], tmp_path / "state", options(sessions=SessionLimits(count=1))
+        )
+        run(lambda server=server, queue=queue, first=first: scenario(server, queue, first))
+        trials = memory_of(server).store.trials(1)
+        memory_of(server).close()
+    assert found == [1, 2, 3, 4, 5, 6]
+    assert [bool(t.offset.any()) for t in trials[:3]] == [False, True, True]  # a control, then two draws
+    assert {t.outcome for t in trials} == {"success"}
+    with pytest.raises(ValueError, match="give --sessions 1"):
+        build_server("tiny", [f"{name}&explore=3"], tmp_path / "state", options())
+    with pytest.raises(ValueError, match="only prior=residual explores"):
+        build_server("tiny", [f"success:{tmp_path / 's.db'}?explore=3"], tmp_path / "state", options())
 
 
 def critic(path: Path, keys: int, says: float) -> Path:

@@ -3,10 +3,12 @@
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from success_cases import LAYOUT, ORIGIN, episode, job
 
 from vlamem.memory.success import MemoryOptions, SuccessMemory
+from vlamem.memory.success.experience import StoredTrial
 from vlamem.scripts.main import main
 
 
@@ -26,6 +28,21 @@ def test_info_prints_origins_numbers_and_calibration(file, capsys):
     printed = capsys.readouterr().out
     for part in ("policy policy-a", "robot panda", "40 episodes, 160 segments", "1 episodes, 3 segments", "not calib"):
         assert part in printed
+
+
+def test_info_says_what_trials_of_a_residual_prior_make_known(file, capsys):
+    with SuccessMemory(file, ORIGIN, LAYOUT, MemoryOptions(prior="residual")) as memory:
+        for i in range(24):
+            offset = np.array([0.3 * (i % 2), 0, 0, 0, 0, 0, 0])
+            memory.add_trial(StoredTrial(f"t{i}", "success" if i % 2 else "failure", offset, float(i)))
+    assert main(["memory", "info", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "trials of a residual prior: 24" in printed
+    assert "correction +0.3" in printed or "correction +0.2" in printed
+    with SuccessMemory(file, ORIGIN, LAYOUT) as memory:
+        memory.store.add_trials(memory.origin, [StoredTrial(f"t{i}", "failure", np.zeros(7), 0.0) for i in range(24)])
+    main(["memory", "info", str(file)])
+    assert "no correction: nothing verified" in capsys.readouterr().out
 
 
 def test_calibrate_stores_and_plots_and_info_prints_it(file, capsys):

@@ -9,10 +9,20 @@ from success_cases import LAYOUT, ORIGIN, job, state
 
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.memory.success import EntryError, MemoryOptions, SuccessMemory, Trace, Verdict
+from vlamem.memory.success import (
+    BackgroundWriter,
+    EntryError,
+    EpisodeRecorder,
+    MemoryOptions,
+    SuccessMemory,
+    Trace,
+    Verdict,
+)
 from vlamem.memory.success.experience import EncodedObservation, StoredTrial
 from vlamem.memory.success.retrieve import ResidualOptions, RetrieveOptions, residual_prior
 from vlamem.memory.success.retrieve.abstention import PATIENCE
+from vlamem.memory.success.store import export, import_snapshot, open_store
+from vlamem.memory.success.store.salvage import salvage
 from vlamem.policies.fuse import fuse
 
 BEST = np.array([0.2, -0.15, 0.1])
@@ -101,8 +111,65 @@ def test_trials_are_stored_whatever_their_outcome_and_are_there_after_opening_ag
         found = {t.identity: t for t in memory.store.trials(memory.origin)}
         assert {k: t.outcome for k, t in found.items()} == {"t0": "success", "t1": "success", "t2": "failure"}
         np.testing.assert_allclose(found["t1"].offset, 2 * offset, rtol=1e-6)
-        memory.store.delete_trials(memory.origin, ["t0"])
-        assert len(memory.store.trials(memory.origin)) == 2
+        assert memory.residual().trials == 3
+        memory.trials.delete(["t0"])
+        assert memory.residual().trials == len(memory.store.trials(memory.origin)) == 2
+        memory.add_trial(StoredTrial("t5", "success", offset, 5.0))
+        assert memory.residual() is memory.residual()  # made when the trial was stored
+        assert memory.residual().trials == 3
+
+
+def test_a_background_writer_stores_trials_too(tmp_path):
+    reported: list[str] = []
+    with SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, MemoryOptions(prior="residual")) as memory:
+        writer = BackgroundWriter(memory, reported.append)
+        writer.observe_episode(trace("a", np.full(7, 0.1)), verdict("unknown"), 1.0)
+        writer.observe_episode(trace("b", np.full(7, np.nan)), verdict("unknown"), 1.0)
+        assert writer.flush(60)
+        writer.close()
+        assert [t.identity for t in memory.store.trials(memory.origin)] == ["a"]
+    assert "expected 7 finite numbers" in reported[0]
+
+
+def test_an_offset_that_changed_within_an_episode_is_no_trial():
+    key, proprioception = state(0)
+    recorder = EpisodeRecorder(LAYOUT)
+    for offsets, known in (((0.1, 0.1), True), ((0.1, 0.2), False)):
+        recorder.begin("touch", "t")
+        for offset in offsets:
+            recorder.observe(key, proprioception, np.zeros((4, 7)), None, np.full(7, offset))
+        assert (recorder.trace().offset is not None) == known
+
+
+def test_trials_are_exported_imported_and_salvaged(tmp_path):
+    options, file = MemoryOptions(prior="residual"), tmp_path / "memory.safetensors"
+    with SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, options) as memory:
+        for i, outcome in enumerate(("unknown", "failure", "unknown")):
+            memory.add_trial(StoredTrial(f"t{i}", outcome, np.full(7, i / 10), float(i)))
+        before = memory.store.trials(memory.origin)
+        assert export(memory.store, memory.origin, file) == 0
+    assert salvage(tmp_path / "memory.db", tmp_path / "saved.db").trials == 3
+    store = open_store(tmp_path / "imported.db")
+    for _ in range(2):
+        assert import_snapshot(store, file) == 0
+    store.close()
+    for name in ("saved.db", "imported.db"):
+        with SuccessMemory(tmp_path / name, ORIGIN, LAYOUT, options) as memory:
+            found = memory.store.trials(memory.origin)
+            assert memory.store.counts(memory.origin)["trials"] == 3
+        assert [(t.identity, t.outcome, t.made) for t in found] == [(t.identity, t.outcome, t.made) for t in before]
+        np.testing.assert_array_equal([t.offset for t in found], [t.offset for t in before])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"outcome": "won"}, "'won'"), ({"offset": np.zeros(3)}, r"\[3\], expected 7"), ({"made": np.nan}, "made at nan")],
+)
+def test_a_trial_that_means_nothing_is_refused(tmp_path, changed, said):
+    with SuccessMemory(tmp_path / "memory.db", ORIGIN, LAYOUT, MemoryOptions(prior="residual")) as memory:
+        with pytest.raises(EntryError, match=said):
+            memory.add_trial(replace(StoredTrial("t", "success", np.zeros(7), 0.0), **changed))
+        assert memory.store.trials(memory.origin) == []
 
 
 def test_an_elite_memory_stores_no_trials(tmp_path):

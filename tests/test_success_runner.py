@@ -135,8 +135,7 @@ def test_a_residual_memory_adds_its_offset_to_the_policys_chunk_and_learns_only_
     runner.retract("run", ())  # a rollout is about to learn
     robot.reset()
     np.testing.assert_array_equal(robot.plan(robot.observe(seen), eps), bare)  # the first trial is a control
-    store, origin = runner.memory.store, runner.memory.origin
-    store.add_trial(origin, StoredTrial("run/touch/0", "success", np.zeros(7), 0.0))
+    runner.memory.add_trial(StoredTrial("run/touch/0", "success", np.zeros(7), 0.0))
     robot.reset()
     decision = robot.decide(robot.observe(seen), eps)
     offset = runner.memory.residual(explore=True).offset
@@ -146,5 +145,5 @@ def test_a_residual_memory_adds_its_offset_to_the_policys_chunk_and_learns_only_
     assert decision.weight.tolist() == [1, 1, 1]
     assert runner.used(0).size == 0
     runner.retract("run", ())
-    assert store.trials(origin) == []
+    assert runner.memory.store.trials(runner.memory.origin) == []
     runner.close()

@@ -96,7 +96,7 @@ def build_server(
     that nobody labelled before the next began when the progress `critic` of a file is sure of its outcome. Traces of
     every control step take at most `trace_bytes` of `state`, which without them is 0. Raises what
     `load_memory_policy` raises, EntryError for a file that is no critic or one for another policy, and ValueError for a
-    success memory without a folder for labels, or a critic without a success memory.
+    success memory without a folder for labels, a critic without a success memory, or several robots that would explore.
     """
     success = any(name.kind == "success" for name in parse_memories(memory))
     if success and state is None:
@@ -104,6 +104,11 @@ def build_server(
     if critic is not None and not success:
         raise ValueError("a critic judges what a success memory is to keep: give --memory success:FILE")
     wrapped, stored, owner = load_memory_policy(policy, memory, options.sessions.count)
+    if stored is not None and stored.explore_asked and options.sessions.count > 1:
+        raise ValueError(
+            f"?explore has one robot try out corrections, and {options.sessions.count} sessions may be open: give "
+            "--sessions 1, or leave ?explore out"
+        )
     store = queue = trace_store = None
     if state is not None:
         store = sessions = SessionStore(state / "sessions", owner, wrapped.state(0))
@@ -131,7 +136,12 @@ def build_server(
     encode = wrapped.policy.encode if trace_store is not None else None
     used = None if stored is None else stored.used
     ticks = None if state is None or not trace_bytes else _tick_traces(wrapped, state, trace_bytes, memory, policy)
-    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used, ticks)
+
+    def offset() -> np.ndarray | None:
+        return None if stored is None else stored.offset
+
+    server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used, ticks, offset)
     if stored is not None:
+        stored.learning = stored.explore_asked
         stored.proposed = server.metrics.retrieved
     return server, queue

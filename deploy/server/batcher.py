@@ -89,6 +89,7 @@ class Decision:
         rows: in that pass.
         used: ids of the stored segments that the chunk was proposed from, or None.
         columns: of this step's trace, where one is kept.
+        offset: [A], what a residual prior added to every action of the chunk, or None.
     """
 
     chunk: Float[np.ndarray, "H A"] | None
@@ -102,6 +103,7 @@ class Decision:
     rows: int
     used: Int[np.ndarray, "U"] | None = None
     columns: Columns = field(default_factory=dict)
+    offset: Float[np.ndarray, "A"] | None = None
 
 
 @dataclass
@@ -128,6 +130,7 @@ class Batcher:
         encode: the frozen policy's, where the key of every planned frame is wanted though no memory needs it.
         used: ids of the stored segments behind the chunk of a pass's i-th row, where experience is to be credited.
         traced: whether decisions carry the columns of a trace; the policy is a MemoryPolicy then.
+        offset: what a residual prior adds to all chunks of a pass, where it is to be learned from.
     """
 
     def __init__(
@@ -139,8 +142,9 @@ class Batcher:
         encode: Callable[[Observation], Encoding] | None = None,
         used: Callable[[int], Array] | None = None,
         traced: bool = False,
+        offset: Callable[[], Array | None] = lambda: None,
     ) -> None:
-        self._encode, self._used = encode, used
+        self._encode, self._used, self._offset = encode, used, offset
         self._columns = TickColumns(policy) if traced and isinstance(policy, MemoryPolicy) else None
         self._policy, self._wait_s, self._most, self._active = policy, wait_s, most_rows, active
         self._pending: list[_Request] = []
@@ -260,6 +264,7 @@ class Batcher:
                 len(group),
                 None if self._used is None or chunks is None else np.array(self._used(i), np.int64),
                 columns[i],
+                None if chunks is None else self._offset(),
             )
             for i, request in enumerate(group)
         ]

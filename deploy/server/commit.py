@@ -30,8 +30,9 @@ def commit_episode(
 
     An episode that nobody labelled is judged by `verifier`. A label that corrects an earlier one retracts what that has
     stored, as long as the trace is there. The outcome is credited to the segments that the episode used, once: a
-    correction changes what is stored, and not that. `meaning` embeds an instruction; nothing is kept of an episode in
-    which more than `most_missing` steps have no action on record. Raises LabelError for a damaged trace.
+    correction changes what is stored, and not that. With a residual prior the episode is kept as a trial, once, under
+    its last label. `meaning` embeds an instruction; nothing is kept of an episode in which more than `most_missing`
+    steps have no action on record. Raises LabelError for a damaged trace.
     """
     if traces.is_truncated(label.session, label.episode):
         traces.remove(label.session, label.episode)
@@ -58,6 +59,10 @@ def commit_episode(
             return f"nothing of {label.session}/{label.episode} could be kept: {error}"
         result = f"{len(committed.ids)} segments kept, {committed.merged} merged"
         result += f", {committed.retracted} of an earlier label retracted" if committed.retracted else ""
+    trial = memory.trial_of(trace, verdict, label.made)
+    if trial is not None:
+        memory.add_trial(trial)
+        result += ", noted as a trial"
     credited = traces.is_labelled(label.session, label.episode)
     traces.mark_labelled(label.session, label.episode)
     if (
@@ -107,7 +112,8 @@ def _trace_of(
                 text, first = entry["instruction"], entry["step"]
                 recorder.begin(text, identity, None if meaning is None else meaning(text))
             planned.planned(entry["step"], entry["chunk"])
-            recorder.observe(entry["key"], entry["proprioception"], entry["chunk"], entry.get("used"))
+            more = entry.get("used"), entry.get("offset")
+            recorder.observe(entry["key"], entry["proprioception"], entry["chunk"], *more)
     if identity is None and first >= 0:
         raise _NotKept("its record has no beginning")
     return recorder.trace()

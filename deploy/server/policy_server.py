@@ -52,7 +52,7 @@ class PolicyServer:
         labels, traces: where labels and the traces of episodes go; None refuses labels.
         about: names and hashes of the served files, for clients.
         encode: the frozen policy's `encode`, where traces need keys that no memory computes.
-        used: segments of success memory behind a chunk, see Batcher.
+        used, offset: segments of success memory behind a chunk, and what it adds to it; see Batcher.
         ticks: where traces of every control step go; None writes none.
 
     Raises ValueError when the policy has fewer rows than sessions are allowed.
@@ -69,11 +69,12 @@ class PolicyServer:
         encode: Any = None,
         used: Any = None,
         ticks: TickTraces | None = None,
+        offset: Any = lambda: None,
     ) -> None:
         self.options = options or ServeOptions()
         table = SessionTable(self.options.sessions, policy.rows)
         active, traced = (lambda: max(1, table.connected)), ticks is not None
-        batcher = Batcher(policy, self.options.wait_s, policy.rows, active, encode, used, traced)
+        batcher = Batcher(policy, self.options.wait_s, policy.rows, active, encode, used, traced, offset)
         self.metrics = Metrics(lambda: len(table), lambda: table.connected, lambda: batcher.oldest_s)
         reader = ObservationReader(policy.spec, self.options.rename)
         parts = store, labels, traces, self.options, ticks

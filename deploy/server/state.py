@@ -253,6 +253,7 @@ class ServerState:
                 np.array(obs.proprioception[0]),
                 decision.chunk,
                 decision.used,
+                decision.offset,
             )
         self.metrics.decided(decision, time.perf_counter() - began)
         return decision

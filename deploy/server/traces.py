@@ -114,14 +114,17 @@ class TraceStore:
         proprioception: Array,
         chunk: Array,
         used: Array | None = None,
+        offset: Array | None = None,
     ) -> None:
         """The policy planned `chunk` [H, A] at a step, from an observation with this key [K] and proprioception [P].
 
-        `used` are the ids of the stored segments behind it.
+        `used` are the ids of the stored segments behind it, `offset` [A] is what a residual prior added to its actions.
         """
         body = {"step": step, "instruction": instruction, "key": key, "proprioception": proprioception, "chunk": chunk}
         if used is not None and len(used):
             body["used"] = used
+        if offset is not None:
+            body["offset"] = offset
         self._append(session, episode, body)
 
     def record_action(self, session: str, episode: int, step: int, action: Array) -> None:
@@ -195,7 +198,7 @@ class TraceStore:
                 raise OSError(f"{written} of {len(data)} bytes of a trace were written: the disk is full")
 
 
-_ENTRIES = {"identity", "crc", "step", "action", "instruction", "key", "proprioception", "chunk", "used"}
+_ENTRIES = {"identity", "crc", "step", "action", "instruction", "key", "proprioception", "chunk", "used", "offset"}
 
 
 def _entry(body: dict[str, Any], checked: bool) -> bytes:

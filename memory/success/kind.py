@@ -28,7 +28,8 @@ class SuccessOptions:
     Attributes:
         prior: elite, what succeeded in a state like this one; or residual, one correction of every command that is
             learned from verified trials and holds in states that were never seen.
-        explore: trials of a rollout that are played to learn a residual prior.
+        explore: trials that are played to learn a residual prior, 80 in a rollout that is not told; a server tries
+            nothing out unless it is told.
         commit: whether a rollout stores each episode that was verified; false only asks the memory. A server stores
             what its operators label, whatever this says.
         verifier: who says of a rollout's episode whether it succeeded: the environment, a learned critic, or none,
@@ -45,7 +46,7 @@ class SuccessOptions:
     """
 
     prior: Literal["elite", "residual"] = "elite"
-    explore: int = ResidualOptions.explore
+    explore: int | None = None
     commit: bool = True
     verifier: Literal["environment", "critic", "none"] = "environment"
     critic: Path | None = None
@@ -63,6 +64,8 @@ class SuccessOptions:
             raise ValueError(f"most_segments is {self.most_segments}: expected 0 or more, or none")
         if (self.verifier == "critic") != (self.critic is not None):
             raise ValueError("verifier=critic and critic=FILE belong together: give both or neither")
+        if self.explore is not None and self.prior != "residual":
+            raise ValueError(f"explore is {self.explore}, and prior is {self.prior}: only prior=residual explores")
         for name in ("critic", "calibration"):
             path: Path | None = getattr(self, name)
             if path is not None and not path.is_file():
@@ -77,7 +80,7 @@ class SuccessOptions:
         return MemoryOptions(
             retrieve,
             prior=self.prior,
-            residual=ResidualOptions(explore=self.explore),
+            residual=ResidualOptions() if self.explore is None else ResidualOptions(explore=self.explore),
             calibrated=self.calibrated,
             most_segments=self.most_segments,
             eviction=self.eviction,
@@ -96,6 +99,7 @@ def load(request: MemoryRequest) -> SuccessRunner:
     assert request.name.file is not None
     file, policy, sha256 = request.name.file, request.policy, request.weights_sha256
     opened = open_success(file, policy, sha256, options=options.kept(), verifier=options.verifies())
+    opened.explore_asked = options.explore is not None
     if options.calibration is not None and opened.memory.calibration is None:
         opened.memory.recalibrate(Calibration.from_json(options.calibration.read_text(encoding="utf-8")))
     return opened

@@ -19,13 +19,14 @@ from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
 from vlamem.memory.success.lifecycle.stages import EVICTIONS
+from vlamem.memory.success.lifecycle.trials import Trials
 from vlamem.memory.success.retrieve.abstention import AbstentionWatch, opening_note
 from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
-from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
+from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 from vlamem.memory.success.store import StoreDamagedError, open_store
 
@@ -111,6 +112,7 @@ class SuccessMemory:
             self.store.close()
             raise
         self.last: tuple[Prior, ...] = ()
+        self.trials = Trials(self.store, self.origin, layout, self.options.residual)
         self._watch = AbstentionWatch(self.store.name)
         if self.options.prior == "elite":
             note = opening_note(self.store.name, len(self), self.calibration is not None, self.retrieve.threshold)
@@ -215,24 +217,16 @@ class SuccessMemory:
     def _prior(self, state: Float[np.ndarray, "D"], text: str, meaning: Float[np.ndarray, "C"] | None) -> Prior:
         allowed = self._instructions.matches(text, meaning)
         k, least = self.retrieve.neighbours, self.retrieve.threshold
-        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else self._no_candidates()
-        bad = self._no_candidates()
+        bad = none = Candidates.none(self.layout.horizon, self.layout.action_size)
+        good = self.successes.nearest(state, k, allowed, least) if len(self.successes) else none
         known = len(good.ids) > 0 and good.similarity[0] >= least
         if known and self.retrieve.failures and len(self.failures):
             bad = self.failures.nearest(state, k, allowed, least)
         return elite_prior(good, bad, self.layout.parts, self.retrieve)
 
     def residual(self, explore: bool = False) -> Residual:
-        """What is to be added to every command of the next trial; see `retrieve.residual`.
-
-        It changes only when another trial is stored. With `explore` trials are played to learn, for who stores them.
-        """
-        with self._lock:
-            return residual_prior(self.store.trials(self.origin), self.layout, self.options.residual, explore)
-
-    def _no_candidates(self) -> Candidates:
-        chunks = np.zeros((0, self.layout.horizon, self.layout.action_size), np.float32)
-        return Candidates(np.zeros(0, np.int64), np.zeros(0), chunks, np.zeros(0))
+        """What is added to every command of the next trial, which is played to learn with `explore`; see `trials`."""
+        return self.trials.residual(explore)
 
     def credit(self, used: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts the outcome of an episode on the segments that were used in it. Raises as `commit`."""
@@ -267,11 +261,24 @@ class SuccessMemory:
         done = None if episode is None else self.commit(episode)
         if verdict.success is not None:
             self.credit(trace.used, verdict.success)
-        if trace.offset is not None and self.options.prior == "residual":
-            when = time.time() if made is None else made
-            with self._writing:
-                self.store.add_trial(self.origin, StoredTrial(trace.identity, verdict.outcome, trace.offset, when))
+        trial = self.trial_of(trace, verdict, made)
+        if trial is not None:
+            self.add_trial(trial)
         return done
+
+    def trial_of(self, trace: Trace, verdict: Verdict, made: float | None = None) -> StoredTrial | None:
+        """The trial that `observe_episode` would store; None without residual priors or without a known offset."""
+        if trace.offset is None or self.options.prior != "residual":
+            return None
+        return StoredTrial(trace.identity, verdict.outcome, trace.offset, time.time() if made is None else made)
+
+    def add_trial(self, trial: StoredTrial) -> None:
+        """Stores a trial durably, in the place of one of the same identity.
+
+        Raises EntryError for what may not be stored, and otherwise as `commit`.
+        """
+        with self._writing:
+            self.trials.add(trial)
 
     def commit(self, episode: Episode) -> Committed:
         """Stores a verified episode in one transaction: durable when this returns.
@@ -355,6 +362,7 @@ class SuccessMemory:
                 return False
             with self._lock:
                 self._load()
+            self.trials.forget()
             return True
 
     def verify(self) -> int:

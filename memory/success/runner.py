@@ -78,6 +78,10 @@ class SuccessRunner(StatelessRunner):
 
     A paraphrase is known by the policy's own vector of it. `memory.last` keeps the priors behind the last proposal.
     Whoever plays episodes may have it learn from them: it is a LearnsFromEpisodes, with the verifier that is given.
+
+    Attributes:
+        learning: whether offsets of a residual prior are tried out; only for who stores every episode as a trial.
+        explore_asked: whether the memory's name has `explore`, without which a server tries nothing out.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class SuccessRunner(StatelessRunner):
         self.spec = MemorySpec(name, chunk_shape=(policy.spec.horizon, policy.spec.action.size), ticks=False)
         self.proposed: Callable[[Proposal], None] = lambda proposal: None
         self.learning = False
+        self.explore_asked = False
         self._offset: np.ndarray | None = None
         self._meanings: dict[str, np.ndarray] = {}
 
@@ -119,6 +124,11 @@ class SuccessRunner(StatelessRunner):
             self._offset = self.memory.residual(explore=self.learning).offset
         size = (rows, self.policy.spec.horizon, len(self._offset))
         return Proposal.of_offset(np.broadcast_to(self._offset, size).astype(np.float32))
+
+    @property
+    def offset(self) -> Float[np.ndarray, "A"] | None:
+        """What the last proposal adds to every command; None without residual priors."""
+        return self._offset
 
     def query(
         self,
@@ -161,7 +171,7 @@ class SuccessRunner(StatelessRunner):
         self.learning = True
         store, origin = self.memory.store, self.memory.origin
         trials = [t.identity for t in store.trials(origin) if t.identity.startswith(f"{run}/")]
-        store.delete_trials(origin, [identity for identity in trials if identity not in kept])
+        self.memory.trials.delete([identity for identity in trials if identity not in kept])
         late = {
             head.id
             for head in store.episode_heads(origin)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.memory.success.experience.episode import Outcome, Segment
+from vlamem.memory.success.experience.layout import EntryError, Layout
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,22 @@ class StoredTrial:
     outcome: str
     offset: Float[np.ndarray, "A"]
     made: float
+
+    def check(self, layout: Layout) -> None:
+        """Raises EntryError naming the first thing in the trial that may not be stored."""
+        if not self.identity or self.outcome not in ("success", "failure", "unknown"):
+            raise EntryError(
+                f"trial '{self.identity}' has outcome {self.outcome!r}: expected an identity, and success, failure or "
+                "unknown"
+            )
+        offset = np.asarray(self.offset)
+        if offset.shape != (layout.action_size,) or not np.isfinite(offset).all():
+            raise EntryError(
+                f"trial '{self.identity}' has an offset of {list(offset.shape)}, expected "
+                f"{layout.action_size} finite numbers: one for each entry of an action"
+            )
+        if not np.isfinite(self.made):
+            raise EntryError(f"trial '{self.identity}' was made at {self.made}: expected seconds since 1970")
 
 
 @dataclass(frozen=True)

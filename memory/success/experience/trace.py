@@ -36,7 +36,7 @@ class Trace:
         observations: at every re-plan, and the last one after the end when it was encoded.
         actions: [T, A], executed.
         used: ids of the stored segments that retrieved priors were made of.
-        offset: [A], mean over the plans of what was added to what the policy proposed; None where that is not known.
+        offset: [A], what was added to what the policy proposed; None where that is not known or changed between plans.
     """
 
     identity: str

@@ -103,7 +103,8 @@ class EpisodeRecorder:
         """The episode until now."""
         actions = np.stack(self._actions) if self._actions else np.zeros((0, self.layout.action_size), np.float32)
         used = np.unique(np.concatenate(self._used)) if self._used else np.zeros(0, np.int64)
-        offset = np.mean(self._offsets, axis=0) if self._offsets else None
+        one = all((offset == self._offsets[0]).all() for offset in self._offsets)
+        offset = self._offsets[0] if self._offsets and one else None
         return Trace(self._identity, self._instruction, self._meaning, tuple(self._observations), actions, used, offset)
 
     def finish(self, verdict: Verdict, made: float, trace: Trace | None = None) -> Episode | None:

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from vlamem.memory.success.experience.episode import Episode
 from vlamem.memory.success.experience.layout import EntryError
-from vlamem.memory.success.experience.records import Committed
+from vlamem.memory.success.experience.records import Committed, StoredTrial
 from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.store.errors import StoreError
 
@@ -34,12 +34,21 @@ class Sink(Protocol):
         """Counts the outcome of an episode on the segments that were used in it."""
         ...
 
+    def trial_of(self, trace: Trace, verdict: Verdict, made: float | None = None) -> StoredTrial | None:
+        """The episode as a residual prior learns from it; None where none does."""
+        ...
+
+    def add_trial(self, trial: StoredTrial) -> None:
+        """Stores a trial."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Job:
     episode: Episode | None
     used: Int[np.ndarray, "U"]
     success: bool | None
+    trial: StoredTrial | None = None
 
 
 class BackgroundWriter:
@@ -77,21 +86,27 @@ class BackgroundWriter:
             return len(self._jobs)
 
     def submit(
-        self, episode: Episode | None, used: Int[np.ndarray, "U"] | None = None, success: bool | None = None
+        self,
+        episode: Episode | None,
+        used: Int[np.ndarray, "U"] | None = None,
+        success: bool | None = None,
+        trial: StoredTrial | None = None,
     ) -> None:
-        """Hands over an episode, and the outcome of the episode in which segments `used` were used; returns at once."""
+        """Hands over an episode, the outcome of the episode in which segments `used` were used, and the same episode as
+        a trial of a residual prior; returns at once."""
         with self._changed:
             if self._closing:
                 raise RuntimeError("this writer is closed: make another")
             if len(self._jobs) >= self._most:
                 self._jobs.popleft()
                 self._report(f"more than {self._most} episodes wait to be stored: the oldest was given up")
-            self._jobs.append(_Job(episode, np.zeros(0, np.int64) if used is None else used, success))
+            self._jobs.append(_Job(episode, np.zeros(0, np.int64) if used is None else used, success, trial))
             self._changed.notify_all()
 
     def observe_episode(self, trace: Trace, verdict: Verdict, made: float | None = None) -> None:
         """As SuccessMemory.observe_episode, from the writer's thread; returns at once."""
-        self.submit(self._memory.episode_of(trace, verdict, made), trace.used, verdict.success)
+        episode, trial = self._memory.episode_of(trace, verdict, made), self._memory.trial_of(trace, verdict, made)
+        self.submit(episode, trace.used, verdict.success, trial)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until everything is on disk; False when it took longer."""
@@ -133,5 +148,7 @@ class BackgroundWriter:
     def _do(self, job: _Job) -> None:
         if job.episode is not None:
             self.committed.append(self._memory.commit(job.episode))
+        if job.trial is not None:  # before the credit, which counts again at a second try
+            self._memory.add_trial(job.trial)
         if job.success is not None and len(job.used):
             self._memory.credit(job.used, job.success)

@@ -77,6 +77,11 @@ class Candidates:
     chunks: Float[np.ndarray, "k H A"]
     reliability: Float[np.ndarray, "k"]
 
+    @classmethod
+    def none(cls, horizon: int, action_size: int) -> "Candidates":
+        """No segment at all."""
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, horizon, action_size), np.float32), np.zeros(0))
+
 
 @dataclass(frozen=True)
 class Prior:

@@ -87,7 +87,7 @@ class SuccessStore(Protocol):
         ...
 
     def counts(self, origin: int) -> dict[str, int]:
-        """Numbers of an origin: success_episodes, success_segments, failure_episodes, failure_segments."""
+        """Numbers of an origin: success_episodes, success_segments, failure_episodes, failure_segments, trials."""
         ...
 
     def data_version(self) -> int:
@@ -96,8 +96,8 @@ class SuccessStore(Protocol):
 
     # Trials -------------------------------------------------------------------------------------------------------
 
-    def add_trial(self, origin: int, trial: StoredTrial) -> None:
-        """Stores a trial; one of the same identity is replaced."""
+    def add_trials(self, origin: int, trials: Sequence[StoredTrial]) -> None:
+        """Stores checked trials; one of the same identity is replaced."""
         ...
 
     def trials(self, origin: int) -> list[StoredTrial]:

@@ -9,17 +9,23 @@ import numpy as np
 
 from vlamem.memory.success.experience.episode import Episode, Segment
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
+from vlamem.memory.success.experience.records import StoredTrial
 from vlamem.memory.success.store.errors import StoreDamagedError, StoreError
 from vlamem.memory.success.store.sqlite import SqliteStore, read_segment
 
 
 @dataclass(frozen=True)
 class Salvaged:
-    """Numbers of what was saved, and ids of the segments that cannot be read or fail their checksum."""
+    """Numbers of what was saved, and ids of the segments that cannot be read or fail their checksum.
+
+    `trials_cut`: trials after those that were saved cannot be read, and their number is not known.
+    """
 
     episodes: int
     segments: int
     lost: tuple[int, ...]
+    trials: int = 0
+    trials_cut: bool = False
 
 
 _EMPTY_RUN = 10_000
@@ -82,7 +88,30 @@ def _copy(
         )  # fmt: skip
         done = store.commit(origin_id, episode)
         kept += 0 if done is None else len(done.ids)
-    return Salvaged(len(groups), kept, tuple(lost))
+    return Salvaged(len(groups), kept, tuple(lost), *_copy_trials(db, store, origins))
+
+
+def _copy_trials(
+    db: sqlite3.Connection, store: SqliteStore, origins: dict[int, tuple[Origin, Layout]]
+) -> tuple[int, bool]:
+    """Copies trials up to the first row that cannot be read; gives their number, and whether there was such a row."""
+    found: dict[int, list[StoredTrial]] = {}
+    cut = False
+    try:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'trials'").fetchone():
+            return 0, False  # a file of before trials were stored
+        for number, identity, outcome, offset, made in db.execute(
+            "SELECT origin, identity, outcome, offset, made FROM trials ORDER BY id"
+        ):
+            origin, layout = origins[int(number)]
+            trial = StoredTrial(identity, outcome, np.frombuffer(offset, np.float32), made)
+            trial.check(layout)
+            found.setdefault(store.add_origin(origin, layout), []).append(trial)
+    except (sqlite3.DatabaseError, EntryError, KeyError, ValueError):
+        cut = True
+    for at, trials in found.items():
+        store.add_trials(at, trials)
+    return sum(map(len, found.values())), cut
 
 
 _ROW = (

@@ -222,13 +222,15 @@ class SqliteStore:
 
     def counts(self, origin: int) -> dict[str, int]:
         """Episodes and segments of an origin, by outcome."""
-        found = {f"{o}_{what}": 0 for o in ("success", "failure") for what in ("episodes", "segments")}
+        found = {f"{o}_{what}": 0 for o in ("success", "failure") for what in ("episodes", "segments")} | {"trials": 0}
         for outcome, episodes, segments in self._read(
             "SELECT e.outcome, count(DISTINCT e.id), count(s.id) FROM episodes e "
             "LEFT JOIN segments s ON s.episode = e.id WHERE e.origin = ? GROUP BY e.outcome",
             (origin,),
         ):
             found |= {f"{outcome}_episodes": int(episodes), f"{outcome}_segments": int(segments)}
+        if self._version >= 3:
+            found["trials"] = int(self._read("SELECT count(*) FROM trials WHERE origin = ?", (origin,))[0][0])
         return found
 
     def data_version(self) -> int:
@@ -237,11 +239,11 @@ class SqliteStore:
 
     # Trials -------------------------------------------------------------------------------------------------------
 
-    def add_trial(self, origin: int, trial: StoredTrial) -> None:
-        """Stores a trial; one of the same identity is replaced. Raises as `commit`."""
-        values = (origin, trial.identity, trial.outcome, _blob(trial.offset), trial.made)
+    def add_trials(self, origin: int, trials: Sequence[StoredTrial]) -> None:
+        """Stores checked trials; one of the same identity is replaced. Raises as `commit`."""
+        values = [(origin, t.identity, t.outcome, _blob(t.offset), t.made) for t in trials]
         with self._write() as db:
-            db.execute(
+            db.executemany(
                 "INSERT OR REPLACE INTO trials(origin, identity, outcome, offset, made) VALUES (?,?,?,?,?)", values
             )
 

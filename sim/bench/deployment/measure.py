@@ -1,6 +1,6 @@
 """What a success memory costs: search in 100,000 segments, storing an episode, a decision with and without it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,28 +29,52 @@ class Search:
     recall: float
 
 
-def measure_search(segments: int, queries: int, size: int, seed: int = 0) -> Search:
-    """Searches random unit vectors, for which no index can take a short cut, from states near some of them."""
+def measure_search(
+    segments: int,
+    queries: int,
+    size: int,
+    seed: int = 0,
+    decay: float | None = None,
+    timer: Callable[[Callable[[], object]], float] = clock,
+) -> Search:
+    """Searches random unit vectors, for which no index can take a short cut, from states near some of them.
+
+    With `decay` the variance falls by this factor from one direction to the next, as that of a policy's keys does, and
+    queries are further such vectors. `timer` gives the milliseconds that a call takes.
+    """
     draw = stream(seed, "search", segments, size)
     vectors = draw.standard_normal((segments, size), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    noise = draw.standard_normal((queries, size), dtype=np.float32)
+    if decay is None:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        asked = vectors[draw.integers(segments, size=queries)] + np.float32(0.1) * noise
+    else:
+        spread = (decay ** (np.arange(size) / 2)).astype(np.float32)
+        vectors *= spread
+        asked = noise * spread
     index = ExactIndex(size)
     index.add(vectors, np.arange(segments), np.zeros(segments, np.int64))
-    asked = vectors[draw.integers(segments, size=queries)] + 0.1 * draw.standard_normal((queries, size))
-    asked = asked.astype(np.float32)
     for query in asked[:20]:
         index.search(query, NEIGHBOURS)
-    times = [clock(lambda q=q: index.search(q, NEIGHBOURS)) for q in asked]  # type: ignore[misc]  # bound at once
-    found = 0
-    wide = vectors.astype(np.float64)
-    squares = (wide**2).sum(axis=1)
-    checked = asked[: min(100, queries)]
-    for query in checked:
-        distances = squares - 2 * wide @ query.astype(np.float64)
-        true = np.argpartition(distances, NEIGHBOURS)[:NEIGHBOURS]
-        found += len(set(true.tolist()) & set(index.search(query, NEIGHBOURS)[0].tolist()))
+    times = [timer(lambda q=q: index.search(q, NEIGHBOURS)) for q in asked]  # type: ignore[misc]  # bound at once
+    checked = asked[: min(queries, max(1, 10_000_000 // segments), 100)]
+    true = _nearest(vectors, checked)
+    found = sum(
+        len(set(row.tolist()) & set(index.search(query, NEIGHBOURS)[0].tolist()))
+        for row, query in zip(true, checked, strict=True)
+    )
     p50, p99 = np.percentile(times, (50, 99))
     return Search(segments, queries, float(p50), float(p99), found / (NEIGHBOURS * len(checked)))
+
+
+def _nearest(vectors: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Positions of the NEIGHBOURS nearest of each query, measured one by one in double precision."""
+    distances = np.empty((len(asked), len(vectors)))
+    wide = asked.astype(np.float64)
+    for start in range(0, len(vectors), 65_536):
+        block = vectors[start : start + 65_536].astype(np.float64)
+        distances[:, start : start + len(block)] = (block**2).sum(axis=1) - 2 * wide @ block.T
+    return np.asarray(np.argpartition(distances, NEIGHBOURS, axis=1)[:, :NEIGHBOURS])
 
 
 def measure_commits(folder: Path, layout: Layout, episodes: int, segments: int, seed: int = 0) -> list[float]:

@@ -32,6 +32,10 @@ class TransferBench:
     prepare_offset: float
     """Standard deviation of an offset that is added to the translations of every second of these episodes, so that the
     critic is trained on what a residual prior will show it [action units]."""
+    search_segments: tuple[int, ...]
+    """Segments that are searched; none leaves it out."""
+    timing_trials: int
+    """Trials in which every decision is timed with and without the memory; 0 leaves it out."""
     execute: int
     """Actions of each chunk carried out before the next plan."""
     seed: int
@@ -57,6 +61,8 @@ class TransferBench:
             states=6,
             explore=3,
             prepare_episodes=8,
+            search_segments=(20_000,),
+            timing_trials=1,
             out=folder,
             results=folder if self.results == Path("docs/results") else self.results,  # a smoke test is no result
         )

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from vlamem.core.bench import Page
@@ -13,10 +14,12 @@ from vlamem.core.pages import render
 from vlamem.memory.success.retrieve import Residual
 from vlamem.policies.registry import find_policy
 from vlamem.sim.bench.deployment.arms import Arm, Condition
+from vlamem.sim.bench.deployment.measure import Search
 from vlamem.sim.bench.deployment.outcomes import last_half, late_difference, mean_points, outcomes
 from vlamem.sim.bench.deployment.play import Kit, Series, Trial
 from vlamem.sim.bench.rate import Rate
 from vlamem.sim.bench.transfer.arms import control_arms, main_arms
+from vlamem.sim.bench.transfer.cost import Cost
 from vlamem.sim.bench.transfer.options import TransferBench
 from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, paired_difference
@@ -32,13 +35,30 @@ SIZES = ("conditions", "trials", "explore", "controls", "control_arms", "leave_o
 """Options that make a run smaller than the default."""
 
 
-@dataclass(frozen=True)
+KINDS: dict[str, float | None] = {"states": 0.854, "random": None}
+"""Vectors that are searched, and by what their variance falls from one direction to the next.
+
+Of the shipped policy's keys and proprioception 16 of 72 directions hold 92 %, as here; unit vectors that vary in all
+alike are the worst case.
+"""
+
+
+@dataclass
 class Found:
-    """What the bench found: trials and what was learned by series, and the kit of each task."""
+    """What the bench found.
+
+    Attributes:
+        trials, learned: by series; what was learned is that of the end.
+        kits: of each task with a control.
+        search: by kind of vector and number.
+        cost: of a decision; None when it was not measured.
+    """
 
     trials: dict[Series, list[Trial]]
     learned: dict[Series, Residual]
     kits: dict[str, Kit]
+    search: dict[tuple[str, int], Search]
+    cost: Cost | None
 
     def conditions(self) -> list[Condition]:
         """Every condition, in the order in which they were played."""
@@ -118,6 +138,14 @@ def figures_of(bench: TransferBench, found: Found) -> dict[str, Figure]:
         figures["critic_precision"] = Figure.rate(sum(accepted), len(accepted))
     if right:
         figures["critic_recall"] = Figure.rate(sum(right), len(right))
+    for (kind, segments), search in found.search.items():
+        many = f"{segments // 1_000_000}m" if segments >= 1_000_000 else f"{segments // 1000}k"
+        name = f"retrieval_{many}" if kind == "states" else f"retrieval_{kind}_{many}"
+        figures[f"{name}_p99_ms"] = Figure(search.p99, search.queries)
+        figures[f"{name}_recall"] = Figure(search.recall, search.queries)
+    if found.cost is not None:
+        figures["decision_time_ratio"] = Figure(found.cost.ratio, len(found.cost.bare))
+        figures["decision_bare_ms"] = Figure(float(np.median(found.cost.bare)), len(found.cost.bare))
     return figures
 
 
@@ -150,6 +178,8 @@ def text_of(bench: TransferBench, found: Found) -> str:
         notes=all(getattr(bench, name) == value for name, value in NOTED.items()),
         smaller=smaller(bench),
         kits=found.kits,
+        search=found.search,
+        cost=found.cost,
     )
 
 
