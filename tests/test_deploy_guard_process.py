@@ -129,7 +129,6 @@ def test_labels_and_status_reach_the_controller(rig: Rig) -> None:
 def test_an_arm_that_does_not_connect_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARM_LOG", str(tmp_path / "arm.jsonl"))
     monkeypatch.setenv("ARM_BROKEN", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     with pytest.raises(RobotError, match="no such port"):
         GuardedRobot("hanging_arm:make", "tabletop").connect()
 
@@ -137,7 +136,6 @@ def test_an_arm_that_does_not_connect_is_named(tmp_path: Path, monkeypatch: pyte
 def test_what_was_observed_before_a_pause_is_not_taken_for_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "arm.jsonl"
     monkeypatch.setenv("ARM_LOG", str(log))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     robot = GuardedRobot("hanging_arm:make", "tabletop")
     robot.connect()
     try:

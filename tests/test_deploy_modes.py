@@ -64,7 +64,7 @@ class World(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now, self.episode, self.halted, self.stopped_at = 100.0, 1, False, math.inf
-        self.bus, self.server = Bus(self), Server()
+        self.bus, self.server = Bus(self), Server(horizon=6)
         self.pause = 0.0
         poll = self.server.poll
         self.server.poll = lambda: (self.pass_(self.pause), poll())[1]  # type: ignore[method-assign]  # a slow network

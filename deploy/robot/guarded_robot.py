@@ -7,6 +7,7 @@ settings name are. Those of another robot are observed in a thread of the guard'
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -89,7 +90,8 @@ class GuardedRobot:
         }
         words = [sys.executable, "-m", "vlamem.deploy.robot.guard_process", *map(str, theirs), json.dumps(given)]
         # in this process's group, so that it may read the terminal's keys
-        self._process = subprocess.Popen(words, pass_fds=theirs)
+        there = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # your own arm's module
+        self._process = subprocess.Popen(words, pass_fds=theirs, env=there)
         for _, end in pairs:
             end.close()
         try:

@@ -27,9 +27,11 @@ from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
 from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
 from vlamem.memory.success.retrieve.segments import SegmentIndex
-from vlamem.memory.success.store import StoreDamagedError, open_store
+from vlamem.memory.success.store import StoreBusyError, StoreChangedError, StoreDamagedError, open_store
 
 _LOG = logging.getLogger(__name__)
+_TRIES = 100
+"""A commit is decided anew so often where other processes write meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class MemoryOptions:
         failure_segments: how many of the last segments before a failure `observe_episode` keeps.
         wait_s: how long a write waits for another process.
         check: whether the whole store is checked at opening.
+        read_only: nothing is written, as on a medium that cannot be written to.
         seed: of random eviction.
         prior: "elite", what succeeded in a state like this one; or "residual", one correction of every command, which
             holds in states that were never seen.
@@ -65,6 +68,7 @@ class MemoryOptions:
     failure_segments: int = FAILURE_SEGMENTS
     wait_s: float = 10.0
     check: bool = True
+    read_only: bool = False
     seed: int = 0
     prior: Literal["elite", "residual"] = "elite"
     residual: ResidualOptions = field(default_factory=ResidualOptions)
@@ -101,7 +105,7 @@ class SuccessMemory:
         self.layout = layout
         self._lock = threading.RLock()  # held by whoever reads or changes the index, for moments
         self._writing = threading.RLock()  # held by whoever writes the store, for as long as the medium takes
-        self.store = open_store(address, self.options.wait_s)
+        self.store = open_store(address, self.options.wait_s, self.options.read_only)
         try:
             if self.options.check:
                 self.store.check()
@@ -136,7 +140,14 @@ class SuccessMemory:
     def _load(self) -> None:
         """Builds the indices from the store."""
         body = self.store.calibration(self.origin) if self.options.calibrated else None
-        self.calibration = None if body is None else Calibration.from_json(body)
+        self._calibration_body = body
+        try:
+            self.calibration = None if body is None else Calibration.from_json(body, self.layout)
+        except EntryError as error:
+            raise StoreDamagedError(
+                f"{self.store.name}: what it stores as its calibration cannot be used ({error}); 'vlamem memory "
+                "calibrate' replaces it, ?calibrated=false opens it without"
+            ) from error
         retrieve = self.options.retrieve
         weight, centre = self.options.proprioception_weight, None
         if self.calibration is not None:
@@ -284,35 +295,46 @@ class SuccessMemory:
         began = time.perf_counter()
         episode.check(self.layout)
         with self._writing:  # alone changes the index, so that it may read it here without holding `_lock`
-            index = self.successes if episode.outcome == "success" else self.failures
+            for _ in range(_TRIES):
+                try:
+                    done = self._commit(episode)
+                    break
+                except StoreChangedError:  # what was merged into or evicted may be gone: decide anew
+                    self._follow()
+            else:
+                raise StoreBusyError(f"{self.store.name} was changed by others {_TRIES} times: it may be tried again")
+        return replace(done, milliseconds=1e3 * (time.perf_counter() - began))
+
+    def _commit(self, episode: Episode) -> Committed:
+        """One try; raises StoreChangedError when another process has changed the store since it was read."""
+        index = self.successes if episode.outcome == "success" else self.failures
+        merges, nearest = self._duplicates(index, episode)
+        fresh = len(episode.segments) - len(merges)
+        room = self._room()
+        if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
+            first = len(episode.segments) - room if room else len(episode.segments)
+            kept = episode.segments[first:]
+            if not kept:
+                return Committed((), 0, (), 0.0)
+            episode = replace(episode, segments=kept)
             merges, nearest = self._duplicates(index, episode)
-            fresh = len(episode.segments) - len(merges)
-            room = self._room()
-            if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
-                first = len(episode.segments) - room if room else len(episode.segments)
-                kept = episode.segments[first:]
-                if not kept:
-                    return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
-                episode = replace(episode, segments=kept)
-                merges, nearest = self._duplicates(index, episode)
-                fresh = len(kept) - len(merges)
-            over = 0 if room is None else len(index) + fresh - room
-            spared = np.array([m.onto for m in merges], np.int64)
-            gone = victims(index, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
-            gone = gone[~np.isin(gone, spared)]
-            done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
-            if done is None:
-                return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
-            stored = list(self.store.segments(self.origin, self._seen))
-            with self._lock:
-                index.remove(gone)
-                other = self.failures if index is self.successes else self.successes
-                other.remove(np.array(done.retracted, np.int64))
-                for place in index.places(spared):
-                    index.column("merged")[place] += 1
-                self._take(stored)
-        took = 1e3 * (time.perf_counter() - began)
-        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), took, len(done.retracted))
+            fresh = len(kept) - len(merges)
+        over = 0 if room is None else len(index) + fresh - room
+        spared = np.array([m.onto for m in merges], np.int64)
+        gone = victims(index, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
+        gone = gone[~np.isin(gone, spared)]
+        done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist(), self._data_version)
+        if done is None:
+            return Committed((), 0, (), 0.0)
+        stored = list(self.store.segments(self.origin, self._seen))
+        with self._lock:
+            index.remove(gone)
+            other = self.failures if index is self.successes else self.successes
+            other.remove(np.array(done.retracted, np.int64))
+            for place in index.places(spared):
+                index.column("merged")[place] += 1
+            self._take(stored)
+        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), 0.0, len(done.retracted))
 
     def _room(self) -> int | None:
         bounds = []
@@ -348,14 +370,37 @@ class SuccessMemory:
 
     # Soundness ----------------------------------------------------------------------------------------------------
 
-    def refresh(self) -> bool:
-        """Takes over what another process has stored or deleted since; True when there was something."""
-        with self._writing:
+    def refresh(self, wait: bool = True) -> bool:
+        """Takes over what another process has stored or deleted since; True when there was something.
+
+        Without `wait` nothing is done while a commit is under way.
+        """
+        if not self._writing.acquire(blocking=wait):
+            return False
+        try:
             if self.store.data_version() == self._data_version:
                 return False
+            self._follow()
+            return True
+        finally:
+            self._writing.release()
+
+    def _follow(self) -> None:
+        """Takes over what the store holds; what has not changed is not read again."""
+        body = self.store.calibration(self.origin) if self.options.calibrated else None
+        if body != self._calibration_body:
             with self._lock:
                 self._load()
-            return True
+            return
+        version, use = self.store.data_version(), self.store.use(self.origin)
+        fresh = list(self.store.segments(self.origin, self._seen))
+        with self._lock:
+            for index in (self.successes, self.failures):
+                index.remove(np.array([i for i in index.ids.tolist() if i not in use], np.int64))
+                for name in ("uses", "successes", "merged"):
+                    index.column(name)[:] = [getattr(use[i], name) for i in index.ids.tolist()]
+            self._take(fresh)
+            self._data_version = version
 
     def verify(self) -> int:
         """Checks the store, and the indices against it; gives the number of segments.
@@ -381,6 +426,7 @@ class SuccessMemory:
 
     def recalibrate(self, calibration: Calibration) -> None:
         """Stores a calibration and uses it from now on."""
+        calibration.check(self.layout)
         with self._writing, self._lock:
             self.store.add_calibration(self.origin, time.time(), calibration.to_json())
             self._load()

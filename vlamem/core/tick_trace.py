@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import replacing
 
 VERSION = 1
@@ -134,10 +135,11 @@ def write_trace(path: Path, trace: TickTrace) -> None:
     table = pa.Table.from_pylist(trace.rows, schema)
     path.parent.mkdir(parents=True, exist_ok=True)
     # without what is made for large files and would be half of so small a one
-    form = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False}
+    form = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False,
+            "write_page_checksum": True}  # fmt: skip
     with replacing(path) as draft, pq.ParquetWriter(draft, schema, **form) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
+        writer.add_key_value_metadata({_ABOUT: json.dumps(sealed(about), ensure_ascii=False)})
 
 
 def read_trace(path: Path) -> TickTrace:
@@ -149,8 +151,8 @@ def read_trace(path: Path) -> TickTrace:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            about = json.loads((file.metadata.metadata or {})[_ABOUT])
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            about = unsealed(json.loads((file.metadata.metadata or {})[_ABOUT]))
             rows = file.read().to_pylist()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):

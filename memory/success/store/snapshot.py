@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import read_tensors, write_tensors
 from vlamem.memory.success.experience.episode import Episode, Segment
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
+from vlamem.memory.success.experience.records import Use
+from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.store.errors import StoreError
 from vlamem.memory.success.store.interface import SuccessStore
 
@@ -55,31 +55,55 @@ def export(store: SuccessStore, origin: int, path: Path) -> int:
     return len(stored)
 
 
-def read_snapshot(path: Path) -> tuple[Origin, Layout, str | None, tuple[Episode, ...]]:
-    """Origin, layout, calibration and episodes of an exported memory, every value checked.
+@dataclass(frozen=True)
+class Snapshot:
+    """An exported memory.
+
+    Attributes:
+        origin, layout: as in the store.
+        calibration: JSON, or None.
+        episodes: with all their segments.
+        use: of the segments of each episode, in order.
+    """
+
+    origin: Origin
+    layout: Layout
+    calibration: str | None
+    episodes: tuple[Episode, ...]
+    use: tuple[tuple[Use, ...], ...]
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """An exported memory, every value checked.
 
     Raises StoreError for a file that is none or is cut short, EntryError for contents that may not be stored.
     """
-    raw = path.read_bytes()
     try:
-        arrays = load_tensors(raw)
-        size = int.from_bytes(raw[:8], "little")
-        header: dict[str, Any] = json.loads(json.loads(raw[8 : 8 + size])["__metadata__"]["vlamem"])
+        arrays, metadata = read_tensors(path)
+        header: dict[str, Any] = json.loads(metadata["vlamem"])
         if header["kind"] != KIND or header["format"] != FORMAT:
             raise StoreError(f"{path} is {header['kind']} of format {header['format']}, expected {KIND} {FORMAT}")
         layout = Layout.from_json(header["layout"])
         episodes = tuple(_episodes(header["episodes"], arrays))
         origin = Origin(**header["origin"])
-    except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+        calibration = header["calibration"]
+        if calibration is not None:
+            Calibration.from_json(calibration, layout)
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         if isinstance(error, StoreError | EntryError):
             raise
         raise StoreError(f"{path} is no exported success memory or is damaged ({error}): export it again") from error
-    for episode in episodes:
+    for episode, _ in episodes:
         episode.check(layout)
-    return origin, layout, header["calibration"], episodes
+    return Snapshot(origin, layout, calibration, tuple(e for e, _ in episodes), tuple(use for _, use in episodes))
 
 
-def _episodes(heads: Sequence[dict[str, Any]], arrays: dict[str, np.ndarray]) -> Iterator[Episode]:
+def _episodes(
+    heads: Sequence[dict[str, Any]], arrays: dict[str, np.ndarray]
+) -> Iterator[tuple[Episode, tuple[Use, ...]]]:
+    counts = np.stack([arrays[name] for name in ("uses", "successes", "merged")], axis=1)
+    if (counts < 0).any() or (counts[:, 1] > counts[:, 0]).any():
+        raise ValueError("use counts that are none: expected successes within uses, and none below 0")
     for head in heads:
         at = np.flatnonzero(arrays["episode"] == head["id"])
         if not len(at):
@@ -94,25 +118,40 @@ def _episodes(heads: Sequence[dict[str, Any]], arrays: dict[str, np.ndarray]) ->
             )
             for i in at
         )
-        yield Episode(
+        episode = Episode(
             head["identity"], head["instruction"], head["outcome"], head["verifier"], head["confidence"],
             head["made"], segments, arrays.get(f"meaning.{head['id']}"),
         )  # fmt: skip
+        yield episode, tuple(Use(*map(int, row)) for row in counts[at])
 
 
-def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = None, admit: bool = False) -> int:
-    """Stores what an exported memory holds, and gives the number of new segments; episodes that are there are passed.
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: new `segments`, and episodes that are `known` under the same or another outcome."""
 
-    Raises OriginError when the store, or `origin`, is of another policy or robot and `admit` is False.
+    segments: int
+    known: int
+
+
+def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = None, admit: bool = False) -> Imported:
+    """Stores what an exported memory holds, use counts included, oldest episode first.
+
+    What the store knows stays: episodes that are there are passed over, also those that the snapshot has under another
+    outcome, since a label may have corrected them here; so is a calibration. Raises OriginError when the store, or
+    `origin`, is of another policy or robot and `admit` is False.
     """
-    theirs, layout, calibration, episodes = read_snapshot(path)
+    found = read_snapshot(path)
     if origin is not None:
-        theirs.check(origin, str(path), "what it is imported for")
+        found.origin.check(origin, str(path), "what it is imported for")
     known = store.origins()
-    if known and not admit and all(o != theirs for _, o, _ in known):
-        known[0][1].check(theirs, store.name, str(path))
-    number = store.add_origin(theirs, layout)
-    count = sum(len(done.ids) for episode in episodes if (done := store.commit(number, episode)) is not None)
-    if calibration is not None and store.calibration(number) is None:
-        store.add_calibration(number, max(e.made for e in episodes), calibration)
-    return count
+    if known and not admit and all(o != found.origin for _, o, _ in known):
+        known[0][1].check(found.origin, store.name, str(path))
+    number = store.add_origin(found.origin, found.layout)
+    segments = passed = 0
+    for episode, use in sorted(zip(found.episodes, found.use, strict=True), key=lambda both: both[0].made):
+        done = store.commit(number, episode, use=use, corrects=False)
+        passed += done is None
+        segments += 0 if done is None else len(done.ids)
+    if found.calibration is not None and store.calibration(number) is None:
+        store.add_calibration(number, max(e.made for e in found.episodes), found.calibration)
+    return Imported(segments, passed)

@@ -24,10 +24,12 @@ from vlamem.memory.success.experience.records import (
     StoredEpisode,
     StoredSegment,
     StoredTrial,
+    Use,
 )
 from vlamem.memory.success.store.errors import (
     SALVAGE,
     StoreBusyError,
+    StoreChangedError,
     StoreDamagedError,
     StoreError,
     StoreFullError,
@@ -57,7 +59,7 @@ class SqliteStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         with self._named():
-            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            uri = f"{path.absolute().as_uri()}?{_mode(path) if read_only else 'mode=rwc'}"
             self._db = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
         try:
             with self._named():
@@ -129,16 +131,25 @@ class SqliteStore:
         nearest: Sequence[float] = (),
         merges: Sequence[Merge] = (),
         evict: Sequence[int] = (),
+        version: int | None = None,
+        use: Sequence[Use] = (),
+        corrects: bool = True,
     ) -> StoredEpisode | None:
         """Stores a checked episode in one transaction; None if it was there.
 
         `nearest` is, for each segment, its highest similarity to a stored one; segments in `merges` are counted on
-        another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done,
-        but for one under another outcome: that is corrected.
-        On the medium when this returns. Raises StoreBusyError or StoreFullError; nothing was stored then.
+        another instead of being stored; `evict` are deleted; `use` is what is known of each segment's. With an identity
+        that is there already nothing is done, but for one under another outcome: that is corrected, unless `corrects`
+        is False. On the medium when this returns. Raises StoreBusyError, StoreFullError, and StoreChangedError when the
+        store's data has another `version` than that by which merges and evictions were chosen; nothing was stored then.
         """
         onto = {m.segment: m.onto for m in merges}
         with self._write() as db:
+            if version is not None and int(db.execute("PRAGMA data_version").fetchone()[0]) != version:
+                raise StoreChangedError(f"{self.path} was changed by another process: read it again")
+            known = "SELECT 1 FROM episodes WHERE origin=? AND identity=?"
+            if not corrects and db.execute(known, (origin, episode.identity)).fetchone():
+                return None
             gone = retract(db, origin, episode.identity, episode.outcome)
             if gone is None:
                 return None
@@ -153,7 +164,9 @@ class SqliteStore:
             ids = []
             for i, s in enumerate(episode.segments):
                 if i in onto:
-                    db.execute("UPDATE usage SET merged = merged + 1 WHERE segment = ?", (onto[i],))
+                    counted = db.execute("UPDATE usage SET merged = merged + 1 WHERE segment = ?", (onto[i],))
+                    if not counted.rowcount:
+                        raise StoreChangedError(f"{self.path}: segment {onto[i]} is gone, read it again")
                     continue
                 row = db.execute(
                     "INSERT INTO segments(episode, tick, progress, key, proprioception, chunk, checksum) "
@@ -165,9 +178,14 @@ class SqliteStore:
                 ).lastrowid  # fmt: skip
                 assert row is not None
                 ids.append(row)
+                known_use = use[i] if use else Use()
                 db.execute(
-                    "INSERT INTO usage(segment, nearest) VALUES (?,?)", (row, float(nearest[i]) if nearest else -1e30)
-                )
+                    "INSERT INTO usage(segment, uses, successes, merged, nearest) VALUES (?,?,?,?,?)",
+                    (
+                        row, known_use.uses, known_use.successes, known_use.merged,
+                        float(nearest[i]) if nearest else -1e30,
+                    ),
+                )  # fmt: skip
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in evict])
         return StoredEpisode(ids, gone)
 
@@ -219,6 +237,15 @@ class SqliteStore:
         with self._write() as db:
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in ids])
             db.execute("DELETE FROM episodes WHERE id NOT IN (SELECT DISTINCT episode FROM segments)")
+
+    def use(self, origin: int) -> dict[int, Use]:
+        """What is known of the use of every segment of an origin, by id, in order."""
+        rows = self._read(
+            "SELECT s.id, u.uses, u.successes, u.merged FROM segments s JOIN episodes e ON e.id = s.episode "
+            "JOIN usage u ON u.segment = s.id WHERE e.origin = ? ORDER BY s.id",
+            (origin,),
+        )
+        return {int(row[0]): Use(*map(int, row[1:])) for row in rows}
 
     def counts(self, origin: int) -> dict[str, int]:
         """Episodes and segments of an origin, by outcome."""
@@ -344,6 +371,17 @@ def read_segment(row: tuple, layout: Layout, path: Path) -> StoredSegment:
     if segment.checksum(row[14]) != row[15]:
         raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written (checksum): {SALVAGE}")
     return StoredSegment(int(row[0]), int(row[1]), int(row[2]), row[3], segment, *row[9:14])
+
+
+def _mode(path: Path) -> str:
+    """How a file that is only read is opened: where nothing can be written beside it there is no shared log, and it is
+    whole when no log of an earlier writer lies there. Raises StoreError when one does."""
+    if os.access(path.parent, os.W_OK):
+        return "mode=ro"
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreError(f"{path} has commits in {log.name}, and its folder cannot be written to: copy both elsewhere")
+    return "mode=ro&immutable=1"
 
 
 def _blob(array: Float[np.ndarray, "..."]) -> bytes:
