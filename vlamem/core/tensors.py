@@ -12,7 +12,8 @@ from safetensors.numpy import load, save
 
 from vlamem.core.files import write_atomically
 
-_HASH = "sha256"
+_HASH, _HASHED = "sha256", "hashed"
+"""Entries of the metadata: the hash, and that there is one, so that a damaged name does not make a file without."""
 
 
 class TensorsError(ValueError):
@@ -26,7 +27,7 @@ def write_tensors(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, 
     """
     # safetensors writes an array's memory as it lies; np.ascontiguousarray would make [1] of a 0-d array
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(path, save(whole, dict(metadata) | {_HASH: _hash_of(whole, metadata)}))
+    write_atomically(path, save(whole, dict(metadata) | {_HASH: _hash_of(whole, metadata), _HASHED: _HASH}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -42,8 +43,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise TensorsError(f"{path} is no whole safetensors file ({error})") from error
-    known = metadata.pop(_HASH, None)
-    if known is not None and known != _hash_of(arrays, metadata):
+    known, hashed = metadata.pop(_HASH, None), metadata.pop(_HASHED, None)
+    if (known is None) != (hashed is None) or (known is not None and known != _hash_of(arrays, metadata)):
         raise TensorsError(f"{path} is not what was written (its hash is another): the medium has changed it")
     return arrays, metadata
 
