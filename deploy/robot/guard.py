@@ -19,8 +19,8 @@ Command = NDArray[np.float64]
 DEADLINE_S = 0.07
 """Without a command for so long, and at least for two periods, the arm is brought to rest: with the time until the bus
 takes it within 0.1 s."""
-STOP_S = 0.1
-"""The operator's stop has the arm at rest after so long at most."""
+STOP_S = 0.08
+"""The operator's stop has the arm at rest after so long at most: with the time until the stop is heard within 0.1 s."""
 _SLACK = 1e-9
 
 

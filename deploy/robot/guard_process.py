@@ -67,6 +67,7 @@ class GuardProcess:
         self._bus = threading.Lock()
         self._asking = threading.Lock()
         self._asked = 0
+        self._hangs = False
         self._trouble: str | None = None
         self._stopped_by_panel = threading.Event()
         self._panel: Panel | None = None
@@ -116,7 +117,8 @@ class GuardProcess:
         in it."""
         if command is None:
             return
-        mine = self._bus.acquire(timeout=1 / self._file.control_hz)
+        mine = self._bus.acquire(timeout=0 if self._hangs else 1 / self._file.control_hz)
+        self._hangs = not mine
         try:
             self._robot.send(command)
             self._trouble = None

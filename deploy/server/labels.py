@@ -10,6 +10,7 @@ same episode.
 """
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -31,6 +32,8 @@ _ON_DISK = {"unlabelled": "unsaid"}
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
 _ENTRIES = {"label", "done", "dead", "session", "token", "episode", "said", "why", "at"}
 _TRIES = 3
+_LONG = 8
+"""A file of more lines than so many times the labels that are remembered is begun anew."""
 _LONGEST_PAUSE_S = 60.0
 _PASSING = (OSError, sqlite3.OperationalError)
 """What passes by itself or by an operator: a full disk, a database that another process holds."""
@@ -133,9 +136,10 @@ class LabelQueue:
         self._process, self._report, self.takes_unlabelled = process, report, takes_unlabelled
         self._lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(path), IN_USE)
         try:
-            self._history = _History(most)
+            self._history, self._path = _History(most), path
             unprocessed = self._history.read(path)
-            self._log = JsonLog(path, lambda line: json.dumps(sealed(line), sort_keys=True))
+            self._shorten(unprocessed)
+            self._log = JsonLog(path, _line)
         except BaseException:
             self._lock.release()
             raise
@@ -172,6 +176,7 @@ class LabelQueue:
             self._lock.check()
             self._log.append({"label": _to_disk(label)})
             self._history.remember(label)
+            self._history.lines += 1
             self.stored += 1
             if isolated:
                 self._quarantined.append(label)
@@ -237,9 +242,34 @@ class LabelQueue:
         self._log.close()
         self._lock.release()
 
+    def _shorten(self, pending: list[Label]) -> None:
+        """Once it is long the file begins anew, with the labels that are pending or remembered; the file before stays
+        beside it under another name, and is read no more."""
+        history = self._history
+        if history.lines <= _LONG * history.most or history.damaged:
+            return
+        waiting = {label.identity for label in pending}
+        kept = history.labels | {label.identity: label for label in pending}
+        lines = []
+        for identity, label in kept.items():
+            lines.append({"label": _to_disk(label)})
+            if identity not in waiting:
+                lines.append(_reference("done", label) | {"said": "in an earlier file"})
+        number = 1 + max((int(p.suffixes[-2][1:]) for p in _earlier(self._path)), default=0)
+        os.link(self._path, self._path.with_suffix(f".{number}.jsonl"))
+        write_atomically(self._path, "".join(f"{_line(line)}\n" for line in lines))
+        history.lines = len(lines)
+
     def _work(self) -> None:
         while True:
             with self._changed:
+                if not self._waiting and self._history.lines > _LONG * self._history.most and not self._closing:
+                    self._lock.check()
+                    self._log.close()
+                    try:
+                        self._shorten([*self._pending(), *self._quarantined])
+                    finally:
+                        self._log = JsonLog(self._path, _line)
                 while not (self._closing or self._waiting or self._due() is not None):
                     self._changed.wait(self._pause())
                 if self._closing:
@@ -251,6 +281,7 @@ class LabelQueue:
                 with self._changed:
                     self._lock.check()
                     self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
+                    self._history.lines += 1
                 self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
                 self._fail(label, again, error)
@@ -310,7 +341,8 @@ class _History:
     """What the last `most` labels say, and the newest id of each episode."""
 
     def __init__(self, most: int) -> None:
-        self._most, self.count, self.dead = most, 0, 0
+        self.most, self.count, self.dead, self.lines = most, 0, 0, 0
+        self.labels: dict[_Identity, Label] = {}
         self.damaged: list[tuple[bytes, LineError]] = []
         self.known: dict[_Identity, tuple[str, str]] = {}
         self.newest: dict[_Episode, str] = {}
@@ -328,12 +360,15 @@ class _History:
     def remember(self, label: Label) -> None:
         """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
         self.known[label.identity] = label.outcome, label.source
+        self.labels[label.identity] = label
         if label.outcome != "unlabelled" and not label.quarantined:
             self.newest.pop(label.of, None)
             self.newest[label.of] = label.label
-        if len(self.known) > self._most:
-            del self.known[next(iter(self.known))]
-        if len(self.newest) > self._most:
+        if len(self.known) > self.most:
+            oldest = next(iter(self.known))
+            del self.known[oldest]
+            del self.labels[oldest]
+        if len(self.newest) > self.most:
             del self.newest[next(iter(self.newest))]
 
     def read(self, path: Path) -> list[Label]:
@@ -341,6 +376,7 @@ class _History:
         pending: dict[_Identity, Label] = {}
         by_id: dict[str, _Identity] = {}
         for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line)):
+            self.lines += 1
             if isinstance(entry, Label):
                 pending[entry.identity] = entry
                 by_id[entry.label] = entry.identity
@@ -354,6 +390,15 @@ class _History:
             elif entry in by_id:
                 pending.pop(by_id[entry], None)
         return list(pending.values())
+
+
+def _line(body: dict[str, Any]) -> str:
+    return json.dumps(sealed(body), sort_keys=True)
+
+
+def _earlier(path: Path) -> list[Path]:
+    """Files that it replaced."""
+    return [p for p in path.parent.glob(f"{path.stem}.*.jsonl") if p.suffixes[-2][1:].isdigit()]
 
 
 def _set_aside(path: Path, damaged: list[tuple[bytes, LineError]]) -> str:

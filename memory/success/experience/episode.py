@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Buffer
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,14 @@ from jaxtyping import Float
 from vlamem.memory.success.experience.layout import EntryError, Layout
 
 Outcome = Literal["success", "failure"]
+
+
+def checksum_of(identity: str, tick: int, progress: float, *arrays: Buffer) -> int:
+    """CRC-32 of a segment of which the arrays (key, proprioception, chunk; float32) are given as they lie."""
+    crc = zlib.crc32(f"{identity}/{tick}/{progress!r}".encode())
+    for array in arrays:
+        crc = zlib.crc32(array, crc)
+    return crc
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,8 @@ class Segment:
 
     def checksum(self, identity: str) -> int:
         """CRC-32 of everything in the segment and of the episode that it belongs to."""
-        head = f"{identity}/{self.tick}/{self.progress!r}".encode()
-        crc = zlib.crc32(head)
-        for array in (self.key, self.proprioception, self.chunk):
-            crc = zlib.crc32(np.ascontiguousarray(array, np.float32).tobytes(), crc)
-        return crc
+        arrays = (np.ascontiguousarray(x, np.float32) for x in (self.key, self.proprioception, self.chunk))
+        return checksum_of(identity, self.tick, self.progress, *arrays)
 
 
 @dataclass(frozen=True)

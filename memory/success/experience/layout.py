@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -64,12 +65,12 @@ class Layout:
         if bad:
             raise EntryError(f"proprioception scale {bad[0]} is not above 0: give the difference that counts as 1")
 
-    @property
+    @cached_property
     def action_size(self) -> int:
         """A."""
         return sum(p.size for p in self.parts)
 
-    @property
+    @cached_property
     def proprioception_size(self) -> int:
         """P."""
         return len(self.proprioception_scale)

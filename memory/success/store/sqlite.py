@@ -11,11 +11,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.episode import Episode, Outcome, Segment, checksum_of
 from vlamem.memory.success.experience.layout import Layout, Origin
 from vlamem.memory.success.experience.records import (
     EpisodeHead,
@@ -368,7 +369,7 @@ def read_segment(row: tuple, layout: Layout, path: Path) -> StoredSegment:
     key, proprioception, chunk = (np.frombuffer(b, np.float32) for b in row[6:9])
     shaped = chunk.reshape(layout.horizon, layout.action_size)
     segment = Segment(int(row[4]), float(row[5]), key, proprioception, shaped)
-    if segment.checksum(row[14]) != row[15]:
+    if checksum_of(row[14], segment.tick, segment.progress, *row[6:9]) != row[15] or row[3] not in get_args(Outcome):
         raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written (checksum): {SALVAGE}")
     return StoredSegment(int(row[0]), int(row[1]), int(row[2]), row[3], segment, *row[9:14])
 
