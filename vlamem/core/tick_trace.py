@@ -6,6 +6,7 @@ nothing was planned, is null. Times are the only columns that differ between two
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +134,7 @@ def write_trace(path: Path, trace: TickTrace) -> None:
     types = _types()
     schema = pa.schema([pa.field(name, types[kind]) for name, kind in trace.columns.items()])
     table = pa.Table.from_pylist(trace.rows, schema)
+    about["rows"] = _checksum(table.to_pylist())
     path.parent.mkdir(parents=True, exist_ok=True)
     # without what is made for large files and would be half of so small a one
     form = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False,
@@ -152,8 +154,12 @@ def read_trace(path: Path) -> TickTrace:
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            about = unsealed(json.loads((file.metadata.metadata or {})[_ABOUT]))
+            sealed_about = json.loads((file.metadata.metadata or {})[_ABOUT])
+            about = unsealed(sealed_about)
             rows = file.read().to_pylist()
+        known = about.pop("rows", None)  # of version 0.1: none
+        if known is not None and (known != _checksum(rows) or about.keys() == sealed_about.keys() - {"rows"}):
+            raise ValueError("its rows are not those that were written")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -167,6 +173,10 @@ def read_trace(path: Path) -> TickTrace:
 def without_times(trace: TickTrace) -> Iterator[dict[str, Any]]:
     """The rows of a trace without what differs from run to run."""
     return ({name: value for name, value in row.items() if name not in TIMES} for row in trace.rows)
+
+
+def _checksum(rows: list[dict[str, Any]]) -> str:
+    return f"{zlib.crc32(repr(rows).encode()):08x}"
 
 
 def _types() -> dict[str, Any]:

@@ -22,6 +22,11 @@ def checksum_of(identity: str, tick: int, progress: float, *arrays: Buffer) -> i
     return crc
 
 
+def head_checksum(*entries: object) -> int:
+    """CRC-32 of an episode's identity, instruction, outcome, verifier, confidence and time, in this order."""
+    return zlib.crc32(repr(entries).encode())
+
+
 @dataclass(frozen=True)
 class Segment:
     """A state and what was done from it.

@@ -86,11 +86,16 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str) -> "Layout":
-        """What `to_json` gave."""
-        raw: dict[str, Any] = json.loads(text)
-        raw["parts"] = tuple(ActionPart(**p) for p in raw["parts"])
-        raw["proprioception_scale"] = tuple(raw["proprioception_scale"])
-        return cls(**raw)
+        """What `to_json` gave. Raises EntryError for anything else."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            raw["parts"] = tuple(ActionPart(**p) for p in raw["parts"])
+            raw["proprioception_scale"] = tuple(raw["proprioception_scale"])
+            return cls(**raw)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, EntryError):
+                raise
+            raise EntryError(f"it is no layout of a memory ({error!r})") from error
 
     def check_key(self, key: Float[np.ndarray, "... K"]) -> None:
         """Raises EntryError for keys of another size, not finite, or not of unit length."""

@@ -16,8 +16,8 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.experience.episode import Episode, Outcome, Segment, checksum_of
-from vlamem.memory.success.experience.layout import Layout, Origin
+from vlamem.memory.success.experience.episode import Episode, Outcome, Segment, checksum_of, head_checksum
+from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.experience.records import (
     EpisodeHead,
     Instruction,
@@ -109,7 +109,10 @@ class SqliteStore:
     def origins(self) -> list[tuple[int, Origin, Layout]]:
         """Every origin in the file, oldest first."""
         rows = self._read("SELECT id, policy, weights, normaliser, robot, layout FROM origins ORDER BY id")
-        return [(int(r[0]), Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows]
+        try:
+            return [(int(r[0]), Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows]
+        except EntryError as error:
+            raise StoreDamagedError(f"{self.path}: an origin is not what was written ({error}): {SALVAGE}") from error
 
     def add_origin(self, origin: Origin, layout: Layout) -> int:
         """Stores an origin and gives its id."""
@@ -155,11 +158,15 @@ class SqliteStore:
             if gone is None:
                 return None
             at = db.execute(
-                "INSERT INTO episodes(origin, identity, instruction, outcome, verifier, confidence, made) "
-                "VALUES (?,?,?,?,?,?,?)",
+                "INSERT INTO episodes(origin, identity, instruction, outcome, verifier, confidence, made, checksum) "
+                "VALUES (?,?,?,?,?,?,?,?)",
                 (
                     origin, episode.identity, self._instruction(db, episode), episode.outcome, episode.verifier,
-                    episode.confidence, episode.made,
+                    float(episode.confidence), float(episode.made),
+                    head_checksum(
+                        episode.identity, episode.instruction, episode.outcome, episode.verifier,
+                        float(episode.confidence), float(episode.made),
+                    ),
                 ),
             ).lastrowid  # fmt: skip
             ids = []
@@ -205,6 +212,7 @@ class SqliteStore:
 
         Raises StoreDamagedError naming the first one that is not what was written.
         """
+        self._check_heads(origin, after)
         rows = self._read(
             "SELECT s.id, s.episode, e.instruction, e.outcome, s.tick, s.progress, s.key, s.proprioception, s.chunk, "
             "u.uses, u.successes, u.merged, u.nearest, e.made, e.identity, s.checksum "
@@ -217,13 +225,28 @@ class SqliteStore:
             yield read_segment(r, layout, self.path)
 
     def episode_heads(self, origin: int) -> list[EpisodeHead]:
-        """Every episode of an origin, oldest first."""
+        """Every episode of an origin, oldest first. Raises StoreDamagedError as `segments`."""
+        self._check_heads(origin)
         rows = self._read(
             "SELECT id, identity, instruction, outcome, verifier, confidence, made FROM episodes "
             "WHERE origin=? ORDER BY id",
             (origin,),
         )
         return [EpisodeHead(*r) for r in rows]
+
+    def _check_heads(self, origin: int, after: int = -1) -> None:
+        """Raises StoreDamagedError for an episode, with segments above `after`, that is not what was written."""
+        if self._version < 4:
+            return
+        rows = self._read(
+            "SELECT e.id, e.checksum, e.identity, i.text, e.outcome, e.verifier, e.confidence, e.made FROM episodes e "
+            "JOIN instructions i ON i.id = e.instruction WHERE e.origin = ? AND e.checksum IS NOT NULL "
+            "AND (? < 0 OR e.id IN (SELECT episode FROM segments WHERE id > ?))",
+            (origin, after, after),
+        )
+        for number, checksum, *entries in rows:
+            if head_checksum(*entries) != checksum:
+                raise StoreDamagedError(f"{self.path}: episode {number} is not what was written (checksum): {SALVAGE}")
 
     def credit(self, ids: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts one use of each segment, in an episode that ended in success or not. Raises as `commit`."""
@@ -354,7 +377,8 @@ class SqliteStore:
                 raise StoreFullError(
                     errno.ENOSPC, "the disk is full; nothing was stored, make room and store again", str(self.path)
                 ) from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            changed = message.startswith(("Could not decode", "no such column", "no such table"))
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or changed:
                 raise StoreDamagedError(f"{self.path} is damaged ({message}): {SALVAGE}") from error
             if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise OSError(errno.EIO, f"{message}; nothing was stored", str(self.path)) from error

@@ -1,4 +1,4 @@
-"""Messages and files that are changed at random places, to every reader: each is read, or refused by an error of its own.
+"""Messages and files that are changed at random places, to every reader: each is read, or refused by its own error.
 
 The seeds that found something once are kept in `KEPT` and tried first.
 """

@@ -54,7 +54,7 @@ def _gate(folder: Path) -> tuple[Path, Read]:
     from vlamem.memory.protocol import named_arrays
     from vlamem.memory.weights import Header, TrainedFor, load_weights, save_weights
 
-    memory, path = design("aura").make(8, HeadConfig(context=4)), folder / "gate.safetensors"
+    memory, path = design("aura").make(16, HeadConfig(context=4)), folder / "gate.safetensors"
     arrays = named_arrays(memory.init_params(jax.random.key(0)))
     save_weights(path, Header.of(memory, TrainedFor("sample", "a", "b"), "drawn", {"error": 0.5}), arrays)
 
@@ -125,7 +125,8 @@ def _memory(path: Path) -> Any:
 
 
 def _database(folder: Path) -> tuple[Path, Read]:
-    from vlamem.memory.success import open_store
+    from vlamem.memory.success import MemoryOptions, SuccessMemory
+    from vlamem.sim.bench.deployment.crash import LAYOUT, ORIGIN
 
     path = folder / "memory.db"
     memory = _memory(path)
@@ -133,18 +134,14 @@ def _database(folder: Path) -> tuple[Path, Read]:
     memory.close()
 
     def read() -> Any:
-        store = open_store(path, read_only=True)
-        try:
-            store.check()
-            origins = store.origins()
-            found = [
-                [(s.outcome, s.segment.tick, s.segment.key.tobytes(), s.segment.chunk.tobytes()) for s in
-                 store.segments(number)] + [h.described() for h in store.episode_heads(number)]
-                for number, _, _ in origins
-            ]  # fmt: skip
-            return [(asdict(o), lay.to_json()) for _, o, lay in origins], found, [i.text for i in store.instructions()]
-        finally:
-            store.close()
+        with SuccessMemory(path, ORIGIN, LAYOUT, MemoryOptions(read_only=True)) as found:
+            store = found.store
+            segments = [
+                (s.outcome, s.segment.tick, s.segment.key.tobytes(), s.segment.chunk.tobytes())
+                for s in store.segments(found.origin)
+            ]
+            heads = [head.described() for head in store.episode_heads(found.origin)]
+            return segments, heads, [i.text for i in store.instructions()]
 
     return path, read
 

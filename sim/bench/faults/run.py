@@ -19,7 +19,7 @@ from vlamem.sim.bench.faults.neighbour import beside_neighbours
 from vlamem.sim.bench.faults.options import FaultsOptions
 from vlamem.sim.bench.faults.stalls import Stalls, measure_stalls
 from vlamem.sim.bench.faults.start import start_seconds
-from vlamem.sim.results.statistics import wilson
+from vlamem.sim.results.statistics import wilson95
 
 _ROLLOUT = ("--tasks", "touch", "--policy", "tiny", "--episodes", "12", "--workers", "1")
 
@@ -131,7 +131,7 @@ def figures(found: Found) -> dict[str, Measured]:
     if found.killed:
         kills, survived = sum(k.kills for k in found.killed), sum(k.survived for k in found.killed)
         made["kills_survived"] = Measured(survived, kills)
-        made["kills_survived_share"] = Measured(survived / kills, kills, wilson(survived, kills))
+        made["kills_survived_share"] = Measured(survived / kills, kills, wilson95(survived, kills))
         made["acknowledged_lost"] = Measured(
             sum(k.lost for k in found.killed), sum(k.acknowledged for k in found.killed)
         )
