@@ -99,12 +99,21 @@ def fuzz_files(folder: Path, count: int, seed: int) -> list[Fuzzed]:
 
         found.append(_tried(kind.name, whole, of, each, seed))
         shutil.rmtree(place)
-    robot = folder / "robot.toml"
+    from vlamem.memory.designs import aura
+    from vlamem.memory.weights import load_memory
+
+    robot, gate = folder / "robot.toml", folder / "gate.safetensors"
 
     def load(raw: bytes) -> Any:
         robot.write_bytes(raw)
         return load_robot_file(robot)
 
+    def load_gate(raw: bytes) -> Any:
+        gate.write_bytes(raw)
+        return load_memory(gate)
+
+    shipped = Path(aura.__file__).parent / "learned_gate.safetensors"  # without a hash
+    found.append(_tried("gate of version 0.1", shipped.read_bytes(), load_gate, min(each, 2000), seed))
     found.append(_tried("ROBOT.toml", (SHIPPED / "tabletop.toml").read_bytes(), load, each, seed))
     return found
 

@@ -10,7 +10,7 @@ class Sizes:
     """How much of everything.
 
     Attributes:
-        kills: of each verb that writes.
+        kills: of each verb that simulates, and a fifth of those of each other.
         flips: bits changed in each kind of file, one at a time.
         fuzzed: messages and files, changed at random places, to each reader.
         malformed: messages to a server that runs.

@@ -1,5 +1,6 @@
 """The bench of faults: each part in turn; figures are of what was measured."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from vlamem.sim.bench.faults.stalls import Stalls, measure_stalls
 from vlamem.sim.bench.faults.start import start_seconds
 from vlamem.sim.results.statistics import wilson95
 
+_CHEAP = 5
+"""So many times as often as those that simulate are killed those that begin quickly."""
 _ROLLOUT = ("--tasks", "touch", "--policy", "tiny", "--episodes", "12", "--workers", "1")
 
 
@@ -60,6 +63,7 @@ def run(options: FaultsOptions, command: str, progress: Progress) -> Page:
     """Measures everything, and gives the page. Raises BenchError when a process does not do its part."""
     folder = options.folder / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
+    logging.getLogger("vlamem.memory").setLevel(logging.ERROR)  # of samples it says that they are small, or damaged
     found = measure(options, folder, progress.say)
     text = render("vlamem.sim.bench.faults", "page.md.j2", found=found, kinds=KINDS, sizes=options.sizes)
     return Page("faults", text, figures(found), options.page_folder, {"seed": options.seed})
@@ -91,11 +95,11 @@ def measure(options: FaultsOptions, folder: Path, say: Callable[[str], None]) ->
 
 def _kill(verb: str, folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Killed | None:
     if verb == "import":
-        return kill_imports(folder, kills, seed)
+        return kill_imports(folder, _CHEAP * kills, seed)
     if verb == "prune":
-        return kill_prunes(folder, kills, seed)
+        return kill_prunes(folder, _CHEAP * kills, seed)
     if verb == "serve":
-        return kill_servers(folder, kills, seed, say)
+        return kill_servers(folder, _CHEAP * kills, seed, say)
     if verb == "rollout":
         return kill_recordings(verb, _ROLLOUT, folder, "episodes.jsonl", min(kills, 10), seed)
     if verb == "collect":
