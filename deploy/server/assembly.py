@@ -134,4 +134,6 @@ def build_server(
     server = PolicyServer(wrapped, options, store, queue, trace_store, about, encode, used, ticks)
     if stored is not None:
         stored.proposed = server.metrics.retrieved
+        followed = stored.memory
+        server.follow = lambda: followed.refresh(wait=False)
     return server, queue

@@ -4,77 +4,34 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.core.proposal import Proposal
-from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.episode import Episode
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin, OriginError
 from vlamem.memory.success.experience.records import Committed, Merge, StoredSegment, StoredTrial
 from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
-from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
-from vlamem.memory.success.lifecycle.stages import EVICTIONS
+from vlamem.memory.success.lifecycle.duplicates import near_duplicates
+from vlamem.memory.success.lifecycle.recorder import verified_episode
+from vlamem.memory.success.options import MemoryOptions
 from vlamem.memory.success.retrieve.abstention import AbstentionWatch, opening_note
 from vlamem.memory.success.retrieve.calibration import Calibration
-from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric
-from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
-from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions, residual_prior
+from vlamem.memory.success.retrieve.prior import Candidates, Prior, elite_prior
+from vlamem.memory.success.retrieve.residual import Residual, residual_prior
 from vlamem.memory.success.retrieve.segments import SegmentIndex
 from vlamem.memory.success.store import StoreBusyError, StoreChangedError, StoreDamagedError, open_store
 
+__all__ = ["MemoryOptions", "SuccessMemory"]
 _LOG = logging.getLogger(__name__)
 _TRIES = 100
 """A commit is decided anew so often where other processes write meanwhile."""
-
-
-@dataclass(frozen=True)
-class MemoryOptions:
-    """How a success memory is kept.
-
-    Attributes:
-        retrieve: how elite priors are made. Its threshold is replaced by a stored calibration's.
-        calibrated: False ignores a stored calibration.
-        proprioception_weight: of the proprioception in the similarity, where there is no calibration.
-        most_segments: capacity in segments of successes, and again of failures; None has no bound.
-        most_bytes: capacity in bytes of stored arrays, likewise.
-        eviction: name of the policy that chooses what goes when it is full; see `lifecycle.stages`.
-        merge_similarity: states from here on may be merged; above 1 nothing is.
-        merge_distance: warped distance per step up to which chunks of such states are merged.
-        failure_segments: how many of the last segments before a failure `observe_episode` keeps.
-        wait_s: how long a write waits for another process.
-        check: whether the whole store is checked at opening.
-        read_only: nothing is written, as on a medium that cannot be written to.
-        seed: of random eviction.
-        prior: "elite", what succeeded in a state like this one; or "residual", one correction of every command, which
-            holds in states that were never seen.
-        residual: how a residual prior is learned.
-    """
-
-    retrieve: RetrieveOptions = field(default_factory=RetrieveOptions)
-    calibrated: bool = True
-    proprioception_weight: float = 1.0
-    most_segments: int | None = None
-    most_bytes: int | None = None
-    eviction: str = "utility"
-    merge_similarity: float = 0.999
-    merge_distance: float = 0.05
-    failure_segments: int = FAILURE_SEGMENTS
-    wait_s: float = 10.0
-    check: bool = True
-    read_only: bool = False
-    seed: int = 0
-    prior: Literal["elite", "residual"] = "elite"
-    residual: ResidualOptions = field(default_factory=ResidualOptions)
-
-    def __post_init__(self) -> None:
-        EVICTIONS.get(self.eviction)
 
 
 class SuccessMemory:
@@ -308,7 +265,7 @@ class SuccessMemory:
     def _commit(self, episode: Episode) -> Committed:
         """One try; raises StoreChangedError when another process has changed the store since it was read."""
         index = self.successes if episode.outcome == "success" else self.failures
-        merges, nearest = self._duplicates(index, episode)
+        merges, nearest = self._near(index, episode)
         fresh = len(episode.segments) - len(merges)
         room = self._room()
         if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
@@ -317,7 +274,7 @@ class SuccessMemory:
             if not kept:
                 return Committed((), 0, (), 0.0)
             episode = replace(episode, segments=kept)
-            merges, nearest = self._duplicates(index, episode)
+            merges, nearest = self._near(index, episode)
             fresh = len(kept) - len(merges)
         over = 0 if room is None else len(index) + fresh - room
         spared = np.array([m.onto for m in merges], np.int64)
@@ -336,6 +293,10 @@ class SuccessMemory:
             self._take(stored)
         return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), 0.0, len(done.retracted))
 
+    def _near(self, index: SegmentIndex, episode: Episode) -> tuple[list[Merge], list[float]]:
+        here = self._instructions.exact(episode.instruction)
+        return near_duplicates(index, episode, here, self.options.merge_similarity, self.options.merge_distance)
+
     def _room(self) -> int | None:
         bounds = []
         if self.options.most_segments is not None:
@@ -343,22 +304,6 @@ class SuccessMemory:
         if self.options.most_bytes is not None:
             bounds.append(self.options.most_bytes // self.layout.segment_bytes)
         return min(bounds) if bounds else None
-
-    def _duplicates(self, index: SegmentIndex, episode: Episode) -> tuple[list[Merge], list[float]]:
-        """Segments that are near-duplicates of stored ones, and the similarity of each to its nearest."""
-        if not len(index):
-            return [], []
-        merges, nearest = [], []
-        here = self._instructions.exact(episode.instruction)
-        states = self.metric.embed(*_arrays_of(episode.segments))
-        for i, (state, segment) in enumerate(zip(states, episode.segments, strict=True)):
-            found = index.nearest(state, 1, None if here is None else np.array([here]))
-            nearest.append(float(found.similarity[0]) if len(found.ids) else -1e30)
-            if here is None or nearest[-1] < self.options.merge_similarity:
-                continue
-            if float(warped(segment.chunk[None], found.chunks)[0]) <= self.options.merge_distance:
-                merges.append(Merge(i, int(found.ids[0])))
-        return merges, nearest
 
     def prune(self, ids: Int[np.ndarray, "N"]) -> None:
         """Deletes segments. Raises as `commit`."""
@@ -430,8 +375,3 @@ class SuccessMemory:
         with self._writing, self._lock:
             self.store.add_calibration(self.origin, time.time(), calibration.to_json())
             self._load()
-
-
-def _arrays_of(segments: Sequence[Segment]) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N P"]]:
-    """Keys and proprioception of segments."""
-    return np.stack([s.key for s in segments]), np.stack([s.proprioception for s in segments])

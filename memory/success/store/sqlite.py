@@ -11,12 +11,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from vlamem.memory.success.experience.episode import Episode, Outcome, Segment, checksum_of, head_checksum
+from vlamem.core.files import sync_folder
+from vlamem.memory.success.experience.episode import Episode, head_checksum
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.experience.records import (
     EpisodeHead,
@@ -36,6 +36,7 @@ from vlamem.memory.success.store.errors import (
     StoreFullError,
 )
 from vlamem.memory.success.store.retraction import retract
+from vlamem.memory.success.store.rows import blob, read_segment
 from vlamem.memory.success.store.schema import APPLICATION_ID, VERSION, migrate, version_of
 
 
@@ -69,7 +70,7 @@ class SqliteStore:
             self._db.close()
             raise
         if fresh:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def _prepare(self, read_only: bool) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -180,7 +181,7 @@ class SqliteStore:
                     "INSERT INTO segments(episode, tick, progress, key, proprioception, chunk, checksum) "
                     "VALUES (?,?,?,?,?,?,?)",
                     (
-                        at, s.tick, s.progress, _blob(s.key), _blob(s.proprioception), _blob(s.chunk),
+                        at, s.tick, s.progress, blob(s.key), blob(s.proprioception), blob(s.chunk),
                         s.checksum(episode.identity),
                     ),
                 ).lastrowid  # fmt: skip
@@ -198,7 +199,7 @@ class SqliteStore:
         return StoredEpisode(ids, gone)
 
     def _instruction(self, db: sqlite3.Connection, episode: Episode) -> int:
-        meaning = None if episode.meaning is None else _blob(episode.meaning)
+        meaning = None if episode.meaning is None else blob(episode.meaning)
         db.execute("INSERT OR IGNORE INTO instructions(text, meaning) VALUES (?,?)", (episode.instruction, meaning))
         return int(db.execute("SELECT id FROM instructions WHERE text=?", (episode.instruction,)).fetchone()[0])
 
@@ -290,7 +291,7 @@ class SqliteStore:
 
     def add_trial(self, origin: int, trial: StoredTrial) -> None:
         """Stores a trial; one of the same identity is replaced. Raises as `commit`."""
-        values = (origin, trial.identity, trial.outcome, _blob(trial.offset), trial.made)
+        values = (origin, trial.identity, trial.outcome, blob(trial.offset), trial.made)
         with self._write() as db:
             db.execute(
                 "INSERT OR REPLACE INTO trials(origin, identity, outcome, offset, made) VALUES (?,?,?,?,?)", values
@@ -385,19 +386,6 @@ class SqliteStore:
             raise
 
 
-def read_segment(row: tuple, layout: Layout, path: Path) -> StoredSegment:
-    """A row of `SqliteStore.segments` with its arrays; raises StoreDamagedError when its checksum does not match."""
-    sizes = (layout.key_size, layout.proprioception_size, layout.horizon * layout.action_size)
-    if tuple(len(b) for b in row[6:9]) != tuple(4 * n for n in sizes):
-        raise StoreDamagedError(f"{path}: segment {row[0]} has arrays of other sizes than its layout: {SALVAGE}")
-    key, proprioception, chunk = (np.frombuffer(b, np.float32) for b in row[6:9])
-    shaped = chunk.reshape(layout.horizon, layout.action_size)
-    segment = Segment(int(row[4]), float(row[5]), key, proprioception, shaped)
-    if checksum_of(row[14], segment.tick, segment.progress, *row[6:9]) != row[15] or row[3] not in get_args(Outcome):
-        raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written (checksum): {SALVAGE}")
-    return StoredSegment(int(row[0]), int(row[1]), int(row[2]), row[3], segment, *row[9:14])
-
-
 def _mode(path: Path) -> str:
     """How a file that is only read is opened: where nothing can be written beside it there is no shared log, and it is
     whole when no log of an earlier writer lies there. Raises StoreError when one does."""
@@ -407,15 +395,3 @@ def _mode(path: Path) -> str:
     if log.exists() and log.stat().st_size:
         raise StoreError(f"{path} has commits in {log.name}, and its folder cannot be written to: copy both elsewhere")
     return "mode=ro&immutable=1"
-
-
-def _blob(array: Float[np.ndarray, "..."]) -> bytes:
-    return np.ascontiguousarray(array, np.float32).tobytes()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # else the file itself may be gone after power loss
-    finally:
-        os.close(handle)
