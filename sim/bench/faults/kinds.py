@@ -324,7 +324,7 @@ KINDS = (
     FileKind("critic.safetensors", "safetensors", "header", "SHA-256 of all", "critic", _WHOLE, _critic),
     FileKind("checkpoint.safetensors", "safetensors", "marks", "SHA-256 of all", "train-gate, fit", _WHOLE,
              _checkpoint),
-    FileKind("memory.db", "SQLite", "schema", "CRC-32 of each segment", "serve, rollout, memory",
+    FileKind("memory.db", "SQLite", "schema", "CRC-32 of each segment and episode", "serve, rollout, memory",
              "as of the last commit", _database),
     FileKind("memory.safetensors", "safetensors", "header", "SHA-256 of all", "memory export", _WHOLE, _snapshot),
     FileKind("sessions/*/session.json", "JSON", "-", "CRC-32 of the record", "serve", _WHOLE, _session),
