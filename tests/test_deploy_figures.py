@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, Summing, client, options, run, serving
+from deploy_cases import LONG_S, Summing, client, get, options, run, serving
 from websockets.exceptions import InvalidStatus
 
 from vlamem.core.proposal import Proposal
