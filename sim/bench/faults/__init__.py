@@ -10,7 +10,7 @@ BENCH = Bench(
 Kills verbs at random moments, stops controllers, changes bits of every kind of file, and sends what is no message;
 writes docs/results/faults.md.
 
-Presets: ci one minute, quick five, full an hour, on a machine that does nothing else.
+Presets: ci one minute, small two, quick five, full an hour, on a machine that does nothing else.
 
 Example: vlamem bench faults --preset ci""",
     options=FaultsOptions,

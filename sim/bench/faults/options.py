@@ -33,6 +33,7 @@ class Sizes:
 
 SIZES = {
     "ci": Sizes(1, 20, 150, 0, 3, 0.3, 0, 500, 200),
+    "small": Sizes(1, 60, 1_000, 0, 16, 2.0, 0, 20_000, 2_000),
     "quick": Sizes(2, 150, 4_000, 200, 16, 2.0, 40, 300_000, 20_000),
     "full": Sizes(70, 10_000, 100_000, 10_000, 200, 30.0, 600, 300_000, 100_000),
 }
@@ -42,7 +43,7 @@ SIZES = {
 class FaultsOptions:
     """Options of `vlamem bench faults`."""
 
-    preset: Literal["ci", "quick", "full"]
+    preset: Literal["ci", "small", "quick", "full"]
     """How much of everything."""
     verbs: tuple[str, ...]
     """That are killed: import, prune, rollout, collect, serve."""
