@@ -1,6 +1,5 @@
 """sim/bench/faults: the setting of a minute, the table of files, and that the checks see what must not happen."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,5 +98,5 @@ def test_a_line_that_is_lost_or_doubled_is_seen(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_part_that_was_left_out_has_no_figure() -> None:
-    assert "stale_commands" not in figures(replace(Found()))
-    assert "servers_ended" not in figures(Found())
+    assert "stale_commands" not in figures(Found(), SIZES["ci"])
+    assert "servers_ended" not in figures(Found(), SIZES["ci"])

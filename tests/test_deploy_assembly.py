@@ -148,6 +148,7 @@ def test_a_server_takes_over_what_others_store_and_goes_on_when_it_cannot(monkey
             server.follow = follow
             while len(calls) < 3:
                 await asyncio.sleep(0.01)
+            await c.ask("episode_start", episode=1)
             assert (await c.observe(1, 0))["vlamem"]["type"] == "chunk"
 
     run(scenario)

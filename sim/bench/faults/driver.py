@@ -51,7 +51,7 @@ class PromptLink:
     def send(self, frame: Frame) -> None:
         """A chunk of sixteen equal actions."""
         if frame.plan:
-            chunk = np.tile(marked(frame.observation.stamp, self._size), (16, 1))
+            chunk = np.tile(marked(frame.observation.stamp, self._size), (16, 1)).astype(np.float32)
             self._replies.append(Reply("chunk", frame.episode, frame.step, chunk, "", 0.0, False))
 
     def poll(self) -> list[Reply]:
