@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from vlamem.core.spec import PolicySpec
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 from vlamem.memory.config import HeadConfig
 from vlamem.memory.designs.registry import design, name_of
 
@@ -123,11 +122,16 @@ def load_weights(
     `used_with`, or for features of another size than `feature_size`; the message names both.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a safetensors file ({error}): save it again") from error
+        arrays, metadata = read_tensors(Path(path))
+    except TensorsError as error:
+        raise WeightsError(
+            f"{path} is not a safetensors file that was written whole ({error}): save it again"
+        ) from error
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise WeightsError(
+                f"parameter {name} of {path} is not finite: such a memory writes at random, train it again"
+            )
     header = _header(path, metadata)
     if used_with is not None:
         _check_policy(path, header.trained_for, used_with)

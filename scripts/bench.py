@@ -20,6 +20,7 @@ BENCHES: Registry[Bench] = Registry(
         "synthetic": "vlamem.sim.bench.synthetic:BENCH",
         "kernels": "vlamem.sim.bench.kernels:BENCH",
         "deploy": "vlamem.deploy.bench:BENCH",
+        "faults": "vlamem.sim.bench.faults:BENCH",
         "endurance": "vlamem.sim.bench.endurance:BENCH",
         "deployment": "vlamem.sim.bench.deployment:BENCH",
         "transfer": "vlamem.sim.bench.transfer:BENCH",

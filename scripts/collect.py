@@ -114,6 +114,7 @@ def main(arguments: list[str]) -> int:
     from tqdm import tqdm
 
     args = load_config(Args, "collect", arguments, _HELP)
+    from vlamem.core.locks import one_writer
     from vlamem.core.registry import load_attribute
     from vlamem.sim.record.processes import RecordingError
     from vlamem.sim.suites.parameters import task_parameters
@@ -125,7 +126,8 @@ def main(arguments: list[str]) -> int:
     command = shlex.join(["vlamem", "collect", *arguments])
     played = args.features and not args.frames
     total = sum(episodes.values()) + (len(episodes) * args.rollouts if played and not args.conditioning else 0)
-    with tqdm(total=total, unit="episode", desc="features" if args.features else "demonstrations") as bar:
+    bar_of = {"total": total, "unit": "episode", "desc": "features" if args.features else "demonstrations"}
+    with one_writer(args.out), tqdm(**bar_of) as bar:
         try:
             if args.features:
                 _features(args, episodes, bar, command)

@@ -85,7 +85,7 @@ def read_yaml(text: str, cls: type, where: str, renamed: Mapping[str, str] | Non
     if len(text) > _LARGEST:
         raise ConfigError(f"{where} has {len(text)} letters: a configuration has at most {_LARGEST}")
     try:
-        body = yaml.load(text, _Loader)  # a SafeLoader
+        body = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:  # a date that is none, deep nesting
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())[:500]}") from error
     if body is None:

@@ -14,8 +14,6 @@ Exit status: 0 done, 1 the robot or the server failed, 2 not possible as asked.
 
 # argparse and TOML: a robot has numpy, msgpack and websockets, and neither tyro nor yaml.
 import argparse
-import importlib
-import json
 import math
 import sys
 import threading
@@ -50,37 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--log", type=Path, help="file for events: clips, modes, losses, labels")
     add("--label-by-task", action="store_true", help="a simulated task's own verdict labels its episodes")
     add("--dry-run", action="store_true", help="print commands and send none")
+    add(
+        "--watchdog",
+        choices=["process", "thread"],
+        default="process",
+        help="process: another process drives the arm, brings it to rest when this one does not, and answers the "
+        "operator; thread: a thread of this one does, for an arm that can only be made here (process)",
+    )
     add("--realtime-priority", type=int, default=20, help="of the loop, 1 to 99, where permitted; 0 for none (20)")
     return parser
-
-
-def _make_robot(args: argparse.Namespace, robot_file: Any) -> Any:
-    kind, _, rest = args.robot.partition(":")
-    if kind == "mujoco":
-        from vlamem.deploy.robot import MujocoRobot
-
-        return MujocoRobot(rest)
-    if kind == "lerobot":
-        from vlamem.deploy.robot import make_lerobot
-
-        return make_lerobot(rest, _settings(args.robot_config), robot_file)
-    if not rest:
-        raise ValueError(f"robot '{args.robot}': expected mujoco:TASK, lerobot:TYPE or module:FACTORY")
-    try:
-        return getattr(importlib.import_module(kind), rest)()
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"robot '{args.robot}' cannot be made ({error}): expected module:FACTORY") from error
-
-
-def _settings(path: Path | None) -> Any:
-    if path is None:
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is no JSON ({error}): expected the settings of the arm, as lerobot names them"
-        ) from error
 
 
 def main(arguments: list[str]) -> int:
@@ -122,14 +98,16 @@ def _control(args: argparse.Namespace) -> int:
         ControlOptions,
         DryRun,
         EventLog,
+        GuardedRobot,
         Link,
         LinkError,
         LinkOptions,
-        MujocoRobot,
+        OperatorActions,
         Panel,
         drain,
         join,
         load_robot_file,
+        make_robot,
         percentiles,
         prepare_process,
         restore_process,
@@ -141,8 +119,11 @@ def _control(args: argparse.Namespace) -> int:
 
     _check(args)
     robot_file = load_robot_file(args.robot_file)
-    arm = _make_robot(args, robot_file)
-    simulated = arm if isinstance(arm, MujocoRobot) else None
+    guarded = None
+    if args.watchdog == "process" and not args.dry_run:  # a dry run sends nothing
+        guarded = GuardedRobot(args.robot, args.robot_file, args.robot_config)
+    arm: Any = guarded or make_robot(args.robot, args.robot_config, robot_file)
+    simulated = arm if args.robot.startswith("mujoco:") else None
     if simulated is None and not args.instruction:
         raise ValueError("a robot needs an instruction: give --instruction")
     events = EventLog(args.log)
@@ -164,21 +145,23 @@ def _control(args: argparse.Namespace) -> int:
         labelled.add(controller.episode)
         return link.label(controller.episode, outcome)
 
-    panel = Panel(
-        controller.stop,
-        controller.go,
-        label,
-        lambda: status_of(controller, link, events),
-        quitting.set,
+    actions = OperatorActions(
+        controller.stop, controller.go, label, lambda: status_of(controller, link, events), quitting.set
     )
     robot.connect()
     ending = ExitStack()
     ending.enter_context(on_termination(lambda number: quitting.set()))
     try:
-        if args.panel_port >= 0:
-            port = panel.serve(args.panel_port)
-            print(f"panel: http://127.0.0.1:{port}, token {panel.token}", flush=True)
-        panel.listen()
+        if guarded is not None:
+            port, token = guarded.open_panel(actions, args.panel_port, args.realtime_priority)
+        else:
+            panel = Panel(actions.stop, actions.go, actions.label, actions.status, actions.quit)
+            ending.callback(panel.close)
+            port = panel.serve(args.panel_port) if args.panel_port >= 0 else -1
+            token = panel.token
+            panel.listen()
+        if port >= 0:
+            print(f"panel: http://127.0.0.1:{port}, token {token}", flush=True)
         if sys.stdin.isatty():
             print(KEYS)
         if args.realtime_priority:
@@ -222,8 +205,9 @@ def _control(args: argparse.Namespace) -> int:
     finally:
         if args.realtime_priority:
             restore_process()
-        panel.close()
         robot.close()
+        if guarded is not None and guarded.replaced:
+            events.note("commands_replaced", **guarded.replaced)
         link.close()
         events.close()
         ending.close()

@@ -62,6 +62,13 @@ def main(arguments: list[str]) -> int:
         within(f"--{name.replace('_', '-')}", getattr(args, name), 0)
     if args.out.suffix != ".safetensors":
         raise ValueError(f"--out {args.out}: expected the name of a weights file, e.g. {args.out}/gate.safetensors")
+    from vlamem.core.locks import one_writer
+
+    with one_writer(args.out):
+        return _fit(args, shlex.join(["vlamem", "fit", *arguments]))
+
+
+def _fit(args: Args, command: str) -> int:
     from tqdm import tqdm
 
     from vlamem.memory.train.card import table, verdict, write_card
@@ -73,7 +80,6 @@ def main(arguments: list[str]) -> int:
     from vlamem.policies.registry import find_policy, load_policy
     from vlamem.policies.teaching import PolicyLoss
 
-    command = shlex.join(["vlamem", "fit", *arguments])
     work = args.out.with_suffix("")
     source = find_policy(args.policy)
     loss = PolicyLoss(load_policy(source))

@@ -128,9 +128,10 @@ def main(arguments: list[str]) -> int:
     return int(globals()[f"_{name}"](rest))
 
 
-def _opened(given: Of) -> "SuccessMemory":
-    """The memory of the given origin. Raises StoreError when it is missing, or one of several and not chosen."""
-    from vlamem.memory.success import StoreError, SuccessMemory, open_store
+def _opened(given: Of, writes: bool = False, calibrated: bool = True) -> "SuccessMemory":
+    """The memory of the given origin, `calibrated` by what it stores or not, where nothing is written unless it
+    `writes`. Raises StoreError when it is missing, or one of several and not chosen."""
+    from vlamem.memory.success import MemoryOptions, StoreError, SuccessMemory, open_store
 
     store = open_store(given.file, read_only=True)
     origins = store.origins()
@@ -141,7 +142,8 @@ def _opened(given: Of) -> "SuccessMemory":
     if len(chosen) != 1:
         known = ", ".join(f"{i} ({o.robot})" for i, o, _ in origins)
         raise StoreError(f"{given.file} holds origins {known}: choose one with --origin")
-    return SuccessMemory(given.file, chosen[0][1], chosen[0][2])
+    options = MemoryOptions(calibrated=calibrated, read_only=not writes)
+    return SuccessMemory(given.file, chosen[0][1], chosen[0][2], options)
 
 
 def _beside(file: str, ending: str) -> Path:
@@ -272,10 +274,10 @@ def _import(arguments: list[str]) -> int:
     read_snapshot(given.source)  # before a database is made for nothing
     store = open_store(given.file)
     try:
-        count = import_snapshot(store, given.source, admit=given.admit)
+        done = import_snapshot(store, given.source, admit=given.admit)
     finally:
         store.close()
-    print(f"{given.file}: {count} segments stored")
+    print(f"{given.file}: {done.segments} segments stored, {done.known} episodes were there and stay as they are")
     return 0
 
 
@@ -285,7 +287,7 @@ def _prune(arguments: list[str]) -> int:
     from vlamem.memory.success.lifecycle.capacity import victims
 
     given = parse(Prune, "memory prune", arguments, COMMANDS["prune"])
-    with _opened(given) as memory:
+    with _opened(given, writes=not given.dry_run) as memory:
         gone = np.concatenate(
             [
                 victims(index, len(index) - given.most, given.eviction, memory.retrieve.threshold)
@@ -306,7 +308,7 @@ def _calibrate(arguments: list[str]) -> int:
     from vlamem.memory.success.plots import plot_calibration
 
     given = parse(Calibrate, "memory calibrate", arguments, COMMANDS["calibrate"])
-    with _opened(given) as memory:
+    with _opened(given, writes=True, calibrated=False) as memory:  # one that cannot be used is replaced, too
         stored = [s for s in memory.store.segments(memory.origin) if s.outcome == "success"]
         layout = memory.layout
         found = calibrate(

@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
     """Runs the verb; 0 when the weights are written."""
     args = load_config(Args, "pretrain", arguments, _HELP)
     weights = factors("--weight", args.weight)
+    from vlamem.core.locks import one_writer
     from vlamem.policies.tiny.batches import BatchOptions
     from vlamem.policies.tiny.losses import LossOptions
     from vlamem.policies.tiny.train import PretrainOptions, pretrain
@@ -71,7 +72,8 @@ def main(arguments: list[str]) -> int:
         loss=LossOptions(draws=args.draws),
     )
     command = shlex.join(["vlamem", "pretrain", *arguments])
-    metrics = pretrain(args.frames, args.out, options, args.resume, args.start_from, command)
+    with one_writer(args.out):
+        metrics = pretrain(args.frames, args.out, options, args.resume, args.start_from, command)
     for name, value in metrics.items():
         print(f"{name:<32} {value:.4f}")
     print(f"weights: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB")

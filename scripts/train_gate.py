@@ -101,9 +101,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--updates 0 trains nothing: leave out --low-memory, --method, --seeds and --budget")
     if args.start_from is not None and args.design != "aura":
         raise ValueError(f"--design {args.design}: the design of --start-from is kept, leave it out")
-    from tqdm import tqdm
-
-    from vlamem.memory.train.gate import best_of, folders_of, held_out_score_of, train_seeds
+    from vlamem.memory.train.gate import folders_of
 
     written = [
         (folder / "gate.safetensors").resolve() for folder in folders_of(args.seed, args.seeds, args.out).values()
@@ -111,7 +109,17 @@ def main(arguments: list[str]) -> int:
     if args.start_from is not None and args.start_from.resolve() in written:
         raise ValueError(f"--out {args.out} would write over --start-from {args.start_from}: choose another folder")
 
-    command = shlex.join(["vlamem", "train-gate", *arguments])
+    from vlamem.core.locks import one_writer
+
+    with one_writer(args.out):
+        return _train(args, shlex.join(["vlamem", "train-gate", *arguments]))
+
+
+def _train(args: Args, command: str) -> int:
+    from tqdm import tqdm
+
+    from vlamem.memory.train.gate import best_of, held_out_score_of, train_seeds
+
     if args.updates == 0:
         return _recalibrate(args, command)
     if args.method == "rl":

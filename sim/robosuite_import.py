@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-THEIRS = "/tmp/robosuite.log"
+THEIRS = "/tmp/robosuite.log"  # noqa: S108  # where robosuite writes it
 _EGL_DEVICE = "MUJOCO_EGL_DEVICE_ID"
 
 

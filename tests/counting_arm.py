@@ -11,7 +11,8 @@ from vlamem.deploy.robot.protocol import RobotObservation
 
 
 class CountingArm:
-    """Stands where it is; every frame is one worth writing. Ends its process by $ARM_SIGNAL after ten commands."""
+    """Stands where it is; every frame is one worth writing. Ends its controller, whose guard drives it, by $ARM_SIGNAL
+    after ten commands."""
 
     def __init__(self) -> None:
         self._log, self._sent = Path(os.environ["ARM_LOG"]), 0
@@ -28,7 +29,7 @@ class CountingArm:
         self._say([float(x) for x in command])
         self._sent += 1
         if self._sent == 10 and "ARM_SIGNAL" in os.environ:
-            os.kill(os.getpid(), int(os.environ["ARM_SIGNAL"]))
+            os.kill(os.getppid(), int(os.environ["ARM_SIGNAL"]))
 
     def close(self) -> None:
         self._say("closed")

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from vlamem.deploy.server.policy_server import PolicyServer
 from vlamem.deploy.server.session_record import Owner, hash_token, layout_of
 from vlamem.deploy.server.session_store import SessionStore
 from vlamem.deploy.server.sessions import SessionLimits
+from vlamem.deploy.server.traces import TraceStore
 from vlamem.deploy.wire import pack, unpack
 from vlamem.memory.protocol import StepOut
 from vlamem.policies.memory_policy import Moment, Tick
@@ -215,3 +218,35 @@ def collect(link: Link, step: int) -> Any:
     found: list[Any] = []
     wait(lambda: found.extend(r for r in link.poll() if r.step == step) or found)
     return found[0]
+
+
+def get(port: int, path: str, key: str | None = None) -> tuple[int, str]:
+    headers = {"Authorization": f"Api-Key {key}"} if key else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def episode_in(folder: Path, at: float = 0.0) -> TraceStore:
+    """Episode 1 of session "arm", which begins at a position [m]: eight steps, two plans."""
+    traces = TraceStore(folder)
+    traces.begin("arm", 1)
+    key = np.float32([1, 0])
+    for step in range(9):
+        chunk = np.tile(np.float32([[step + 1], [step + 2], [step + 3], [step + 4]]) / 10, 7)
+        if step:
+            traces.record_action("arm", 1, step, np.full(7, step / 10, np.float32))
+        if step in (0, 4):
+            traces.record_plan(
+                "arm", 1, step, "touch it", key, np.float32([at + step / 10, 0, 0, 1, 0, 0, 0, 0]), chunk
+            )
+    return traces
+
+
+def steps(traces: TraceStore, session: str, episode: int, count: int) -> None:
+    for step in range(count):
+        traces.record_action(session, episode, step, np.zeros(7, np.float32))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, client, options, run
+from deploy_cases import LONG_S, client, options, run, serving
 
 from vlamem.deploy.server.assembly import build_server, load_memory_policy
 from vlamem.deploy.server.sessions import SessionLimits
@@ -173,3 +173,22 @@ def test_sessions_of_a_server_belong_to_the_weights_of_all_its_memories(tmp_path
     _, _, bare = load_memory_policy("tiny", ["none"], 1)
     assert bare.memory == "none"
     stored.memory.close()
+
+
+def test_a_server_takes_over_what_others_store_and_goes_on_when_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlamem.deploy.server.policy_server._SWEEP_S", 0.01)
+    calls: list[str] = []
+
+    def follow() -> None:
+        calls.append("called")
+        raise OSError("busy")
+
+    async def scenario() -> None:
+        async with serving() as server, client(server.port) as c:
+            server.follow = follow
+            while len(calls) < 3:
+                await asyncio.sleep(0.01)
+            await c.ask("episode_start", episode=1)
+            assert (await c.observe(1, 0))["vlamem"]["type"] == "chunk"
+
+    run(scenario)

@@ -1,4 +1,4 @@
-"""deploy/server: what a client may claim (step numbers, actions, labels), and what the server makes of a claim."""
+"""deploy/server: what a client may claim (step numbers, sessions, actions), and what the server makes of a claim."""
 
 import asyncio
 import errno
@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, SPEC, Summing, client, label, observation, run, serving, store_in
-from test_deploy_bounds import get
+from deploy_cases import SPEC, Summing, client, get, label, observation, run, serving, store_in
 from websockets.asyncio.client import connect
 
 from vlamem.deploy.bounds import longest_episode, longest_gap
 from vlamem.deploy.server.commit import commit_episode
 from vlamem.deploy.server.executed import PlannedActions
-from vlamem.deploy.server.labels import Label, LabelConflictError, LabelQueue
+from vlamem.deploy.server.labels import Label, LabelQueue
 from vlamem.deploy.server.sessions import Session, SessionError
 from vlamem.deploy.server.traces import TraceStore
 from vlamem.deploy.wire import pack, unpack
@@ -105,60 +104,6 @@ def test_an_action_that_was_recorded_twice_counts_once_and_waiting_before_the_fi
         assert "1 segments kept" in commit_episode(memory, traces, label("a"), most_missing=0)
         found = [s.segment.chunk[:, 0] for s in memory.store.segments(memory.origin)]
     np.testing.assert_allclose(found, [[0.5004, 0.5005, 0.5006, 0.5007]], atol=1e-6)
-
-
-def test_two_robots_and_two_episodes_may_use_one_label_id_and_both_are_carried_out(tmp_path: Path) -> None:
-    done: list[tuple[str, int, str]] = []
-
-    def process(given: Label) -> str:
-        done.append((given.session, given.episode, given.outcome))
-        return "done"
-
-    first = label("1")
-    given = [
-        first,
-        replace(first, session="leg"),
-        replace(first, episode=2, outcome="failure"),
-        replace(first, token="t2"),
-    ]
-    for added in (True, False):  # the second time all are known, on disk too
-        queue = LabelQueue(tmp_path / "l.jsonl", process)
-        assert [queue.add(each) for each in given] == [added] * 4
-        assert queue.drain(LONG_S)
-        queue.close()
-    assert done == [("arm", 1, "success"), ("leg", 1, "success"), ("arm", 2, "failure"), ("arm", 1, "success")]
-
-
-@pytest.mark.parametrize("changed", [{"outcome": "failure"}, {"source": "predicate"}])
-def test_a_label_that_says_something_else_under_one_id_is_refused_and_never_acknowledged(
-    tmp_path: Path, changed: dict[str, Any]
-) -> None:
-    for _ in range(2):
-        queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
-        queue.add(label("1"))
-        with pytest.raises(LabelConflictError, match="label '1' of arm/1 says success by operator already"):
-            queue.add(replace(label("1"), **changed))
-        queue.drain(LONG_S)
-        queue.close()
-    assert (tmp_path / "l.jsonl").read_text().count('"label": {') == 1
-
-
-def test_a_conflict_of_labels_has_a_code_of_its_own(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done")
-        async with serving(labels=queue) as server, client(server.port) as c:
-            await c.ask("hello", session="arm")
-            await c.ask("episode_start", episode=1)
-            for outcome, kind in (("success", "labelled"), ("success", "labelled"), ("failure", "error")):
-                said = (await c.ask("label", label="1", episode=1, outcome=outcome))["vlamem"]
-                assert said["type"] == kind
-            assert said["code"] == "conflict"
-            await c.ask("episode_start", episode=2)
-            assert (await c.ask("label", label="1", episode=2, outcome="failure"))["vlamem"]["type"] == "labelled"
-        queue.close()
-        assert queue.stored == 2
-
-    run(scenario)
 
 
 NONCE = "n" * 32

@@ -35,7 +35,7 @@ def words(hosted: Hosted, folder: Path, *more: str) -> list[str]:
     given = {
         "robot": "counting_arm:make", "robot-file": folder / "arm.toml", "server": f"ws://127.0.0.1:{hosted.port}",
         "session": "arm", "state": folder / "state", "instruction": "touch it", "seconds": 0.3,
-        "realtime-priority": 0, "log": folder / "events.jsonl",
+        "realtime-priority": 0, "log": folder / "events.jsonl", "watchdog": "thread",
     }  # fmt: skip
     return [word for name, value in given.items() for word in (f"--{name}", str(value))] + list(more)
 
@@ -77,7 +77,7 @@ def test_a_run_goes_on_with_the_episode_that_a_crash_cut_short(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_episode_with_the_arm_at_rest(number: int, hosted: Hosted, tmp_path: Path) -> None:
-    given = words(hosted, tmp_path, "--episodes", "3", "--seconds", "1000")
+    given = words(hosted, tmp_path, "--episodes", "3", "--seconds", "1000", "--watchdog", "process")
     env = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent), "ARM_LOG": str(tmp_path / "arm.jsonl"),
         "ARM_SIGNAL": str(int(number)),

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, filled, label, store_in
-from test_deploy_labels import episode_in
+from deploy_cases import LONG_S, episode_in, filled, label, store_in
 
 from vlamem.core.checksums import sealed, unsealed
 from vlamem.deploy.robot.events import EventLog

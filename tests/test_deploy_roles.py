@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_cases import LONG_S, client, label, options, run, serving, store_in
-from test_deploy_bounds import get
+from deploy_cases import LONG_S, client, get, label, options, run, serving, store_in
 from websockets.exceptions import InvalidStatus
 
 from vlamem.deploy.server.keys import Keys, Role

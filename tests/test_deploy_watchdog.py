@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from controller_cases import ARM, Arm, Scene, Server
 from deploy_cases import LONG_S, wait
-from test_deploy_controller import ARM, Arm, Scene, Server
 
 from vlamem.deploy.robot.controller import Controller
 from vlamem.deploy.robot.protocol import RobotObservation

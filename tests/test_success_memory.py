@@ -301,8 +301,8 @@ def test_an_exported_memory_is_the_same_where_it_is_imported(path, tmp_path):
         before = asked(memory, segment(1, 4))
     other = tmp_path / "other.db"
     store = open_store(other)
-    assert import_snapshot(store, tmp_path / "memory.safetensors") == 6
-    assert import_snapshot(store, tmp_path / "memory.safetensors") == 0
+    assert import_snapshot(store, tmp_path / "memory.safetensors").segments == 6
+    assert import_snapshot(store, tmp_path / "memory.safetensors").segments == 0
     store.close()
     with opened(other) as memory:
         np.testing.assert_array_equal(asked(memory, segment(1, 4)).chunk, before.chunk)
@@ -317,7 +317,7 @@ def test_an_export_of_another_robot_is_refused_on_import(path, tmp_path):
     store.add_origin(replace(ORIGIN, robot="ur5"), LAYOUT)
     with pytest.raises(OriginError, match="robot is 'ur5'"):
         import_snapshot(store, tmp_path / "memory.safetensors")
-    assert import_snapshot(store, tmp_path / "memory.safetensors", admit=True) == 3
+    assert import_snapshot(store, tmp_path / "memory.safetensors", admit=True).segments == 3
     store.close()
 
 

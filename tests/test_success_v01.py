@@ -56,7 +56,7 @@ def test_a_calibrated_memory_opens_whole_and_proposes_what_it_proposed(files):
 
 def test_a_snapshot_is_imported_with_its_calibration(files, tmp_path):
     store = open_store(tmp_path / "new.db")
-    assert import_snapshot(store, files / "calibrated.safetensors") == 124
+    assert import_snapshot(store, files / "calibrated.safetensors").segments == 124
     store.close()
     with SuccessMemory(tmp_path / "new.db", ORIGIN, LAYOUT, OPTIONS) as memory:
         assert memory.verify() == 124

@@ -1,32 +1,47 @@
-"""Tensors on disk are what was given, whatever their layout in memory."""
+"""core/tensors.py: a file that is not what was written is never read as another one."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import save_file
 
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 
-PLAIN = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.int64([7]), "none": np.zeros((0, 4), np.float16)}
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        PLAIN.T,
-        PLAIN.transpose(1, 0, 2),
-        np.asfortranarray(PLAIN),
-        PLAIN[:, ::2],
-        PLAIN[::-1],
-        np.broadcast_to(np.float32(3), (2, 2)),
-        np.array(7, np.int64),
-        np.float32(0.5),
-        np.zeros((0, 3)),
-    ],
-    ids=["transposed", "axes moved", "Fortran", "strided", "reversed", "broadcast", "0-d", "scalar", "empty"],
-)
-def test_an_array_reads_back_as_it_was_written(tmp_path, array):
-    write_tensors(tmp_path / "a.safetensors", {"x": array}, {"by": "test"})
-    found = load_file(tmp_path / "a.safetensors")["x"]
-    assert found.shape == array.shape
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+def test_arrays_and_metadata_come_back(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x", ARRAYS, {"about": "this"})
+    arrays, metadata = read_tensors(tmp_path / "x")
+    assert metadata == {"about": "this"}
+    assert {n: (x.dtype, x.shape, x.tobytes()) for n, x in arrays.items()} == {
+        n: (x.dtype, x.shape, x.tobytes()) for n, x in ARRAYS.items()
+    }
+
+
+def test_every_flip_of_a_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_tensors(path, ARRAYS, {"about": "this"})
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(raw)
+        try:
+            arrays, metadata = read_tensors(path)
+        except TensorsError:
+            continue
+        assert metadata == {"about": "this"}, bit
+        assert all(arrays[name].tobytes() == x.tobytes() for name, x in ARRAYS.items()), bit
+
+
+def test_a_file_of_another_program_has_no_hash_and_is_read(tmp_path: Path) -> None:
+    save_file({"a": ARRAYS["a"]}, tmp_path / "x")
+    np.testing.assert_array_equal(read_tensors(tmp_path / "x")[0]["a"], ARRAYS["a"])
+
+
+def test_what_is_no_such_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"half")
+    with pytest.raises(TensorsError, match="no whole safetensors file"):
+        read_tensors(tmp_path / "x")

@@ -215,7 +215,9 @@ def test_two_memories_of_one_kind_have_columns_of_their_own(gate: Path, tmp_path
     assert read_trace(trace_path(tmp_path / "run", "near", 0)).memories == ["aura", "aura-2"]
 
 
-def test_a_trace_that_is_cut_or_of_another_version_is_named(tmp_path: Path) -> None:
+def test_a_trace_that_is_cut_changed_or_of_another_version_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "near-0000.parquet"
     write_trace(path, TickTrace({"step": "int32"}, [{"step": 0}, {"step": 1}], {"task": "near"}))
     assert read_trace(path) == TickTrace({"step": "int32"}, [{"step": 0}, {"step": 1}], {"task": "near"})
@@ -224,6 +226,11 @@ def test_a_trace_that_is_cut_or_of_another_version_is_named(tmp_path: Path) -> N
     with pytest.raises(TraceError, match=r"near-0000\.parquet is no trace"):
         read_trace(path)
     path.write_bytes(raw.replace(b'"version": 1', b'"version": 7'))
+    with pytest.raises(TraceError, match="the medium has changed it"):
+        read_trace(path)
+    with monkeypatch.context() as later:
+        later.setattr("vlamem.core.tick_trace.VERSION", 7)
+        write_trace(path, TickTrace({"step": "int32"}, [{"step": 0}], {"task": "near"}))
     with pytest.raises(TraceError, match="version 7, expected 1"):
         read_trace(path)
 

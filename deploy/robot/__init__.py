@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from vlamem.deploy.robot.connection import JoinedSession
     from vlamem.deploy.robot.controller import Controller, ControlOptions
     from vlamem.deploy.robot.events import EventLog
+    from vlamem.deploy.robot.guard import Guard
+    from vlamem.deploy.robot.guarded_robot import GuardedRobot, OperatorActions
     from vlamem.deploy.robot.lerobot_robot import LeRobotRobot, make_lerobot
     from vlamem.deploy.robot.limits import Clip, Limits
     from vlamem.deploy.robot.link import Link, LinkOptions
+    from vlamem.deploy.robot.make import make_robot
     from vlamem.deploy.robot.messages import Frame, Reply
     from vlamem.deploy.robot.mujoco_robot import ArmStatus, MujocoRobot
     from vlamem.deploy.robot.outbox import LinkError
@@ -33,6 +36,8 @@ _MODULES = {
     "DryRun": "protocol",
     "EventLog": "events",
     "Frame": "messages",
+    "Guard": "guard",
+    "GuardedRobot": "guarded_robot",
     "JoinedSession": "connection",
     "KEYS": "panel",
     "LeRobotRobot": "lerobot_robot",
@@ -42,6 +47,7 @@ _MODULES = {
     "LinkOptions": "link",
     "Mode": "rounds",
     "MujocoRobot": "mujoco_robot",
+    "OperatorActions": "guarded_robot",
     "Panel": "panel",
     "Part": "robot_file",
     "Planned": "timeline",
@@ -56,6 +62,7 @@ _MODULES = {
     "join": "session",
     "load_robot_file": "robot_file",
     "make_lerobot": "lerobot_robot",
+    "make_robot": "make",
     "percentiles": "rounds",
     "prepare_process": "realtime",
     "restore_process": "realtime",
@@ -72,6 +79,8 @@ __all__ = [
     "DryRun",
     "EventLog",
     "Frame",
+    "Guard",
+    "GuardedRobot",
     "JoinedSession",
     "LeRobotRobot",
     "Limits",
@@ -80,6 +89,7 @@ __all__ = [
     "LinkOptions",
     "Mode",
     "MujocoRobot",
+    "OperatorActions",
     "Panel",
     "Part",
     "Planned",
@@ -94,6 +104,7 @@ __all__ = [
     "join",
     "load_robot_file",
     "make_lerobot",
+    "make_robot",
     "percentiles",
     "prepare_process",
     "restore_process",

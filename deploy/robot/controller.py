@@ -25,7 +25,7 @@ from vlamem.deploy.bounds import longest_gap
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.limits import Limits, readable
 from vlamem.deploy.robot.messages import Frame, Reply
-from vlamem.deploy.robot.protocol import Robot, RobotError, RobotObservation
+from vlamem.deploy.robot.protocol import ExpiringRobot, Robot, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
 from vlamem.deploy.robot.rounds import Mode, Round, Timing
 from vlamem.deploy.robot.timeline import Planned, Timeline
@@ -284,7 +284,10 @@ class Controller:
                 self.events.note("clip", kind=clip.kind, part=clip.part, asked=clip.requested, sent=clip.sent)
             self.timing.clipped(clips)
             if command is not None:
-                self.robot.send(command)
+                if isinstance(self.robot, ExpiringRobot):
+                    self.robot.send_until(command, self._expires(planned))
+                else:
+                    self.robot.send(command)
                 self._last = command
                 self._executed = command if self.options.moves else None
             return command, planned if command is not None else None
@@ -350,11 +353,17 @@ class Controller:
         return planned if usable else None
 
     def _too_old(self, planned: Planned, now: float) -> bool:
-        due = self._began + planned.step / self.file.policy_hz
-        old = now - min(due, self._observed_at.get(planned.step, due)) > self.file.stale_s
+        old = now > self._expires(planned)
         if old:
             self.events.note("stale_command", step=planned.step)
         return old
+
+    def _expires(self, planned: Planned | None) -> float:
+        """When what a command was planned from is too old; never for one that came from no plan."""
+        if planned is None:
+            return math.inf
+        due = self._began + planned.step / self.file.policy_hz
+        return min(due, self._observed_at.get(planned.step, due)) + self.file.stale_s
 
     def _alone_since(self, now: float) -> float:
         """The moment from which the arm was left to its last command: `now`, or the last round when the loop stood

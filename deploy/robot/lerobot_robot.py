@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlamem.deploy.robot.protocol import RobotError, RobotObservation, Vector
 from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError
@@ -25,19 +26,23 @@ class LeRobotRobot:
     Args:
         robot: an instance of lerobot's Robot.
         robot_file: with `state_keys` and `action_keys`, e.g. "shoulder_pan.pos".
+        cameras: whether the arm has them; otherwise another process reads them.
 
     Raises RobotFileError when the file names entries or cameras that the arm has not, or limits a force without naming
     the entry that carries it.
     """
 
-    def __init__(self, robot: Any, robot_file: RobotFile) -> None:
+    def __init__(self, robot: Any, robot_file: RobotFile, cameras: bool = True) -> None:
         self._robot, self._file = robot, robot_file
+        self._cameras = robot_file.cameras if cameras else ()
         for what, named, has in (
             ("state_keys", robot_file.state_keys, robot.observation_features),
             ("action_keys", robot_file.action_keys, robot.action_features),
             ("cameras", robot_file.cameras, robot.observation_features),
             ("force_key", (robot_file.force_key,) if robot_file.force_key else (), robot.observation_features),
         ):
+            if what == "cameras" and not cameras:
+                continue
             if not named and what != "force_key":
                 raise RobotFileError(f"robot file '{robot_file.name}' has no {what}: a LeRobot arm needs them")
             missing = [key for key in named if key not in has]
@@ -65,7 +70,7 @@ class LeRobotRobot:
         except Exception as error:
             raise RobotError(f"the arm does not answer: {type(error).__name__}: {error}") from error
         stamp = time.monotonic()
-        images = {camera: np.asarray(found[camera], np.uint8) for camera in self._file.cameras}
+        images = {camera: np.asarray(found[camera], np.uint8) for camera in self._cameras}
         state = np.array([float(found[key]) for key in self._file.state_keys], np.float32)
         force = float(found[self._file.force_key]) if self._file.force_key else None
         return RobotObservation(images, state, stamp, force)
@@ -113,12 +118,60 @@ def lerobot_config(kind: str, settings: Mapping[str, Any]) -> Any:
         raise RobotFileError(f"settings of '{kind}' do not fit: {error}") from error
 
 
-def make_lerobot(kind: str, settings: Mapping[str, Any], robot_file: RobotFile) -> LeRobotRobot:
-    """An arm of LeRobot with settings as its configuration takes them; raises as `lerobot_config`."""
+def make_lerobot(kind: str, settings: Mapping[str, Any], robot_file: RobotFile, cameras: bool = True) -> LeRobotRobot:
+    """An arm of LeRobot with settings as its configuration takes them; raises as `lerobot_config`.
+
+    Without `cameras` it has none of those that the settings name (see LeRobotCameras).
+    """
+    if not cameras:
+        settings = {key: value for key, value in settings.items() if key != "cameras"}
     config = lerobot_config(kind, settings)
     from lerobot.robots import make_robot_from_config
 
-    return LeRobotRobot(make_robot_from_config(config), robot_file)
+    return LeRobotRobot(make_robot_from_config(config), robot_file, cameras)
+
+
+class LeRobotCameras:
+    """The cameras that a LeRobot arm's settings name, apart from its motors: one that hangs does not hold the bus.
+
+    Raises RobotFileError when the settings lack a camera of the robot's file; raises as `lerobot_config`.
+    """
+
+    def __init__(self, kind: str, settings: Mapping[str, Any], robot_file: RobotFile) -> None:
+        from lerobot.cameras.utils import make_cameras_from_configs
+
+        missing = [name for name in robot_file.cameras if name not in settings.get("cameras", {})]
+        if missing:
+            raise RobotFileError(
+                f"robot file '{robot_file.name}' has camera '{missing[0]}', the arm's settings name "
+                f"{', '.join(settings.get('cameras', {})) or 'none'}: add it to 'cameras' there"
+            )
+        configs = lerobot_config(kind, settings).cameras
+        self._cameras = make_cameras_from_configs({name: configs[name] for name in robot_file.cameras})
+
+    def connect(self) -> None:
+        """Opens each. Raises RobotError."""
+        for name, camera in self._cameras.items():
+            try:
+                camera.connect()
+            except Exception as error:  # drivers raise what they like
+                raise RobotError(f"camera '{name}' does not open: {type(error).__name__}: {error}") from error
+
+    def read(self) -> dict[str, NDArray[np.uint8]]:
+        """The newest image of each. Raises RobotError."""
+        found = {}
+        for name, camera in self._cameras.items():
+            try:
+                found[name] = np.asarray(camera.read_latest(), np.uint8)
+            except Exception as error:
+                raise RobotError(f"camera '{name}' gives no image: {type(error).__name__}: {error}") from error
+        return found
+
+    def close(self) -> None:
+        """Closes those that are open."""
+        for camera in self._cameras.values():
+            if camera.is_connected:
+                camera.disconnect()
 
 
 def _modules(package: str) -> dict[str, str]:

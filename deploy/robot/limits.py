@@ -126,6 +126,13 @@ class Limits:
             command[at] = base
         return command
 
+    def stepped(self, command: Vector, last: Vector) -> Command:
+        """`command` no further from `last` than the parts' steps."""
+        near = np.array(command, np.float64)
+        for part, at in self._slices:
+            near[at] = self._step(part, near[at], np.asarray(last, np.float64)[at])
+        return near
+
     def moving(self) -> NDArray[np.bool_]:
         """[A], entries in which a command that is repeated goes on moving."""
         return np.concatenate([np.full(p.size, p.mode == "delta") for p in self.robot.parts])

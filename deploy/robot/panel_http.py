@@ -81,6 +81,14 @@ def _handler(actions: PanelActions, token: str) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
+        def _answer(self, action: Callable[[], dict[str, Any]]) -> None:
+            """What an action gives, or why it gives nothing: the controller may stand still."""
+            try:
+                body = action()
+            except Exception as error:
+                return self._respond(503, {"error": str(error)})
+            return self._respond(200, body)
+
         def _is_here(self) -> bool:
             """Whether the request names this machine; otherwise it is refused."""
             host = self.headers.get("Host", "")
@@ -92,7 +100,7 @@ def _handler(actions: PanelActions, token: str) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self._is_here():
-                self._respond(200, actions.status())
+                self._answer(actions.status)
 
         def do_POST(self) -> None:
             if self.path == "/stop":  # before anything else: it waits for no body
@@ -108,9 +116,12 @@ def _handler(actions: PanelActions, token: str) -> type[BaseHTTPRequestHandler]:
             if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), token.encode()):
                 return self._respond(401, {"error": "send the token that was printed: Authorization: Bearer TOKEN"})
             if self.path == "/go":
-                actions.go()
-                return self._respond(200, {"said": "go"})
+                return self._answer(self._go)
             return self._label(self._outcome())
+
+        def _go(self) -> dict[str, Any]:
+            actions.go()
+            return {"said": "go"}
 
         def _outcome(self) -> object:
             length = self.headers.get("Content-Length") or "0"

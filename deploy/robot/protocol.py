@@ -55,6 +55,15 @@ class Robot(Protocol):
         ...
 
 
+@runtime_checkable
+class ExpiringRobot(Protocol):
+    """A robot that commands pass through another process to, which looks at their age once more."""
+
+    def send_until(self, command: Vector, until: float) -> None:
+        """As `send`, but not after `until` [s on the monotonic clock]."""
+        ...
+
+
 class DryRun:
     """A robot whose commands are shown and not sent."""
 

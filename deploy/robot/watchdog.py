@@ -2,7 +2,8 @@
 
 The loop may hang in a camera, a bus or a disk. The watchdog waits for none of these: it has a deadline of its own. It
 is a thread of the controller's process, so that it cannot help where the whole process stands still (SIGSTOP, swap, an
-extension that keeps the interpreter's lock). It is no emergency stop: docs/deploy.md says what an arm needs besides.
+extension that keeps the interpreter's lock): the guard's process does (guard_process). It is no emergency stop:
+docs/deploy.md says what an arm needs besides.
 """
 
 import contextlib

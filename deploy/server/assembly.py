@@ -144,4 +144,6 @@ def build_server(
     if stored is not None:
         stored.learning = stored.explore_asked
         stored.proposed = server.metrics.retrieved
+        followed = stored.memory
+        server.follow = lambda: followed.refresh(wait=False)
     return server, queue

@@ -9,90 +9,40 @@ A label that a robot's key brought is quarantined: kept, and not processed befor
 same episode.
 """
 
-import json
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import write_atomically
-from vlamem.core.jsonl import JsonLog, LineError, read_lines
+from vlamem.core.jsonl import JsonLog
 from vlamem.core.locks import exclusive_lock
+from vlamem.deploy.server.label_file import (
+    History,
+    Label,
+    LabelConflictError,
+    LabelError,
+    LabelLimitError,
+    Outcome,
+    earlier_files,
+    line_of,
+    reference,
+    set_aside,
+    to_disk,
+)
 from vlamem.deploy.server.session_record import IN_USE
 
-Outcome = Literal["success", "failure", "unlabelled"]
-"""unlabelled: nobody labelled the episode before the next one began, and the server's verifier judges it."""
-_ON_DISK = {"unlabelled": "unsaid"}
-"""Outcomes that version 0.1 wrote under another name."""
-_FROM_DISK = {old: new for new, old in _ON_DISK.items()}
-_ENTRIES = {"label", "done", "dead", "session", "token", "episode", "said", "why", "at"}
+__all__ = ["Label", "LabelConflictError", "LabelError", "LabelLimitError", "LabelQueue", "Outcome"]
+
 _TRIES = 3
+_LONG = 8
+"""A file of more lines than so many times the labels that are remembered is begun anew."""
 _LONGEST_PAUSE_S = 60.0
 _PASSING = (OSError, sqlite3.OperationalError)
 """What passes by itself or by an operator: a full disk, a database that another process holds."""
-type _Episode = tuple[str, str, int]
-"""Session, its token's mark, and number of the episode."""
-type _Identity = tuple[str, str, int, str]
-"""The same, and the label's id."""
-
-
-class LabelError(ValueError):
-    """A label that means nothing or cannot be kept; the message says why."""
-
-
-class LabelLimitError(LabelError):
-    """More labels than are kept; the message says how many."""
-
-
-class LabelConflictError(LabelError):
-    """A label whose id is that of another label of its episode, which says something else."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """The outcome of an episode, as an operator, a task or a verifier reports it.
-
-    Attributes:
-        label: its id; a second label of that id and episode is the same one, sent again.
-        session, episode: which episode.
-        outcome: see Outcome.
-        source: who labelled, e.g. "operator".
-        made: when [s since 1970].
-        token: first letters of the hash of the session's token, which tells two sessions of one name apart; "" in files
-            of version 0.1.
-        quarantined: whether it waits for an operator's or a verifier's.
-
-    Raises LabelError for another outcome, or an id that is not 1 to 64 letters.
-    """
-
-    label: str
-    session: str
-    episode: int
-    outcome: Outcome
-    source: str
-    made: float
-    token: str = ""
-    quarantined: bool = False
-
-    @property
-    def of(self) -> _Episode:
-        """The episode that it is of."""
-        return self.session, self.token, self.episode
-
-    @property
-    def identity(self) -> _Identity:
-        """What no other label has."""
-        return *self.of, self.label
-
-    def __post_init__(self) -> None:
-        if self.outcome not in get_args(Outcome):
-            raise LabelError(f"outcome {self.outcome!r}: expected 'success' or 'failure'")
-        if not isinstance(self.label, str) or not 0 < len(self.label) <= 64:
-            raise LabelError(f"label id {str(self.label)[:80]!r}: expected 1 to 64 letters")
 
 
 class LabelQueue:
@@ -133,16 +83,17 @@ class LabelQueue:
         self._process, self._report, self.takes_unlabelled = process, report, takes_unlabelled
         self._lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(path), IN_USE)
         try:
-            self._history = _History(most)
+            self._history, self._path = History(most), path
             unprocessed = self._history.read(path)
-            self._log = JsonLog(path, lambda line: json.dumps(sealed(line), sort_keys=True))
+            self._shorten(unprocessed)
+            self._log = JsonLog(path, line_of)
         except BaseException:
             self._lock.release()
             raise
         self.stored, self.dead = self._history.count, self._history.dead
         self.damaged, self._retry_s = len(self._history.damaged), retry_s
         if self.damaged:
-            report(_set_aside(path, self._history.damaged))
+            report(set_aside(path, self._history.damaged))
         self._quarantined = [label for label in unprocessed if self._waits_for_another(label)]
         counting = [label for label in unprocessed if label not in self._quarantined]
         self._held = [label for label in counting if runs(label)]
@@ -170,8 +121,9 @@ class LabelQueue:
                     "operator's or a verifier's key first"
                 )
             self._lock.check()
-            self._log.append({"label": _to_disk(label)})
+            self._log.append({"label": to_disk(label)})
             self._history.remember(label)
+            self._history.lines += 1
             self.stored += 1
             if isolated:
                 self._quarantined.append(label)
@@ -237,9 +189,34 @@ class LabelQueue:
         self._log.close()
         self._lock.release()
 
+    def _shorten(self, pending: list[Label]) -> None:
+        """Once it is long the file begins anew, with the labels that are pending or remembered; the file before stays
+        beside it under another name, and is read no more."""
+        history = self._history
+        if history.lines <= _LONG * history.most or history.damaged:
+            return
+        waiting = {label.identity for label in pending}
+        kept = history.labels | {label.identity: label for label in pending}
+        lines = []
+        for identity, label in kept.items():
+            lines.append({"label": to_disk(label)})
+            if identity not in waiting:
+                lines.append(reference("done", label) | {"said": "in an earlier file"})
+        number = 1 + max((int(p.suffixes[-2][1:]) for p in earlier_files(self._path)), default=0)
+        os.link(self._path, self._path.with_suffix(f".{number}.jsonl"))
+        write_atomically(self._path, "".join(f"{line_of(line)}\n" for line in lines))
+        history.lines = len(lines)
+
     def _work(self) -> None:
         while True:
             with self._changed:
+                if not self._waiting and self._history.lines > _LONG * self._history.most and not self._closing:
+                    self._lock.check()
+                    self._log.close()
+                    try:
+                        self._shorten([*self._pending(), *self._quarantined])
+                    finally:
+                        self._log = JsonLog(self._path, line_of)
                 while not (self._closing or self._waiting or self._due() is not None):
                     self._changed.wait(self._pause())
                 if self._closing:
@@ -250,7 +227,8 @@ class LabelQueue:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
                     self._lock.check()
-                    self._log.append(_reference("done", label) | {"said": result, "at": time.time()})
+                    self._log.append(reference("done", label) | {"said": result, "at": time.time()})
+                    self._history.lines += 1
                 self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
                 self._fail(label, again, error)
@@ -276,7 +254,7 @@ class LabelQueue:
             try:
                 with self._changed:
                     self._lock.check()
-                    self._log.append(_reference("dead", label) | {"why": why[:500], "at": time.time()})
+                    self._log.append(reference("dead", label) | {"why": why[:500], "at": time.time()})
                 self._failed = others
                 self.dead += 1
                 return
@@ -304,95 +282,3 @@ class _Failed:
     tries: int
     due: float
     why: str
-
-
-class _History:
-    """What the last `most` labels say, and the newest id of each episode."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self.count, self.dead = most, 0, 0
-        self.damaged: list[tuple[bytes, LineError]] = []
-        self.known: dict[_Identity, tuple[str, str]] = {}
-        self.newest: dict[_Episode, str] = {}
-
-    def has(self, label: Label) -> bool:
-        """Whether this label is known. Raises LabelConflictError for another of its identity."""
-        says = self.known.get(label.identity)
-        if says is not None and says != (label.outcome, label.source):
-            raise LabelConflictError(
-                f"label '{label.label}' of {label.session}/{label.episode} says {says[0]} by {says[1]} already, not "
-                f"{label.outcome} by {label.source}: give a label that corrects it an id of its own"
-            )
-        return says is not None
-
-    def remember(self, label: Label) -> None:
-        """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
-        self.known[label.identity] = label.outcome, label.source
-        if label.outcome != "unlabelled" and not label.quarantined:
-            self.newest.pop(label.of, None)
-            self.newest[label.of] = label.label
-        if len(self.known) > self._most:
-            del self.known[next(iter(self.known))]
-        if len(self.newest) > self._most:
-            del self.newest[next(iter(self.newest))]
-
-    def read(self, path: Path) -> list[Label]:
-        """Remembers every label of a file, and gives those that were not processed."""
-        pending: dict[_Identity, Label] = {}
-        by_id: dict[str, _Identity] = {}
-        for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line)):
-            if isinstance(entry, Label):
-                pending[entry.identity] = entry
-                by_id[entry.label] = entry.identity
-                self.remember(entry)
-                self.count += 1
-            elif isinstance(entry, _Dead):
-                pending.pop(entry.identity, None)
-                self.dead += 1
-            elif isinstance(entry, tuple):
-                pending.pop(entry, None)
-            elif entry in by_id:
-                pending.pop(by_id[entry], None)
-        return list(pending.values())
-
-
-def _set_aside(path: Path, damaged: list[tuple[bytes, LineError]]) -> str:
-    """Puts damaged lines into a file beside the labels; a line about them."""
-    aside = path.with_name(f"{path.name}.damaged")
-    line = f"{len(damaged)} lines of {path} are damaged, and the labels in them lost; the first: {damaged[0][1]}"
-    try:
-        write_atomically(aside, b"".join(raw for raw, _ in damaged))
-    except OSError as error:
-        return f"{line} (they could not be set aside in {aside}: {error})"
-    return f"{line} (they are set aside in {aside})"
-
-
-def _to_disk(label: Label) -> dict[str, Any]:
-    body = asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
-    return {name: value for name, value in body.items() if value or name not in ("token", "quarantined")}
-
-
-def _reference(what: str, label: Label) -> dict[str, Any]:
-    return {what: label.label, "session": label.session, "token": label.token, "episode": label.episode}
-
-
-@dataclass(frozen=True)
-class _Dead:
-    identity: _Identity
-
-
-def _from_disk(line: Any) -> "Label | _Identity | _Dead | str":
-    """A label, one that was given up, or the identity of one that was processed.
-
-    Of one that version 0.1 processed it is the id alone, which no two labels had.
-    """
-    line = unsealed(line)
-    if not line.keys() <= _ENTRIES:
-        raise ValueError(f"unknown entries {sorted(line.keys() - _ENTRIES)}")
-    if "dead" in line:
-        return _Dead((line["session"], line["token"], line["episode"], line["dead"]))
-    if "label" not in line:
-        processed: str = line["done"]
-        return (line["session"], line["token"], line["episode"], processed) if "session" in line else processed
-    body = line["label"]
-    return Label(**(body | {"outcome": _FROM_DISK.get(body["outcome"], body["outcome"])}))

@@ -7,7 +7,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -107,6 +107,8 @@ class PolicyServer:
             self.metrics.watch("vlamem_traces_failed", "Traces that could not be written.", lambda: ticks.failed)
         if store is not None:
             self.metrics.watch("vlamem_disk_free_bytes", "Of the state folder.", lambda: self.state.free_bytes)
+        self.follow: Callable[[], object] = lambda: None
+        """Called off the loop now and then: takes over what other processes have stored in a memory that is served."""
         self._connections = 0
         self._keys = self.options.known_keys
 
@@ -215,6 +217,10 @@ class PolicyServer:
         while True:
             await asyncio.sleep(min(_SWEEP_S, self.options.sessions.idle_s))
             self.state.sweep(time.monotonic())
+            try:
+                await asyncio.to_thread(self.follow)
+            except Exception:  # a busy or damaged file: what is in memory is served on
+                log.exception("what others have stored could not be taken over")
 
 
 async def _closed_or_after(ws: ServerConnection, seconds: float) -> None:

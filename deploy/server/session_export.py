@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import sync_folder
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 from vlamem.deploy.bounds import MOST_EPISODES
 from vlamem.deploy.server.session_record import (
     Owner,
@@ -40,11 +39,10 @@ def import_session(store: SessionStore, path: Path, name: str | None = None) -> 
     Raises StateError when the file is none, belongs to another owner, or the name is taken.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("vlamem_session")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    except SafetensorError as error:
+        state, metadata = read_tensors(path)
+    except TensorsError as error:
         raise StateError(f"{path} is not a safetensors file ({error}): export the session again") from error
+    text = metadata.get("vlamem_session")
     if text is None:
         raise StateError(f"{path} is not an exported session: write one with 'vlamem state export'")
     session, step = _session_of(text, state, path)

@@ -4,74 +4,35 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.core.proposal import Proposal
-from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.episode import Episode
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin, OriginError
 from vlamem.memory.success.experience.records import Committed, Merge, StoredSegment, StoredTrial
 from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
-from vlamem.memory.success.lifecycle.recorder import FAILURE_SEGMENTS, verified_episode
-from vlamem.memory.success.lifecycle.stages import EVICTIONS
+from vlamem.memory.success.lifecycle.duplicates import near_duplicates
+from vlamem.memory.success.lifecycle.recorder import verified_episode
 from vlamem.memory.success.lifecycle.trials import Trials
+from vlamem.memory.success.options import MemoryOptions
 from vlamem.memory.success.retrieve.abstention import AbstentionWatch, opening_note
 from vlamem.memory.success.retrieve.calibration import Calibration
-from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.instructions import InstructionMatcher
 from vlamem.memory.success.retrieve.metric import Metric
-from vlamem.memory.success.retrieve.prior import Candidates, Prior, RetrieveOptions, elite_prior
-from vlamem.memory.success.retrieve.residual import Residual, ResidualOptions
+from vlamem.memory.success.retrieve.prior import Candidates, Prior, elite_prior
+from vlamem.memory.success.retrieve.residual import Residual
 from vlamem.memory.success.retrieve.segments import SegmentIndex
-from vlamem.memory.success.store import StoreDamagedError, open_store
+from vlamem.memory.success.store import StoreBusyError, StoreChangedError, StoreDamagedError, open_store
 
+__all__ = ["MemoryOptions", "SuccessMemory"]
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MemoryOptions:
-    """How a success memory is kept.
-
-    Attributes:
-        retrieve: how elite priors are made. Its threshold is replaced by a stored calibration's.
-        calibrated: False ignores a stored calibration.
-        proprioception_weight: of the proprioception in the similarity, where there is no calibration.
-        most_segments: capacity in segments of successes, and again of failures; None has no bound.
-        most_bytes: capacity in bytes of stored arrays, likewise.
-        eviction: name of the policy that chooses what goes when it is full; see `lifecycle.stages`.
-        merge_similarity: states from here on may be merged; above 1 nothing is.
-        merge_distance: warped distance per step up to which chunks of such states are merged.
-        failure_segments: how many of the last segments before a failure `observe_episode` keeps.
-        wait_s: how long a write waits for another process.
-        check: whether the whole store is checked at opening.
-        seed: of random eviction.
-        prior: "elite", what succeeded in a state like this one; or "residual", one correction of every command, which
-            holds in states that were never seen.
-        residual: how a residual prior is learned.
-    """
-
-    retrieve: RetrieveOptions = field(default_factory=RetrieveOptions)
-    calibrated: bool = True
-    proprioception_weight: float = 1.0
-    most_segments: int | None = None
-    most_bytes: int | None = None
-    eviction: str = "utility"
-    merge_similarity: float = 0.999
-    merge_distance: float = 0.05
-    failure_segments: int = FAILURE_SEGMENTS
-    wait_s: float = 10.0
-    check: bool = True
-    seed: int = 0
-    prior: Literal["elite", "residual"] = "elite"
-    residual: ResidualOptions = field(default_factory=ResidualOptions)
-
-    def __post_init__(self) -> None:
-        EVICTIONS.get(self.eviction)
+_TRIES = 100
+"""A commit is decided anew so often where other processes write meanwhile."""
 
 
 class SuccessMemory:
@@ -102,7 +63,7 @@ class SuccessMemory:
         self.layout = layout
         self._lock = threading.RLock()  # held by whoever reads or changes the index, for moments
         self._writing = threading.RLock()  # held by whoever writes the store, for as long as the medium takes
-        self.store = open_store(address, self.options.wait_s)
+        self.store = open_store(address, self.options.wait_s, self.options.read_only)
         try:
             if self.options.check:
                 self.store.check()
@@ -138,7 +99,14 @@ class SuccessMemory:
     def _load(self) -> None:
         """Builds the indices from the store."""
         body = self.store.calibration(self.origin) if self.options.calibrated else None
-        self.calibration = None if body is None else Calibration.from_json(body)
+        self._calibration_body = body
+        try:
+            self.calibration = None if body is None else Calibration.from_json(body, self.layout)
+        except EntryError as error:
+            raise StoreDamagedError(
+                f"{self.store.name}: what it stores as its calibration cannot be used ({error}); 'vlamem memory "
+                "calibrate' replaces it, ?calibrated=false opens it without"
+            ) from error
         retrieve = self.options.retrieve
         weight, centre = self.options.proprioception_weight, None
         if self.calibration is not None:
@@ -291,35 +259,50 @@ class SuccessMemory:
         began = time.perf_counter()
         episode.check(self.layout)
         with self._writing:  # alone changes the index, so that it may read it here without holding `_lock`
-            index = self.successes if episode.outcome == "success" else self.failures
-            merges, nearest = self._duplicates(index, episode)
-            fresh = len(episode.segments) - len(merges)
-            room = self._room()
-            if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
-                first = len(episode.segments) - room if room else len(episode.segments)
-                kept = episode.segments[first:]
-                if not kept:
-                    return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
-                episode = replace(episode, segments=kept)
-                merges, nearest = self._duplicates(index, episode)
-                fresh = len(kept) - len(merges)
-            over = 0 if room is None else len(index) + fresh - room
-            spared = np.array([m.onto for m in merges], np.int64)
-            gone = victims(index, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
-            gone = gone[~np.isin(gone, spared)]
-            done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist())
-            if done is None:
-                return Committed((), 0, (), 1e3 * (time.perf_counter() - began))
-            stored = list(self.store.segments(self.origin, self._seen))
-            with self._lock:
-                index.remove(gone)
-                other = self.failures if index is self.successes else self.successes
-                other.remove(np.array(done.retracted, np.int64))
-                for place in index.places(spared):
-                    index.column("merged")[place] += 1
-                self._take(stored)
-        took = 1e3 * (time.perf_counter() - began)
-        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), took, len(done.retracted))
+            for _ in range(_TRIES):
+                try:
+                    done = self._commit(episode)
+                    break
+                except StoreChangedError:  # what was merged into or evicted may be gone: decide anew
+                    self._follow()
+            else:
+                raise StoreBusyError(f"{self.store.name} was changed by others {_TRIES} times: it may be tried again")
+        return replace(done, milliseconds=1e3 * (time.perf_counter() - began))
+
+    def _commit(self, episode: Episode) -> Committed:
+        """One try; raises StoreChangedError when another process has changed the store since it was read."""
+        index = self.successes if episode.outcome == "success" else self.failures
+        merges, nearest = self._near(index, episode)
+        fresh = len(episode.segments) - len(merges)
+        room = self._room()
+        if room is not None and fresh > room:  # an episode larger than the memory: its end is kept
+            first = len(episode.segments) - room if room else len(episode.segments)
+            kept = episode.segments[first:]
+            if not kept:
+                return Committed((), 0, (), 0.0)
+            episode = replace(episode, segments=kept)
+            merges, nearest = self._near(index, episode)
+            fresh = len(kept) - len(merges)
+        over = 0 if room is None else len(index) + fresh - room
+        spared = np.array([m.onto for m in merges], np.int64)
+        gone = victims(index, over, self.options.eviction, self.retrieve.threshold, self.options.seed)
+        gone = gone[~np.isin(gone, spared)]
+        done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist(), self._data_version)
+        if done is None:
+            return Committed((), 0, (), 0.0)
+        stored = list(self.store.segments(self.origin, self._seen))
+        with self._lock:
+            index.remove(gone)
+            other = self.failures if index is self.successes else self.successes
+            other.remove(np.array(done.retracted, np.int64))
+            for place in index.places(spared):
+                index.column("merged")[place] += 1
+            self._take(stored)
+        return Committed(tuple(done.ids), len(merges), tuple(gone.tolist()), 0.0, len(done.retracted))
+
+    def _near(self, index: SegmentIndex, episode: Episode) -> tuple[list[Merge], list[float]]:
+        here = self._instructions.exact(episode.instruction)
+        return near_duplicates(index, episode, here, self.options.merge_similarity, self.options.merge_distance)
 
     def _room(self) -> int | None:
         bounds = []
@@ -328,22 +311,6 @@ class SuccessMemory:
         if self.options.most_bytes is not None:
             bounds.append(self.options.most_bytes // self.layout.segment_bytes)
         return min(bounds) if bounds else None
-
-    def _duplicates(self, index: SegmentIndex, episode: Episode) -> tuple[list[Merge], list[float]]:
-        """Segments that are near-duplicates of stored ones, and the similarity of each to its nearest."""
-        if not len(index):
-            return [], []
-        merges, nearest = [], []
-        here = self._instructions.exact(episode.instruction)
-        states = self.metric.embed(*_arrays_of(episode.segments))
-        for i, (state, segment) in enumerate(zip(states, episode.segments, strict=True)):
-            found = index.nearest(state, 1, None if here is None else np.array([here]))
-            nearest.append(float(found.similarity[0]) if len(found.ids) else -1e30)
-            if here is None or nearest[-1] < self.options.merge_similarity:
-                continue
-            if float(warped(segment.chunk[None], found.chunks)[0]) <= self.options.merge_distance:
-                merges.append(Merge(i, int(found.ids[0])))
-        return merges, nearest
 
     def prune(self, ids: Int[np.ndarray, "N"]) -> None:
         """Deletes segments. Raises as `commit`."""
@@ -355,15 +322,39 @@ class SuccessMemory:
 
     # Soundness ----------------------------------------------------------------------------------------------------
 
-    def refresh(self) -> bool:
-        """Takes over what another process has stored or deleted since; True when there was something."""
-        with self._writing:
+    def refresh(self, wait: bool = True) -> bool:
+        """Takes over what another process has stored or deleted since; True when there was something.
+
+        Without `wait` nothing is done while a commit is under way.
+        """
+        if not self._writing.acquire(blocking=wait):
+            return False
+        try:
             if self.store.data_version() == self._data_version:
                 return False
+            self._follow()
+            return True
+        finally:
+            self._writing.release()
+
+    def _follow(self) -> None:
+        """Takes over what the store holds; what has not changed is not read again."""
+        body = self.store.calibration(self.origin) if self.options.calibrated else None
+        if body != self._calibration_body:
             with self._lock:
                 self._load()
             self.trials.forget()
-            return True
+            return
+        version, use = self.store.data_version(), self.store.use(self.origin)
+        fresh = list(self.store.segments(self.origin, self._seen))
+        with self._lock:
+            for index in (self.successes, self.failures):
+                index.remove(np.array([i for i in index.ids.tolist() if i not in use], np.int64))
+                for name in ("uses", "successes", "merged"):
+                    index.column(name)[:] = [getattr(use[i], name) for i in index.ids.tolist()]
+            self._take(fresh)
+            self._data_version = version
+        self.trials.forget()
 
     def verify(self) -> int:
         """Checks the store, and the indices against it; gives the number of segments.
@@ -389,11 +380,7 @@ class SuccessMemory:
 
     def recalibrate(self, calibration: Calibration) -> None:
         """Stores a calibration and uses it from now on."""
+        calibration.check(self.layout)
         with self._writing, self._lock:
             self.store.add_calibration(self.origin, time.time(), calibration.to_json())
             self._load()
-
-
-def _arrays_of(segments: Sequence[Segment]) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N P"]]:
-    """Keys and proprioception of segments."""
-    return np.stack([s.key for s in segments]), np.stack([s.proprioception for s in segments])

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 from vlamem.memory.protocol import flatten
 
 History = list[dict[str, float]]
@@ -36,15 +35,14 @@ class Checkpoint:
         if not self._path.exists():
             return 0, 0.0, [], fresh
         try:
-            with safe_open(self._path, framework="numpy") as file:
-                header = file.metadata() or {}
-                if header.get("marks") != self._marks:
-                    raise ValueError(f"{self._path.parent} holds another training: remove it, or choose another --out")
-                leaves = [
-                    jnp.asarray(file.get_tensor(name)).reshape(x.shape).astype(x.dtype)
-                    for name, x in flatten(fresh).items()
-                ]
-        except SafetensorError as error:
+            arrays, header = read_tensors(self._path)
+        except TensorsError as error:
             raise ValueError(f"{self._path} is damaged ({error}): remove it to begin anew") from error
+        if header.get("marks") != self._marks:
+            raise ValueError(f"{self._path.parent} holds another training: remove it, or choose another --out")
+        try:
+            leaves = [jnp.asarray(arrays[name]).reshape(x.shape).astype(x.dtype) for name, x in flatten(fresh).items()]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{self._path} is damaged ({error!r}): remove it to begin anew") from error
         tree = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
         return int(header["done"]), float(header["seconds"]), json.loads(header["history"]), tree

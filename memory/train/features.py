@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import write_atomically
 from vlamem.memory.weights import TrainedFor
 
@@ -165,7 +167,8 @@ class FeatureWriter:
             self._files[name].flush()
             os.fsync(self._files[name].fileno())
         line = FeatureEpisode(task, episode, actor, self._ticks, count, success)
-        self._index.write((json.dumps(asdict(line)) + "\n").encode())
+        sums = {name: f"{zlib.crc32(column.tobytes()):08x}" for name, column in columns.items()}
+        self._index.write((json.dumps(sealed(asdict(line) | {"columns": sums})) + "\n").encode())
         self._index.flush()
         os.fsync(self._index.fileno())
         self._ticks += count
@@ -204,7 +207,7 @@ class Features:
         if not found.episodes:
             raise FeaturesError(f"{folder} has no whole episode: record with 'vlamem collect --features'")
         _warn(folder, found, "they are left out")
-        self.episodes = found.episodes
+        self.episodes, self._folder, self._sums = found.episodes, folder, dict(found.sums)
         self.contexts: Float[np.ndarray, "G P C"] = _read_contexts(folder, self.meta)
         total = sum(e.ticks for e in self.episodes)
         self._columns = {
@@ -220,8 +223,17 @@ class Features:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def ticks(self, episode: FeatureEpisode) -> EpisodeTicks:
-        """The columns of one episode, read when they are used."""
+        """The columns of one episode, read when they are used.
+
+        Raises FeaturesError, at the first use of an episode, when they are not what was written.
+        """
         at = slice(episode.first, episode.first + episode.ticks)
+        for name, known in self._sums.pop(episode.first, {}).items():
+            if f"{zlib.crc32(self._columns[name][at].tobytes()):08x}" != known:
+                raise FeaturesError(
+                    f"{self._folder / name} is not what was written at episode {episode.episode} of {episode.task!r}: "
+                    "the medium has changed it, record again"
+                )
         return EpisodeTicks(**{name: column[at] for name, column in self._columns.items()})
 
 
@@ -323,12 +335,14 @@ class _Index(NamedTuple):
         size: bytes of their lines.
         left_out: episodes behind them, which reach beyond a column.
         shortest: that column.
+        sums: CRC-32 of each column of an episode, by its first tick; none in recordings of version 0.1.
     """
 
     episodes: list[FeatureEpisode]
     size: int
     left_out: int
     shortest: str
+    sums: dict[int, dict[str, str]]
 
 
 def _read_index(folder: Path, meta: FeaturesMeta) -> _Index:
@@ -337,8 +351,10 @@ def _read_index(folder: Path, meta: FeaturesMeta) -> _Index:
     data = path.read_bytes() if path.exists() else b""
     lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
     try:
-        episodes = [FeatureEpisode(**json.loads(line)) for line in lines]
-    except (TypeError, ValueError) as error:
+        bodies = [unsealed(json.loads(line)) for line in lines]
+        sums = [body.pop("columns", {}) for body in bodies]
+        episodes = [FeatureEpisode(**body) for body in bodies]
+    except (TypeError, ValueError, RecursionError) as error:
         raise FeaturesError(f"{path} is damaged ({error}): record again") from error
     # after the index: what another process adds meanwhile is in the columns first
     there = {name: (folder / name).stat().st_size if (folder / name).exists() else 0 for name in meta.columns}
@@ -346,7 +362,8 @@ def _read_index(folder: Path, meta: FeaturesMeta) -> _Index:
     shortest = min(ticks, key=lambda name: ticks[name])
     ends = np.cumsum([e.ticks for e in episodes])
     whole = int(np.searchsorted(ends, ticks[shortest], side="right"))
-    return _Index(episodes[:whole], sum(map(len, lines[:whole])), len(episodes) - whole, shortest)
+    kept = {e.first: s for e, s in zip(episodes[:whole], sums, strict=False)}
+    return _Index(episodes[:whole], sum(map(len, lines[:whole])), len(episodes) - whole, shortest, kept)
 
 
 def _warn(folder: Path, found: _Index, then: str) -> None:

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 _HEADER = "vlamem"
@@ -80,8 +78,8 @@ def load_weights(path: str | Path, kind: str | None = None) -> tuple[dict[str, N
     """Tensors and header of a weights file; raises WeightsError for anything but the file that was written."""
     header = read_header(path, kind)
     try:
-        tensors = load_tensors(Path(path).read_bytes())
-    except SafetensorError as error:
+        tensors, _ = read_tensors(Path(path))
+    except TensorsError as error:
         raise WeightsError(f"{path} is truncated or damaged ({error}): fetch or train it again") from error
     found = digest_of(tensors)
     if found != header.get("sha256"):

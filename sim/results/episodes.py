@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import replacing
 from vlamem.core.jsonl import JsonLog, LineError, read_lines
 
@@ -96,7 +97,7 @@ class EpisodeLog:
         Raises RecordError for any other line that is no episode.
         """
         try:
-            return list(read_lines(self._path, lambda body: EpisodeRecord(**body), "episode of this version"))
+            return list(read_lines(self._path, lambda body: EpisodeRecord(**unsealed(body)), "episode of this version"))
         except LineError as error:
             raise RecordError(f"{error}: remove the line to have it run again") from error
 
@@ -113,7 +114,7 @@ class EpisodeLog:
 
 
 def _line(record: EpisodeRecord) -> str:
-    return json.dumps(asdict(record), ensure_ascii=False)
+    return json.dumps(sealed(asdict(record)), ensure_ascii=False)
 
 
 def video_path(run: Path, task: str, episode: int) -> Path:

@@ -1,6 +1,8 @@
 """Exclusive locks: one process at a time for files that two would spoil."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -65,3 +67,18 @@ def exclusive_lock(
         except Timeout as error:
             raise InUseError(f"{what} is in use by another process: {mend}") from error
     return ExclusiveLock(lock, path, what, mend)
+
+
+@contextmanager
+def one_writer(out: Path) -> Iterator[None]:
+    """While the context is open no other process that asks for it writes to the folder or file `out`.
+
+    The lock's file is beside it: `out` may have to be missing still. Raises InUseError when another process has it.
+    """
+    path = out.absolute()
+    mend = "wait for its end, or choose another --out"
+    lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(out), mend)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -42,7 +42,7 @@ def _environment(package: str) -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown is not HTML
+        autoescape=False,  # noqa: S701  # Markdown is not HTML
     )
     found.filters |= {"number": number, "row": row, "head": head, "filled": filled}
     return found

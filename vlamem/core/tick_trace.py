@@ -6,11 +6,13 @@ nothing was planned, is null. Times are the only columns that differ between two
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import replacing
 
 VERSION = 1
@@ -132,12 +134,14 @@ def write_trace(path: Path, trace: TickTrace) -> None:
     types = _types()
     schema = pa.schema([pa.field(name, types[kind]) for name, kind in trace.columns.items()])
     table = pa.Table.from_pylist(trace.rows, schema)
+    about["rows"] = _checksum(table.to_pylist())
     path.parent.mkdir(parents=True, exist_ok=True)
     # without what is made for large files and would be half of so small a one
-    form = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False}
+    form = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False,
+            "write_page_checksum": True}  # fmt: skip
     with replacing(path) as draft, pq.ParquetWriter(draft, schema, **form) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
+        writer.add_key_value_metadata({_ABOUT: json.dumps(sealed(about), ensure_ascii=False)})
 
 
 def read_trace(path: Path) -> TickTrace:
@@ -149,9 +153,13 @@ def read_trace(path: Path) -> TickTrace:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            about = json.loads((file.metadata.metadata or {})[_ABOUT])
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            sealed_about = json.loads((file.metadata.metadata or {})[_ABOUT])
+            about = unsealed(sealed_about)
             rows = file.read().to_pylist()
+        known = about.pop("rows", None)  # of version 0.1: none
+        if known is not None and (known != _checksum(rows) or about.keys() == sealed_about.keys() - {"rows"}):
+            raise ValueError("its rows are not those that were written")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -165,6 +173,10 @@ def read_trace(path: Path) -> TickTrace:
 def without_times(trace: TickTrace) -> Iterator[dict[str, Any]]:
     """The rows of a trace without what differs from run to run."""
     return ({name: value for name, value in row.items() if name not in TIMES} for row in trace.rows)
+
+
+def _checksum(rows: list[dict[str, Any]]) -> str:
+    return f"{zlib.crc32(repr(rows).encode()):08x}"
 
 
 def _types() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -64,12 +65,12 @@ class Layout:
         if bad:
             raise EntryError(f"proprioception scale {bad[0]} is not above 0: give the difference that counts as 1")
 
-    @property
+    @cached_property
     def action_size(self) -> int:
         """A."""
         return sum(p.size for p in self.parts)
 
-    @property
+    @cached_property
     def proprioception_size(self) -> int:
         """P."""
         return len(self.proprioception_scale)
@@ -85,11 +86,16 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str) -> "Layout":
-        """What `to_json` gave."""
-        raw: dict[str, Any] = json.loads(text)
-        raw["parts"] = tuple(ActionPart(**p) for p in raw["parts"])
-        raw["proprioception_scale"] = tuple(raw["proprioception_scale"])
-        return cls(**raw)
+        """What `to_json` gave. Raises EntryError for anything else."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            raw["parts"] = tuple(ActionPart(**p) for p in raw["parts"])
+            raw["proprioception_scale"] = tuple(raw["proprioception_scale"])
+            return cls(**raw)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, EntryError):
+                raise
+            raise EntryError(f"it is no layout of a memory ({error!r})") from error
 
     def check_key(self, key: Float[np.ndarray, "... K"]) -> None:
         """Raises EntryError for keys of another size, not finite, or not of unit length."""

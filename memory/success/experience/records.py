@@ -39,6 +39,16 @@ class StoredSegment:
 
 
 @dataclass(frozen=True)
+class Use:
+    """How often a segment was retrieved for a decision, in how many of these the episode succeeded, and how many
+    near-duplicates it stands for."""
+
+    uses: int = 0
+    successes: int = 0
+    merged: int = 0
+
+
+@dataclass(frozen=True)
 class Instruction:
     """An instruction of stored episodes, with the policy's vector of it where one was given."""
 

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
 
 from vlamem.core.seeding import integer_seed, stream
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 from vlamem.memory.success.experience.layout import EntryError
 
 FORMAT = 1
@@ -119,11 +118,12 @@ class ProgressCritic:
     @classmethod
     def load(cls, path: Path) -> "ProgressCritic":
         """Reads it again. Raises EntryError for a file that is none."""
-        with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
-            if header.get("kind") != KIND or header.get("format") != str(FORMAT):
-                raise EntryError(f"{path} is no progress critic of format {FORMAT}: train one for this policy")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+        try:
+            arrays, header = read_tensors(path)
+        except TensorsError as error:
+            raise EntryError(f"{error}: train a critic for this policy") from error
+        if header.get("kind") != KIND or header.get("format") != str(FORMAT):
+            raise EntryError(f"{path} is no progress critic of format {FORMAT}: train one for this policy")
         numbers: dict[str, Any] = json.loads(header["numbers"])
         weights = {n.removeprefix("w."): a for n, a in arrays.items() if n.startswith("w.")}
         return cls(weights, arrays["mean"], arrays["scale"], **numbers)

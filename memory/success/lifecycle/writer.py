@@ -55,7 +55,7 @@ class BackgroundWriter:
     """Commits to a success memory from a thread of its own; control never waits.
 
     A full disk or another process's long write loses nothing: the episode is kept and tried again, in order. An episode
-    that may not be stored, or a damaged file, is reported and dropped.
+    that may not be stored, or a damaged file, is reported and dropped; so is one at which anything else is raised.
 
     Args:
         memory: to write to.
@@ -140,6 +140,8 @@ class BackgroundWriter:
                 continue
             except (EntryError, StoreError) as error:
                 self._report(f"not stored: {error}")
+            except Exception as error:  # of one episode: the thread is for those after it, too
+                self._report(f"not stored: {type(error).__name__}: {error}")
             with self._changed:
                 if self._jobs and self._jobs[0] is job:
                     self._jobs.popleft()

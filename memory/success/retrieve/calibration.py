@@ -6,6 +6,7 @@ Published neighbourhood: 0.9992 for one encoder; it depends on the encoder, henc
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -54,12 +55,44 @@ class Calibration:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Calibration":
-        """What `to_json` gave."""
-        raw = json.loads(text)
-        for name in ("centre", "edges", "alike_counts", "unlike_counts"):
-            raw[name] = None if raw[name] is None else tuple(raw[name])
-        return cls(**raw)
+    def from_json(cls, text: str, layout: Layout | None = None) -> "Calibration":
+        """What `to_json` gave, for a memory of this `layout` where one is given.
+
+        Raises EntryError naming the first value that makes no sense.
+        """
+        try:
+            raw = json.loads(text)
+            for name in ("centre", "edges", "alike_counts", "unlike_counts"):
+                raw[name] = None if raw[name] is None else tuple(raw[name])
+            found = cls(**raw)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise EntryError(f"it is no calibration ({error}): calibrate anew") from error
+        found.check(layout)
+        return found
+
+    def check(self, layout: Layout | None = None) -> None:
+        """Raises EntryError naming the first value that makes no sense, or is not of this layout."""
+        reals = {name: getattr(self, name) for name in ("threshold", "proprioception_weight", "precision", "coverage")}
+        for name, value in reals.items():
+            if not _is_real(value):
+                raise EntryError(f"calibration's {name} is {value!r}: expected a finite number")
+        if self.threshold > 1 or self.proprioception_weight < 0:
+            raise EntryError(
+                f"calibration's threshold {self.threshold} or weight {self.proprioception_weight} is out of range: "
+                "expected at most 1 and at least 0"
+            )
+        lists = {name: getattr(self, name) for name in ("centre", "edges", "alike_counts", "unlike_counts")}
+        for name, values in lists.items():
+            if values is None and name == "centre":
+                continue
+            if not isinstance(values, tuple) or not all(map(_is_real, values)):
+                raise EntryError(f"calibration's {name} is {str(values)[:60]}: expected finite numbers")
+        if layout is not None and self.centre is not None and len(self.centre) != layout.key_size:
+            raise EntryError(f"calibration's centre has {len(self.centre)} entries, keys have {layout.key_size}")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def calibrate(

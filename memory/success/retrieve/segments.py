@@ -56,11 +56,10 @@ class SegmentIndex:
                 grown = np.zeros((room, *old.shape[1:]), old.dtype)
                 grown[:start] = old[:start]
                 self._columns[name] = grown
-        for i, s in enumerate(stored, start):
-            self._columns["chunk"][i] = s.segment.chunk
-            for name in ("uses", "successes", "merged", "nearest", "made"):
-                self._columns[name][i] = getattr(s, name)
-            self._columns["checksum"][i] = s.segment.checksum("")
+        for name in ("uses", "successes", "merged", "nearest", "made"):
+            self._columns[name][start:new] = [getattr(s, name) for s in stored]
+        self._columns["chunk"][start:new] = np.stack([s.segment.chunk for s in stored])
+        self._columns["checksum"][start:new] = [s.segment.checksum("") for s in stored]
         vectors = self.metric.embed(
             np.stack([s.segment.key for s in stored]), np.stack([s.segment.proprioception for s in stored])
         )

@@ -1,6 +1,12 @@
 """Stores of success memories: one interface, a scheme for each database, snapshots to carry between them."""
 
-from vlamem.memory.success.store.errors import StoreBusyError, StoreDamagedError, StoreError, StoreFullError
+from vlamem.memory.success.store.errors import (
+    StoreBusyError,
+    StoreChangedError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+)
 from vlamem.memory.success.store.interface import SuccessStore
 from vlamem.memory.success.store.schemes import SALVAGERS, SCHEMES, open_store, split_address
 from vlamem.memory.success.store.snapshot import export, import_snapshot, read_snapshot
@@ -9,6 +15,7 @@ __all__ = [
     "SALVAGERS",
     "SCHEMES",
     "StoreBusyError",
+    "StoreChangedError",
     "StoreDamagedError",
     "StoreError",
     "StoreFullError",

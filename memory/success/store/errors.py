@@ -17,3 +17,7 @@ class StoreBusyError(OSError):
 
 class StoreFullError(OSError):
     """The disk is full. Nothing was stored, and what was there before is whole."""
+
+
+class StoreChangedError(RuntimeError):
+    """Another process has changed the store since it was read. Nothing was stored: read it again and decide anew."""

@@ -15,6 +15,7 @@ from vlamem.memory.success.experience.records import (
     StoredEpisode,
     StoredSegment,
     StoredTrial,
+    Use,
 )
 
 
@@ -56,13 +57,19 @@ class SuccessStore(Protocol):
         nearest: Sequence[float] = (),
         merges: Sequence[Merge] = (),
         evict: Sequence[int] = (),
+        version: int | None = None,
+        use: Sequence[Use] = (),
+        corrects: bool = True,
     ) -> StoredEpisode | None:
         """Stores a checked episode; None if it was there.
 
         `nearest` is, for each segment, its highest similarity to a stored one; segments in `merges` are counted on
-        another instead of being stored; `evict` are deleted. An identity that is there under another outcome is
-        corrected: its segments are deleted, but for those into which others were merged. Ids of segments rise and are
-        never used twice.
+        another instead of being stored; `evict` are deleted; `use` is what is known of each segment's. An identity that
+        is there under another outcome is corrected, unless `corrects` is False: its segments are deleted, but for those
+        into which others were merged. Ids of segments rise and are never used twice.
+
+        Raises StoreChangedError, with nothing stored, when `data_version` is not `version` at the moment of storing, or
+        a segment of `merges` is gone.
         """
         ...
 
@@ -84,6 +91,10 @@ class SuccessStore(Protocol):
 
     def delete(self, ids: Sequence[int]) -> None:
         """Deletes segments, and episodes that have none left."""
+        ...
+
+    def use(self, origin: int) -> dict[int, Use]:
+        """What is known of the use of every segment of an origin, by id, in order."""
         ...
 
     def counts(self, origin: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 
-from vlamem.memory.success.experience.episode import Outcome, Segment
+from vlamem.memory.success.experience.episode import Outcome, Segment, head_checksum
 
 
 def retract(db: sqlite3.Connection, origin: int, identity: str, outcome: Outcome) -> list[int] | None:
@@ -29,7 +29,13 @@ def retract(db: sqlite3.Connection, origin: int, identity: str, outcome: Outcome
         db.execute("DELETE FROM episodes WHERE id = ?", (episode,))
         return gone
     name = f"{identity}/merged/{episode}"
-    db.execute("UPDATE episodes SET identity = ? WHERE id = ?", (name, episode))
+    entries = db.execute(
+        "SELECT i.text, e.outcome, e.verifier, e.confidence, e.made FROM episodes e "
+        "JOIN instructions i ON i.id = e.instruction WHERE e.id = ?",
+        (episode,),
+    ).fetchone()
+    checksum = head_checksum(name, *entries)
+    db.execute("UPDATE episodes SET identity = ?, checksum = ? WHERE id = ?", (name, checksum, episode))
     for at, tick, progress, *blobs in left:
         segment = Segment(int(tick), float(progress), *(np.frombuffer(b, np.float32) for b in blobs))
         db.execute("UPDATE segments SET checksum = ? WHERE id = ?", (segment.checksum(name), at))

@@ -11,7 +11,8 @@ from vlamem.memory.success.experience.episode import Episode, Segment
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.experience.records import StoredTrial
 from vlamem.memory.success.store.errors import StoreDamagedError, StoreError
-from vlamem.memory.success.store.sqlite import SqliteStore, read_segment
+from vlamem.memory.success.store.rows import read_segment
+from vlamem.memory.success.store.sqlite import SqliteStore
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Salvaged:
     trials_cut: bool = False
 
 
+_MOST = 100_000_000
+"""A last id beyond it is damage: looking at each would take days."""
 _EMPTY_RUN = 10_000
 """Ids without a readable row after which the end is taken to be reached, when the file does not know its last id."""
 
@@ -122,19 +125,20 @@ _ROW = (
 
 
 def _ids(db: sqlite3.Connection) -> Iterator[int]:
-    """Every id that may be in the file: up to the last one given out, or until long nothing is found."""
+    """Every id that may be in the file: up to the last one given out, or until for long nothing can be read."""
     try:
         known = db.execute("SELECT seq FROM sqlite_sequence WHERE name='segments'").fetchone()
-        yield from range(1, (int(known[0]) if known else 0) + 1)
-        return
-    except sqlite3.DatabaseError:
-        last = _EMPTY_RUN
-    number = 0
+        if known is None or int(known[0]) <= _MOST:
+            yield from range(1, (int(known[0]) if known else 0) + 1)
+            return
+    except (sqlite3.DatabaseError, ValueError):
+        pass
+    number, last = 0, _EMPTY_RUN
     while number < last:
         number += 1
         try:
             if db.execute("SELECT 1 FROM segments WHERE id = ?", (number,)).fetchone():
                 last = number + _EMPTY_RUN
         except sqlite3.DatabaseError:
-            last = max(last, number + _EMPTY_RUN // 10)
+            pass  # of a page that cannot be read: the run goes on, and ends
         yield number

@@ -62,7 +62,11 @@ CREATE TABLE trials(
   UNIQUE(origin, identity)
 ) STRICT;
 """
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4 = """
+ALTER TABLE episodes ADD COLUMN checksum INTEGER;
+"""
+"""Of everything in the row, and of the instruction's text; NULL in rows of earlier versions."""
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 VERSION = len(MIGRATIONS)
 
 

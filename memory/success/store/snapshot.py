@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
-from vlamem.core.tensors import write_tensors
+from vlamem.core.tensors import read_tensors, write_tensors
 from vlamem.memory.success.experience.episode import Episode, Segment
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
-from vlamem.memory.success.experience.records import StoredTrial
+from vlamem.memory.success.experience.records import StoredTrial, Use
+from vlamem.memory.success.retrieve.calibration import Calibration
 from vlamem.memory.success.store.errors import StoreError
 from vlamem.memory.success.store.interface import SuccessStore
 
@@ -24,12 +23,21 @@ KIND = "success_memory"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an exported memory holds: of one origin its arrays' layout, calibration (JSON), episodes and trials."""
+    """An exported memory.
+
+    Attributes:
+        origin, layout: as in the store.
+        calibration: JSON, or None.
+        episodes: with all their segments.
+        use: of the segments of each episode, in order.
+        trials: of a residual prior.
+    """
 
     origin: Origin
     layout: Layout
     calibration: str | None
     episodes: tuple[Episode, ...]
+    use: tuple[tuple[Use, ...], ...]
     trials: tuple[StoredTrial, ...]
 
 
@@ -81,32 +89,31 @@ def read_snapshot(path: Path) -> Snapshot:
 
     Raises StoreError for a file that is none or is cut short, EntryError for contents that may not be stored.
     """
-    raw = path.read_bytes()
     try:
-        arrays = load_tensors(raw)
-        size = int.from_bytes(raw[:8], "little")
-        header: dict[str, Any] = json.loads(json.loads(raw[8 : 8 + size])["__metadata__"]["vlamem"])
+        arrays, metadata = read_tensors(path)
+        header: dict[str, Any] = json.loads(metadata["vlamem"])
         if header["kind"] != KIND or header["format"] not in range(1, FORMAT + 1):
             raise StoreError(
                 f"{path} is {header['kind']} of format {header['format']}, expected {KIND} of 1 to {FORMAT}: a newer "
                 "one is read by the version that wrote it"
             )
-        found = Snapshot(
-            Origin(**header["origin"]),
-            Layout.from_json(header["layout"]),
-            header["calibration"],
-            tuple(_episodes(header["episodes"], arrays)),
-            tuple(_trials(header["trials"], arrays["offset"])) if header["format"] > 1 else (),
-        )
-    except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+        layout = Layout.from_json(header["layout"])
+        episodes = tuple(_episodes(header["episodes"], arrays))
+        trials = tuple(_trials(header["trials"], arrays["offset"])) if header["format"] > 1 else ()
+        origin = Origin(**header["origin"])
+        calibration = header["calibration"]
+        if calibration is not None:
+            Calibration.from_json(calibration, layout)
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         if isinstance(error, StoreError | EntryError):
             raise
         raise StoreError(f"{path} is no exported success memory or is damaged ({error}): export it again") from error
-    for episode in found.episodes:
-        episode.check(found.layout)
-    for trial in found.trials:
-        trial.check(found.layout)
-    return found
+    for episode, _ in episodes:
+        episode.check(layout)
+    for trial in trials:
+        trial.check(layout)
+    whole, use = tuple(e for e, _ in episodes), tuple(use for _, use in episodes)
+    return Snapshot(origin, layout, calibration, whole, use, trials)
 
 
 def _trials(heads: Sequence[dict[str, Any]], offsets: np.ndarray) -> Iterator[StoredTrial]:
@@ -114,7 +121,12 @@ def _trials(heads: Sequence[dict[str, Any]], offsets: np.ndarray) -> Iterator[St
         yield StoredTrial(head["identity"], head["outcome"], offset, float(head["made"]))
 
 
-def _episodes(heads: Sequence[dict[str, Any]], arrays: dict[str, np.ndarray]) -> Iterator[Episode]:
+def _episodes(
+    heads: Sequence[dict[str, Any]], arrays: dict[str, np.ndarray]
+) -> Iterator[tuple[Episode, tuple[Use, ...]]]:
+    counts = np.stack([arrays[name] for name in ("uses", "successes", "merged")], axis=1)
+    if (counts < 0).any() or (counts[:, 1] > counts[:, 0]).any():
+        raise ValueError("use counts that are none: expected successes within uses, and none below 0")
     for head in heads:
         at = np.flatnonzero(arrays["episode"] == head["id"])
         if not len(at):
@@ -129,32 +141,43 @@ def _episodes(heads: Sequence[dict[str, Any]], arrays: dict[str, np.ndarray]) ->
             )
             for i in at
         )
-        yield Episode(
+        episode = Episode(
             head["identity"], head["instruction"], head["outcome"], head["verifier"], head["confidence"],
             head["made"], segments, arrays.get(f"meaning.{head['id']}"),
         )  # fmt: skip
+        yield episode, tuple(Use(*map(int, row)) for row in counts[at])
 
 
-def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = None, admit: bool = False) -> int:
-    """Stores what an exported memory holds, and gives the number of new segments.
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: new `segments`, and episodes that are `known` under the same or another outcome."""
 
-    Episodes and trials that are there are passed over.
+    segments: int
+    known: int
 
-    Raises OriginError when the store, or `origin`, is of another policy or robot and `admit` is False.
+
+def import_snapshot(store: SuccessStore, path: Path, origin: Origin | None = None, admit: bool = False) -> Imported:
+    """Stores what an exported memory holds, use counts included, oldest episode first.
+
+    What the store knows stays: episodes and trials that are there are passed over, also those that the snapshot has
+    under another outcome, since a label may have corrected them here; so is a calibration. Raises OriginError when the
+    store, or `origin`, is of another policy or robot and `admit` is False.
     """
     found = read_snapshot(path)
-    theirs = found.origin
     if origin is not None:
-        theirs.check(origin, str(path), "what it is imported for")
+        found.origin.check(origin, str(path), "what it is imported for")
     known = store.origins()
-    if known and not admit and all(o != theirs for _, o, _ in known):
-        known[0][1].check(theirs, store.name, str(path))
-    number = store.add_origin(theirs, found.layout)
-    count = sum(len(done.ids) for episode in found.episodes if (done := store.commit(number, episode)) is not None)
+    if known and not admit and all(o != found.origin for _, o, _ in known):
+        known[0][1].check(found.origin, store.name, str(path))
+    number = store.add_origin(found.origin, found.layout)
+    segments = passed = 0
+    for episode, use in sorted(zip(found.episodes, found.use, strict=True), key=lambda both: both[0].made):
+        done = store.commit(number, episode, use=use, corrects=False)
+        passed += done is None
+        segments += 0 if done is None else len(done.ids)
     here = {trial.identity for trial in store.trials(number)}
     store.add_trials(number, [trial for trial in found.trials if trial.identity not in here])
     if found.calibration is not None and store.calibration(number) is None:
-        store.add_calibration(
-            number, max([e.made for e in found.episodes] + [t.made for t in found.trials]), found.calibration
-        )
-    return count
+        made = max([e.made for e in found.episodes] + [t.made for t in found.trials])
+        store.add_calibration(number, made, found.calibration)
+    return Imported(segments, passed)

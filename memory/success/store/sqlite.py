@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from vlamem.memory.success.experience.episode import Episode, Segment
-from vlamem.memory.success.experience.layout import Layout, Origin
+from vlamem.core.files import sync_folder
+from vlamem.memory.success.experience.episode import Episode, head_checksum
+from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.experience.records import (
     EpisodeHead,
     Instruction,
@@ -24,15 +25,18 @@ from vlamem.memory.success.experience.records import (
     StoredEpisode,
     StoredSegment,
     StoredTrial,
+    Use,
 )
 from vlamem.memory.success.store.errors import (
     SALVAGE,
     StoreBusyError,
+    StoreChangedError,
     StoreDamagedError,
     StoreError,
     StoreFullError,
 )
 from vlamem.memory.success.store.retraction import retract
+from vlamem.memory.success.store.rows import blob, read_segment
 from vlamem.memory.success.store.schema import APPLICATION_ID, VERSION, migrate, version_of
 
 
@@ -57,7 +61,7 @@ class SqliteStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         with self._named():
-            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            uri = f"{path.absolute().as_uri()}?{_mode(path) if read_only else 'mode=rwc'}"
             self._db = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
         try:
             with self._named():
@@ -66,7 +70,7 @@ class SqliteStore:
             self._db.close()
             raise
         if fresh:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def _prepare(self, read_only: bool) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -106,7 +110,10 @@ class SqliteStore:
     def origins(self) -> list[tuple[int, Origin, Layout]]:
         """Every origin in the file, oldest first."""
         rows = self._read("SELECT id, policy, weights, normaliser, robot, layout FROM origins ORDER BY id")
-        return [(int(r[0]), Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows]
+        try:
+            return [(int(r[0]), Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows]
+        except EntryError as error:
+            raise StoreDamagedError(f"{self.path}: an origin is not what was written ({error}): {SALVAGE}") from error
 
     def add_origin(self, origin: Origin, layout: Layout) -> int:
         """Stores an origin and gives its id."""
@@ -129,50 +136,70 @@ class SqliteStore:
         nearest: Sequence[float] = (),
         merges: Sequence[Merge] = (),
         evict: Sequence[int] = (),
+        version: int | None = None,
+        use: Sequence[Use] = (),
+        corrects: bool = True,
     ) -> StoredEpisode | None:
         """Stores a checked episode in one transaction; None if it was there.
 
         `nearest` is, for each segment, its highest similarity to a stored one; segments in `merges` are counted on
-        another instead of being stored; `evict` are deleted. With an identity that is there already nothing is done,
-        but for one under another outcome: that is corrected.
-        On the medium when this returns. Raises StoreBusyError or StoreFullError; nothing was stored then.
+        another instead of being stored; `evict` are deleted; `use` is what is known of each segment's. With an identity
+        that is there already nothing is done, but for one under another outcome: that is corrected, unless `corrects`
+        is False. On the medium when this returns. Raises StoreBusyError, StoreFullError, and StoreChangedError when the
+        store's data has another `version` than that by which merges and evictions were chosen; nothing was stored then.
         """
         onto = {m.segment: m.onto for m in merges}
         with self._write() as db:
+            if version is not None and int(db.execute("PRAGMA data_version").fetchone()[0]) != version:
+                raise StoreChangedError(f"{self.path} was changed by another process: read it again")
+            known = "SELECT 1 FROM episodes WHERE origin=? AND identity=?"
+            if not corrects and db.execute(known, (origin, episode.identity)).fetchone():
+                return None
             gone = retract(db, origin, episode.identity, episode.outcome)
             if gone is None:
                 return None
             at = db.execute(
-                "INSERT INTO episodes(origin, identity, instruction, outcome, verifier, confidence, made) "
-                "VALUES (?,?,?,?,?,?,?)",
+                "INSERT INTO episodes(origin, identity, instruction, outcome, verifier, confidence, made, checksum) "
+                "VALUES (?,?,?,?,?,?,?,?)",
                 (
                     origin, episode.identity, self._instruction(db, episode), episode.outcome, episode.verifier,
-                    episode.confidence, episode.made,
+                    float(episode.confidence), float(episode.made),
+                    head_checksum(
+                        episode.identity, episode.instruction, episode.outcome, episode.verifier,
+                        float(episode.confidence), float(episode.made),
+                    ),
                 ),
             ).lastrowid  # fmt: skip
             ids = []
             for i, s in enumerate(episode.segments):
                 if i in onto:
-                    db.execute("UPDATE usage SET merged = merged + 1 WHERE segment = ?", (onto[i],))
+                    counted = db.execute("UPDATE usage SET merged = merged + 1 WHERE segment = ?", (onto[i],))
+                    if not counted.rowcount:
+                        raise StoreChangedError(f"{self.path}: segment {onto[i]} is gone, read it again")
                     continue
                 row = db.execute(
                     "INSERT INTO segments(episode, tick, progress, key, proprioception, chunk, checksum) "
                     "VALUES (?,?,?,?,?,?,?)",
                     (
-                        at, s.tick, s.progress, _blob(s.key), _blob(s.proprioception), _blob(s.chunk),
+                        at, s.tick, s.progress, blob(s.key), blob(s.proprioception), blob(s.chunk),
                         s.checksum(episode.identity),
                     ),
                 ).lastrowid  # fmt: skip
                 assert row is not None
                 ids.append(row)
+                known_use = use[i] if use else Use()
                 db.execute(
-                    "INSERT INTO usage(segment, nearest) VALUES (?,?)", (row, float(nearest[i]) if nearest else -1e30)
-                )
+                    "INSERT INTO usage(segment, uses, successes, merged, nearest) VALUES (?,?,?,?,?)",
+                    (
+                        row, known_use.uses, known_use.successes, known_use.merged,
+                        float(nearest[i]) if nearest else -1e30,
+                    ),
+                )  # fmt: skip
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in evict])
         return StoredEpisode(ids, gone)
 
     def _instruction(self, db: sqlite3.Connection, episode: Episode) -> int:
-        meaning = None if episode.meaning is None else _blob(episode.meaning)
+        meaning = None if episode.meaning is None else blob(episode.meaning)
         db.execute("INSERT OR IGNORE INTO instructions(text, meaning) VALUES (?,?)", (episode.instruction, meaning))
         return int(db.execute("SELECT id FROM instructions WHERE text=?", (episode.instruction,)).fetchone()[0])
 
@@ -186,6 +213,7 @@ class SqliteStore:
 
         Raises StoreDamagedError naming the first one that is not what was written.
         """
+        self._check_heads(origin, after)
         rows = self._read(
             "SELECT s.id, s.episode, e.instruction, e.outcome, s.tick, s.progress, s.key, s.proprioception, s.chunk, "
             "u.uses, u.successes, u.merged, u.nearest, e.made, e.identity, s.checksum "
@@ -198,13 +226,28 @@ class SqliteStore:
             yield read_segment(r, layout, self.path)
 
     def episode_heads(self, origin: int) -> list[EpisodeHead]:
-        """Every episode of an origin, oldest first."""
+        """Every episode of an origin, oldest first. Raises StoreDamagedError as `segments`."""
+        self._check_heads(origin)
         rows = self._read(
             "SELECT id, identity, instruction, outcome, verifier, confidence, made FROM episodes "
             "WHERE origin=? ORDER BY id",
             (origin,),
         )
         return [EpisodeHead(*r) for r in rows]
+
+    def _check_heads(self, origin: int, after: int = -1) -> None:
+        """Raises StoreDamagedError for an episode, with segments above `after`, that is not what was written."""
+        if self._version < 4:
+            return
+        rows = self._read(
+            "SELECT e.id, e.checksum, e.identity, i.text, e.outcome, e.verifier, e.confidence, e.made FROM episodes e "
+            "JOIN instructions i ON i.id = e.instruction WHERE e.origin = ? AND e.checksum IS NOT NULL "
+            "AND (? < 0 OR e.id IN (SELECT episode FROM segments WHERE id > ?))",
+            (origin, after, after),
+        )
+        for number, checksum, *entries in rows:
+            if head_checksum(*entries) != checksum:
+                raise StoreDamagedError(f"{self.path}: episode {number} is not what was written (checksum): {SALVAGE}")
 
     def credit(self, ids: Int[np.ndarray, "N"], success: bool) -> None:
         """Counts one use of each segment, in an episode that ended in success or not. Raises as `commit`."""
@@ -219,6 +262,15 @@ class SqliteStore:
         with self._write() as db:
             db.executemany("DELETE FROM segments WHERE id = ?", [(int(i),) for i in ids])
             db.execute("DELETE FROM episodes WHERE id NOT IN (SELECT DISTINCT episode FROM segments)")
+
+    def use(self, origin: int) -> dict[int, Use]:
+        """What is known of the use of every segment of an origin, by id, in order."""
+        rows = self._read(
+            "SELECT s.id, u.uses, u.successes, u.merged FROM segments s JOIN episodes e ON e.id = s.episode "
+            "JOIN usage u ON u.segment = s.id WHERE e.origin = ? ORDER BY s.id",
+            (origin,),
+        )
+        return {int(row[0]): Use(*map(int, row[1:])) for row in rows}
 
     def counts(self, origin: int) -> dict[str, int]:
         """Episodes and segments of an origin, by outcome."""
@@ -241,7 +293,7 @@ class SqliteStore:
 
     def add_trials(self, origin: int, trials: Sequence[StoredTrial]) -> None:
         """Stores checked trials; one of the same identity is replaced. Raises as `commit`."""
-        values = [(origin, t.identity, t.outcome, _blob(t.offset), t.made) for t in trials]
+        values = [(origin, t.identity, t.outcome, blob(t.offset), t.made) for t in trials]
         with self._write() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO trials(origin, identity, outcome, offset, made) VALUES (?,?,?,?,?)", values
@@ -328,33 +380,20 @@ class SqliteStore:
                 raise StoreFullError(
                     errno.ENOSPC, "the disk is full; nothing was stored, make room and store again", str(self.path)
                 ) from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            changed = message.startswith(("Could not decode", "no such column", "no such table"))
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or changed:
                 raise StoreDamagedError(f"{self.path} is damaged ({message}): {SALVAGE}") from error
             if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise OSError(errno.EIO, f"{message}; nothing was stored", str(self.path)) from error
             raise
 
 
-def read_segment(row: tuple, layout: Layout, path: Path) -> StoredSegment:
-    """A row of `SqliteStore.segments` with its arrays; raises StoreDamagedError when its checksum does not match."""
-    sizes = (layout.key_size, layout.proprioception_size, layout.horizon * layout.action_size)
-    if tuple(len(b) for b in row[6:9]) != tuple(4 * n for n in sizes):
-        raise StoreDamagedError(f"{path}: segment {row[0]} has arrays of other sizes than its layout: {SALVAGE}")
-    key, proprioception, chunk = (np.frombuffer(b, np.float32) for b in row[6:9])
-    shaped = chunk.reshape(layout.horizon, layout.action_size)
-    segment = Segment(int(row[4]), float(row[5]), key, proprioception, shaped)
-    if segment.checksum(row[14]) != row[15]:
-        raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written (checksum): {SALVAGE}")
-    return StoredSegment(int(row[0]), int(row[1]), int(row[2]), row[3], segment, *row[9:14])
-
-
-def _blob(array: Float[np.ndarray, "..."]) -> bytes:
-    return np.ascontiguousarray(array, np.float32).tobytes()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # else the file itself may be gone after power loss
-    finally:
-        os.close(handle)
+def _mode(path: Path) -> str:
+    """How a file that is only read is opened: where nothing can be written beside it there is no shared log, and it is
+    whole when no log of an earlier writer lies there. Raises StoreError when one does."""
+    if os.access(path.parent, os.W_OK):
+        return "mode=ro"
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreError(f"{path} has commits in {log.name}, and its folder cannot be written to: copy both elsewhere")
+    return "mode=ro&immutable=1"
