@@ -126,8 +126,8 @@ def main(arguments: list[str]) -> int:
     command = shlex.join(["vlamem", "collect", *arguments])
     played = args.features and not args.frames
     total = sum(episodes.values()) + (len(episodes) * args.rollouts if played and not args.conditioning else 0)
-    bar_of = {"total": total, "unit": "episode", "desc": "features" if args.features else "demonstrations"}
-    with one_writer(args.out), tqdm(**bar_of) as bar:
+    what = "features" if args.features else "demonstrations"
+    with one_writer(args.out), tqdm(total=total, unit="episode", desc=what) as bar:
         try:
             if args.features:
                 _features(args, episodes, bar, command)

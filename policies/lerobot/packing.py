@@ -174,7 +174,7 @@ class Packing:
         sizes = [int(np.prod(shape)) for shape in self.seen]
         read = self.state * self.history
         sizes += [read, read, self.state, self.state, *[self.tokens] * 3]
-        *seen, rough, rest, raw, more, high, low, mask = numbers.split(sizes, dim=1)
+        *seen, rough, rest, raw, more, high, low, mask = torch.split(numbers, sizes, dim=1)
         several = (self.history,) if self.history > 1 else ()
         blank = torch.zeros((), device=device).expand(count, *several, 3, _PIXELS, _PIXELS)
         batch: dict[str, Any] = dict.fromkeys(self.images, blank) | {TASK: [""] * count}

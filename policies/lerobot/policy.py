@@ -238,7 +238,8 @@ class LeRobotPolicy:
         if self.injection == SENTENCE:
             return found
         drawn = stream(0, "lerobot context", found.shape[1], size).standard_normal((found.shape[1], size))
-        return (found @ (drawn / np.sqrt(found.shape[1]))).astype(np.float32)
+        projected: np.ndarray = (found @ (drawn / np.sqrt(found.shape[1]))).astype(np.float32)
+        return projected
 
     @property
     def packed_size(self) -> int:

@@ -261,7 +261,7 @@ def _spool(folder: Path) -> tuple[Path, Read]:
         if step:
             traces.record_action("arm", 1, step, np.full(7, step / 10, np.float32))
         chunk = np.full((4, 7), step / 10, np.float32)
-        traces.record_plan("arm", 1, step, "touch it", np.float32([1, 0]), np.zeros(8, np.float32), chunk)
+        traces.record_plan("arm", 1, step, "touch it", np.array([1, 0], np.float32), np.zeros(8, np.float32), chunk)
     return traces.path("arm", 1), lambda: str(list(TraceStore(folder).read("arm", 1)))
 
 
