@@ -17,9 +17,9 @@ from vlamem.memory.protocol import Params
 
 __all__ = ["abstaining", "with_confidence"]
 
-_MARGIN = 0.05
-"""Share of the bare policy's loss at a choice that what was seen has to save: where it saves nothing the policy is left
-alone."""
+_MARGIN, _CHOICE_MARGIN = 0.01, 0.04
+"""Share of the bare policy's loss at a choice that what was seen has to save, anywhere and more at a choice: where it
+saves nothing the policy is left alone."""
 _MOST = 2.0
 """Most that one tick counts, in units of the bare policy's loss at a choice."""
 _NEVER = -20.0
@@ -34,7 +34,8 @@ def with_confidence(
     own: Float[np.ndarray, "M"],
     swapped: Float[np.ndarray, "M"],
     weight: Float[np.ndarray, "M"],
-    decay: float = 1e-3,
+    unit: Float[np.ndarray, "M"],
+    decay: float = 0.03,
 ) -> Params:
     """`params` whose confidence is above 1/2 where what was seen is expected to save something; all else stays.
 
@@ -42,12 +43,12 @@ def with_confidence(
     moments of choice, by their `weight`, `own` is held against `swapped`: without a memory the policy draws one of its
     modes there, so that a wrong choice costs no more than another episode's state would. Elsewhere `own` is held
     against `bare` too; hardly where that is far more than at a choice, as before a signal to go, which no memory
-    foresees.
+    foresees. `unit`: what the bare policy loses at a choice of the task, above 0.
     """
-    unit = max(float(bare @ weight) / max(float(weight.sum()), 1e-9), 1e-9)
     saved, remembered = (bare - own) / unit, (swapped - own) / unit
     foreseeable = unit**2 / (unit**2 + bare**2)
-    useful = weight * remembered + (1 - weight) * foreseeable * np.minimum(saved, remembered) - _MARGIN
+    useful = weight * remembered + (1 - weight) * foreseeable * np.minimum(saved, remembered)
+    useful -= _MARGIN + _CHOICE_MARGIN * weight
     label = jnp.asarray(useful > 0, jnp.float32)
     counts = np.minimum(np.abs(useful), _MOST)
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)

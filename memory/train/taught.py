@@ -15,7 +15,7 @@ from vlamem.memory.train.confidence import abstaining, with_confidence
 from vlamem.memory.train.demonstrations import DemonstrationData, Loss
 from vlamem.memory.train.losses import DECIDED
 from vlamem.memory.train.swap import TaskReport, compare, report
-from vlamem.memory.train.teach import Progress, Taught, TeachOptions, teach
+from vlamem.memory.train.teach import LEAST_UNIT, Progress, Taught, TeachOptions, teach
 from vlamem.memory.weights import Header, save_weights
 
 __all__ = ["TaughtGate", "TaughtOptions", "confident", "reports", "teach_gate"]
@@ -90,9 +90,11 @@ def confident(memory: Memory, params: Params, data: DemonstrationData, loss: Los
     """`params` whose confidence says where the policy's loss is lower by what the memory has seen, fitted to episodes
     that it was not trained on."""
     found = [compare(memory, params, data, data.calibration[task], loss) for task in data.tasks]
+    lost = np.array([float(f.bare @ f.weight) / max(float(f.weight.sum()), 1e-9) for f in found])
+    unit = np.repeat(np.maximum(lost, LEAST_UNIT * lost.max() + 1e-9), [len(f.bare) for f in found])
     names = ("hidden", "bare", "own", "swapped", "weight")
     columns = (np.concatenate([getattr(f, name) for f in found]) for name in names)
-    return with_confidence(params, *columns)
+    return with_confidence(params, *columns, unit)
 
 
 def reports(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, TaskReport]:

@@ -32,7 +32,7 @@ from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimize
 from vlamem.memory.train.losses import charge
 from vlamem.memory.train.swap import compare
 
-__all__ = ["Progress", "Taught", "TeachOptions", "teach"]
+__all__ = ["LEAST_UNIT", "Progress", "Taught", "TeachOptions", "teach"]
 
 Progress = Callable[[int, dict[str, float]], None]
 _CHECKPOINT_SECONDS = 60.0
@@ -40,7 +40,7 @@ _UNSURE = 0.05
 """Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
 _SENTENCE = 0.1
 """Least spread of an entry of a sentence's vector that it is standardised by, in units of the vectors' own."""
-_LEAST = 0.25
+LEAST_UNIT = 0.25
 """Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
 
 
@@ -222,7 +222,7 @@ def _look(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -
     bare = {task: float(look.bare.mean()) for task, look in looks.items()}
     found: dict[str, float] = {}
     for task, look in looks.items():
-        unit = max(bare[task], _LEAST * max(bare.values()), 1e-9)
+        unit = max(bare[task], LEAST_UNIT * max(bare.values()), 1e-9)
         own, swapped = float(look.own.mean()), float(look.swapped.mean())
         found |= {f"own.{task}": own / unit, f"swapped.{task}": swapped / unit, f"bare.{task}": bare[task] / unit}
         found |= {f"writes.{task}": float(look.writes.mean())}
@@ -245,7 +245,7 @@ class _Tasks:
                 weighed += float(e.weight @ self._bare[e.task, e.episode])
                 total += float(e.weight.sum())
             mean.append(weighed / total)
-        self.bare = np.maximum(mean, max(_LEAST * max(mean), 1e-6))
+        self.bare = np.maximum(mean, max(LEAST_UNIT * max(mean), 1e-6))
         """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
 
     def foreseeable(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
