@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.12
 PY := .venv/bin/python
 OUT ?= runs/skills
-# images of containers set it: torch and its company would then be compiled anew, for half a minute, by every process
+# images of containers set it: every process would then compile torch and other libraries anew, for half a minute
 unexport PYTHONDONTWRITEBYTECODE
 
 setup:

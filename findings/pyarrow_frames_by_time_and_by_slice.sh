@@ -6,7 +6,7 @@
 # Seen: LeRobot stores timestamp as float32. Arrow compares it as float64 with the literal, and 0.3 as float32 is larger
 # than 0.3: the last frame is left out, "== 0.1" finds none, ">= 0.3" is right by luck. And `.values` of a sliced
 # fixed-size list gives the whole column from row 0 on (its page says so), so that a reshape to (-1, size) has the
-# actions of the first rows in the places of the asked; `.flatten()` respects the slice but leaves null rows out, so that
+# actions of the first rows in the places of those asked for; `.flatten()` respects the slice but leaves null rows out, so that
 # all later rows move up.
 # For robot learning: windows cut by time are a frame short, and actions are paired with states of other frames.
 # vlamem: reads LeRobot's frames through LeRobotDataset, by their index.
