@@ -39,6 +39,6 @@ def importing_robosuite() -> Iterator[None]:
     try:
         yield
     finally:
-        logging.FileHandler = handler  # type: ignore[misc]
+        logging.FileHandler = handler  # type: ignore[misc]  # likewise
         if kept is not None:
             os.environ[_EGL_DEVICE] = kept

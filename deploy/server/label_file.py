@@ -132,6 +132,7 @@ class History:
 
 
 def line_of(body: dict[str, Any]) -> str:
+    """The line of an entry, with its checksum."""
     return json.dumps(sealed(body), sort_keys=True)
 
 
@@ -152,11 +153,13 @@ def set_aside(path: Path, damaged: list[tuple[bytes, LineError]]) -> str:
 
 
 def to_disk(label: Label) -> dict[str, Any]:
+    """A label as its line has it, with the outcome under the name that version 0.1 reads."""
     body = asdict(label) | {"outcome": _ON_DISK.get(label.outcome, label.outcome)}
     return {name: value for name, value in body.items() if value or name not in ("token", "quarantined")}
 
 
 def reference(what: str, label: Label) -> dict[str, Any]:
+    """The entry that says of a label what became of it: `what` is "done" or "dead"."""
     return {what: label.label, "session": label.session, "token": label.token, "episode": label.episode}
 
 

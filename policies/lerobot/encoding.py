@@ -77,6 +77,6 @@ class TapEncoding(Encoding):
 
     def _features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if not self.made:
-            self.fill(self._make())  # type: ignore[attr-defined]
-        features: tuple[NDArray[np.float32], NDArray[np.float32]] = self._made  # type: ignore[attr-defined]
+            self.fill(self._make())  # type: ignore[attr-defined]  # likewise
+        features: tuple[NDArray[np.float32], NDArray[np.float32]] = self._made  # type: ignore[attr-defined]  # likewise
         return features

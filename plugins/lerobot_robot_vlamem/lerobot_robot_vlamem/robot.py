@@ -142,7 +142,7 @@ class VlamemPanda(Robot):  # type: ignore[misc]  # lerobot's classes have no typ
 
     def _live(self) -> None:
         config = self.config
-        env = SUITE.make(config.task, image_size=config.size, render=config.render)  # type: ignore[arg-type]
+        env = SUITE.make(config.task, image_size=config.size, render=config.render)  # type: ignore[arg-type]  # checked there
         env.render_on_step = False
         try:
             episode, last = config.episode, config.episode + config.episodes - 1

@@ -1,6 +1,6 @@
 """Messages and files that are changed at random places, to every reader: each is read, or refused by its own error.
 
-The seeds that found something once are kept in `KEPT` and tried first.
+The seeds in `KEPT` are tried first in every run, so that runs of other seeds have draws in common.
 """
 
 import asyncio

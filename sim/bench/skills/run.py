@@ -70,7 +70,7 @@ def run(options: SkillsBench, command: str, progress: Progress) -> Page:
             workers=options.workers,
             video=0 if arm.policy else 1,
             split=arm.split,  # type: ignore[arg-type]  # checked by the environment
-            wording=arm.wording,  # type: ignore[arg-type]
+            wording=arm.wording,  # type: ignore[arg-type]  # likewise
             size=84,
             render="fast",
             execute=options.execute,

@@ -40,7 +40,7 @@ _GRIPPER_RAMP = 0.03
 _TABLE = np.array([0.0, 0.0, TABLE_HEIGHT])
 
 
-class _PandaTable(SingleArmEnv):  # type: ignore[misc]
+class _PandaTable(SingleArmEnv):  # type: ignore[misc]  # robosuite has no types
     """robosuite's part: robot, controller and arena. Nothing renders and nothing is observed through it."""
 
     def __init__(self) -> None:
