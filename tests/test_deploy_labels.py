@@ -119,6 +119,22 @@ def test_a_label_that_the_disk_took_in_part_is_refused_and_the_next_one_stays_wh
     assert done == ["a"]
 
 
+def test_a_long_file_on_a_disk_without_hard_links_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    lines: list[str] = []
+    for first in (0, 20):
+        queue = LabelQueue(tmp_path / "l.jsonl", lambda given: "done", lines.append, most=2)
+        assert all(queue.add(label(str(number))) for number in range(first, first + 20))
+        assert queue.drain(LONG_S)
+        queue.close()
+    assert any("stays long: no hard links here" in line for line in lines)
+
+
 def test_a_file_of_version_0_1_is_read_and_written_with_its_words(tmp_path: Path) -> None:
     line = '{"label": {"episode": 1, "label": "%s", "made": 1.0, "outcome": "%s", "session": "arm", "source": "%s"}}\n'
     (tmp_path / "l.jsonl").write_text(line % ("a", "unsaid", "verifier"))

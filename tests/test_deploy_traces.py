@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,17 @@ def test_the_oldest_traces_are_removed_beyond_the_quota_and_one_that_goes_on_nev
         assert running is not None
         running.append({"step": 0})
     assert [path.name for path in (tmp_path / "traces").iterdir()] == ["arm-0002.running.jsonl"]
+
+
+def test_of_sessions_whose_names_hold_dots_the_oldest_trace_alone_is_removed(tmp_path: Path) -> None:
+    _, ticks = traced(tmp_path, most_bytes=40)
+    folder = tmp_path / "traces"
+    folder.mkdir(exist_ok=True)
+    for made, name in enumerate(("arm.1-0001.parquet", "arm.2-0001.parquet")):
+        (folder / name).write_bytes(b"x" * 30)
+        os.utime(folder / name, (made, made))
+    ticks._remove_oldest()
+    assert [path.name for path in folder.iterdir()] == ["arm.2-0001.parquet"]
 
 
 def test_a_trace_of_an_episode_that_never_ends_ends_at_its_bound(tmp_path: Path) -> None:

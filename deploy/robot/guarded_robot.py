@@ -226,7 +226,10 @@ class GuardedRobot:
         except WireError as error:
             raise RobotError(f"the guard sent what is no observation ({error})") from error
         self._buffer = self._buffer[8 + size :]
-        self._observations.send(b"1")
+        try:
+            self._observations.send(b"1")
+        except OSError as error:
+            raise RobotError(f"the guard has ended ({error}): the arm is left to its driver") from error
         if "error" in body:
             raise RobotError(body["error"])
         if body["status"] is not None:

@@ -83,7 +83,7 @@ class LabelQueue:
         self._process, self._report, self.takes_unlabelled = process, report, takes_unlabelled
         self._lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(path), IN_USE)
         try:
-            self._history, self._path = History(most), path
+            self._history, self._path, self._long = History(most), path, _LONG
             unprocessed = self._history.read(path)
             self._shorten(unprocessed)
             self._log = JsonLog(path, line_of)
@@ -193,7 +193,7 @@ class LabelQueue:
         """Once it is long the file begins anew, with the labels that are pending or remembered; the file before stays
         beside it under another name, and is read no more."""
         history = self._history
-        if history.lines <= _LONG * history.most or history.damaged:
+        if not self._is_long() or history.damaged:
             return
         waiting = {label.identity for label in pending}
         kept = history.labels | {label.identity: label for label in pending}
@@ -203,15 +203,22 @@ class LabelQueue:
             if identity not in waiting:
                 lines.append(reference("done", label) | {"said": "in an earlier file"})
         number = 1 + max((int(p.suffixes[-2][1:]) for p in earlier_files(self._path)), default=0)
-        os.link(self._path, self._path.with_suffix(f".{number}.jsonl"))
-        write_atomically(self._path, "".join(f"{line_of(line)}\n" for line in lines))
+        try:
+            os.link(self._path, self._path.with_suffix(f".{number}.jsonl"))
+            write_atomically(self._path, "".join(f"{line_of(line)}\n" for line in lines))
+        except OSError as error:  # of a full disk, or one without hard links: a long file is only slow to open
+            self._long *= 2
+            self._report(f"{self._path} stays long: {error}")
+            return
         history.lines = len(lines)
+
+    def _is_long(self) -> bool:
+        return self._history.lines > self._long * self._history.most
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                if not self._waiting and self._history.lines > _LONG * self._history.most and not self._closing:
-                    self._lock.check()
+                if not self._waiting and self._is_long() and not self._closing and self._lock.held():
                     self._log.close()
                     try:
                         self._shorten([*self._pending(), *self._quarantined])

@@ -8,6 +8,7 @@ traces/labels.jsonl                    a line for each label
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -220,7 +221,7 @@ class TickTraces:
             for path in (self._folder / "traces").iterdir():
                 if path.name == "labels.jsonl" or path in kept or path.name.startswith("."):
                     continue
-                about, name = path.stat(), path.name.removesuffix(SUFFIX).partition(".")[0]
+                about, name = path.stat(), _ENDINGS.sub("", path.name)
                 sizes[name] = sizes.get(name, 0) + about.st_size
                 changed[name] = max(changed.get(name, 0.0), about.st_mtime)
                 files.setdefault(name, []).append(path)
@@ -232,6 +233,8 @@ class TickTraces:
                         path.unlink(missing_ok=True)
 
 
+_ENDINGS = re.compile(r"(\.running\.jsonl|\.parquet|(\.strip)?\.jpg)$")
+"""Of an episode's files; a session's name may hold dots itself."""
 REPORT = {"mode": str, "limits": list, "clipped": float, "plan_ms": float, "late_ms": float}
 """What a robot may report of its controller with a frame."""
 _WORDS = 12

@@ -38,7 +38,7 @@ def explain_episode(trace: TickTrace) -> list[str]:
     ordered += _robot_in_all(trace)
     silent = [name for name in trace.memories if _ticks(trace, name) and not any(trace.column(f"{name}.wrote"))]
     for name in silent:
-        gates = [(gate, at) for at, gate in enumerate(trace.column(f"{name}.gate")) if gate is not None]
+        gates = [(row[f"{name}.gate"], row["step"]) for row in trace.rows if row.get(f"{name}.gate") is not None]
         if gates:
             most, at = max(gates)
             ordered.append(f"{name} was never written: its gate came to {most:.2f} at most, at step {at}")

@@ -103,7 +103,8 @@ class EpisodeStream:
             if not row.get("planned") or step not in places or moves is None:
                 continue
             until = next((later for later in planned if later > step), trace.rows[-1]["step"] + 1)
-            executed = [each["command"] for each in trace.rows[step:until] if each.get("command")]
+            rows = [each for each in trace.rows if step <= each["step"] < until]
+            executed = [each["command"] for each in rows if each.get("command")]
             self._path("space/plans/executed", step, places[step], executed, moves, _GREEN)
             for name in trace.memories:
                 chunk = row.get(f"{name}.chunk")

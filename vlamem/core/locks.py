@@ -26,9 +26,13 @@ class ExclusiveLock:
         self._lock, self._path, self._what, self._mend = lock, path, what, mend
         self._inode: int | None = _inode(path)
 
+    def held(self) -> bool:
+        """Whether the lock's file is still the one that is locked."""
+        return self._inode is not None and _inode(self._path) == self._inode
+
     def check(self) -> None:
         """Raises InUseError when the lock's file is no longer the one that is locked."""
-        if self._inode is None or _inode(self._path) != self._inode:
+        if not self.held():
             raise InUseError(
                 f"{self._what} may be in use by another process, since {self._path} was removed: {self._mend}, then "
                 "start this one again"

@@ -148,7 +148,7 @@ def kill_recordings(verb: str, words: Sequence[str], out: Path, log: str, kills:
         raise BenchError(f"vlamem {verb} recorded nothing: {' '.join(run)}")
     lost = sum(line not in found for line in acknowledged)
     doubled = sum(n - 1 for n in found.values())
-    return Killed(verb, kills, kills if done and not doubled else 0, len(acknowledged), lost)
+    return Killed(verb, kills, kills if done and not doubled and not lost else 0, len(acknowledged), lost)
 
 
 def kill_servers(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Killed:
