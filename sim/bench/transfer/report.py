@@ -25,10 +25,10 @@ from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, paired_difference
 
 NOTED = {
-    "conditions": ("press:camera=0.1", "press:actuator=0.3", "press:table=0.067"),
-    "trials": 80,
-    "explore": 35,
-    "prepare_episodes": 60,
+    "trials": 120,
+    "explore": 50,
+    "controls": (),
+    "leave_out": ("place_bowl:friction=100",),
 }
 """The run of which the notes speak."""
 SIZES = ("conditions", "trials", "explore", "controls", "control_arms", "leave_out", "prepare_episodes")
