@@ -105,7 +105,7 @@ def test_the_card_says_what_was_trained_on_and_what_held_out_demonstrations_say(
     folder, made = remembering
     text = write_card(made, DemonstrationData([folder]), seed=0).read_text(encoding="utf-8")
     assert card_path(made.path).name == "gate.card.md"
-    assert "remember 100, skill 100" in text
+    assert "remember 200, skill 200" in text
     assert "It remembers in 1 of 2 tasks: remember." in text
     assert "vlamem fit (injection: instruction)" in text
     (line,) = (row for row in text.splitlines() if row.startswith("| remember |"))
