@@ -152,9 +152,12 @@ class RolloutConfig:
         return parse_memories(self.memory)
 
     def task_parameters(self, episode: int) -> dict[str, Any]:
-        """What a task is made with in an episode, as keywords. Raises ValueError for one without name or value."""
+        """What a task is made with in an episode, as keywords. Raises PlanError for one without name or value."""
         later = self.change_at is not None and episode >= self.change_at
-        return task_parameters(self.later_parameters if later else self.parameters)
+        try:
+            return task_parameters(self.later_parameters if later else self.parameters)
+        except ValueError as error:
+            raise PlanError(str(error)) from None
 
     @property
     def arm(self) -> str:
