@@ -93,8 +93,8 @@ def confident(memory: Memory, params: Params, data: DemonstrationData, loss: Los
     lost = np.array([float(f.bare @ f.weight) / max(float(f.weight.sum()), 1e-9) for f in found])
     unit = np.repeat(np.maximum(lost, LEAST_UNIT * lost.max() + 1e-9), [len(f.bare) for f in found])
     names = ("hidden", "bare", "own", "swapped", "weight")
-    columns = (np.concatenate([getattr(f, name) for f in found]) for name in names)
-    return with_confidence(params, *columns, unit)
+    hidden, bare, own, swapped, weight = (np.concatenate([getattr(f, name) for f in found]) for name in names)
+    return with_confidence(params, hidden, bare, own, swapped, weight, unit)
 
 
 def reports(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, TaskReport]:
