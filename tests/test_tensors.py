@@ -45,3 +45,10 @@ def test_what_is_no_such_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"half")
     with pytest.raises(TensorsError, match="no whole safetensors file"):
         read_tensors(tmp_path / "x")
+
+
+def test_what_is_written_twice_is_the_same_file(tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.safetensors" for i in range(12)]
+    for file in files:  # safetensors alone orders its metadata anew each time
+        write_tensors(file, {"a": np.ones(3), "b": np.zeros(())}, {name: name for name in ("one", "two", "three")})
+    assert len({file.read_bytes() for file in files}) == 1

@@ -27,7 +27,7 @@ def write_tensors(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, 
     """
     # safetensors writes an array's memory as it lies; np.ascontiguousarray would make [1] of a 0-d array
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(path, save(whole, dict(metadata) | {_HASH: _hash_of(whole, metadata), _HASHED: _HASH}))
+    write_atomically(path, _in_order(save(whole, dict(metadata) | {_HASH: _hash_of(whole, metadata), _HASHED: _HASH})))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -47,6 +47,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if (known is None) != (hashed is None) or (known is not None and known != _hash_of(arrays, metadata)):
         raise TensorsError(f"{path} is not what was written (its hash is another): the medium has changed it")
     return arrays, metadata
+
+
+def _in_order(raw: bytes) -> bytes:
+    """A safetensors file with its metadata in order: safetensors 0.8 writes them in another one each time, and what was
+    made twice alike is to be the same file."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + raw[end:]
 
 
 def _hash_of(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
