@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.deploy.robot.controller import Controller, ControlOptions
+from vlamem.deploy.robot.controller import Controller
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.protocol import RobotObservation
 from vlamem.deploy.robot.robot_file import load_robot_file
-from vlamem.deploy.robot.rounds import Mode, Round
+from vlamem.deploy.robot.rounds import ControlOptions, Mode, Round
 
 ARM = replace(load_robot_file("tabletop"), hold_s=0.1, stop_s=0.1, stale_s=0.8)
 

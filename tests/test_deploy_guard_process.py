@@ -106,15 +106,16 @@ def test_the_arm_of_a_controller_that_holds_the_interpreter_comes_to_rest_and_go
     rig.process.send_signal(signal.SIGUSR1)
     wait(rig.rests)
     wait(rig.moves)
+    assert rig.process.poll() is None
 
 
 def test_the_arm_comes_to_rest_when_its_camera_hangs_in_the_guard_itself(rig: Rig) -> None:
     hang = rig.log.with_name(rig.log.name + ".hang")
     hang.touch()
-    rig.post("/stop")
+    assert rig.post("/stop") == {"said": "stop"}
     wait(rig.rests)
     hang.unlink()
-    rig.post("/go")
+    assert rig.post("/go") == {"said": "go"}
     wait(rig.moves)
 
 

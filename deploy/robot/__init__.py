@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlamem.deploy.robot.connection import JoinedSession
-    from vlamem.deploy.robot.controller import Controller, ControlOptions
+    from vlamem.deploy.robot.controller import Controller
     from vlamem.deploy.robot.events import EventLog
     from vlamem.deploy.robot.guard import Guard
     from vlamem.deploy.robot.guarded_robot import GuardedRobot, OperatorActions
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from vlamem.deploy.robot.protocol import DryRun, Robot, RobotError, RobotObservation
     from vlamem.deploy.robot.realtime import prepare_process, restore_process
     from vlamem.deploy.robot.robot_file import Part, RobotFile, RobotFileError, load_robot_file
-    from vlamem.deploy.robot.rounds import Mode, Round, percentiles
+    from vlamem.deploy.robot.rounds import ControlOptions, Mode, Round, percentiles
     from vlamem.deploy.robot.session import drain, join, run_episode, status_of
     from vlamem.deploy.robot.timeline import Planned
 
 _MODULES = {
     "ArmStatus": "mujoco_robot",
     "Clip": "limits",
-    "ControlOptions": "controller",
+    "ControlOptions": "rounds",
     "Controller": "controller",
     "DryRun": "protocol",
     "EventLog": "events",

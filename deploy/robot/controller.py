@@ -15,7 +15,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,7 +26,7 @@ from vlamem.deploy.robot.limits import Limits, readable
 from vlamem.deploy.robot.messages import Frame, Reply
 from vlamem.deploy.robot.protocol import ExpiringRobot, Robot, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
-from vlamem.deploy.robot.rounds import Mode, Round, Timing
+from vlamem.deploy.robot.rounds import ControlOptions, Mode, Round, Timing
 from vlamem.deploy.robot.timeline import Planned, Timeline
 from vlamem.deploy.robot.watchdog import Reason, Watchdog
 
@@ -51,25 +50,6 @@ class LinkProtocol(Protocol):
     def poll(self) -> list[Reply]:
         """The replies that have come, without waiting."""
         ...
-
-
-@dataclass(frozen=True)
-class ControlOptions:
-    """How chunks are used.
-
-    Attributes:
-        execute: steps of a chunk after which the next one is requested.
-        blend: steps over which a chunk gives way to the next.
-        plan_timeout_s: a plan that has not come after this is requested again.
-        watchdog_s: without a round for so long, and at least for two periods, the watchdog brings the arm to rest.
-        moves: whether the robot executes what it is sent; in a dry run no action counts as executed.
-    """
-
-    execute: int = 4
-    blend: int = 3
-    plan_timeout_s: float = 0.5
-    watchdog_s: float = 0.1
-    moves: bool = True
 
 
 class Controller:

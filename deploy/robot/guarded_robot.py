@@ -148,7 +148,7 @@ class GuardedRobot:
         except BlockingIOError:
             raise RobotError("the guard takes no more commands: has its process stopped?") from None
         except OSError as error:
-            raise RobotError(f"the guard has ended ({error}): the arm is left to its driver") from error
+            raise _ended(error) from error
 
     def close(self) -> None:
         """Ends the guard, which brings the arm to rest and disconnects it."""
@@ -215,9 +215,9 @@ class GuardedRobot:
                     raise RobotError("the guard has ended: the arm is left to its driver")
                 self._buffer += chunk
         except BlockingIOError:
-            pass
+            pass  # nothing more has come
         except OSError as error:
-            raise RobotError(f"the guard has ended ({error}): the arm is left to its driver") from error
+            raise _ended(error) from error
         size = int.from_bytes(self._buffer[:8], "little") if len(self._buffer) >= 8 else None
         if size is None or len(self._buffer) < 8 + size:
             return False
@@ -229,7 +229,7 @@ class GuardedRobot:
         try:
             self._observations.send(b"1")
         except OSError as error:
-            raise RobotError(f"the guard has ended ({error}): the arm is left to its driver") from error
+            raise _ended(error) from error
         if "error" in body:
             raise RobotError(body["error"])
         if body["status"] is not None:
@@ -265,3 +265,7 @@ class GuardedRobot:
         except Exception as error:  # the operator has to know
             return {"error": f"{type(error).__name__}: {error}"}
         return {"value": None}
+
+
+def _ended(error: OSError) -> RobotError:
+    return RobotError(f"the guard has ended ({error}): the arm is left to its driver")

@@ -1,4 +1,4 @@
-"""What the rounds of a control loop did, and how well the loop kept time."""
+"""How a control loop uses chunks, what its rounds did, and how well it kept time."""
 
 import enum
 from array import array
@@ -11,6 +11,25 @@ from numpy.typing import NDArray
 
 from vlamem.deploy.robot.limits import Clip
 from vlamem.deploy.robot.timeline import Planned
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """How chunks are used.
+
+    Attributes:
+        execute: steps of a chunk after which the next one is requested.
+        blend: steps over which a chunk gives way to the next.
+        plan_timeout_s: a plan that has not come after this is requested again.
+        watchdog_s: without a round for so long, and at least for two periods, the watchdog brings the arm to rest.
+        moves: whether the robot executes what it is sent; in a dry run no action counts as executed.
+    """
+
+    execute: int = 4
+    blend: int = 3
+    plan_timeout_s: float = 0.5
+    watchdog_s: float = 0.1
+    moves: bool = True
 
 
 class Mode(enum.Enum):

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Float
 
 from vlamem.memory.protocol import Params
+from vlamem.memory.train.demonstrations import foreseeable
 
 __all__ = ["abstaining", "with_confidence"]
 
@@ -46,8 +47,7 @@ def with_confidence(
     foresees. `unit`: what the bare policy loses at a choice of the task, above 0.
     """
     saved, remembered = (bare - own) / unit, (swapped - own) / unit
-    foreseeable = unit**2 / (unit**2 + bare**2)
-    useful = weight * remembered + (1 - weight) * foreseeable * np.minimum(saved, remembered)
+    useful = weight * remembered + (1 - weight) * foreseeable(bare, unit) * np.minimum(saved, remembered)
     useful -= _MARGIN + _CHOICE_MARGIN * weight
     label = jnp.asarray(useful > 0, jnp.float32)
     counts = np.minimum(np.abs(useful), _MOST)

@@ -16,13 +16,17 @@ from vlamem.memory.train.conditioning import Conditioned, read_conditioning
 from vlamem.memory.train.features import FeatureEpisode, Features, FeaturesError, open_features, parts_of
 from vlamem.memory.weights import TrainedFor
 
-__all__ = ["Demonstration", "DemonstrationData", "Episodes", "Loss", "Moments", "choice_weight"]
+__all__ = [
+    "Demonstration", "DemonstrationData", "Episodes", "Loss", "Moments", "choice_weight", "foreseeable", "loss_units",
+]  # fmt: skip
 
 _FOLDS = 10
 _HELD_OUT, _CALIBRATION = 9, 8
 """Of ten demonstrations of a task in a row, one is held out for the report, one for the confidence."""
 _LEAST = 2 * _FOLDS
 """Fewest demonstrations of a task: two to hold out for the report."""
+_LEAST_UNIT = 0.25
+"""Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
 _CHOICES = 95.0
 """Percentile of the disagreement at which a tick counts half: a choice takes a few ticks of an episode."""
 
@@ -105,6 +109,20 @@ class Demonstration:
         whole = foreseeable / foreseeable.sum()
         chance = uniform * whole + (1 - uniform) * (self.weight / self.weight.sum() if self.weight.any() else whole)
         return np.sort(rng.choice(len(self.tick), count, p=chance / chance.sum()))
+
+
+def loss_units(bare: Float[np.ndarray, "tasks"]) -> Float[np.ndarray, "tasks"]:
+    """What each task's loss is measured in: the bare policy's at choices; of a task with hardly any, a share of the
+    largest."""
+    found: Float[np.ndarray, tasks] = np.maximum(bare, max(_LEAST_UNIT * float(bare.max()), 1e-6))
+    return found
+
+
+def foreseeable(bare: Float[np.ndarray, "N"], unit: float | Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """0 to 1 by the bare policy's loss: near 0 where it is far more than at a choice, `unit`. What came next could not
+    be foreseen there, as before a signal to go, and its loss teaches nothing."""
+    found: Float[np.ndarray, N] = unit**2 / (unit**2 + bare**2)
+    return found
 
 
 def choice_weight(disagreement: Float[np.ndarray, "N"], unit: float) -> Float[np.ndarray, "N"]:

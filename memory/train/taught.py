@@ -12,10 +12,10 @@ from vlamem.memory.config import HeadConfig
 from vlamem.memory.designs.registry import make_design
 from vlamem.memory.protocol import Memory, Params, named_arrays
 from vlamem.memory.train.confidence import abstaining, with_confidence
-from vlamem.memory.train.demonstrations import DemonstrationData, Loss
+from vlamem.memory.train.demonstrations import DemonstrationData, Loss, loss_units
 from vlamem.memory.train.losses import DECIDED
 from vlamem.memory.train.swap import TaskReport, compare, report
-from vlamem.memory.train.teach import LEAST_UNIT, Progress, Taught, TeachOptions, teach
+from vlamem.memory.train.teach import Progress, Taught, TeachOptions, teach
 from vlamem.memory.weights import Header, save_weights
 
 __all__ = ["TaughtGate", "TaughtOptions", "confident", "reports", "teach_gate"]
@@ -91,7 +91,7 @@ def confident(memory: Memory, params: Params, data: DemonstrationData, loss: Los
     that it was not trained on."""
     found = [compare(memory, params, data, data.calibration[task], loss) for task in data.tasks]
     lost = np.array([float(f.bare @ f.weight) / max(float(f.weight.sum()), 1e-9) for f in found])
-    unit = np.repeat(np.maximum(lost, LEAST_UNIT * lost.max() + 1e-9), [len(f.bare) for f in found])
+    unit = np.repeat(loss_units(lost), [len(f.bare) for f in found])
     names = ("hidden", "bare", "own", "swapped", "weight")
     hidden, bare, own, swapped, weight = (np.concatenate([getattr(f, name) for f in found]) for name in names)
     return with_confidence(params, hidden, bare, own, swapped, weight, unit)

@@ -26,13 +26,21 @@ from jaxtyping import Array, Float, Int
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.memory.protocol import Memory, Params, scan
 from vlamem.memory.train.checkpoint import Checkpoint
-from vlamem.memory.train.demonstrations import Demonstration, DemonstrationData, Episodes, Loss, Moments
+from vlamem.memory.train.demonstrations import (
+    Demonstration,
+    DemonstrationData,
+    Episodes,
+    Loss,
+    Moments,
+    foreseeable,
+    loss_units,
+)  # fmt: skip
 from vlamem.memory.train.fit import Patience
 from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace
 from vlamem.memory.train.losses import charge
 from vlamem.memory.train.swap import compare
 
-__all__ = ["LEAST_UNIT", "Progress", "Taught", "TeachOptions", "teach"]
+__all__ = ["Progress", "Taught", "TeachOptions", "teach"]
 
 Progress = Callable[[int, dict[str, float]], None]
 _CHECKPOINT_SECONDS = 60.0
@@ -40,8 +48,6 @@ _UNSURE = 0.05
 """Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
 _SENTENCE = 0.1
 """Least spread of an entry of a sentence's vector that it is standardised by, in units of the vectors' own."""
-LEAST_UNIT = 0.25
-"""Least unit of a task's loss, as a share of the largest: where the policy knows everything there is hardly any."""
 
 
 @dataclass(frozen=True)
@@ -219,12 +225,11 @@ def _look(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -
     The error is the mean over tasks, skills among them: what is lost there counts as what is gained elsewhere.
     """
     looks = {task: compare(memory, params, data, data.calibration[task], loss, most=1) for task in data.tasks}
-    bare = {task: float(look.bare.mean()) for task, look in looks.items()}
+    bare = np.array([float(look.bare.mean()) for look in looks.values()])
     found: dict[str, float] = {}
-    for task, look in looks.items():
-        unit = max(bare[task], LEAST_UNIT * max(bare.values()), 1e-9)
+    for (task, look), alone, unit in zip(looks.items(), bare, loss_units(bare), strict=True):
         own, swapped = float(look.own.mean()), float(look.swapped.mean())
-        found |= {f"own.{task}": own / unit, f"swapped.{task}": swapped / unit, f"bare.{task}": bare[task] / unit}
+        found |= {f"own.{task}": own / unit, f"swapped.{task}": swapped / unit, f"bare.{task}": alone / unit}
         found |= {f"writes.{task}": float(look.writes.mean())}
     worse = [found[f"own.{task}"] - found[f"bare.{task}"] for task in data.tasks]
     return found | {"held_out_error": 1.0 + float(np.mean(worse))}
@@ -245,15 +250,13 @@ class _Tasks:
                 weighed += float(e.weight @ self._bare[e.task, e.episode])
                 total += float(e.weight.sum())
             mean.append(weighed / total)
-        self.bare = np.maximum(mean, max(LEAST_UNIT * max(mean), 1e-6))
+        self.bare = loss_units(np.array(mean))
         """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
 
     def foreseeable(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
-        """0 to 1 at each conditioned tick of an episode: near 0 where the policy is far more wrong than where it must
-        choose. What came next could not be foreseen there, as a signal to go, and its loss teaches nothing."""
+        """0 to 1 at each conditioned tick of an episode, see `demonstrations.foreseeable`."""
         unit = self.bare[self._tasks.index(episode.task)]
-        found: Float[np.ndarray, N] = unit**2 / (unit**2 + self._bare[episode.task, episode.episode] ** 2)
-        return found
+        return foreseeable(self._bare[episode.task, episode.episode], float(unit))
 
     def of(self, drawn: list[Demonstration], at: list[Int[np.ndarray, "P"]]) -> Float[np.ndarray, "M"]:
         """The bare policy's loss at drawn moments."""

@@ -106,7 +106,15 @@ class Family(Protocol):
         ...
 
 
-class Windowed:
+class DrawsNoiseAlone:
+    """What families have in common that draw nothing beside the noise of a request."""
+
+    def varied(self, rows: int, rng: np.random.Generator) -> AbstractContextManager[None]:
+        """Rows differ by their noise alone."""
+        return nullcontext()
+
+
+class Windowed(DrawsNoiseAlone):
     """What families have in common that read a window of observations and draw actions from its first step on.
 
     The chunk begins at the window's last step. Images are taken at the network's own size alone, unless the
@@ -138,10 +146,6 @@ class Windowed:
     def chunk(self, actions: Tensor) -> Tensor:
         """[B, H, A] of everything that was drawn."""
         return actions[:, self.first : self.first + self.horizon]
-
-    def varied(self, rows: int, rng: np.random.Generator) -> AbstractContextManager[None]:
-        """Nothing is drawn beside the noise of a request."""
-        return nullcontext()
 
 
 def _with_time(x: Tensor, without: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Flow matching: SmolVLA, pi0 and pi0.5 by the sampler's real-time-chunking hook, multi-task DiT by its field."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from vlamem.policies.lerobot.denoise import denoise, denoising_loss
 from vlamem.policies.lerobot.families import (
     DRAWS,
     SENTENCE,
+    DrawsNoiseAlone,
     Language,
     Request,
     Windowed,
@@ -26,7 +27,7 @@ from vlamem.policies.lerobot.steering import CarryProcessor, LossProcessor, Stee
 from vlamem.policies.lerobot.taps import Tap
 
 
-class EulerFlow:
+class EulerFlow(DrawsNoiseAlone):
     """SmolVLA, pi0 and pi0.5: all sample by lerobot's euler_integrate."""
 
     history, first, resizes = 1, 0, True
@@ -93,10 +94,6 @@ class EulerFlow:
             setattr(network.config, steps, kept)
             del network.model.sample_actions  # the class has its own
         return asked.loss
-
-    def varied(self, rows: int, rng: np.random.Generator) -> AbstractContextManager[None]:
-        """Nothing is drawn beside the noise of a request."""
-        return nullcontext()
 
     def _as_sampled(self, chunk: Tensor) -> Tensor:
         """A chunk as the sampler makes it, before what comes behind it."""

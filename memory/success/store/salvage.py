@@ -132,7 +132,7 @@ def _ids(db: sqlite3.Connection) -> Iterator[int]:
             yield from range(1, (int(known[0]) if known else 0) + 1)
             return
     except (sqlite3.DatabaseError, ValueError):
-        pass
+        pass  # what was given out is not known: ids are tried one after the other
     number, last = 0, _EMPTY_RUN
     while number < last:
         number += 1
