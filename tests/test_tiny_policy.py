@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
 from vlamem.core.spec import SpecMismatchError
+from vlamem.core.tensors import read_tensors
 from vlamem.policies.tiny.language import PAD, UNKNOWN, InstructionError, Tokeniser
 from vlamem.policies.tiny.model import ModelConfig, TinyNetwork, parameters_of
 from vlamem.policies.tiny.normaliser import Normaliser
@@ -209,6 +211,12 @@ def test_damaged_or_foreign_weights_are_refused_with_the_reason(tmp_path: Path) 
     with pytest.raises(WeightsError, match="truncated"):
         TinyVLA.load(path)
     path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    with pytest.raises(WeightsError, match="is not what was written"):
+        TinyVLA.load(path)
+    path.write_bytes(whole)
+    tensors, metadata = read_tensors(path)
+    first = next(name for name in tensors if tensors[name].size)
+    path.write_bytes(safetensors.numpy.save(tensors | {first: tensors[first] + 1}, metadata))  # as version 0.1: no hash
     with pytest.raises(WeightsError, match="changed after it was written"):
         TinyVLA.load(path)
     path.write_bytes(b"hello" * 100)
