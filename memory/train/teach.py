@@ -89,7 +89,7 @@ class TeachOptions:
     uniform: float = 0.2
     feature_noise: float = 0.15
     scene_shift: float = 0.3
-    floor: float = 0.1
+    floor: float = 0.3
     average: float = 0.98
     look_every: int = 50
     patience: int = 5

@@ -30,3 +30,6 @@ class DemonstrationsBench:
     """Actions of each chunk carried out before the next plan."""
     seed: int
     """Seed of the policy's noise."""
+    order: int
+    """Order of initial states: 0 goes through the first ones as they are numbered, each other number draws from the
+    first 1,000 in an order of its own."""

@@ -18,6 +18,9 @@ from vlamem.sim.bench.play import play_arm
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.suites.registry import load_suite, select_tasks
 
+_STATES = 1000
+"""Initial states of a task that an order other than 0 draws from."""
+
 
 def chosen_arms(options: DemonstrationsBench) -> tuple[PanelArm, ...]:
     """The arms that are played. Raises ValueError for an unknown arm, and without the fitted one."""
@@ -53,6 +56,8 @@ def config_of(arm: PanelArm, options: DemonstrationsBench, rate: float) -> Rollo
         parameters=(),
         watchdog_s=300.0,
         retry_errors=True,
+        order=options.order,
+        states=_STATES if options.order else None,
     )
     return replace(config, **arm.more)
 
