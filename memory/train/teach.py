@@ -76,7 +76,7 @@ class TeachOptions:
 
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            updates=1600,
+            updates=2400,
             learning_rate=3e-3,
             weight_decay=0.05,
             write_cost=0.3,
