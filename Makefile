@@ -3,9 +3,10 @@
 # make test      all tests
 # make libero    the LIBERO benchmark and its meshes, for the suites libero_*
 # make browser   Chromium, with which the tests look at reports
+# make docs      the pages of docs/ as a site in build/site, which needs no network to be read
 # make lint | typing | requirements | clean
 .DEFAULT_GOAL := rollout
-.PHONY: setup rollout test libero browser lint typing requirements clean
+.PHONY: setup rollout test libero browser docs lint typing requirements clean
 SHELL := /bin/bash
 PYTHON ?= python3.12
 PY := .venv/bin/python
@@ -31,6 +32,11 @@ libero: setup
 browser:
 	@bash requirements/browser.sh
 
+# in an environment of its own: the site needs nothing of the project's
+docs:
+	python=$(PYTHON) && $$python -m venv build/docs-env && build/docs-env/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 build/docs-env/bin/python -m mkdocs build --strict
+
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -44,6 +50,7 @@ requirements: setup
 	$(PY) -m uv pip compile pyproject.toml --only-binary :all: --extra torch --extra sim --extra lerobot --extra export --extra view --extra success --extra serve --extra robot --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
 	$(PY) -m uv pip compile pyproject.toml --constraints requirements/dev.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/core.txt
 	$(PY) -m uv pip compile requirements/libero.in --no-deps --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/libero.txt
+	$(PY) -m uv pip compile requirements/docs.in --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/docs.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info

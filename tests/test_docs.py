@@ -17,7 +17,8 @@ import tyro
 from vlamem.scripts import main as command_line
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "plugins/README.md"]
+ROOTS = ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY", "THIRD_PARTY_NOTICES")
+PAGES = [*(ROOT / f"{name}.md" for name in ROOTS), *sorted((ROOT / "docs").glob("*.md")), ROOT / "plugins/README.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+?)(#[^)]*)?\)")
 
@@ -78,3 +79,19 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_messages_of_the_troubleshooting_page_are_ones_that_the_code_has() -> None:
+    folders = ("core", "deploy", "memory", "policies", "requirements", "scripts", "sim", "tests")
+    places = [ROOT / ("vlamem/core" if folder == "core" else folder) for folder in folders]
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for place in places
+        for path in sorted(place.rglob("*"))
+        if path.suffix in (".py", ".sh") and path.name != Path(__file__).name
+    )
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) >= 6
+    for message in messages:
+        assert message in code, message

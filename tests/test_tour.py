@@ -9,7 +9,8 @@ from report_cases import write_run
 from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.scripts.tour import STATES, steps
-from vlamem.sim.report.tour import Step, tour
+from vlamem.sim.report.tour import Step, changed_by_memory, tour
+from vlamem.sim.results.episodes import EpisodeLog
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.suites.registry import load_suite
 
@@ -46,6 +47,18 @@ def test_it_says_rates_with_intervals_differences_and_where_the_report_is(tmp_pa
     assert "first time in each state: " in text
     assert "afterwards: " in text
     assert "aura was written: gate 0.90" in text
+
+
+def test_the_episode_that_it_explains_fails_without_the_memory_and_succeeds_with_it(tmp_path: Path) -> None:
+    alone, memory = (
+        EpisodeLog(write_run(tmp_path / name, name, 6, rate, videos=0) / "episodes.jsonl").read()
+        for name, rate in (("none", 0.3), ("aura", 0.9))
+    )
+    found = changed_by_memory(alone, memory)
+    assert found is not None
+    (before,) = [r for r in alone if (r.task, r.episode) == (found.task, found.episode)]
+    assert (before.outcome, found.outcome) == ("failure", "success")
+    assert changed_by_memory(alone, alone) is None
 
 
 def test_wrong_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,7 @@ def _script_json(value: object) -> str:
 _ASSETS = {
     "style": "report.css",
     "script": "report.js",
+    "episodes": "episodes.js",
     "d3": "vendored/d3.min.js",
     "plot": "vendored/plot.umd.min.js",
     "licences": "vendored/LICENSES.txt",

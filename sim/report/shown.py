@@ -43,22 +43,28 @@ def shown(run: Run, record: EpisodeRecord, film: bool) -> dict[str, Any]:
         except FilmError as error:
             run.notes.append(f"{error}.")
     trace = run.trace(record)
-    if trace is not None:
+    if trace is not None and trace.rows:
         found |= {"hz": trace.about["control_hz"] or 20.0, "timeline": timeline(trace)}
     return found
 
 
 def timeline(trace: TickTrace) -> dict[str, Any]:
-    """The columns of a trace that the page draws, by what they are and by memory."""
-    planned = [i for i, plan in enumerate(trace.column("planned")) if plan]
+    """The columns of a trace that the page draws, by what they are and by memory.
+
+    Lists of gate, surprise, confidence and commands have an entry a row, whose control step is in `numbers`; weights
+    and what was retrieved have an entry a plan. Everything else names control steps: those of a robot need not begin
+    at 0, and some may be missing.
+    """
+    rows = trace.rows
+    numbers = [int(row["step"]) for row in rows]
+    at_plans = [row for row in rows if row.get("planned")]
     memories = []
     for name in trace.memories:
         ticks = f"{name}.gate" in trace.columns
         memory: dict[str, Any] = {"name": name, "ticks": ticks}
         if ticks:
             memory |= {c: _short(trace.column(f"{name}.{c}")) for c in ("gate", "surprise", "confidence")}
-            memory["wrote"] = [i for i, wrote in enumerate(trace.column(f"{name}.wrote")) if wrote]
-        at_plans = [trace.rows[i] for i in planned]
+            memory["wrote"] = _where(trace, f"{name}.wrote")
         memory["weight"] = _short([_weight(row, name) for row in at_plans])
         for c in ("abstained", "similarity", "spread", "retrieved"):
             if f"{name}.{c}" in trace.columns:
@@ -68,18 +74,24 @@ def timeline(trace: TickTrace) -> dict[str, Any]:
     size = max((len(command) for command in commands if command), default=0)
     entries = [[command[i] if command else None for command in commands] for i in range(size)]
     return {
-        "steps": len(trace.rows),
-        "planned": planned,
-        "weight": _short([trace.rows[i].get("weight") for i in planned]),
+        "steps": len(rows),
+        "numbers": numbers,
+        "planned": [row["step"] for row in at_plans],
+        "weight": _short([row.get("weight") for row in at_plans]),
         "memories": memories,
         "commands": [_short(entry) for entry in entries],
-        "modes": _spans(trace.column("mode")),
-        "limits": {i: kinds for i, kinds in enumerate(trace.column("limits")) if kinds},
-        "clipped": [i for i, by in enumerate(trace.column("clipped")) if by],
-        "cue_over": next((i for i, over in enumerate(trace.column("cue_over")) if over), None),
+        "modes": _spans(numbers, trace.column("mode")),
+        "limits": {row["step"]: row["limits"] for row in rows if row.get("limits")},
+        "clipped": _where(trace, "clipped"),
+        "cue_over": next(iter(_where(trace, "cue_over")), None),
         "hides": any(known is not None for known in trace.column("cue_known")),
-        "phases": _changes(trace.column("phase")),
+        "phases": [numbers[i] for i in _changes(trace.column("phase"))],
     }
+
+
+def _where(trace: TickTrace, name: str) -> list[int]:
+    """Control steps at which a column has a value other than zero."""
+    return [row["step"] for row in trace.rows if row.get(name)]
 
 
 def _weight(row: dict[str, Any], memory: str) -> float:
@@ -166,10 +178,11 @@ def _short(values: Sequence[Any]) -> list[Any]:
     return [round(v, _DIGITS) if isinstance(v, float) else v for v in values]
 
 
-def _spans(values: Sequence[str | None]) -> list[dict[str, Any]]:
-    """Stretches of equal values that are there: from and to, which it ends before."""
+def _spans(numbers: Sequence[int], values: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Stretches of equal values that are there: from and to, which it ends before, in control steps."""
     starts = [0, *_changes(values), len(values)]
-    return [{"from": a, "to": b, "mode": values[a]} for a, b in pairwise(starts) if a < b and values[a]]
+    ends = [*numbers, numbers[-1] + 1] if numbers else []
+    return [{"from": ends[a], "to": ends[b], "mode": values[a]} for a, b in pairwise(starts) if a < b and values[a]]
 
 
 def _changes(values: Sequence[Any]) -> list[int]:

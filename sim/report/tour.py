@@ -40,17 +40,24 @@ def tour(parts: Sequence[Step], play: Callable[[Step], None], report: Path, say:
         for line in _outcome(part):
             say(f"   {line}")
     first, second = (part.out for part in parts[:2])
-    run = read_runs([second])[0]
-    record = find_episode(run, None, None)
+    alone, run = (read_runs([folder])[0] for folder in (first, second))
+    record = changed_by_memory(alone.records, run.records) or find_episode(run, None, None)
     trace = run.trace(record)
     if trace is not None:
         shown = f"episode {record.episode}, a {record.outcome}"
-        say(f"\nWhat memory did in {shown}, as 'vlamem explain {second}' says it:")
+        command = f"vlamem explain {second} --task {record.task} --episode {record.episode}"
+        say(f"\nWhat memory did in {shown}, as '{command}' says it:")
         for line in explain_episode(trace):
             say(f"   {line}")
     size = write_report([first, second], report)
     say(f"\nThe report of both, with videos and timelines: {report} ({size / 1e6:.1f} MB). Open it in a browser.")
     return size
+
+
+def changed_by_memory(alone: Sequence[EpisodeRecord], memory: Sequence[EpisodeRecord]) -> EpisodeRecord | None:
+    """The first episode that fails without the memory and succeeds with it; None where there is none."""
+    failed = {(record.task, record.episode) for record in alone if record.outcome == "failure"}
+    return next((r for r in memory if r.outcome == "success" and (r.task, r.episode) in failed), None)
 
 
 def _outcome(part: Step) -> Iterator[str]:
