@@ -2,9 +2,10 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("lerobot")
@@ -26,25 +27,33 @@ def _by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.name: finding for finding in findings}
 
 
-def _dataset(folder: Path, fps: int = 30) -> Path:
-    """Two short episodes of an SO-101 arm."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+WRITE = """
+import sys
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    features = {
-        "observation.images.agentview": {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["h", "w", "c"]},
-        "observation.images.wrist": {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["h", "w", "c"]},
-        "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
-        "action": {"dtype": "float32", "shape": (6,), "names": list(ARMS["so101"])},
-    }
-    made = LeRobotDataset.create(repo_id="vlamem/test", fps=fps, features=features, root=folder, use_videos=False)
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    for _ in range(2):
-        for step in range(4):
-            numbers = {"observation.state": np.full(8, step, np.float32), "action": np.full(6, step, np.float32)}
-            images = {f"observation.images.{camera}": picture for camera in ("agentview", "wrist")}
-            made.add_frame(images | numbers | {"task": "touch the red block"})
-        made.save_episode()
-    made.finalize()
+root, size, names = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+image = {"dtype": "image", "shape": (size, size, 3), "names": ["height", "width", "channels"]}
+cameras = ("observation.images.agentview", "observation.images.wrist")
+features = {camera: image for camera in cameras} | {
+    "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
+    "action": {"dtype": "float32", "shape": (6,), "names": names},
+}
+made = LeRobotDataset.create(repo_id="vlamem/test", fps=30, features=features, root=root, use_videos=False)
+for step in range(4):
+    numbers = {"observation.state": np.full(8, step, np.float32), "action": np.full(6, step, np.float32)}
+    images = {camera: np.zeros((size, size, 3), np.uint8) for camera in cameras}
+    made.add_frame(images | numbers | {"task": "touch the red block"})
+made.save_episode()
+made.finalize()
+"""
+
+
+def _dataset(folder: Path) -> Path:
+    """A short episode of an SO-101 arm; written by a process of its own, since lerobot forks."""
+    words = [sys.executable, "-W", "ignore", "-c", WRITE, str(folder), str(SIZE), *ARMS["so101"]]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
 
