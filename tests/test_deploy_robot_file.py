@@ -1,6 +1,7 @@
 """deploy/robot/robot_file.py: a file that would break at run time, or that is none, is refused by name."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,11 @@ def test_a_box_that_the_range_never_meets_is_refused() -> None:
     replace(ARM, **boxed, box_high=(0.3, 0.3, 0.3)).check()
     with pytest.raises(RobotFileError, match=r"what 'hand' may command, 0\.2 to 0\.5 m, do not meet"):
         replace(ARM, **boxed, box_high=(0.3, 0.3, 0.15)).check()
+
+
+def test_every_key_of_a_robots_file_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "your_robot.md").read_text()
+    tables = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    documented = set(re.findall(r"`(\w+)`", tables))
+    keys = {field.name for cls in (Part, RobotFile) for field in fields(cls)} - {"parts"}  # [[part]] in the file
+    assert keys <= documented, sorted(keys - documented)

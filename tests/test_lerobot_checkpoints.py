@@ -122,6 +122,17 @@ def _with(processor: str, name: str, value: float, entry: int = 2) -> Any:
     return lambda folder: _statistics(folder, processor, change)
 
 
+def _whole_numbers(folder: Path) -> None:
+    import torch
+
+    _statistics(folder, "postprocessor", lambda t: t | {"action.mean": t["action.mean"].to(torch.int64)})
+
+
+def _no_width(folder: Path) -> None:
+    key = "observation.state.std"
+    _statistics(folder, "preprocessor", lambda tensors: tensors | {key: tensors[key] * 0})
+
+
 def _never_normalised(folder: Path) -> None:
     body = json.loads((folder / "policy_postprocessor.json").read_text())
     steps = [step for step in body["steps"] if step["registry_name"] != "unnormalizer_processor"]
@@ -166,6 +177,8 @@ def _cut(folder: Path) -> None:
         ),
         (_with("preprocessor", "observation.images.wrist.std", float("inf")), "", "whose entry 2 is inf"),
         (_with("postprocessor", "action.std", float("nan")), "", "'action.std', whose entry 2 is nan"),
+        (_whole_numbers, "", "'action.mean', which is stored as whole numbers .I64."),
+        (_no_width, "", "normalises 'observation.state' by MEAN_STD, and .* leave it no width in any entry"),
         (lambda f: None, "?device=gpu", "unknown device 'gpu': expected cpu, cuda"),
         (lambda f: None, "?device=meta", "unknown device 'meta'"),
         (lambda f: None, "?device=cuda:99", "device 'cuda:99' is not available on this machine"),

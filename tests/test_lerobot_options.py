@@ -25,7 +25,7 @@ from lerobot_cases import (
 
 import vlamem
 from vlamem.core.observation import Observation
-from vlamem.core.spec import OSC_POSE, SO101
+from vlamem.core.spec import BI_SO101, OSC_POSE, SO101
 from vlamem.deploy.robot.robot_file import SHIPPED as SHIPPED_ROBOTS
 from vlamem.deploy.robot.robot_file import load_robot_file
 from vlamem.deploy.server.observations import ObservationError, ObservationReader
@@ -118,6 +118,29 @@ def test_what_a_state_of_eight_numbers_means_is_declared_and_not_guessed(folders
     layout_of(bare).check_proprioception(joints)
     with pytest.raises(EntryError, match="which is no rotation"):
         layout_of(pose).check_proprioception(joints)
+
+
+def test_two_arms_are_declared_by_name_and_their_robots_file_fits_lerobots_pair(tmp_path: Path) -> None:
+    from lerobot.robots.bi_so_follower import BiSOFollower, BiSOFollowerConfig
+    from lerobot.robots.so_follower import SOFollowerConfig
+
+    folder, shipped = build("act", tmp_path / "act", actions=12), load_robot_file("bi_so101")
+    for declared in ("bi_so101", str(SHIPPED_ROBOTS / "bi_so101.toml")):
+        spec = loaded(folder, "act", f"?actions={declared}&hz=30").spec
+        assert spec.action == BI_SO101
+        shipped.check_spec(json.loads(json.dumps(asdict(replace(spec, proprioception_size=12, cameras=("front",))))))
+    pair = BiSOFollower(
+        BiSOFollowerConfig(
+            id="pair",
+            calibration_dir=tmp_path,
+            left_arm_config=SOFollowerConfig(port="/dev/null"),
+            right_arm_config=SOFollowerConfig(port="/dev/null"),
+        )
+    )
+    assert shipped.action_keys == tuple(pair.action_features)
+    assert shipped.state_keys == tuple(pair.observation_features)
+    measured = [key for part in shipped.parts for key in shipped.state_keys[part.measured or 0 :][: part.size]]
+    assert measured == list(shipped.action_keys)
 
 
 def test_joints_are_declared_by_name_or_by_the_robots_own_file(tmp_path: Path) -> None:

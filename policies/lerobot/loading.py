@@ -1,13 +1,24 @@
 """Loads a checkpoint of lerobot through lerobot's own classes, and says clearly what is wrong when it cannot."""
 
 import difflib
+import importlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vlamem.core.spec import OSC_POSE, POSE_SIZE, SO101, ActionComponent, ActionSpec, SpecMismatchError, StateForm
+from vlamem.core.spec import (
+    BI_SO101,
+    OSC_POSE,
+    POSE_SIZE,
+    SO101,
+    ActionComponent,
+    ActionSpec,
+    SpecMismatchError,
+    StateForm,
+)
 from vlamem.policies.action_file import read_actions
 from vlamem.policies.lerobot.network import (
     FAMILIES,
@@ -28,7 +39,7 @@ from vlamem.policies.lerobot.source import (
 )
 from vlamem.policies.steering import LOWEST
 
-ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101}
+ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101, "bi_so101": BI_SO101}
 """Action conventions by name; a checkpoint does not say what its actions mean."""
 
 
@@ -41,22 +52,38 @@ _FAR = 1e6
 log = logging.getLogger("vlamem.policies")
 
 
-def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> Any:
-    """The frozen policy in a checkpoint: a LeRobotPolicy.
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint says without its weights, checked.
 
-    Args:
-        name: a folder or hub id, with options as `find_checkpoint` reads them, or a checkpoint found already.
-        actions: what its actions mean; else the option `actions`, else undeclared, which no suite accepts.
-
-    Raises CheckpointError for a hub out of reach, an unknown type, missing or broken files, weights that are not the
-    configuration's, an unknown tap, and actions of another size; ModuleNotFoundError without lerobot.
+    Attributes:
+        checkpoint: where it is.
+        kind: its type, a key of FAMILIES.
+        config: lerobot's configuration.
+        meaning: of its actions.
+        state: what its state means.
+        images: the environment's camera by the network's image key.
+        ensemble: coefficient of the temporal ensemble that it is to be played with; None without one.
+        control_hz: rate [Hz]; 0 where it is not declared.
+        preprocessor, postprocessor: lerobot's pipelines, with statistics for all that they normalise.
     """
-    from vlamem.policies.lerobot.bridge import Bridge, image_keys
-    from vlamem.policies.lerobot.policy import LeRobotPolicy
-    from vlamem.policies.lerobot.taps import parse_tap
 
-    checkpoint = name if isinstance(name, Checkpoint) else find_checkpoint(str(name))
-    options = checkpoint.options
+    checkpoint: Checkpoint
+    kind: str
+    config: Any
+    meaning: ActionSpec
+    state: StateForm
+    images: dict[str, str]
+    ensemble: float | None
+    control_hz: float
+    preprocessor: Any
+    postprocessor: Any
+
+
+def read_parts(checkpoint: Checkpoint, actions: ActionSpec | None = None) -> Parts:
+    """What a checkpoint says without its weights; raises CheckpointError for all that can be known to be wrong then."""
+    from vlamem.policies.lerobot.bridge import image_keys
+
     kind = _kind(checkpoint)
     config = _configuration(checkpoint, kind)
     processors = [_processor_file(checkpoint, file) for file in (PREPROCESSOR, POSTPROCESSOR)]
@@ -69,23 +96,50 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
             f"{', '.join(CAMERA_MAY_BE_ABSENT)} go on without one; name one that is there, ?camera.{without[0]}=OTHER"
         )
     ensemble, form = _ensemble(checkpoint, config), _state_form(checkpoint, config)
+    hertz = _number(checkpoint.options, "hz", 0.0)
+    pre, post = _processors(checkpoint, config, processors)
+    return Parts(checkpoint, kind, config, meaning, form, images, ensemble, hertz, pre, post)
+
+
+def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> Any:
+    """The frozen policy in a checkpoint: a LeRobotPolicy.
+
+    Args:
+        name: a folder or hub id, with options as `find_checkpoint` reads them, or a checkpoint found already.
+        actions: what its actions mean; else the option `actions`, else undeclared, which no suite accepts.
+
+    Raises CheckpointError for a hub out of reach, an unknown type, missing or broken files, weights that are not the
+    configuration's, an unknown tap, and actions of another size; ModuleNotFoundError without lerobot.
+    """
+    from vlamem.policies.lerobot.bridge import Bridge
+    from vlamem.policies.lerobot.policy import LeRobotPolicy
+    from vlamem.policies.lerobot.taps import parse_tap
+
+    parts = read_parts(name if isinstance(name, Checkpoint) else find_checkpoint(str(name)), actions)
+    checkpoint, config, kind, images = parts.checkpoint, parts.config, parts.kind, parts.images
+    options = checkpoint.options
     network = load_network(checkpoint, config, kind)
     module, attribute, _ = FAMILIES[kind]
-    import importlib
-
     family = getattr(importlib.import_module(f"vlamem.policies.lerobot.{module}"), attribute)(network)
-    pre, post = _processors(checkpoint, config, processors)
     state = config.robot_state_feature
     shapes = {key: config.image_features[key].shape for key in images}
     sizes = {} if family.resizes else {key: (int(shape[1]), int(shape[2])) for key, shape in shapes.items()}
-    bridge = Bridge(pre, post, images, int(state.shape[0]) if state else 0, family.history, config.device, sizes)
+    bridge = Bridge(
+        parts.preprocessor,
+        parts.postprocessor,
+        images,
+        int(state.shape[0]) if state else 0,
+        family.history,
+        config.device,
+        sizes,
+    )
     tap = parse_tap(options.get("tap", family.tap), family.taps, network)
     lowest = _number(options, "lowest_start", LOWEST)
-    policy = LeRobotPolicy(family, bridge, tap, lowest, ensemble, injection=options.get("inject_at", ""))
+    policy = LeRobotPolicy(family, bridge, tap, lowest, parts.ensemble, injection=options.get("inject_at", ""))
     policy.weights = checkpoint.weights
     image_size = int(min((min(shape[1:]) for shape in shapes.values()), default=0))
     try:
-        policy.describe(kind, _number(options, "hz", 0.0), meaning, image_size, bridge.cameras, form)
+        policy.describe(kind, parts.control_hz, parts.meaning, image_size, bridge.cameras, parts.state)
     except RuntimeError as error:
         raise CheckpointError(
             f"a first pass through '{checkpoint.name}' fails ({first_line(error)}): are its processors and weights of "
@@ -96,8 +150,6 @@ def load(name: str | Path | Checkpoint, actions: ActionSpec | None = None) -> An
 
 def preload(name: str | Path) -> None:
     """Imports what `load` needs for a checkpoint, and loads nothing. Raises what `load` raises for its type."""
-    import importlib
-
     kind = _kind(find_checkpoint(str(name)))
     for module in ("bridge", "policy", "statistics", "taps", FAMILIES[kind][0]):
         importlib.import_module(f"vlamem.policies.lerobot.{module}")
@@ -216,7 +268,7 @@ def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> A
 def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]) -> tuple[Any, Any]:
     from lerobot.policies.factory import make_pre_post_processors
 
-    from vlamem.policies.lerobot.statistics import check_statistics
+    from vlamem.policies.lerobot.statistics import check_statistics, stored_types
 
     tokenizer = checkpoint.options.get("tokenizer", checkpoint.options.get("backbone"))
     own: dict[str, Any] = {"device_processor": {"device": config.device}}
@@ -245,7 +297,8 @@ def _processors(checkpoint: Checkpoint, config: Any, files: list[dict[str, Any]]
         ) from error
     for pipeline in (pre, post):
         _check_sizes(checkpoint, config, pipeline)
-    check_statistics(checkpoint.name, config, pre, post)
+    stored = [stored_types(checkpoint, body) for body in files]
+    check_statistics(checkpoint.name, config, (pre, post), (stored[0], stored[1]))
     return pre, post
 
 

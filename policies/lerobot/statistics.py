@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
-from vlamem.policies.lerobot.source import CheckpointError
+from vlamem.policies.lerobot.source import Checkpoint, CheckpointError
 
 _NEEDED = {
     "MEAN_STD": ("mean", "std"),
@@ -18,14 +19,28 @@ _LISTED = 6
 """Names of stored statistics in a message."""
 
 
-def check_statistics(name: str, config: Any, preprocessor: Any, postprocessor: Any) -> None:
-    """Raises CheckpointError naming the first feature that is to be normalised and has no statistics for it, or some
-    that are not finite. A feature whose mode is identity needs none, and a deviation of 0 is allowed."""
+def stored_types(checkpoint: Checkpoint, processor: Mapping[str, Any]) -> dict[str, str]:
+    """Type of each statistic in the files that a processor's JSON names, e.g. "F32" of "action.mean"."""
+    found: dict[str, str] = {}
+    for step in processor.get("steps", []):
+        if state := step.get("state_file"):
+            with safe_open(str(checkpoint.folder / state), "np") as file:
+                found |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  # no dictionary
+    return found
+
+
+def check_statistics(
+    name: str, config: Any, pipelines: tuple[Any, Any], types: tuple[Mapping[str, str], Mapping[str, str]]
+) -> None:
+    """Raises CheckpointError naming the first feature that is to be normalised and has no statistics that do so.
+
+    `pipelines` are pre- and postprocessor, `types` those of their stored statistics. Refused are statistics that are
+    missing or under another name, not finite, of whole numbers, or without width in any entry. A feature whose mode is
+    identity needs none, and a width of 0 in some entries is allowed.
+    """
     inputs = {key: f for key, f in config.input_features.items() if "empty_camera" not in key}  # never in a batch
-    for where, pipeline, features in (
-        ("preprocessor", preprocessor, {**inputs, **config.output_features}),
-        ("postprocessor", postprocessor, dict(config.output_features)),
-    ):
+    places = (("preprocessor", {**inputs, **config.output_features}), ("postprocessor", dict(config.output_features)))
+    for (where, features), pipeline, kinds in zip(places, pipelines, types, strict=True):
         steps = _normalisers(pipeline)
         stored = {key: tensor for step in steps for key, tensor in step.state_dict().items()}
         for key, mode in _normalised(config, steps, features):
@@ -40,14 +55,36 @@ def check_statistics(name: str, config: Any, preprocessor: Any, postprocessor: A
                     "Save the checkpoint again with the statistics of its data set under the features' own names: "
                     "make_pre_post_processors(config, dataset_stats=dataset.meta.stats)"
                 )
-            broken = next((part for part in needed if not bool(torch.isfinite(stored[part]).all())), None)
-            if broken is not None:
-                entry = int(torch.isfinite(stored[broken].flatten()).logical_not().nonzero()[0, 0])
+            for part in needed:
+                _check_numbers(f"the {where} of '{name}' normalises by '{part}'", stored[part], kinds.get(part, "F32"))
+            if needed and not _has_width(mode, [stored[part] for part in needed]):
                 raise CheckpointError(
-                    f"the {where} of '{name}' normalises by '{broken}', whose entry {entry} is "
-                    f"{float(stored[broken].flatten()[entry])}: compute the statistics of its data set again, without "
-                    "the frames that are not finite, and save the checkpoint with them"
+                    f"the {where} of '{name}' normalises '{key}' by {mode}, and {' and '.join(needed)} leave it no "
+                    "width in any entry: compute the statistics over all frames of its data set, and save the "
+                    "checkpoint with them"
                 )
+
+
+def _check_numbers(says: str, statistic: torch.Tensor, kind: str) -> None:
+    """Raises CheckpointError for a statistic that is not finite, and for one of whole numbers."""
+    if not kind.startswith(("F", "BF")):
+        raise CheckpointError(
+            f"{says}, which is stored as whole numbers ({kind}): what is behind the point was lost; compute the "
+            "statistics of its data set again as float32, and save the checkpoint with them"
+        )
+    broken = torch.isfinite(statistic.flatten()).logical_not().nonzero()
+    if len(broken):
+        entry = int(broken[0, 0])
+        raise CheckpointError(
+            f"{says}, whose entry {entry} is {float(statistic.flatten()[entry])}: compute the statistics of its data "
+            "set again, without the frames that are not finite, and save the checkpoint with them"
+        )
+
+
+def _has_width(mode: str, statistics: list[torch.Tensor]) -> bool:
+    """Whether some entry is divided by more than 0."""
+    first, second = statistics
+    return bool((second if mode == "MEAN_STD" else second - first).abs().any())
 
 
 def _normalisers(pipeline: Any) -> list[Any]:

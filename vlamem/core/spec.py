@@ -147,3 +147,12 @@ SO101 = ActionSpec(
     )
 )
 """LeRobot's SO-100 and SO-101: shoulder pan and lift, elbow, wrist flex and roll in degrees, the gripper in percent."""
+
+BI_SO101 = ActionSpec(
+    tuple(
+        ActionComponent(f"{side}_{c.name}", c.size, c.form, c.mode, c.frame, c.unit, c.low, c.high)
+        for side in ("left", "right")
+        for c in SO101.components
+    )
+)
+"""LeRobot's pair of SO-100 or SO-101 arms (bi_so_follower): the left arm's entries, then the right arm's."""
