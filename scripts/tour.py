@@ -33,7 +33,7 @@ class Options:
 
     out: Path = Path("runs/tour")
     """Folder of its runs and of report.html."""
-    episodes: int = 12
+    episodes: int = 6
     """Episodes of the memory task."""
     trials: int = 30
     """Trials of the job that comes again and again."""

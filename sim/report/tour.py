@@ -41,10 +41,13 @@ def tour(parts: Sequence[Step], play: Callable[[Step], None], report: Path, say:
             say(f"   {line}")
     first, second = (part.out for part in parts[:2])
     alone, run = (read_runs([folder])[0] for folder in (first, second))
-    record = changed_by_memory(alone.records, run.records) or find_episode(run, None, None)
+    changed = changed_by_memory(alone.records, run.records)
+    record = changed or find_episode(run, None, None)
     trace = run.trace(record)
     if trace is not None:
         shown = f"episode {record.episode}, a {record.outcome}"
+        if changed:
+            shown += " where the policy alone fails"
         command = f"vlamem explain {second} --task {record.task} --episode {record.episode}"
         say(f"\nWhat memory did in {shown}, as '{command}' says it:")
         for line in explain_episode(trace):
