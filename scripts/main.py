@@ -23,7 +23,7 @@ VERBS = {
     "control": "drive a robot by a served policy, within its limits",
     "state": "look at, export and import the memory of a server's sessions",
     "probe": "which tap of a frozen policy carries cue, state and progress",
-    "doctor": "check versions, rendering, devices and weights, and say what to mend",
+    "doctor": "check this machine, or say what a checkpoint is, and what to mend",
 }
 """One line for each module of this folder; `scripts/<verb, - as _>.py` has `main(arguments) -> exit status`."""
 _EXTRAS = {
