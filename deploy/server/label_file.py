@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vlamem.core.checksums import sealed, unsealed
+from vlamem.core.checksums import sealed, unsealed_line
 from vlamem.core.files import write_atomically
 from vlamem.core.jsonl import LineError, read_lines
 
 Outcome = Literal["success", "failure", "unlabelled"]
 """unlabelled: nobody labelled the episode before the next one began, and the server's verifier judges it."""
+_OUTCOMES = get_args(Outcome)
 _ON_DISK = {"unlabelled": "unsaid"}
 """Outcomes that version 0.1 wrote under another name."""
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
@@ -70,7 +71,7 @@ class Label:
         return *self.of, self.label
 
     def __post_init__(self) -> None:
-        if self.outcome not in get_args(Outcome):
+        if self.outcome not in _OUTCOMES:
             raise LabelError(f"outcome {self.outcome!r}: expected 'success' or 'failure'")
         if not isinstance(self.label, str) or not 0 < len(self.label) <= 64:
             raise LabelError(f"label id {str(self.label)[:80]!r}: expected 1 to 64 letters")
@@ -114,7 +115,7 @@ class History:
         """Remembers every label of a file, and gives those that were not processed."""
         pending: dict[LabelIdentity, Label] = {}
         by_id: dict[str, LabelIdentity] = {}
-        for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line)):
+        for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line), unsealed_line):
             self.lines += 1
             if isinstance(entry, Label):
                 pending[entry.identity] = entry
@@ -173,7 +174,6 @@ def _from_disk(line: Any) -> "Label | LabelIdentity | _Dead | str":
 
     Of one that version 0.1 processed it is the id alone, which no two labels had.
     """
-    line = unsealed(line)
     if not line.keys() <= _ENTRIES:
         raise ValueError(f"unknown entries {sorted(line.keys() - _ENTRIES)}")
     if "dead" in line:
