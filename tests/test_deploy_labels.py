@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from deploy_cases import LONG_S, filled, label
+from deploy_cases import LONG_S, filled, label, wait
 from disk_cases import fill_the_disk
 
 from vlamem.core.checksums import unsealed
@@ -54,8 +54,7 @@ def test_a_label_that_a_full_disk_left_undone_is_tried_again_until_the_disk_has_
     queue = LabelQueue(tmp_path / "l.jsonl", process, reports.append, retry_s=0.0)
     queue.add(label("a"))
     assert done.wait(LONG_S)
-    while queue.pending:
-        time.sleep(0.01)
+    wait(lambda: not queue.pending)
     queue.close()
     assert ["disk full" in r for r in reports] == [True, False, True]  # each reason once, not each try
     assert LabelQueue(tmp_path / "l.jsonl", process).pending == frozenset()
@@ -75,8 +74,7 @@ def test_a_label_that_fails_three_times_is_dead_and_its_trace_is_needed_no_more(
         queue = LabelQueue(tmp_path / "l.jsonl", process, reports.append, retry_s=0.0)
         queue.add(label("a"))
         queue.add(replace(label("b"), episode=2))
-        while queue.pending or not queue.dead:
-            time.sleep(0.01)
+        wait(lambda: not queue.pending and queue.dead > 0)
         assert queue.drain(LONG_S)
         queue.close()
         assert (tried.count("a"), tried.count("b"), queue.dead) == (3, 1, 1)

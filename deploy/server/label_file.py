@@ -1,6 +1,7 @@
 """The file of labels: a line for each, a line for each that was processed, and what of it is remembered."""
 
 import json
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -82,10 +83,10 @@ class History:
 
     def __init__(self, most: int) -> None:
         self.most, self.count, self.dead, self.lines = most, 0, 0, 0
-        self.labels: dict[LabelIdentity, Label] = {}
+        self.labels: OrderedDict[LabelIdentity, Label] = OrderedDict()  # a dict is slow to lose its oldest
         self.damaged: list[tuple[bytes, LineError]] = []
-        self.known: dict[LabelIdentity, tuple[str, str]] = {}
-        self.newest: dict[EpisodeName, str] = {}
+        self.known: OrderedDict[LabelIdentity, tuple[str, str]] = OrderedDict()
+        self.newest: OrderedDict[EpisodeName, str] = OrderedDict()
 
     def has(self, label: Label) -> bool:
         """Whether this label is known. Raises LabelConflictError for another of its identity."""
@@ -99,17 +100,17 @@ class History:
 
     def remember(self, label: Label) -> None:
         """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
-        self.known[label.identity] = label.outcome, label.source
-        self.labels[label.identity] = label
+        identity, of = label.identity, label.of
+        self.known[identity] = label.outcome, label.source
+        self.labels[identity] = label
         if label.outcome != "unlabelled" and not label.quarantined:
-            self.newest.pop(label.of, None)
-            self.newest[label.of] = label.label
+            self.newest[of] = label.label
+            self.newest.move_to_end(of)
         if len(self.known) > self.most:
-            oldest = next(iter(self.known))
-            del self.known[oldest]
+            oldest, _ = self.known.popitem(last=False)
             del self.labels[oldest]
         if len(self.newest) > self.most:
-            del self.newest[next(iter(self.newest))]
+            self.newest.popitem(last=False)
 
     def read(self, path: Path) -> list[Label]:
         """Remembers every label of a file, and gives those that were not processed."""

@@ -40,7 +40,7 @@ def unsealed_line(line: bytes) -> dict[str, Any]:
     if found is not None:
         rest = text[: found.start()] + text[found.end() :]
         if zlib.crc32(rest) == int(found[1], 16):
-            body = json.loads(rest)
+            body = json.loads(rest.decode())
             if isinstance(body, dict):
                 return body
     return unsealed(json.loads(text))

@@ -16,10 +16,11 @@ from vlamem.memory.success.store.errors import SALVAGE, StoreDamagedError
 SEGMENT_ROWS = (
     "SELECT s.id, s.episode, e.instruction, e.outcome, s.tick, s.progress, s.key, s.proprioception, s.chunk, "
     "u.uses, u.successes, u.merged, u.nearest, e.made, e.identity, s.checksum "
-    "FROM segments s JOIN episodes e ON e.id = s.episode JOIN usage u ON u.segment = s.id "
+    "FROM segments s CROSS JOIN episodes e ON e.id = s.episode CROSS JOIN usage u ON u.segment = s.id "
     "WHERE e.origin = ? AND s.id > ? ORDER BY s.id"
 )
-"""Of an origin, with ids above one: what `read_segment` and `read_columns` read."""
+"""Of an origin, with ids above one: what `read_segment` and `read_columns` read. CROSS JOIN keeps the order of tables,
+so that segments come as they lie and need not be sorted."""
 _OUTCOMES = frozenset(get_args(Outcome))
 
 

@@ -239,7 +239,7 @@ class SqliteStore:
         rows = self._read(
             "SELECT e.id, e.checksum, e.identity, i.text, e.outcome, e.verifier, e.confidence, e.made FROM episodes e "
             "JOIN instructions i ON i.id = e.instruction WHERE e.origin = ? AND e.checksum IS NOT NULL "
-            "AND (? < 0 OR e.id IN (SELECT episode FROM segments WHERE id > ?))",
+            "AND (? < 0 OR EXISTS (SELECT 1 FROM segments s WHERE s.episode = e.id AND s.id > ?))",
             (origin, after, after),
         )
         for number, checksum, *entries in rows:
