@@ -35,7 +35,7 @@ def unsealed_line(line: bytes) -> dict[str, Any]:
     A line that lies as `json.dumps(sealed(body), sort_keys=True)` has written it is checked as text: to make its JSON
     anew takes three times as long as to read it. Raises ValueError for what is no JSON.
     """
-    text = line.rstrip()
+    text = line.rstrip(b" \t\n\r")  # what JSON takes for white space
     found = _SEALED.search(text)
     if found is not None:
         rest = text[: found.start()] + text[found.end() :]
