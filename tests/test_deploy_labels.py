@@ -4,15 +4,15 @@ import json
 import os
 import sqlite3
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from deploy_cases import LONG_S, filled, label
+from deploy_cases import LONG_S, filled, label, wait
 from disk_cases import fill_the_disk
 
-from vlamem.core.checksums import unsealed
+from vlamem.core.checksums import sealed, unsealed, unsealed_line
 from vlamem.deploy.server.labels import Label, LabelError, LabelQueue
 
 
@@ -54,8 +54,7 @@ def test_a_label_that_a_full_disk_left_undone_is_tried_again_until_the_disk_has_
     queue = LabelQueue(tmp_path / "l.jsonl", process, reports.append, retry_s=0.0)
     queue.add(label("a"))
     assert done.wait(LONG_S)
-    while queue.pending:
-        time.sleep(0.01)
+    wait(lambda: not queue.pending)
     queue.close()
     assert ["disk full" in r for r in reports] == [True, False, True]  # each reason once, not each try
     assert LabelQueue(tmp_path / "l.jsonl", process).pending == frozenset()
@@ -75,8 +74,7 @@ def test_a_label_that_fails_three_times_is_dead_and_its_trace_is_needed_no_more(
         queue = LabelQueue(tmp_path / "l.jsonl", process, reports.append, retry_s=0.0)
         queue.add(label("a"))
         queue.add(replace(label("b"), episode=2))
-        while queue.pending or not queue.dead:
-            time.sleep(0.01)
+        wait(lambda queue=queue: not queue.pending and queue.dead > 0)
         assert queue.drain(LONG_S)
         queue.close()
         assert (tried.count("a"), tried.count("b"), queue.dead) == (3, 1, 1)
@@ -181,3 +179,22 @@ def test_a_label_that_means_nothing_is_refused() -> None:
         label("a", "maybe")
     with pytest.raises(LabelError, match="1 to 64"):
         label("")
+
+
+def _said(read: Callable[[bytes], object], line: bytes) -> object:
+    try:
+        return read(line)
+    except ValueError:
+        return "damaged"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_sealed_line_is_read_as_its_json_is_whichever_bit_was_changed(in_order: bool) -> None:
+    body = {"label": {"label": 'a "crc": "00000000", b', "episode": 3}, "at": 1.5}
+    line = json.dumps(sealed(body), sort_keys=in_order).encode() + b"\n"
+    assert unsealed_line(line) == body
+    for at in range(8 * len(line)):
+        changed = bytearray(line)
+        changed[at // 8] ^= 1 << at % 8
+        slowly = _said(lambda raw: unsealed(json.loads(raw)), bytes(changed))
+        assert _said(unsealed_line, bytes(changed)) == slowly

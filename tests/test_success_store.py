@@ -73,6 +73,28 @@ def test_a_store_of_another_scheme_is_one_line_of_the_registry(path, monkeypatch
         assert memory.verify() == 3
 
 
+def test_columns_are_the_segments_and_name_the_one_that_is_damaged(path):
+    filled(path)[0].close()
+    store = SqliteStore(path)
+    (origin,) = (i for i, *_ in store.origins())
+    for after in (0, 4, 9):
+        columns, segments = store.columns(origin, after), list(store.segments(origin, after))
+        assert columns.ids.tolist() == [s.id for s in segments]
+        for i, s in enumerate(segments):
+            for name in ("key", "proprioception", "chunk"):
+                np.testing.assert_array_equal(getattr(columns, name)[i], getattr(s.segment, name))
+            for name in ("instruction", "uses", "successes", "merged", "nearest", "made"):
+                assert getattr(columns, name)[i] == getattr(s, name)
+            assert columns.success[i] == (s.outcome == "success")
+    for column, value in (("tick", "tick + 1"), ("chunk", "zeroblob(length(chunk))"), ("key", "zeroblob(4)")):
+        store._db.execute("BEGIN")
+        store._db.execute(f"UPDATE segments SET {column} = {value} WHERE id = 5")
+        with pytest.raises(StoreDamagedError, match="segment 5"):
+            store.columns(origin)
+        store._db.execute("ROLLBACK")
+    store.close()
+
+
 def test_what_was_stored_comes_back_bit_for_bit(path):
     filled(path)[0].close()
     store = SqliteStore(path)

@@ -1,16 +1,18 @@
 """The file of labels: a line for each, a line for each that was processed, and what of it is remembered."""
 
 import json
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vlamem.core.checksums import sealed, unsealed
+from vlamem.core.checksums import sealed, unsealed_line
 from vlamem.core.files import write_atomically
 from vlamem.core.jsonl import LineError, read_lines
 
 Outcome = Literal["success", "failure", "unlabelled"]
 """unlabelled: nobody labelled the episode before the next one began, and the server's verifier judges it."""
+_OUTCOMES = get_args(Outcome)
 _ON_DISK = {"unlabelled": "unsaid"}
 """Outcomes that version 0.1 wrote under another name."""
 _FROM_DISK = {old: new for new, old in _ON_DISK.items()}
@@ -70,7 +72,7 @@ class Label:
         return *self.of, self.label
 
     def __post_init__(self) -> None:
-        if self.outcome not in get_args(Outcome):
+        if self.outcome not in _OUTCOMES:
             raise LabelError(f"outcome {self.outcome!r}: expected 'success' or 'failure'")
         if not isinstance(self.label, str) or not 0 < len(self.label) <= 64:
             raise LabelError(f"label id {str(self.label)[:80]!r}: expected 1 to 64 letters")
@@ -81,10 +83,10 @@ class History:
 
     def __init__(self, most: int) -> None:
         self.most, self.count, self.dead, self.lines = most, 0, 0, 0
-        self.labels: dict[LabelIdentity, Label] = {}
+        self.labels: OrderedDict[LabelIdentity, Label] = OrderedDict()  # a dict is slow to lose its oldest
         self.damaged: list[tuple[bytes, LineError]] = []
-        self.known: dict[LabelIdentity, tuple[str, str]] = {}
-        self.newest: dict[EpisodeName, str] = {}
+        self.known: OrderedDict[LabelIdentity, tuple[str, str]] = OrderedDict()
+        self.newest: OrderedDict[EpisodeName, str] = OrderedDict()
 
     def has(self, label: Label) -> bool:
         """Whether this label is known. Raises LabelConflictError for another of its identity."""
@@ -98,23 +100,23 @@ class History:
 
     def remember(self, label: Label) -> None:
         """That an episode is unlabelled is not its newest label. What is older than `most` others is forgotten."""
-        self.known[label.identity] = label.outcome, label.source
-        self.labels[label.identity] = label
+        identity, of = label.identity, label.of
+        self.known[identity] = label.outcome, label.source
+        self.labels[identity] = label
         if label.outcome != "unlabelled" and not label.quarantined:
-            self.newest.pop(label.of, None)
-            self.newest[label.of] = label.label
+            self.newest[of] = label.label
+            self.newest.move_to_end(of)
         if len(self.known) > self.most:
-            oldest = next(iter(self.known))
-            del self.known[oldest]
+            oldest, _ = self.known.popitem(last=False)
             del self.labels[oldest]
         if len(self.newest) > self.most:
-            del self.newest[next(iter(self.newest))]
+            self.newest.popitem(last=False)
 
     def read(self, path: Path) -> list[Label]:
         """Remembers every label of a file, and gives those that were not processed."""
         pending: dict[LabelIdentity, Label] = {}
         by_id: dict[str, LabelIdentity] = {}
-        for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line)):
+        for entry in read_lines(path, _from_disk, "label", lambda *line: self.damaged.append(line), unsealed_line):
             self.lines += 1
             if isinstance(entry, Label):
                 pending[entry.identity] = entry
@@ -173,7 +175,6 @@ def _from_disk(line: Any) -> "Label | LabelIdentity | _Dead | str":
 
     Of one that version 0.1 processed it is the id alone, which no two labels had.
     """
-    line = unsealed(line)
     if not line.keys() <= _ENTRIES:
         raise ValueError(f"unknown entries {sorted(line.keys() - _ENTRIES)}")
     if "dead" in line:

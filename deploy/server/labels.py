@@ -196,7 +196,7 @@ class LabelQueue:
         if not self._is_long() or history.damaged:
             return
         waiting = {label.identity for label in pending}
-        kept = history.labels | {label.identity: label for label in pending}
+        kept = dict(history.labels) | {label.identity: label for label in pending}
         lines = []
         for identity, label in kept.items():
             lines.append({"label": to_disk(label)})

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from vlamem.core.proposal import Proposal
 from vlamem.memory.success.experience.episode import Episode
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin, OriginError
-from vlamem.memory.success.experience.records import Committed, Merge, StoredSegment, StoredTrial
+from vlamem.memory.success.experience.records import Committed, Merge, SegmentColumns, StoredTrial
 from vlamem.memory.success.experience.trace import Trace, Verdict
 from vlamem.memory.success.lifecycle.capacity import victims
 from vlamem.memory.success.lifecycle.duplicates import near_duplicates
@@ -119,12 +119,12 @@ class SuccessMemory:
         self.failures = SegmentIndex(self.metric)
         self._seen = 0
         self._data_version = self.store.data_version()
-        self._take(list(self.store.segments(self.origin)))
+        self._take(self.store.columns(self.origin))
 
-    def _take(self, stored: Sequence[StoredSegment]) -> None:
-        self.successes.add([s for s in stored if s.outcome == "success"])
-        self.failures.add([s for s in stored if s.outcome == "failure"])
-        self._seen = max([self._seen, *(s.id for s in stored)])
+    def _take(self, stored: SegmentColumns) -> None:
+        self.successes.add(stored.those(stored.success))
+        self.failures.add(stored.those(~stored.success))
+        self._seen = max(self._seen, int(stored.ids.max(initial=0)))
         self._instructions = InstructionMatcher(self.store.instructions(), self.retrieve.instruction)
 
     def close(self) -> None:
@@ -290,7 +290,7 @@ class SuccessMemory:
         done = self.store.commit(self.origin, episode, nearest, merges, gone.tolist(), self._data_version)
         if done is None:
             return Committed((), 0, (), 0.0)
-        stored = list(self.store.segments(self.origin, self._seen))
+        stored = self.store.columns(self.origin, self._seen)
         with self._lock:
             index.remove(gone)
             other = self.failures if index is self.successes else self.successes
@@ -346,7 +346,7 @@ class SuccessMemory:
             self.trials.forget()
             return
         version, use = self.store.data_version(), self.store.use(self.origin)
-        fresh = list(self.store.segments(self.origin, self._seen))
+        fresh = self.store.columns(self.origin, self._seen)
         with self._lock:
             for index in (self.successes, self.failures):
                 index.remove(np.array([i for i in index.ids.tolist() if i not in use], np.int64))
@@ -363,15 +363,16 @@ class SuccessMemory:
         """
         self.store.check()
         with self._writing, self._lock:
-            count = 0
-            for stored in self.store.segments(self.origin):
-                index = self.successes if stored.outcome == "success" else self.failures
-                at = index.places(np.array([stored.id]))
-                if not len(at) or index.column("checksum")[at[0]] != stored.segment.checksum(""):
+            stored = self.store.columns(self.origin)
+            count = len(stored)
+            for index, mask in ((self.successes, stored.success), (self.failures, ~stored.success)):
+                rows = stored.those(mask)
+                same = np.isin(rows.ids, index.ids)
+                same[same] = index.column("checksum")[index.places(rows.ids[same])] == rows.checksum[same]
+                if not same.all():
                     raise StoreDamagedError(
-                        f"{self.store.name}: the index does not hold segment {stored.id}: open it again"
+                        f"{self.store.name}: the index does not hold segment {rows.ids[~same][0]}: open it again"
                     )
-                count += 1
             if count != len(self.successes) + len(self.failures):
                 raise StoreDamagedError(
                     f"{self.store.name}: the index holds segments that the store has not: open it again"

@@ -1,6 +1,7 @@
 """A checksum in each JSON record, so that a record that a medium has changed is never taken for another."""
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,27 @@ def unsealed(body: Any) -> dict[str, Any]:
             f"its checksum is {_checksum(rest)}, {str(body[_KEY])[:20]} was written: the medium has changed it"
         )
     return rest
+
+
+def unsealed_line(line: bytes) -> dict[str, Any]:
+    """What a line of JSON says, without its checksum; see `unsealed`.
+
+    A line that lies as `json.dumps(sealed(body), sort_keys=True)` has written it is checked as text: to make its JSON
+    anew takes three times as long as to read it. Raises ValueError for what is no JSON.
+    """
+    text = line.rstrip(b" \t\n\r")  # what JSON takes for white space
+    found = _SEALED.search(text)
+    if found is not None:
+        rest = text[: found.start()] + text[found.end() :]
+        if zlib.crc32(rest) == int(found[1], 16):
+            body = json.loads(rest.decode())
+            if isinstance(body, dict):
+                return body
+    return unsealed(json.loads(text))
+
+
+_SEALED = re.compile(rb'"crc": "([0-9a-f]{8})", ')
+"""The checksum of a line where it is not its last entry."""
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

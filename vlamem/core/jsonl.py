@@ -79,13 +79,17 @@ class JsonLog:
 
 
 def read_lines[T](
-    path: Path, parse: Callable[[Any], T], what: str, damaged: Callable[[bytes, LineError], None] | None = None
+    path: Path,
+    parse: Callable[[Any], T],
+    what: str,
+    damaged: Callable[[bytes, LineError], None] | None = None,
+    decode: Callable[[bytes], Any] = json.loads,
 ) -> Iterator[T]:
     """What `parse` makes of the value in each whole line, in order; nothing when there is no such file.
 
     A last line that was cut short is left out. A line that is not JSON, or for which `parse` raises ValueError,
     KeyError or TypeError, is given to `damaged` and left out; without that LineError is raised, which calls the line no
-    `what`.
+    `what`. `decode` makes a line's value of it.
     """
     try:
         file = path.open("rb")
@@ -96,7 +100,7 @@ def read_lines[T](
             if not line.endswith(b"\n"):
                 return
             try:
-                value = parse(json.loads(line))
+                value = parse(decode(line))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 found = LineError(f"{path}, line {number} is no {what} ({error})")
                 if damaged is None:

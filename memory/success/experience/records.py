@@ -1,10 +1,10 @@
 """What a store gives back: segments with their use counts, episodes, instructions, and what a commit did."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from vlamem.memory.success.experience.episode import Outcome, Segment
 from vlamem.memory.success.experience.layout import EntryError, Layout
@@ -36,6 +36,38 @@ class StoredSegment:
     merged: int
     nearest: float
     made: float
+
+
+@dataclass(frozen=True)
+class SegmentColumns:
+    """Segments with what the store knows of them, in order of id: a column each value, N rows; see StoredSegment.
+
+    Attributes:
+        success: whether its episode was one; a failure otherwise.
+        checksum: of each segment, as it is stored.
+    """
+
+    ids: Int[np.ndarray, "N"]
+    instruction: Int[np.ndarray, "N"]
+    success: Bool[np.ndarray, "N"]
+    key: Float[np.ndarray, "N K"]
+    proprioception: Float[np.ndarray, "N P"]
+    chunk: Float[np.ndarray, "N H A"]
+    uses: Int[np.ndarray, "N"]
+    successes: Int[np.ndarray, "N"]
+    merged: Int[np.ndarray, "N"]
+    nearest: Float[np.ndarray, "N"]
+    made: Float[np.ndarray, "N"]
+    checksum: Int[np.ndarray, "N"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def those(self, mask: Bool[np.ndarray, "N"]) -> "SegmentColumns":
+        """The rows where `mask` is True."""
+        if mask.all():
+            return self
+        return SegmentColumns(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
 
 
 @dataclass(frozen=True)

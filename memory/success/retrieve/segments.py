@@ -1,13 +1,12 @@
 """The segment index: segments of one outcome in memory, with arrays beside it in the same order."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vlamem.memory.success.experience.layout import Layout
-from vlamem.memory.success.experience.records import StoredSegment
+from vlamem.memory.success.experience.records import SegmentColumns
 from vlamem.memory.success.retrieve.index import ExactIndex
 from vlamem.memory.success.retrieve.metric import Metric, similarity
 from vlamem.memory.success.retrieve.prior import Candidates
@@ -45,9 +44,9 @@ class SegmentIndex:
         """One value a segment, in the order of `ids`; may be written to."""
         return self._columns[name][: len(self)]
 
-    def add(self, stored: Sequence[StoredSegment]) -> None:
+    def add(self, stored: SegmentColumns) -> None:
         """Adds segments in order of id."""
-        if not stored:
+        if not len(stored):
             return
         start, new = len(self), len(self) + len(stored)
         if new > len(self._columns["uses"]):
@@ -56,14 +55,9 @@ class SegmentIndex:
                 grown = np.zeros((room, *old.shape[1:]), old.dtype)
                 grown[:start] = old[:start]
                 self._columns[name] = grown
-        for name in ("uses", "successes", "merged", "nearest", "made"):
-            self._columns[name][start:new] = [getattr(s, name) for s in stored]
-        self._columns["chunk"][start:new] = np.stack([s.segment.chunk for s in stored])
-        self._columns["checksum"][start:new] = [s.segment.checksum("") for s in stored]
-        vectors = self.metric.embed(
-            np.stack([s.segment.key for s in stored]), np.stack([s.segment.proprioception for s in stored])
-        )
-        self.index.add(vectors, np.array([s.id for s in stored]), np.array([s.instruction for s in stored]))
+        for name, column in self._columns.items():
+            column[start:new] = getattr(stored, name)
+        self.index.add(self.metric.embed(stored.key, stored.proprioception), stored.ids, stored.instruction)
 
     def remove(self, ids: Int[np.ndarray, "N"]) -> None:
         """Removes segments by id."""

@@ -12,6 +12,7 @@ from vlamem.memory.success.experience.records import (
     EpisodeHead,
     Instruction,
     Merge,
+    SegmentColumns,
     StoredEpisode,
     StoredSegment,
     StoredTrial,
@@ -79,6 +80,10 @@ class SuccessStore(Protocol):
 
     def segments(self, origin: int, after: int = 0) -> Iterator[StoredSegment]:
         """Segments of an origin with an id above `after`, in order of id, each checked against its checksum."""
+        ...
+
+    def columns(self, origin: int, after: int = 0) -> SegmentColumns:
+        """The same segments, a column each value, each checked against its checksum."""
         ...
 
     def episode_heads(self, origin: int) -> list[EpisodeHead]:

@@ -4,12 +4,11 @@ Write-ahead log, synchronous=FULL: a commit is on the medium when it is acknowle
 writes; a second writer waits. Every segment carries a checksum of its own.
 """
 
-import errno
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +21,17 @@ from vlamem.memory.success.experience.records import (
     EpisodeHead,
     Instruction,
     Merge,
+    SegmentColumns,
     StoredEpisode,
     StoredSegment,
     StoredTrial,
     Use,
 )
-from vlamem.memory.success.store.errors import (
-    SALVAGE,
-    StoreBusyError,
-    StoreChangedError,
-    StoreDamagedError,
-    StoreError,
-    StoreFullError,
-)
+from vlamem.memory.success.store.errors import SALVAGE, StoreChangedError, StoreDamagedError, StoreError
 from vlamem.memory.success.store.retraction import retract
-from vlamem.memory.success.store.rows import blob, read_segment
+from vlamem.memory.success.store.rows import SEGMENT_ROWS, blob, read_columns, read_segment
 from vlamem.memory.success.store.schema import APPLICATION_ID, VERSION, migrate, version_of
+from vlamem.memory.success.store.sqlite_errors import named_errors
 
 
 class SqliteStore:
@@ -213,17 +207,20 @@ class SqliteStore:
 
         Raises StoreDamagedError naming the first one that is not what was written.
         """
-        self._check_heads(origin, after)
-        rows = self._read(
-            "SELECT s.id, s.episode, e.instruction, e.outcome, s.tick, s.progress, s.key, s.proprioception, s.chunk, "
-            "u.uses, u.successes, u.merged, u.nearest, e.made, e.identity, s.checksum "
-            "FROM segments s JOIN episodes e ON e.id = s.episode JOIN usage u ON u.segment = s.id "
-            "WHERE e.origin = ? AND s.id > ? ORDER BY s.id",
-            (origin, after),
-        )
+        rows = self._segment_rows(origin, after)
         (layout,) = (lay for i, _, lay in self.origins() if i == origin)
         for r in rows:
             yield read_segment(r, layout, self.path)
+
+    def columns(self, origin: int, after: int = 0) -> SegmentColumns:
+        """The same segments, a column each value. Raises as `segments`."""
+        rows = self._segment_rows(origin, after)
+        (layout,) = (lay for i, _, lay in self.origins() if i == origin)
+        return read_columns(rows, layout, self.path)
+
+    def _segment_rows(self, origin: int, after: int) -> list[tuple]:
+        self._check_heads(origin, after)
+        return self._read(SEGMENT_ROWS, (origin, after))
 
     def episode_heads(self, origin: int) -> list[EpisodeHead]:
         """Every episode of an origin, oldest first. Raises StoreDamagedError as `segments`."""
@@ -242,7 +239,7 @@ class SqliteStore:
         rows = self._read(
             "SELECT e.id, e.checksum, e.identity, i.text, e.outcome, e.verifier, e.confidence, e.made FROM episodes e "
             "JOIN instructions i ON i.id = e.instruction WHERE e.origin = ? AND e.checksum IS NOT NULL "
-            "AND (? < 0 OR e.id IN (SELECT episode FROM segments WHERE id > ?))",
+            "AND (? < 0 OR EXISTS (SELECT 1 FROM segments s WHERE s.episode = e.id AND s.id > ?))",
             (origin, after, after),
         )
         for number, checksum, *entries in rows:
@@ -363,29 +360,8 @@ class SqliteStore:
                     self._db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Turns what SQLite raises into errors that name the file and the mend."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            message, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_BUSY:
-                raise StoreBusyError(
-                    errno.EBUSY,
-                    f"another process has been writing for more than {self.wait_s:g} s; nothing was stored, try again",
-                    str(self.path),
-                ) from error
-            if code == sqlite3.SQLITE_FULL:
-                raise StoreFullError(
-                    errno.ENOSPC, "the disk is full; nothing was stored, make room and store again", str(self.path)
-                ) from error
-            changed = message.startswith(("Could not decode", "no such column", "no such table"))
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or changed:
-                raise StoreDamagedError(f"{self.path} is damaged ({message}): {SALVAGE}") from error
-            if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise OSError(errno.EIO, f"{message}; nothing was stored", str(self.path)) from error
-            raise
+    def _named(self) -> AbstractContextManager[None]:
+        return named_errors(self.path, self.wait_s)
 
 
 def _mode(path: Path) -> str:
