@@ -78,7 +78,7 @@ def test_with_its_dataset_arm_and_rate_are_known_and_the_printed_name_loads(tmp_
     spec = load_policy(find_policy(words[2])).spec
     assert (spec.control_hz, [c.unit for c in spec.action.components]) == (30.0, ["1 deg", "1 % open"])
     slower = _by_name(examine_checkpoint(f"{folder}?hz=20", str(data)))
-    assert "runs at 30 Hz and policy 'act[vision]' at 20 Hz" in slower["use"].found
+    assert "runs at 30 Hz and policy 'act[vision:mean]' at 20 Hz" in slower["use"].found
     with pytest.raises(DatasetError, match="is no LeRobotDataset"):
         examine_checkpoint(str(folder), str(tmp_path))
 

@@ -120,10 +120,20 @@ def test_what_a_state_of_eight_numbers_means_is_declared_and_not_guessed(folders
         layout_of(pose).check_proprioception(joints)
 
 
-def test_two_arms_are_declared_by_name_and_their_robots_file_fits_lerobots_pair(tmp_path: Path) -> None:
-    from lerobot.robots.bi_so_follower import BiSOFollower, BiSOFollowerConfig
-    from lerobot.robots.so_follower import SOFollowerConfig
+class Bus:
+    """In place of the servos' bus, whose package is not installed: the motors that an arm names."""
 
+    def __init__(self, port: str, motors: dict[str, object], **more: object) -> None:
+        self.motors = motors
+
+
+def test_two_arms_are_declared_by_name_and_their_robots_file_fits_lerobots_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.robots.bi_so_follower import BiSOFollower, BiSOFollowerConfig
+    from lerobot.robots.so_follower import SOFollowerConfig, so_follower
+
+    monkeypatch.setattr(so_follower, "FeetechMotorsBus", Bus)
     folder, shipped = build("act", tmp_path / "act", actions=12), load_robot_file("bi_so101")
     for declared in ("bi_so101", str(SHIPPED_ROBOTS / "bi_so101.toml")):
         spec = loaded(folder, "act", f"?actions={declared}&hz=30").spec
