@@ -44,7 +44,8 @@ class SegmentColumns:
 
     Attributes:
         success: whether its episode was one; a failure otherwise.
-        checksum: of each segment, as it is stored.
+        checksum: of each segment's contents, whichever episode it is of: that of an episode changes when its label is
+            corrected.
     """
 
     ids: Int[np.ndarray, "N"]

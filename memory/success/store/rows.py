@@ -42,22 +42,23 @@ def read_columns(rows: Sequence[tuple], layout: Layout, path: Path) -> SegmentCo
     Opening a memory takes as long as this does: a row costs its checksum and no object of its own.
     """
     sizes, crc32 = _sizes(layout), zlib.crc32
+    contents = []
     for row in rows:
         key, proprioception, chunk = row[6:9]
         try:
-            crc = crc32(f"{row[14]}/{row[4]}/{row[5]!r}".encode())  # as checksum_of
+            place = f"/{row[4]}/{row[5]!r}".encode()
+            crc = crc32(place, crc32(row[14].encode()))  # as checksum_of
             same = row[15] == crc32(chunk, crc32(proprioception, crc32(key, crc)))
+            contents.append(crc32(chunk, crc32(proprioception, crc32(key, crc32(place)))))
             if not same or (len(key), len(proprioception), len(chunk)) != sizes or row[3] not in _OUTCOMES:
                 read_segment(row, layout, path)  # says what is wrong
-        except TypeError as error:  # a number where an array was
+        except (TypeError, AttributeError) as error:  # a number where an array or a name was
             raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written ({error}): {SALVAGE}") from error
     columns = list(zip(*rows, strict=True)) or [()] * 16
     count = len(rows)
     keys, places, chunks = (np.frombuffer(b"".join(column), np.float32) for column in columns[6:9])
     try:
-        ids, instruction, uses, successes, merged, checksum = (
-            np.array(columns[i], np.int64) for i in (0, 2, 9, 10, 11, 15)
-        )
+        ids, instruction, uses, successes, merged = (np.array(columns[i], np.int64) for i in (0, 2, 9, 10, 11))
         nearest, made = (np.array(columns[i], np.float64) for i in (12, 13))
     except (TypeError, ValueError, OverflowError) as error:
         raise StoreDamagedError(f"{path}: use of segments is not what was written ({error}): {SALVAGE}") from error
@@ -73,7 +74,7 @@ def read_columns(rows: Sequence[tuple], layout: Layout, path: Path) -> SegmentCo
         merged=merged,
         nearest=nearest,
         made=made,
-        checksum=checksum,
+        checksum=np.array(contents, np.int64),
     )
 
 
