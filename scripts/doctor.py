@@ -13,13 +13,13 @@ Exit status: 0 all is well (optional parts may be absent), 1 something is broken
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vlamem.core.check import Check
 from vlamem.scripts.config import parse
 from vlamem.sim.doctor import examine
 from vlamem.sim.results.pages import fingerprint
@@ -37,36 +37,25 @@ class DoctorOptions:
     """Print one JSON object: ok, checks, fingerprint."""
 
 
-class Row(Protocol):
-    """A line of the table: a check of the machine or a finding of a checkpoint."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def found(self) -> str: ...
-    @property
-    def mend(self) -> str: ...
-
-
 def main(arguments: list[str]) -> int:
     """`vlamem doctor`."""
     options = parse(DoctorOptions, "doctor", arguments, __doc__)
     if options.checkpoint:
         from vlamem.policies.lerobot.examination import examine_checkpoint
 
-        findings = examine_checkpoint(options.checkpoint, options.dataset or None)
-        return _show(options, findings, [asdict(f) for f in findings])
-    checks = examine()
-    return _show(options, checks, [asdict(c) for c in checks])
+        return _show(options, examine_checkpoint(options.checkpoint, options.dataset or None))
+    return _show(options, examine())
 
 
-def _show(options: DoctorOptions, rows: Sequence[Row], bodies: list[dict[str, str]]) -> int:
+def _show(options: DoctorOptions, rows: Sequence[Check]) -> int:
     """Prints what was found; 1 where something is broken or refused."""
-    broken = [row for row in rows if row.status in ("broken", "refused")]
+    broken = [row for row in rows if row.fails]
     if options.json:
-        print(json.dumps({"ok": not broken, "checks": bodies, "fingerprint": fingerprint()}, indent=2))
+        print(
+            json.dumps(
+                {"ok": not broken, "checks": [asdict(row) for row in rows], "fingerprint": fingerprint()}, indent=2
+            )
+        )
         return 1 if broken else 0
     shown = Table()
     for heading in ("", "status", "found", "mend"):

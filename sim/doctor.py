@@ -4,38 +4,19 @@ import importlib.util
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 
+from vlamem.core.check import Check
 from vlamem.memory.weights import load_weights as load_gate
 from vlamem.policies.memories import SHIPPED_GATE
 from vlamem.policies.registry import SHIPPED, find_policy, shipped_weights
 from vlamem.policies.tiny.weights import WeightsError, load_weights
 from vlamem.sim import gl
 
-Status = Literal["ok", "absent", "broken"]
 _RUNTIME_EXTRAS = ("torch", "sim", "success", "lerobot", "robot", "serve", "libero", "export")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at.
-
-    Attributes:
-        name: what.
-        status: "absent" for an optional part that is not installed, which is no fault.
-        found: what is there.
-        mend: what to do about it; empty when it is ok.
-    """
-
-    name: str
-    status: Status
-    found: str
-    mend: str = ""
 
 
 def _python() -> Check:

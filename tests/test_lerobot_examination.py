@@ -14,16 +14,17 @@ pytest.importorskip("transformers")
 from lerobot_cases import SIZE, build
 from safetensors.torch import load_file, save_file
 
+from vlamem.core.check import Check
 from vlamem.policies.lerobot import loading
 from vlamem.policies.lerobot.dataset_files import DatasetError
-from vlamem.policies.lerobot.examination import ARMS, Finding, examine_checkpoint
+from vlamem.policies.lerobot.examination import ARMS, examine_checkpoint
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.scripts.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries announce their own deprecations
 
 
-def _by_name(findings: list[Finding]) -> dict[str, Finding]:
+def _by_name(findings: list[Check]) -> dict[str, Check]:
     return {finding.name: finding for finding in findings}
 
 

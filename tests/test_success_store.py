@@ -86,6 +86,7 @@ def test_columns_are_the_segments_and_name_the_one_that_is_damaged(path):
             for name in ("instruction", "uses", "successes", "merged", "nearest", "made"):
                 assert getattr(columns, name)[i] == getattr(s, name)
             assert columns.success[i] == (s.outcome == "success")
+            assert columns.checksum[i] == s.segment.checksum("")
     for column, value in (("tick", "tick + 1"), ("chunk", "zeroblob(length(chunk))"), ("key", "zeroblob(4)")):
         store._db.execute("BEGIN")
         store._db.execute(f"UPDATE segments SET {column} = {value} WHERE id = 5")

@@ -3,13 +3,12 @@
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vlamem.core.spec import BI_SO101, SO101
+from vlamem.core.check import Check
 from vlamem.policies.lerobot.dataset_files import DatasetError, is_dataset, read_info
 from vlamem.policies.lerobot.source import (
     POSTPROCESSOR,
@@ -20,36 +19,15 @@ from vlamem.policies.lerobot.source import (
     read_json,
 )
 
-Status = Literal["ok", "undeclared", "refused"]
-
 _SO101 = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 ARMS = {
     "so101": tuple(f"{joint}.pos" for joint in _SO101),
     "bi_so101": tuple(f"{side}_{joint}.pos" for side in ("left", "right") for joint in _SO101),
 }
 """Names of a dataset's action entries that say what the actions mean, by the option `actions` that declares it."""
-_SIZES = {"so101": SO101.size, "bi_so101": BI_SO101.size}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what.
-        status: "undeclared" for what a checkpoint does not say and an option would; "refused" for what keeps it from
-            being used.
-        found: what is there.
-        mend: what to do about it; empty when it is ok.
-    """
-
-    name: str
-    status: Status
-    found: str
-    mend: str = ""
-
-
-def examine_checkpoint(name: str, dataset: str | None = None) -> list[Finding]:
+def examine_checkpoint(name: str, dataset: str | None = None) -> list[Check]:
     """What a checkpoint is, and whether a dataset fits it.
 
     Configuration, processors and statistics are read first; weights are loaded only where nothing of these is refused.
@@ -67,7 +45,7 @@ def examine_checkpoint(name: str, dataset: str | None = None) -> list[Finding]:
     try:
         found += _usable(checkpoint, dataset, info)
     except (CheckpointError, DatasetError) as error:
-        found.append(Finding("use", "refused", str(error), "mend what is named, then ask again"))
+        found.append(Check("use", "refused", str(error), "mend what is named, then ask again"))
     return found
 
 
@@ -77,10 +55,10 @@ def _info(dataset: str) -> dict[str, Any]:
     return read_info(Path(dataset))
 
 
-def _configured(checkpoint: Checkpoint) -> Iterator[Finding]:
+def _configured(checkpoint: Checkpoint) -> Iterator[Check]:
     """Family, size and features, as the files say."""
     config = checkpoint.config
-    yield Finding("family", "ok", str(config.get("type")))
+    yield Check("family", "ok", str(config.get("type")))
     try:
         with safe_open(str(checkpoint.weights), "np") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  # no dictionary
@@ -89,7 +67,7 @@ def _configured(checkpoint: Checkpoint) -> Iterator[Finding]:
             f"{checkpoint.weights} is no whole weights file ({error}): copy or download it again"
         ) from error
     size = f"{sum(map(math.prod, shapes)) / 1e6:.1f} million numbers, {checkpoint.weights.stat().st_size / 1e6:.1f} MB"
-    yield Finding("size", "ok", size)
+    yield Check("size", "ok", size)
     for entry in ("input_features", "output_features"):
         features = config.get(entry)
         if not isinstance(features, dict) or not all(isinstance(f, dict) for f in features.values()):
@@ -98,10 +76,10 @@ def _configured(checkpoint: Checkpoint) -> Iterator[Finding]:
             kind, shape = str(feature.get("type")).lower(), feature.get("shape")
             picture = kind == "visual" and isinstance(shape, list) and len(shape) == 3
             said = f"camera, {shape[1]} x {shape[2]} pixels" if picture else f"{kind}, {shape}"
-            yield Finding(key, "ok", said)
+            yield Check(key, "ok", said)
 
 
-def _statistics(checkpoint: Checkpoint) -> Iterator[Finding]:
+def _statistics(checkpoint: Checkpoint) -> Iterator[Check]:
     """Names under which statistics are stored, and those of them that no feature has."""
     config = checkpoint.config
     features = {*config["input_features"], *config["output_features"]}
@@ -122,19 +100,19 @@ def _statistics(checkpoint: Checkpoint) -> Iterator[Finding]:
                     f"{state} of '{checkpoint.name}' is no whole file ({error}): copy or download it again"
                 ) from error
         said = [f"{key} ({', '.join(sorted(names))})" for key, names in sorted(stored.items()) if key in features]
-        yield Finding(f"statistics, {place}", "ok", "; ".join(said) or "none")
+        yield Check(f"statistics, {place}", "ok", "; ".join(said) or "none")
         inert = sorted(set(stored) - features)
         if inert:
-            yield Finding(f"inert statistics, {place}", "ok", f"{', '.join(inert)}: no feature has this name")
+            yield Check(f"inert statistics, {place}", "ok", f"{', '.join(inert)}: no feature has this name")
 
 
-def _recorded(info: Mapping[str, Any]) -> Iterator[Finding]:
+def _recorded(info: Mapping[str, Any]) -> Iterator[Check]:
     """Names of entries and rate, as the dataset says."""
     for key in ("observation.state", "action"):
         if info:
-            yield Finding(f"names, {key}", "ok", ", ".join(_names(info, key)) or "the dataset has none")
+            yield Check(f"names, {key}", "ok", ", ".join(_names(info, key)) or "the dataset has none")
     if info:
-        yield Finding("dataset", "ok", f"{info.get('total_episodes')} episodes at {info.get('fps')} Hz")
+        yield Check("dataset", "ok", f"{info.get('total_episodes')} episodes at {info.get('fps')} Hz")
 
 
 def _names(info: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -145,7 +123,7 @@ def _names(info: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _usable(checkpoint: Checkpoint, dataset: str | None, info: Mapping[str, Any]) -> list[Finding]:
+def _usable(checkpoint: Checkpoint, dataset: str | None, info: Mapping[str, Any]) -> list[Check]:
     """Taps, points and what memory can do; raises CheckpointError or DatasetError where it cannot be used."""
     from vlamem.policies.lerobot.loading import load
 
@@ -167,17 +145,17 @@ def _usable(checkpoint: Checkpoint, dataset: str | None, info: Mapping[str, Any]
     memory = "recurrent memory; success memory, by a proposed chunk"
     context = f"a proposed context of {spec.context_size} numbers at {policy.injection}"
     found = [
-        Finding("chunk", "ok", f"{spec.horizon} steps of {spec.action.size} entries"),
-        Finding("observations at once", "ok", str(policy.history)),
-        Finding("taps", "ok", f"{', '.join(family.taps)}; read at {policy.tap.name}"),
-        Finding("injection points", "ok", f"{', '.join(family.points)}; used: {policy.injection}"),
-        Finding("memory", "ok", f"{memory}; {context}"),
-        Finding("control rate", "ok", f"{spec.control_hz:g} Hz")
+        Check("chunk", "ok", f"{spec.horizon} steps of {spec.action.size} entries"),
+        Check("observations at once", "ok", str(policy.history)),
+        Check("taps", "ok", f"{', '.join(family.taps)}; read at {policy.tap.name}"),
+        Check("injection points", "ok", f"{', '.join(family.points)}; used: {policy.injection}"),
+        Check("memory", "ok", f"{memory}; {context}"),
+        Check("control rate", "ok", f"{spec.control_hz:g} Hz")
         if spec.control_hz
-        else Finding("control rate", "undeclared", "a checkpoint does not say", "add hz=RATE, or give its dataset"),
-        Finding("actions", "ok", ", ".join(f"{c.name} {c.size} {c.mode} ({c.unit})" for c in spec.action.components))
+        else Check("control rate", "undeclared", "a checkpoint does not say", "add hz=RATE, or give its dataset"),
+        Check("actions", "ok", ", ".join(f"{c.name} {c.size} {c.mode} ({c.unit})" for c in spec.action.components))
         if declared
-        else Finding(
+        else Check(
             "actions",
             "undeclared",
             f"{spec.action.size} entries, a checkpoint does not say what they mean",
@@ -188,12 +166,14 @@ def _usable(checkpoint: Checkpoint, dataset: str | None, info: Mapping[str, Any]
     command = f"vlamem serve --policy {name}"
     if dataset:
         command = f"vlamem fit {name} {shlex.quote(dataset)} --out gate.safetensors"
-    return [*found, Finding("go on with", "ok", command)]
+    return [*found, Check("go on with", "ok", command)]
 
 
 def _like(size: int) -> str:
     """Declarations that have as many entries, and a file for all others."""
-    known = [name for name, entries in (("osc_pose", 7), *_SIZES.items()) if entries == size]
+    from vlamem.policies.lerobot.loading import ACTIONS
+
+    known = [name for name, spec in ACTIONS.items() if spec.size == size]
     return " or ".join([*known, "my_arm.toml"])
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 StateForm = Literal["", "pose"]
@@ -150,9 +150,9 @@ SO101 = ActionSpec(
 
 BI_SO101 = ActionSpec(
     tuple(
-        ActionComponent(f"{side}_{c.name}", c.size, c.form, c.mode, c.frame, c.unit, c.low, c.high)
+        replace(component, name=f"{side}_{component.name}")
         for side in ("left", "right")
-        for c in SO101.components
+        for component in SO101.components
     )
 )
 """LeRobot's pair of SO-100 or SO-101 arms (bi_so_follower): the left arm's entries, then the right arm's."""

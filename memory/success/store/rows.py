@@ -1,6 +1,5 @@
 """Rows of a store in SQLite, and the arrays in them."""
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -41,18 +40,15 @@ def read_columns(rows: Sequence[tuple], layout: Layout, path: Path) -> SegmentCo
 
     Opening a memory takes as long as this does: a row costs its checksum and no object of its own.
     """
-    sizes, crc32 = _sizes(layout), zlib.crc32
-    contents = []
+    sizes, contents = _sizes(layout), []
     for row in rows:
-        key, proprioception, chunk = row[6:9]
+        arrays = row[6:9]
         try:
-            place = f"/{row[4]}/{row[5]!r}".encode()
-            crc = crc32(place, crc32(row[14].encode()))  # as checksum_of
-            same = row[15] == crc32(chunk, crc32(proprioception, crc32(key, crc)))
-            contents.append(crc32(chunk, crc32(proprioception, crc32(key, crc32(place)))))
-            if not same or (len(key), len(proprioception), len(chunk)) != sizes or row[3] not in _OUTCOMES:
+            same = row[15] == checksum_of(row[14], row[4], row[5], *arrays)
+            contents.append(checksum_of("", row[4], row[5], *arrays))
+            if not same or tuple(map(len, arrays)) != sizes or row[3] not in _OUTCOMES:
                 read_segment(row, layout, path)  # says what is wrong
-        except (TypeError, AttributeError) as error:  # a number where an array or a name was
+        except TypeError as error:  # a number where an array was
             raise StoreDamagedError(f"{path}: segment {row[0]} is not what was written ({error}): {SALVAGE}") from error
     columns = list(zip(*rows, strict=True)) or [()] * 16
     count = len(rows)
