@@ -1,5 +1,6 @@
 """Fixtures of several modules; what they need is imported where they are asked for."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, for which xdist must not sort them by their number of tests."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """What quiets a logger and leaves it so would hide a later test's warnings, on that worker alone."""
+    before = _loggers()
+    yield
+    after = {name: how for name, how in _loggers().items() if how != before.get(name, (logging.NOTSET, True, False))}
+    assert not after, f"level, propagate and disabled of these loggers were changed: {after}"
+
+
+def _loggers() -> dict[str, tuple[int, bool, bool]]:
+    found = {n: x for n, x in logging.root.manager.loggerDict.items() if isinstance(x, logging.Logger)}
+    return {n: (x.level, x.propagate, x.disabled) for n, x in found.items() if n.split(".")[0] == "vlamem"}
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -63,10 +64,22 @@ def run(options: FaultsOptions, command: str, progress: Progress) -> Page:
     """Measures everything, and gives the page. Raises BenchError when a process does not do its part."""
     folder = options.folder / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
-    logging.getLogger("vlamem.memory").setLevel(logging.ERROR)  # of samples it says that they are small, or damaged
-    found = measure(options, folder, progress.say)
+    with _quiet("vlamem.memory"):  # of samples it says that they are small, or damaged
+        found = measure(options, folder, progress.say)
     text = render("vlamem.sim.bench.faults", "page.md.j2", found=found, kinds=KINDS, sizes=options.sizes)
     return Page("faults", text, figures(found, options.sizes), options.page_folder, {"seed": options.seed})
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Only errors of a logger are heard inside; its level is as it was afterwards."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def measure(options: FaultsOptions, folder: Path, say: Callable[[str], None]) -> Found:
