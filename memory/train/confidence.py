@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vlamem.memory.protocol import Params
 from vlamem.memory.train.demonstrations import foreseeable
@@ -36,21 +36,24 @@ def with_confidence(
     swapped: Float[np.ndarray, "M"],
     weight: Float[np.ndarray, "M"],
     unit: Float[np.ndarray, "M"],
+    task: Int[np.ndarray, "M"],
     decay: float = 0.03,
 ) -> Params:
     """`params` whose confidence is above 1/2 where what was seen is expected to save something; all else stays.
 
-    Logistic regression on the head's hidden layer, in which each tick counts by what there is to win or to lose. At
-    moments of choice, by their `weight`, `own` is held against `swapped`: without a memory the policy draws one of its
-    modes there, so that a wrong choice costs no more than another episode's state would. Elsewhere `own` is held
-    against `bare` too; hardly where that is far more than at a choice, as before a signal to go, which no memory
-    foresees. `unit`: what the bare policy loses at a choice of the task, above 0.
+    Logistic regression on the head's hidden layer, in which each tick counts by what there is to win or to lose, and
+    each task as much as another: a skill of few short demonstrations has as much to lose. At moments of choice, by
+    their `weight`, `own` is held against `swapped`: without a memory the policy draws one of its modes there, so that a
+    wrong choice costs no more than another episode's state would. Elsewhere `own` is held against `bare` too; hardly
+    where that is far more than at a choice, as before a signal to go, which no memory foresees. `unit`: what the bare
+    policy loses at a choice of the task, above 0; `task`: its number.
     """
     saved, remembered = (bare - own) / unit, (swapped - own) / unit
     useful = weight * remembered + (1 - weight) * foreseeable(bare, unit) * np.minimum(saved, remembered)
     useful -= _MARGIN + _CHOICE_MARGIN * weight
     label = jnp.asarray(useful > 0, jnp.float32)
     counts = np.minimum(np.abs(useful), _MOST)
+    counts = counts / np.maximum(np.bincount(task, counts), 1e-9)[task]
     x, each = jnp.asarray(hidden), jnp.asarray(counts / max(counts.sum(), 1e-9), jnp.float32)
     scale = jnp.maximum(jnp.std(x, axis=0), 1e-3)
 

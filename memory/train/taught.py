@@ -91,10 +91,10 @@ def confident(memory: Memory, params: Params, data: DemonstrationData, loss: Los
     that it was not trained on."""
     found = [compare(memory, params, data, data.calibration[task], loss) for task in data.tasks]
     lost = np.array([float(f.bare @ f.weight) / max(float(f.weight.sum()), 1e-9) for f in found])
-    unit = np.repeat(loss_units(lost), [len(f.bare) for f in found])
+    task = np.repeat(np.arange(len(found)), [len(f.bare) for f in found])
     names = ("hidden", "bare", "own", "swapped", "weight")
     hidden, bare, own, swapped, weight = (np.concatenate([getattr(f, name) for f in found]) for name in names)
-    return with_confidence(params, hidden, bare, own, swapped, weight, unit)
+    return with_confidence(params, hidden, bare, own, swapped, weight, loss_units(lost)[task], task)
 
 
 def reports(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -> dict[str, TaskReport]:
