@@ -1,4 +1,4 @@
-"""How much a frozen policy's own samples disagree: large where it must choose and nothing it sees tells what.
+"""Where a frozen policy chooses: ticks at which its samples disagree, and flow times at which a chunk is undecided.
 
 Before a choice, while the robot waits, the samples agree; once the hand is on its way it tells, and they agree again.
 No signal of the task and no label is read.
@@ -13,7 +13,7 @@ from vlamem.core.observation import Encoding
 from vlamem.core.spec import ActionSpec
 from vlamem.policies.protocol import FrozenPolicy
 
-__all__ = ["DrawsChunks", "disagreement"]
+__all__ = ["DrawsChunks", "choice_times", "disagreement"]
 
 
 @runtime_checkable
@@ -57,3 +57,15 @@ def _moving(action: ActionSpec) -> list[int]:
             found.extend(range(first, first + part.size))
         first += part.size
     return found or list(range(first))
+
+
+def choice_times(rows: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "B D"]:
+    """Flow times t (1 noise, 0 data) at which the loss of a flow-matching policy is asked for, rising, as often as t.
+
+    One of each row in each of `draws` parts of equal probability. What a chunk will do is decided while it is still
+    noise: further down the noisy chunk itself tells which of its modes was demonstrated, and the loss hardly depends on
+    what the policy is told. Of the times near data some are kept: what is proposed there must not spoil a grasp.
+    """
+    share = (np.arange(draws) + rng.random((rows, draws))) / draws
+    times: Float[np.ndarray, "B D"] = np.sqrt(share).astype(np.float32)
+    return times

@@ -14,9 +14,10 @@ from lerobot_cases import ACTIONS, FAMILIES, build, lerobots_own, loaded, observ
 
 from vlamem.core.proposal import Proposal
 from vlamem.core.seeding import stream
-from vlamem.policies.choice import disagreement
+from vlamem.policies.choice import choice_times, disagreement
 from vlamem.policies.lerobot import CheckpointError, LeRobotPolicy
 from vlamem.policies.lerobot.packing import recorded
+from vlamem.policies.lerobot.steering import LossProcessor
 from vlamem.policies.protocol import Teachable
 from vlamem.policies.teaching import PolicyLoss
 from vlamem.testing import check_policy
@@ -136,6 +137,26 @@ def test_the_loss_of_act_is_lerobots_own_under_the_latent_it_acts_with(
     nothing = np.zeros((1, policy.spec.context_size), np.float32)
     found, _ = policy.imitation_gradient(policy.encode(observation(1)), wanted, nothing, np.random.default_rng(0))
     assert found[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_velocity_is_asked_for_at_flow_times_near_noise_more_often() -> None:
+    times = choice_times(ROWS, 4, np.random.default_rng(0))
+    assert times.shape == (ROWS, 4)
+    assert ((times >= 0) & (times <= 1)).all()
+    assert choice_times(500, 4, np.random.default_rng(0)).mean() == pytest.approx(2 / 3, abs=0.01)
+    assert (np.diff(times) > 0).all()
+    target, noise, asked = torch.ones(ROWS, 2, 3), torch.zeros(4, ROWS, 2, 3), []
+
+    def velocity(x: torch.Tensor, current_timestep: torch.Tensor) -> torch.Tensor:
+        torch.testing.assert_close(x, (1 - current_timestep)[:, None, None].expand_as(x))
+        asked.append(current_timestep.numpy())
+        return torch.full_like(x, -1.0)  # noise - target
+
+    processor = LossProcessor(target, torch.from_numpy(times), noise, actions=2)
+    for step in range(4):
+        processor.denoise_step(torch.zeros(ROWS, 2, 3), 1 - step / 4, velocity)
+    np.testing.assert_array_equal(np.stack(asked, axis=1), times)
+    assert (processor.loss == 0).all()
 
 
 @pytest.mark.parametrize("family", ["smolvla", "pi0", "pi05"])

@@ -43,7 +43,7 @@ def test_residual_of_zero_gives_the_loss_of_the_bare_velocity() -> None:
     encoding, wanted = policy.encode(observation(ROWS)), chunk()
     found, _ = loss_at(policy, np.zeros((ROWS, SMALL.context)))
     rng, draws = np.random.default_rng(7), 4
-    t = ((np.arange(draws) + rng.random((ROWS, draws))) / draws).astype(np.float32)
+    t = np.sqrt((np.arange(draws) + rng.random((ROWS, draws))) / draws).astype(np.float32)
     noise = rng.standard_normal((ROWS, draws, *wanted.shape[1:]), dtype=np.float32)
     told = encoding.context
     with torch.inference_mode():

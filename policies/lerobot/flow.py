@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlamem.policies.choice import choice_times
 from vlamem.policies.lerobot.denoise import denoise, denoising_loss
 from vlamem.policies.lerobot.families import (
     DRAWS,
@@ -72,16 +73,17 @@ class EulerFlow(DrawsNoiseAlone):
         return actions
 
     def loss(self, batch: dict[str, Any], wanted: Tensor, rng: np.random.Generator) -> Tensor:
-        """[B], squared error of the velocity, the mean over flow times 1, 3/4, 1/2 and 1/4 with a noise each.
+        """[B], squared error of the velocity, the mean over flow times near noise, see `choice_times`.
 
         lerobot's own sampler is asked, in so many steps, with a processor in its hook that asks for the velocity of
-        the noised chunk. What reads pictures and the sentence runs once; where the residual enters behind it, no
-        gradient is kept there.
+        the noised chunk at these times. What reads pictures and the sentence runs once; where the residual enters
+        behind it, no gradient is kept there.
         """
         network = self.network
         target = self._as_sampled(place(wanted, self.noise_shape, self.first))
-        drawn = rng.standard_normal((DRAWS, *target.shape), dtype=np.float32)
-        asked = LossProcessor(target, torch.from_numpy(drawn).to(target.device), self._action_size)
+        times = torch.from_numpy(choice_times(len(target), DRAWS, rng)).to(target.device)
+        drawn = torch.from_numpy(rng.standard_normal((DRAWS, *target.shape), dtype=np.float32)).to(target.device)
+        asked = LossProcessor(target, times, drawn, self._action_size)
         steps = "num_steps" if network.config.type == "smolvla" else "num_inference_steps"
         kept = getattr(network.config, steps)
         predict = _with_gradients(type(network).predict_action_chunk)
@@ -155,7 +157,7 @@ class DiT(Windowed):
     def loss(self, batch: dict[str, Any], wanted: Tensor, rng: np.random.Generator) -> Tensor:
         """[B], squared error of the velocity or of the denoised chunk; what lies before and behind it does not count.
 
-        Flow times are drawn one in each of as many equal parts of 0 to 1.
+        Flow times are near noise, see `choice_times`; this family counts from 0 (noise) to 1 (data).
         """
         network = self.network
         condition = network.observation_encoder.encode(self.window(batch))
@@ -170,9 +172,8 @@ class DiT(Windowed):
             return self.chunk(error).mean((1, 2))
         shrunk = 1 - float(network.objective.config.sigma_min)
         errors = []
-        for part in range(DRAWS):
-            drawn = ((part + rng.random(len(data))) / DRAWS).astype(np.float32)
-            t = torch.from_numpy(drawn).to(data.device)
+        for drawn in choice_times(len(data), DRAWS, rng).T:
+            t = torch.from_numpy(1 - drawn).to(data.device)
             noise = torch.from_numpy(rng.standard_normal(data.shape, dtype=np.float32)).to(data.device)
             at = t[:, None, None]
             velocity = predict(at * data + (1 - shrunk * at) * noise, t)

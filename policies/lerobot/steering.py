@@ -33,7 +33,7 @@ class Steer:
         return torch.floor(self.share * count + 1e-6).long()
 
 
-Velocity = Callable[[Tensor], Tensor]
+Velocity = Callable[..., Tensor]
 
 
 class CarryProcessor:
@@ -93,10 +93,16 @@ class LossProcessor:
     """In the place of lerobot's real-time-chunking processor: asks for the velocity of a chunk with noise at each step.
 
     x_t = (1 - t) target + t noise, whose velocity is noise - target; nothing is sampled.
+
+    Args:
+        target: [B, L, W], the chunk.
+        times: [B, S], a flow time for each of S steps, in place of the sampler's own.
+        noise: [S, B, L, W].
+        actions: entries that count, the first ones.
     """
 
-    def __init__(self, target: Tensor, noise: Tensor, actions: int) -> None:
-        self._target, self.noise, self._actions = target, noise, actions
+    def __init__(self, target: Tensor, times: Tensor, noise: Tensor, actions: int) -> None:
+        self._target, self._times, self.noise, self._actions = target, times, noise, actions
         self._errors: list[Tensor] = []
 
     @property
@@ -106,8 +112,9 @@ class LossProcessor:
 
     def denoise_step(self, x_t: Tensor, time: float, original_denoise_step_partial: Velocity, **others: Any) -> Tensor:
         """A velocity of 0: where the sampler goes is of no interest."""
-        noise = self.noise[len(self._errors)]
-        velocity = original_denoise_step_partial((1 - time) * self._target + time * noise)
+        noise, t = self.noise[len(self._errors)], self._times[:, len(self._errors)]
+        at = t[:, None, None]
+        velocity = original_denoise_step_partial((1 - at) * self._target + at * noise, current_timestep=t)
         error = (velocity - (noise - self._target))[..., : self._actions]
         self._errors.append(error.square().mean((1, 2)))
         return torch.zeros_like(x_t)

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vlamem.policies.choice import choice_times
+
 if TYPE_CHECKING:
     from vlamem.policies.tiny.model import ModelConfig, TinyNetwork
 
@@ -38,9 +40,9 @@ def imitation_gradient(
 ) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B C"]]:
     """Flow-matching loss of `chunk` under instruction + residual, and its gradient by the residual.
 
-    The mean over `draws` flow times, one in each of as many equal parts of 0 to 1, and their noise, all from `rng`: an
-    rng in the same state gives the same draws, so that two residuals are compared on one noise. Parameters get no
-    gradient. Raises ValueError for a chunk or residual of another shape.
+    The mean over `draws` flow times near noise (see `choice_times`) and their noise, all from `rng`: an rng in the same
+    state gives the same draws, so that two residuals are compared on one noise. Parameters get no gradient.
+    Raises ValueError for a chunk or residual of another shape.
     """
     rows, config = len(told.z), network.config
     _check("chunk", chunk, (rows, config.horizon, config.action_size))
@@ -68,9 +70,9 @@ def _flow_loss(
 
 def _draws(rng: np.random.Generator, rows: int, draws: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Flow times [B, draws] and noise [B, draws, H, A]."""
-    t = (np.arange(draws) + rng.random((rows, draws))) / draws
+    t = choice_times(rows, draws, rng)
     noise = rng.standard_normal((rows, draws, *size), dtype=np.float32)
-    return torch.from_numpy(t.astype(np.float32)), torch.from_numpy(noise)
+    return torch.from_numpy(t), torch.from_numpy(noise)
 
 
 def packed_size(config: "ModelConfig") -> int:
