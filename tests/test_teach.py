@@ -19,7 +19,7 @@ from vlamem.memory.train.features import FeaturesError
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.swap import compare
 from vlamem.memory.train.taught import TaughtGate, TaughtOptions, teach_gate
-from vlamem.memory.train.teach import TeachOptions, _fresh, teach
+from vlamem.memory.train.teach import TeachOptions, _fresh, _shares, teach
 from vlamem.memory.weights import load_memory, load_weights
 from vlamem.policies.teaching import PolicyLoss
 from vlamem.scripts import main as command_line
@@ -31,6 +31,7 @@ HOW = TeachOptions(
     feature_noise=0.1,
     scene_shift=0.2,
     floor=0.01,
+    catch_up=0.0,
     average=0.9,
 )
 
@@ -173,6 +174,24 @@ def test_killed_training_goes_on_and_ends_where_it_would_have(tmp_path: Path) ->
     np.testing.assert_array_equal(np.asarray(again.params.head.out), np.asarray(whole.params.head.out))
 
 
+def test_a_gate_may_not_write_at_ticks_that_are_dropped(tmp_path: Path) -> None:
+    data, seen = DemonstrationData([record(tmp_path / "data", 20)]), {}
+    for dropout in (0.0, 1.0):
+        rates: list[float] = []
+        how = replace(HOW, train=replace(HOW.train, updates=2), write_dropout=dropout)
+        teach(
+            small(data),
+            data,
+            SquaredLoss(),
+            how,
+            tmp_path / str(dropout),
+            lambda i, last, to=rates: to.append(last["rate"]),
+        )
+        seen[dropout] = rates
+    assert min(seen[0.0]) > 0.2
+    assert max(seen[1.0]) == 0
+
+
 def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
     folder = record(tmp_path / "data", 30)
     taught(folder, tmp_path / "gate", updates=2)
@@ -228,6 +247,17 @@ def test_tasks_are_drawn_as_often_as_they_were_demonstrated(tmp_path: Path) -> N
     data = DemonstrationData(folders)
     drawn = [e.task for i in range(50) for e in data.sample(20, np.random.default_rng(i))]
     assert 0.15 < drawn.count("skill") / len(drawn) < 0.25
+
+
+def test_what_is_not_remembered_yet_is_drawn_more_often(tmp_path: Path) -> None:
+    data = DemonstrationData([record(tmp_path / "a", 20), record(tmp_path / "b", 20, tasks=("skill",))])
+    data.choice = {"remember": 0.9, "skill": 0.1}
+    start = _shares(data, [], catch_up=5.0)
+    learned = _shares(data, [{"own.remember": 0.1, "swapped.remember": 1.6}], catch_up=5.0)
+    assert start == pytest.approx({"remember": 5.5, "skill": 1.5})
+    assert learned == pytest.approx({"remember": 1.45, "skill": 1.5})
+    drawn = [e.task for i in range(50) for e in data.sample(20, np.random.default_rng(i), {"remember": 4, "skill": 1})]
+    assert 0.76 < drawn.count("remember") / len(drawn) < 0.84
 
 
 def test_a_policy_that_gives_no_loss_is_told_which_method_remains() -> None:

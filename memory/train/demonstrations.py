@@ -3,7 +3,7 @@
 No answer is read: of a recording's columns, only z, the sentence that the policy was told and the demonstrated actions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,13 +214,22 @@ class DemonstrationData:
         """Mean z of each demonstration to train on, by task: what stays while things happen."""
         return {task: np.stack([e.z.mean(axis=0) for e in kept]) for task, kept in self.training.items()}
 
-    def sample(self, rows: int, rng: np.random.Generator) -> list[Demonstration]:
-        """`rows` demonstrations to train on; a task comes as often as it was demonstrated."""
+    @cached_property
+    def choice(self) -> dict[str, float]:
+        """0 to 1 by task: how clear a moment of choice its demonstrations to train on have, in the mean."""
+        return {task: float(np.mean([e.weight.max() for e in kept])) for task, kept in self.training.items()}
+
+    def sample(
+        self, rows: int, rng: np.random.Generator, shares: Mapping[str, float] | None = None
+    ) -> list[Demonstration]:
+        """`rows` demonstrations to train on; one of a task comes as often as its share says, all alike without."""
         every = [e for kept in self.training.values() for e in kept]
+        up_to = np.cumsum([1.0 if shares is None else shares[e.task] for e in every])
         # spread over the list, so that no batch lacks a task by chance
         first = rng.random()
         at = ((np.arange(rows) + rng.random(rows)) / rows + first) % 1.0
-        return [every[int(i)] for i in at * len(every)]
+        found = np.searchsorted(up_to, at * up_to[-1], side="right")
+        return [every[min(int(i), len(every) - 1)] for i in found]
 
     def episodes(self, demonstrations: Sequence[Demonstration], wordings: Sequence[int]) -> Episodes:
         """Demonstrations under a wording each, as rows."""

@@ -37,7 +37,7 @@ from vlamem.memory.train.demonstrations import (
 )  # fmt: skip
 from vlamem.memory.train.fit import Patience
 from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace
-from vlamem.memory.train.losses import charge
+from vlamem.memory.train.losses import DECIDED, charge
 from vlamem.memory.train.swap import compare
 
 __all__ = ["Progress", "Taught", "TeachOptions", "teach"]
@@ -68,6 +68,10 @@ class TeachOptions:
             are moved. Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
         floor: least gain that writes are charged by after the ramp, as a share of the bare policy's loss: a task that
             gains nothing from its writes loses them then.
+        catch_up: how many times more often a demonstration is drawn whose task has moments of choice and is not yet
+            remembered: what is learned quickly would else take most of the batches to the end.
+        write_dropout: share of ticks at which the gate may not write. One write at one tick, which is cheapest, fails
+            when the robot is a little slower than its demonstrator.
         average: of parameters over updates, share that is kept of the average at each.
         look_every: updates between two looks at episodes that are not trained on, with their own and another's state.
         patience: looks without a lower loss, after the write cost has fully come, that end the training.
@@ -79,7 +83,7 @@ class TeachOptions:
             updates=2400,
             learning_rate=3e-3,
             weight_decay=0.05,
-            write_cost=0.3,
+            write_cost=0.1,
             ramp=(0.55, 0.75),
             noise_anneal=(0.5, 0.75),
         )
@@ -90,6 +94,8 @@ class TeachOptions:
     feature_noise: float = 0.15
     scene_shift: float = 0.3
     floor: float = 0.3
+    catch_up: float = 5.0
+    write_dropout: float = 0.1
     average: float = 0.98
     look_every: int = 50
     patience: int = 5
@@ -160,14 +166,15 @@ def teach(
     training, gain, averaged, best = kept
     gain = np.array(gain)
     fixed = replace(config, updates=1, learning_rate=1.0, write_cost=0.0, ramp=(0.0, 1.0))  # what the pace says instead
-    forward, back = _compiled(memory, fixed, data.meta.feature_size)
+    forward, back = _compiled(memory, fixed, data.meta.feature_size, how.write_dropout)
     patience = Patience(config)
     for look in history:
         patience.see(look)
+    shares = _shares(data, history, how.catch_up)
     began = saved = clock()
     while done < config.updates and patience.waited < how.patience:
         rng = stream(how.seed, "teach", "batch", done)
-        drawn = data.sample(how.rows, rng)
+        drawn = data.sample(how.rows, rng, shares)
         words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
         at = [e.draw(how.moments, how.uniform, tasks.foreseeable(e), rng) for e in drawn]
         moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
@@ -197,6 +204,7 @@ def teach(
         if done % how.look_every == 0 or done == config.updates:
             last |= _look(memory, averaged, data, loss)
             history.append({"update": float(done), **last})
+            shares = _shares(data, history, how.catch_up)
             patience.see(history[-1])
             if patience.waited == 0:
                 best = averaged
@@ -206,6 +214,20 @@ def teach(
             saved = now
         progress(done, last)
     return Taught(best, history, done, seconds + clock() - began)
+
+
+def _shares(data: DemonstrationData, history: list[dict[str, float]], catch_up: float) -> dict[str, float]:
+    """How often a demonstration of each task is drawn: up to 1 + `catch_up` times as often as one without a choice.
+
+    By what another episode's state costs in the last look, in units of the bare policy's loss: nothing where nothing is
+    remembered yet, more than 1 where the memory is right and another's is wrong.
+    """
+    last = history[-1] if history else {}
+    shares = {}
+    for task in data.tasks:
+        kept = max(0.0, last.get(f"swapped.{task}", 0.0) - last.get(f"own.{task}", 0.0))
+        shares[task] = 1.0 + catch_up * data.choice[task] / (1.0 + (2.0 * kept) ** 2)
+    return shares
 
 
 def _noise(config: TrainConfig, done: int) -> float:
@@ -300,14 +322,20 @@ def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Traini
 
 
 @cache
-def _compiled(memory: Memory, config: TrainConfig, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _compiled(
+    memory: Memory, config: TrainConfig, size: int, dropout: float
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The forward pass, which gives proposals and their pull-back, and the update from a cotangent."""
 
     def proposed(params: Params, batch: _Batch, key: Array, noise: Array) -> tuple[tuple[Array, Array], Array]:
         rows = batch.zs.shape[1]
         resets = jnp.zeros(batch.zs.shape[:2], bool).at[0].set(True)
         learned = memory.gate_signal == "straight-through"
-        force = noise * jax.random.logistic(key, resets.shape) if learned else None
+        force = None
+        if learned:
+            for_noise, for_dropout = jax.random.split(key)
+            drawn = noise * jax.random.logistic(for_noise, resets.shape)
+            force = jnp.where(jax.random.bernoulli(for_dropout, dropout, resets.shape), -DECIDED, drawn)
         _, out = scan(memory, params, memory.init(rows), batch.zs, resets, None, force)
         assert out.context is not None
         ticks = batch.inside.sum(0)
