@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vlamem.policies.memory_policy import MemoryPolicy, wrap
     from vlamem.policies.registry import load
     from vlamem.sim.suites.gym import suite_from_gym
-    from vlamem.testing import check_memory, check_policy, check_suite
+    from vlamem.testing import check_memory, check_policy, check_robot, check_suite
 
 __version__ = "0.2.0"
 
@@ -19,6 +19,7 @@ _LAZY = {
     "Proposal": ("vlamem.core.proposal", "Proposal"),
     "check_memory": ("vlamem.testing", "check_memory"),
     "check_policy": ("vlamem.testing", "check_policy"),
+    "check_robot": ("vlamem.testing", "check_robot"),
     "check_suite": ("vlamem.testing", "check_suite"),
     "load": ("vlamem.policies.registry", "load"),
     "suite_from_gym": ("vlamem.sim.suites.gym", "suite_from_gym"),
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "check_memory",
     "check_policy",
+    "check_robot",
     "check_suite",
     "load",
     "suite_from_gym",

@@ -1,6 +1,6 @@
-"""Conformance checks for what others plug in: run them over your own memory, policy or suite before a rollout.
+"""Conformance checks for what others plug in: run them over your own memory, policy, suite or robot before its use.
 
-Names are imported when they are first used: a check of a suite needs no JAX.
+Names are imported when they are first used: a check of a robot needs no JAX.
 """
 
 from importlib import import_module
@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from vlamem.testing.errors import ConformanceError
     from vlamem.testing.memory import check_memory
     from vlamem.testing.policy import check_policy
+    from vlamem.testing.robot import check_robot
     from vlamem.testing.suite import check_suite
 
 _MODULES = {
     "ConformanceError": "errors",
     "check_memory": "memory",
     "check_policy": "policy",
+    "check_robot": "robot",
     "check_suite": "suite",
 }
 
-__all__ = ["ConformanceError", "check_memory", "check_policy", "check_suite"]
+__all__ = ["ConformanceError", "check_memory", "check_policy", "check_robot", "check_suite"]
 
 
 def __getattr__(name: str) -> Any:
