@@ -106,8 +106,8 @@ class Meddling(Arm):
 def test_an_arm_that_stands_still_keeps_every_promise_and_is_sent_nothing_but_rest() -> None:
     arm = Arm()
     assert isinstance(arm, Robot)
-    check_robot(arm, FILE, commands=3)
-    assert arm.calls == ["connect", "close"]
+    check_robot(arm, FILE, commands=3, begin=lambda: arm.calls.append("begin"))
+    assert arm.calls == ["connect", "begin", "close"]
     np.testing.assert_allclose(arm.commands, [[0.5, -0.5, 0.1, 0]] * 3, atol=1e-6)
 
 
@@ -142,16 +142,23 @@ def test_what_does_not_connect_or_has_no_such_methods_is_no_robot() -> None:
         check_robot(Arm(), replace(FILE, gripper_force=9.0))
 
 
+def test_a_gripper_that_is_not_measured_needs_a_first_command_within_the_limits() -> None:
+    claw = Part("claw", 1, "absolute", "open or closed", -1, 1, 0.04, -1, 1, 0.1, 1.0, grips=True)
+    file, arm = replace(FILE, parts=(JOINTS, claw)), Arm()
+    with pytest.raises(ValueError, match="part 'claw' is absolute and not measured: give check_robot first="):
+        check_robot(arm, file)
+    with pytest.raises(ValueError, match=r"first is .*: range of claw: \[2.0\]"):
+        check_robot(arm, file, first=[0.5, -0.5, 0.1, 2])
+    with pytest.raises(ValueError, match="not 4 finite numbers"):
+        check_robot(arm, file, first=[0.5])
+    assert arm.commands == []
+    check_robot(arm, file, commands=1, first=[0.5, -0.5, 0.1, -1])
+    assert arm.commands == [[0.5, -0.5, 0.1, -1]]
+
+
 def test_the_face_names_the_checks_and_suite_from_gym_and_imports_them_when_they_are_asked_for() -> None:
-    assert {
-        "Observation",
-        "check_memory",
-        "check_policy",
-        "check_robot",
-        "check_suite",
-        "suite_from_gym",
-        "wrap",
-    } <= set(dir(vlamem))
+    named = {"Observation", "check_memory", "check_policy", "check_robot", "check_suite", "suite_from_gym", "wrap"}
+    assert named <= set(dir(vlamem))
     code = """
 import sys
 import vlamem

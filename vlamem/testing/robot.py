@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from vlamem.testing.errors import ConformanceError, require
 _METHODS = ("connect", "observe", "send", "close")
 
 
-def check_robot(robot: Robot, robot_file: RobotFile | str | Path, commands: int = 50) -> None:
+def check_robot(
+    robot: Robot,
+    robot_file: RobotFile | str | Path,
+    commands: int = 50,
+    first: Sequence[float] | None = None,
+    begin: Callable[[], object] = lambda: None,
+) -> None:
     """Checks that `robot` keeps the promises of `vlamem.deploy.robot.protocol.Robot` and of its file.
 
     It is connected, observed, commanded to stay where it is, and closed again; connecting may switch its motors on.
@@ -27,8 +34,12 @@ def check_robot(robot: Robot, robot_file: RobotFile | str | Path, commands: int 
         robot: to check, not connected.
         robot_file: its file, or the path or shipped name of it.
         commands: of rest, sent at the control rate.
+        first: a command that keeps it where it is [A], e.g. with the gripper open as it stands; needed where the file
+            does not say how an absolute part is measured, so that no rest is known before a first command.
+        begin: called once the robot is connected, for one that has something to begin before it can be observed.
 
-    Raises ConformanceError naming the first broken promise, RobotFileError for a file that is wrong.
+    Raises ConformanceError naming the first broken promise, RobotFileError for a file that is wrong, ValueError where
+    `first` is needed, or is no command within the file's limits.
     """
     missing = [name for name in _METHODS if not callable(getattr(robot, name, None))]
     require(not missing, f"a robot has {', '.join(_METHODS)}", f"this one lacks {', '.join(missing)}")
@@ -40,27 +51,31 @@ def check_robot(robot: Robot, robot_file: RobotFile | str | Path, commands: int 
     except RobotError as error:
         raise ConformanceError(f"connect makes the robot ready: {error}") from error
     try:
-        _check_rest(robot, file, commands)
+        begin()
+        _check_rest(robot, file, commands, first)
     finally:
         robot.close()
 
 
-def _check_rest(robot: Robot, file: RobotFile, commands: int) -> None:
+def _check_rest(robot: Robot, file: RobotFile, commands: int, start: Sequence[float] | None) -> None:
     """Observes and rests for so many commands, with every check on the way."""
     first = _observed(robot, file)
     kept = {name: np.array(image) for name, image in first.images.items()}
     body, shapes = np.array(first.proprioception, np.float64), _shapes(first)
-    limits, last, obs = Limits(file), None, first
+    limits, obs = Limits(file), first
+    rest = limits.rest(None, obs) if start is None else np.array(start, np.float64)
+    if rest is None:
+        parts = [part.name for part in file.parts if part.mode == "absolute" and part.measured is None]
+        raise ValueError(f"part '{parts[0]}' is absolute and not measured: give check_robot first=, where it stands")
+    if start is not None and (broken := limits.violations(rest, None, obs)):
+        raise ValueError(f"first is {list(start)}: {broken[0]}")
     for _ in range(commands):
-        rest = limits.rest(last, obs)
-        assert rest is not None  # the proprioception is finite, and a file says where absolute parts are measured
         command = rest.copy()
         try:
             robot.send(command)
         except RobotError as error:
             raise ConformanceError(f"send takes the command of rest, {rest.tolist()}: {error}") from error
         require(np.array_equal(command, rest), "send leaves the command as it was")
-        last = rest
         time.sleep(1 / file.control_hz)
         obs = _observed(robot, file)
         require(_shapes(obs) == shapes, "an observation keeps its shapes", f"{shapes} became {_shapes(obs)}")
