@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vlamem.core.images import ImageError, rgb
+from vlamem.core.observation import by_key
 
 RENDERED = "render()"
 """The key of a camera whose image is what the environment's `render` gives, drawn when a policy wants it."""
@@ -22,17 +23,8 @@ class GymSuiteError(ValueError):
     expected."""
 
 
-def by_key(observation: Any) -> dict[str, Any]:
-    """The entries of an observation, those of inner dictionaries as "outer/inner"."""
-    if not isinstance(observation, Mapping):
-        return {WHOLE: observation}
-    found: dict[str, Any] = {}
-    for key, value in observation.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}/{inner}": x for inner, x in by_key(value).items()}
-        else:
-            found[str(key)] = value
-    return found
+def _entries(observation: Any) -> dict[str, Any]:
+    return by_key(observation) if isinstance(observation, Mapping) else {WHOLE: observation}
 
 
 def _entry(found: Mapping[str, Any], key: str, what: str, where: str) -> Any:
@@ -61,7 +53,7 @@ class GymView:
 
     def images(self, env: Any, observation: Any) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
         """The image of each camera, a copy. Raises GymSuiteError for what is no image."""
-        entries, found = by_key(observation), {}
+        entries, found = _entries(observation), {}
         for key, camera in self.cameras.items():
             what = f"camera '{camera}'"
             given = env.render() if key == RENDERED else _entry(entries, key, what, "observation")
@@ -82,7 +74,7 @@ class GymView:
 
     def state(self, observation: Any) -> Float[np.ndarray, "P"]:
         """The proprioception, float32. Raises GymSuiteError for entries that are no finite numbers."""
-        entries, parts = by_key(observation), [np.zeros(0, np.float32)]
+        entries, parts = _entries(observation), [np.zeros(0, np.float32)]
         for key in self.proprioception:
             values = np.asarray(_entry(entries, key, "proprioception", "observation"))
             if values.dtype.kind not in "biuf":
@@ -97,7 +89,7 @@ class GymView:
     def sentence(self, env: Any, observation: Any, info: Mapping[str, Any]) -> str:
         """The instruction of this moment. Raises GymSuiteError for what is no sentence."""
         if self.instruction_key:
-            both = {**info, **by_key(observation)}
+            both = {**info, **_entries(observation)}
             text = _entry(both, self.instruction_key, "instruction", "observation and its info")
         else:
             text = self.instruction if isinstance(self.instruction, str) else self.instruction(env)
