@@ -156,6 +156,21 @@ def test_a_gripper_that_is_not_measured_needs_a_first_command_within_the_limits(
     assert arm.commands == [[0.5, -0.5, 0.1, -1]]
 
 
+def test_a_robots_computer_checks_its_arm_without_jax_and_torch() -> None:
+    code = """
+import sys
+for name in ("jax", "flax", "torch", "jaxtyping", "scipy", "gymnasium", "lerobot"):
+    sys.modules[name] = None
+import vlamem
+try:
+    vlamem.check_robot(object(), "so101")
+except AssertionError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "this one lacks connect, observe, send, close" in done.stdout, done.stderr
+
+
 def test_the_face_names_the_checks_and_suite_from_gym_and_imports_them_when_they_are_asked_for() -> None:
     named = {"Observation", "check_memory", "check_policy", "check_robot", "check_suite", "suite_from_gym", "wrap"}
     assert named <= set(dir(vlamem))

@@ -384,6 +384,8 @@ def test_make_env_gets_what_its_arguments_name_and_an_id_is_made_by_gymnasium() 
     )  # fmt: skip
     assert reach.make("reach").env.unwrapped.colour == "blue"
     vlamem.check_suite(reach)
+    with pytest.raises(GymSuiteError, match="gymnasium cannot make 'vlamem_test/Reach-v1'"):
+        made("vlamem_test/Reach-v1").make("dots")
 
 
 def test_the_one_environment_of_a_vectorised_one_is_played() -> None:

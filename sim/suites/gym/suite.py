@@ -44,8 +44,9 @@ def suite_from_gym(
     no dictionary is "observation".
 
     Args:
-        make_env: an id of gymnasium ("gym_pusht/PushT-v0"), or a function that makes an environment. It is given
-            `task` and `image_size` where its arguments have these names, and task parameters as they are.
+        make_env: an id of gymnasium, after the module that registers it ("gym_pusht:gym_pusht/PushT-v0"), or a function
+            that makes an environment. It is given `task` and `image_size` where its arguments have these names, and
+            task parameters as they are.
         name: of the suite.
         cameras: camera by key: {"pixels/top": "top"}. The key "render()" is what the environment's `render` gives.
             Images are uint8 [H, W, 3] or channels first, or floating point from 0 to 1, as large as the environment
@@ -166,7 +167,10 @@ class GymSuite:
         if isinstance(self._make_env, str):
             import gymnasium
 
-            return gymnasium.make(self._make_env, **parameters)
+            try:
+                return gymnasium.make(self._make_env, **parameters)
+            except gymnasium.error.Error as error:
+                raise GymSuiteError(f"gymnasium cannot make '{self._make_env}': {error}") from error
         known = _arguments(self._make_env)
         unknown = [key for key in parameters if key not in known and "**" not in known]
         if unknown:
