@@ -16,12 +16,26 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.spec import ActionComponent, ActionSpec, SpecMismatchError
+from vlamem.core.spec import BI_SO101, OSC_POSE, SO101, ActionComponent, ActionSpec, SpecMismatchError
 
+ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101, "bi_so101": BI_SO101}
+"""Action conventions by name; a checkpoint does not say what its actions mean."""
 FORMS = ("xyz", "axis_angle", "quaternion", "joint", "gripper")
 _NEEDED = {"name": str, "size": int, "mode": str, "unit": str, "low": float, "high": float}
 _OF_A_ROBOT = ("scale", "lowest", "highest", "step", "speed", "measured", "grips")
 """Entries of a robot's file that say how it may be moved, and not what an action means."""
+
+
+def actions_of(name: str) -> ActionSpec:
+    """The convention called `name`, or the one that the TOML file at that path says. Raises SpecMismatchError."""
+    if name.endswith(".toml"):
+        return read_actions(Path(name))
+    if name not in ACTIONS:
+        raise SpecMismatchError(
+            f"unknown actions '{name}': choose one of {', '.join(ACTIONS)}, or a .toml file that says what each "
+            "entry means, e.g. the robot's"
+        )
+    return ACTIONS[name]
 
 
 def read_actions(path: Path) -> ActionSpec:

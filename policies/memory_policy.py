@@ -4,17 +4,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.core.proposal import Proposal
+from vlamem.core.seeding import stream
 from vlamem.memory.protocol import StepOut
 from vlamem.memory.runner import MemoryRunner, check_fits
 from vlamem.policies.frame_history import FrameHistory, Frames
 from vlamem.policies.fuse import fuse
 from vlamem.policies.memories import load_memories, parse_memories
+from vlamem.policies.observation_keys import DictionaryReader
 from vlamem.policies.protocol import FrozenPolicy
 from vlamem.policies.registry import PolicyError, find_policy, load_policy
 
@@ -53,6 +56,7 @@ class Tick:
         encoding: of the observation; None when no memory needed it, `plan` makes it then.
         outs: of each memory of the policy, in its order, what its step gave; None for one that does not tick.
         seconds: that the pass of all its rows took, by part: "encode" and "memory"; empty where nothing was done.
+        single: whether the observation was a dictionary without an axis for the rows: `plan` gives [H, A] then.
     """
 
     rows: Int[np.ndarray, "R"]
@@ -60,6 +64,7 @@ class Tick:
     encoding: Encoding | None = None
     outs: tuple[StepOut | None, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    single: bool = False
 
     @property
     def wrote(self) -> Bool[np.ndarray, "R"]:
@@ -99,6 +104,7 @@ class Tick:
             None if self.encoding is None else self.encoding.rows(at),
             tuple(None if out is None else _rows_of(out, at) for out in self.outs),
             self.seconds,
+            self.single,
         )
 
 
@@ -168,8 +174,13 @@ class MemoryPolicy:
         memories: Sequence[MemoryRunner] = (),
         rows: int = 1,
         encode_always: bool = False,
+        seed: int = 0,
+        reader: DictionaryReader | None = None,
     ) -> None:
         """With `encode_always` every control step is encoded though no memory ticks, for who records features.
+
+        `seed` is that of the noise that `plan` draws where none is given; `reader` reads observations that are
+        dictionaries, by the spec's names when not given.
 
         Raises WeightsError when a memory's sizes are not the policy's, PolicyError for a policy that is to be played
         with a temporal ensemble.
@@ -189,6 +200,9 @@ class MemoryPolicy:
         self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in components])
         self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in components])
         self._frames = FrameHistory(rows, policy.history)
+        self._reader = reader or DictionaryReader(policy.spec)
+        self._seed, self._episodes = seed, [0] * rows
+        self._noise = [stream(seed, "plan", row, 0) for row in range(rows)]
         for memory in self.memories:
             check_fits(memory.spec, policy.spec)
 
@@ -213,25 +227,38 @@ class MemoryPolicy:
         return sum(memory.spec.state_bytes for memory in self.memories)
 
     def reset(self, mask: Bool[np.ndarray, "B"] | None = None) -> None:
-        """Clears the state of the masked rows, of all when None; to be called when an episode begins."""
+        """Clears the state of the masked rows, of all when None; to be called when an episode begins.
+
+        The noise that `plan` draws is then that of the row's next episode.
+        """
         mask = np.ones(self.rows, bool) if mask is None else mask
         self._frames.clear(mask)
+        for row in np.flatnonzero(mask).tolist():
+            self._episodes[row] += 1
+            self._noise[row] = stream(self._seed, "plan", row, self._episodes[row])
         for memory in self.memories:
             memory.reset(mask)
 
-    def observe(self, obs: Observation, rows: Int[np.ndarray, "R"] | None = None) -> Tick:
+    def observe(self, obs: Observation | Mapping[str, Any], rows: Int[np.ndarray, "R"] | None = None) -> Tick:
         """One control step of `rows` (all, when None); `obs` has one row for each, in this order.
 
-        For a policy that reads several observations it is the present one, or has all of them on an axis after the
-        rows. Raises ValueError when rows and observations differ in number, or that axis is of another length.
+        A dictionary of gymnasium, lerobot or openpi is read by the names of the policy's spec; for one row it may be
+        without an axis for the rows, and `plan` gives its chunk without one, too. For a policy that reads several
+        observations it is the present one, or has all of them on an axis after the rows.
+
+        Raises ValueError when rows and observations differ in number, or that axis is of another length,
+        ObservationError for a dictionary that lacks what the policy reads.
         """
         rows = np.arange(self.rows) if rows is None else rows
+        single = False
+        if not isinstance(obs, Observation):
+            obs, single = self._reader.read(obs, len(rows))
         if len(obs) != len(rows):
             raise ValueError(f"{len(obs)} observations for rows {rows.tolist()}: expected one for each")
         seen = self._frames.stacked(obs, rows)
         if not self.ticks:  # nobody reads a feature between plans: `plan` encodes the rows that are due
             self._frames.push(obs, rows)
-            return Tick(rows, seen, outs=(None,) * len(self.memories))
+            return Tick(rows, seen, outs=(None,) * len(self.memories), single=single)
         began = time.perf_counter()
         encoding = self.policy.encode(seen)
         encoded = time.perf_counter()
@@ -241,18 +268,28 @@ class MemoryPolicy:
         )
         seconds = {"encode": encoded - began, "memory": time.perf_counter() - encoded}
         self._frames.push(obs, rows)
-        return Tick(rows, seen, encoding, outs, seconds)
+        return Tick(rows, seen, encoding, outs, seconds, single)
 
     def skip(self, rows: Int[np.ndarray, "R"]) -> None:
         """Control steps of `rows` were not observed: what is kept is no longer what came just before, and is left."""
         self._frames.clear(np.isin(np.arange(self.rows), rows))
 
-    def plan(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Float[np.ndarray, "R H A"]:
-        """The chunk of each of the tick's rows, in normalised action space: fused proposals, sampled once."""
-        return self.decide(tick, noise).chunks
+    def plan(self, tick: Tick, noise: Float[np.ndarray, "*R H A"] | None = None) -> Float[np.ndarray, "*R H A"]:
+        """The chunk of each of the tick's rows, in normalised action space: fused proposals, sampled once.
 
-    def decide(self, tick: Tick, noise: Float[np.ndarray, "R H A"]) -> Decision:
+        Without `noise` each row draws its own, a function of the seed, the row, how often it was reset, and how often
+        it was planned since.
+        """
+        chunks = self.decide(tick, noise).chunks
+        return chunks[0] if tick.single else chunks
+
+    def decide(self, tick: Tick, noise: Float[np.ndarray, "*R H A"] | None = None) -> Decision:
         """`plan`, with what the chunks were made of. Raises NotFiniteError for a chunk that is not finite."""
+        if noise is None:
+            size = (self.spec.horizon, self.spec.action.size)
+            noise = np.stack([self._noise[row].standard_normal(size, dtype=np.float32) for row in tick.rows])
+        elif tick.single and noise.ndim == 2:
+            noise = noise[None]
         seconds = {}
         began = time.perf_counter()
         encoding = tick.encoding
@@ -323,6 +360,10 @@ def wrap(
     policy: str | Path | FrozenPolicy,
     memory: str | MemoryRunner | Sequence[str | MemoryRunner] = (),
     rows: int = 1,
+    *,
+    seed: int = 0,
+    rename: Mapping[str, str] | None = None,
+    instruction: str | None = None,
     **old: object,
 ) -> MemoryPolicy:
     """A frozen policy with memory.
@@ -333,13 +374,19 @@ def wrap(
         memory: one or several of KIND[:FILE][?option=value], e.g. "aura" (the gate that comes with the shipped
             policy), "aura:gate.safetensors?inject=chunk", "success:kitchen.db", or a runner that is made already.
         rows: environments that run side by side.
+        seed: of the noise that `plan` draws where it is given none.
+        rename: where observations are dictionaries, the policy's name of an entry by theirs, besides those that are
+            known: {"observation/image": "agentview"}; several that are "proprioception" are concatenated.
+        instruction: the sentence of dictionaries without one.
 
     Raises PolicyError, MemoryNameError, WeightsError or OriginError for what is missing, broken or made for another
-    policy.
+    policy, ValueError for a rename to what the policy does not read.
     """
     for name in old:
         if name not in _OLD:
-            raise TypeError(f"wrap has no argument '{name}': it takes policy, memory and rows")
+            raise TypeError(
+                f"wrap has no argument '{name}': it takes policy, memory, rows, seed, rename and instruction"
+            )
         raise TypeError(f"wrap has no argument '{name}' any more: write memory={_OLD[name]}")
     sha256 = None
     given = (memory,) if isinstance(memory, str) or not isinstance(memory, Sequence) else memory
@@ -348,4 +395,5 @@ def wrap(
         source = find_policy(str(policy))
         policy, sha256 = load_policy(source), source.sha256
     loaded = iter(load_memories(names, policy, sha256, rows))
-    return MemoryPolicy(policy, [m if not isinstance(m, str) else next(loaded) for m in given if m != "none"], rows)
+    runners = [m if not isinstance(m, str) else next(loaded) for m in given if m != "none"]
+    return MemoryPolicy(policy, runners, rows, seed=seed, reader=DictionaryReader(policy.spec, rename, instruction))

@@ -74,6 +74,18 @@ def test_the_loop_in_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     assert "success: True" in done.stdout, done.stderr
 
 
+@pytest.mark.skipif(find_spec("gymnasium") is None or find_spec("torch") is None, reason="needs gymnasium and torch")
+def test_the_code_on_the_page_of_extensions_runs_as_it_stands(tmp_path: Path) -> None:
+    code = "".join(blocks(ROOT / "docs/extending.md", "python"))
+    (tmp_path / "page.py").write_text(code + "\nprint(chunk.shape == (policy.spec.horizon, 7))\n", encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])  # examples/ lie in the checkout
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_of_a_page_lead_to_files(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text(encoding="utf-8")):

@@ -97,6 +97,14 @@ def test_each_camera_is_served_at_the_height_and_width_that_it_was_trained_on(fa
         ObservationReader(policy.spec).read(message | {"agentview": np.zeros((64, 64, 3), np.uint8)})
 
 
+def test_wrap_takes_a_batch_of_lerobots_as_it_comes(folders: dict[str, Path]) -> None:
+    policy, obs = loaded(folders["act"], "act"), observation()
+    wrapped, noise = vlamem.wrap(policy, rows=3), wide_noise(policy)
+    np.testing.assert_array_equal(
+        wrapped.plan(wrapped.observe(raw_batch(obs)), noise), policy.sample(policy.encode(obs), noise)
+    )
+
+
 def test_sizes_of_pictures_are_part_of_a_fingerprint_only_where_they_are_no_squares(tmp_path: Path) -> None:
     square = loaded(build("act", tmp_path / "square"), "act").spec
     assert square.image_sizes == ()

@@ -71,7 +71,7 @@ def test_wrap_takes_names_and_runners_in_the_order_given(tmp_path: Path) -> None
         ({"way": "chunk"}, r"memory='aura\?inject="),
         ({"abstain_below": 0.5}, r"memory='aura\?abstain_below="),
         ({"replan_on_write": True}, r"memory='aura\?replan_on_write=true'"),
-        ({"gate": "x"}, "no argument 'gate': it takes policy, memory and rows"),
+        ({"gate": "x"}, "no argument 'gate': it takes policy, memory, rows, seed, "),
     ],
 )
 def test_arguments_of_wrap_that_changed_their_name_are_refused_by_the_new_one(given: Any, complaint: str) -> None:

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from vlamem.core.proposal import Proposal
     from vlamem.policies.memory_policy import MemoryPolicy, wrap
     from vlamem.policies.registry import load
+    from vlamem.sim.suites.gym import suite_from_gym
+    from vlamem.testing import check_memory, check_policy, check_robot, check_suite
 
 __version__ = "0.2.0"
 
@@ -15,11 +17,28 @@ _LAZY = {
     "MemoryPolicy": ("vlamem.policies.memory_policy", "MemoryPolicy"),
     "Observation": ("vlamem.core.observation", "Observation"),
     "Proposal": ("vlamem.core.proposal", "Proposal"),
+    "check_memory": ("vlamem.testing", "check_memory"),
+    "check_policy": ("vlamem.testing", "check_policy"),
+    "check_robot": ("vlamem.testing", "check_robot"),
+    "check_suite": ("vlamem.testing", "check_suite"),
     "load": ("vlamem.policies.registry", "load"),
+    "suite_from_gym": ("vlamem.sim.suites.gym", "suite_from_gym"),
     "wrap": ("vlamem.policies.memory_policy", "wrap"),
 }
 
-__all__ = ["MemoryPolicy", "Observation", "Proposal", "__version__", "load", "wrap"]
+__all__ = [
+    "MemoryPolicy",
+    "Observation",
+    "Proposal",
+    "__version__",
+    "check_memory",
+    "check_policy",
+    "check_robot",
+    "check_suite",
+    "load",
+    "suite_from_gym",
+    "wrap",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,17 +7,13 @@ import numpy as np
 
 from vlamem.core.observation import Observation
 from vlamem.core.spec import PolicySpec
+from vlamem.policies.observation_keys import ObservationError, find, keys_of
 
-_IMAGES = ("{}", "images/{}", "observation/{}", "observation/images/{}", "observation.images.{}")
-_PROPRIOCEPTION = ("proprioception", "state", "states", "observation/state", "observation.state")
-_INSTRUCTION = ("instruction", "prompt", "task", "task_description", "language_instruction")
+__all__ = ["Decode", "ObservationError", "ObservationReader"]
+
 _LONGEST_INSTRUCTION = 1000
 Decode = Callable[[Any, tuple[int, int]], Any]
 """An image as it came, and the height and width that the policy reads [pixels], to an array."""
-
-
-class ObservationError(ValueError):
-    """An observation that this policy cannot see; the message names the entry, what was expected and what came."""
 
 
 def _as_it_is(image: Any, size: tuple[int, int]) -> Any:
@@ -29,20 +25,14 @@ class ObservationReader:
 
     Images are looked for under a camera's own name, under `images/NAME` (or in a map `images`), `observation/NAME` and
     LeRobot's `observation.images.NAME`; proprioception and the sentence under the names that openpi, LeRobot and
-    vla-eval use. `rename` adds names: {"observation/image": "agentview"}.
+    vla-eval use (`vlamem.policies.observation_keys`). `rename` adds names: {"observation/image": "agentview"}.
 
     Raises ValueError for a rename to something that the policy does not read.
     """
 
     def __init__(self, spec: PolicySpec, rename: Mapping[str, str] | None = None) -> None:
         self.spec = spec
-        self._names = {camera: [form.format(camera) for form in _IMAGES] for camera in spec.cameras}
-        self._names["proprioception"] = list(_PROPRIOCEPTION)
-        self._names["instruction"] = list(_INSTRUCTION)
-        for theirs, ours in (rename or {}).items():
-            if ours not in self._names:
-                raise ValueError(f"rename {theirs}={ours}: this policy reads {', '.join(self._names)}")
-            self._names[ours].insert(0, theirs)
+        self._keys = keys_of(spec, rename or {})
 
     def read(self, message: Mapping[Any, Any], decode: Decode = _as_it_is) -> Observation:
         """One row; `decode(given, size)` makes an array of an image that this policy reads, of no other.
@@ -59,13 +49,7 @@ class ObservationReader:
         return Observation(images, self._proprioception(flat), (self._instruction(flat),))
 
     def _find(self, flat: Mapping[str, Any], name: str) -> Any:
-        for candidate in self._names[name]:
-            if candidate in flat:
-                return flat[candidate]
-        raise ObservationError(
-            f"the observation has no '{name}' (looked for {', '.join(self._names[name])}); it has "
-            f"{', '.join(sorted(flat)[:12]) or 'nothing'}: send it, or start the server with --rename THEIRS={name}"
-        )
+        return find(flat, self._keys, name, f"send it, or start the server with --rename THEIRS={name}")
 
     def _image(self, flat: Mapping[str, Any], camera: str, decode: Decode) -> np.ndarray[Any, Any]:
         size = self.spec.size_of(camera)

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vlamem.core.check import Check
+from vlamem.policies.action_file import ACTIONS
 from vlamem.policies.lerobot.dataset_files import DatasetError, is_dataset, read_info
 from vlamem.policies.lerobot.source import (
     POSTPROCESSOR,
@@ -171,8 +172,6 @@ def _usable(checkpoint: Checkpoint, dataset: str | None, info: Mapping[str, Any]
 
 def _like(size: int) -> str:
     """Declarations that have as many entries, and a file for all others."""
-    from vlamem.policies.lerobot.loading import ACTIONS
-
     known = [name for name, spec in ACTIONS.items() if spec.size == size]
     return " or ".join([*known, "my_arm.toml"])
 

@@ -9,17 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vlamem.core.spec import (
-    BI_SO101,
-    OSC_POSE,
-    POSE_SIZE,
-    SO101,
-    ActionComponent,
-    ActionSpec,
-    SpecMismatchError,
-    StateForm,
-)
-from vlamem.policies.action_file import read_actions
+from vlamem.core.spec import POSE_SIZE, ActionComponent, ActionSpec, SpecMismatchError, StateForm
+from vlamem.policies.action_file import actions_of
 from vlamem.policies.lerobot.network import (
     FAMILIES,
     device_of,
@@ -38,10 +29,6 @@ from vlamem.policies.lerobot.source import (
     read_json,
 )
 from vlamem.policies.steering import LOWEST
-
-ACTIONS = {"osc_pose": OSC_POSE, "so101": SO101, "bi_so101": BI_SO101}
-"""Action conventions by name; a checkpoint does not say what its actions mean."""
-
 
 READ_MORE = ("act", "diffusion", "multi_task_dit")
 """Types whose networks read, or stack, more than images, one state and a sentence where a checkpoint has it."""
@@ -241,18 +228,11 @@ def _processor_file(checkpoint: Checkpoint, file: str) -> dict[str, Any]:
 def _meaning(checkpoint: Checkpoint, config: Any, given: ActionSpec | None) -> ActionSpec:
     size = int(config.action_feature.shape[0])
     named = checkpoint.options.get("actions")
-    if given is None and named and named.endswith(".toml"):
+    if given is None and named:
         try:
-            given = read_actions(Path(named))
+            given = actions_of(named)
         except SpecMismatchError as error:
             raise CheckpointError(str(error)) from error
-    elif given is None and named:
-        if named not in ACTIONS:
-            raise CheckpointError(
-                f"unknown actions '{named}': choose one of {', '.join(ACTIONS)}, or a .toml file that says what each "
-                "entry means, e.g. the robot's"
-            )
-        given = ACTIONS[named]
     if given is None:
         component = ActionComponent("action", size, "undeclared", "undeclared", "undeclared", "undeclared", -_FAR, _FAR)
         return ActionSpec((component,))

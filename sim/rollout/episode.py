@@ -189,6 +189,8 @@ def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:
         height, width = spec.size_of(camera)
         if image.shape != (height, width, 3):
             mend = f"use --size {height}" if height == width else "suites draw squares, choose a policy made for these"
+            if image.shape[:2] != (config.size, config.size):
+                mend = "this suite draws them as it does whatever --size says, choose a policy made for these"
             raise SpecMismatchError(
                 f"camera '{camera}' gives {image.shape[0]} x {image.shape[1]} pixels and {name} reads {height} x "
                 f"{width}: {mend}"

@@ -19,6 +19,10 @@ class SuiteError(ValueError):
     """A suite or task that does not exist; the message names the nearest one that does."""
 
 
+class NoExpertError(ValueError):
+    """A task that no scripted expert can do; the message says why."""
+
+
 @dataclass(frozen=True)
 class TaskInfo:
     """One task of a suite.
@@ -134,7 +138,7 @@ class SuiteEnv(Protocol):
         ...
 
     def expert_action(self) -> Float[np.ndarray, "A"]:
-        """The scripted expert's action."""
+        """The scripted expert's action. Raises NoExpertError where there is none."""
         ...
 
     def cue(self) -> Cue | None:
@@ -163,7 +167,10 @@ class Suite(Protocol):
     def make(
         self, task: str, *, image_size: int = 84, render: RenderProfile = "fast", **task_parameters: Any
     ) -> SuiteEnv:
-        """An environment for one task. `guessing=True` gives its expert a random choice in place of the answer."""
+        """An environment for one task. `guessing=True` gives its expert a random choice in place of the answer.
+
+        Raises SuiteError for an unknown task, and for an expert that is to guess where nothing is hidden.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """Suites of tasks by name, and tasks of a suite by name or kind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vlamem.core.registry import Registry, nearest
 from vlamem.sim.suites.protocol import KINDS, Suite, SuiteError
@@ -24,11 +24,21 @@ DEFAULT_SUITE = "tabletop"
 
 
 def load_suite(name: str) -> Suite:
-    """The suite called `name`: a registered one, or one of your own given as "package.module:ATTRIBUTE".
+    """The suite called `name`: a registered one, or one of your own given as "package.module:ATTRIBUTE", a suite or a
+    function that makes one.
 
-    Raises SuiteError for an unknown name, and for one of your own that cannot be imported.
+    Raises SuiteError for an unknown name, for one of your own that cannot be imported, and for a function that makes
+    something else.
     """
-    return SUITES.get(name)
+    found: Suite | Callable[[], Suite] = SUITES.get(name)
+    if isinstance(found, Suite) or not callable(found):
+        return found
+    made = found()
+    if not isinstance(made, Suite):
+        raise SuiteError(
+            f"suite '{name}' makes a {type(made).__name__}: expected one with name, tasks, recorder, goals and make"
+        )
+    return made
 
 
 def select_tasks(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What a policy sees, and what it makes of it; one row per environment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -8,6 +8,17 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 Rows = Sequence[int] | Int[np.ndarray, "S"]
+
+
+def by_key(observation: Mapping[Any, Any]) -> dict[str, Any]:
+    """The entries of a dictionary, those of an inner one as "outer/inner", in their order."""
+    found: dict[str, Any] = {}
+    for key, value in observation.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}/{inner}": x for inner, x in by_key(value).items()}
+        else:
+            found[str(key)] = value
+    return found
 
 
 @dataclass(frozen=True)

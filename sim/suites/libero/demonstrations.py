@@ -16,9 +16,9 @@ from vlamem.core.spec import OSC_POSE
 from vlamem.policies.tiny.frames import OBJECT_SLOTS, FramesMeta, FramesWriter, Goal
 from vlamem.sim.suites.disturbance import Disturbance, bursts
 from vlamem.sim.suites.libero import SUITES
-from vlamem.sim.suites.libero.experts import NoExpertError
 from vlamem.sim.suites.libero.pick_place import PickAndPlace
 from vlamem.sim.suites.libero.render import CAMERAS
+from vlamem.sim.suites.protocol import NoExpertError
 from vlamem.sim.suites.tabletop.demonstrations import HORIZON, chunks, plan
 
 if TYPE_CHECKING:

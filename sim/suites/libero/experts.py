@@ -10,6 +10,7 @@ from vlamem.sim.suites.libero.fixtures import Drag, Drawer, OpenDrawer, Push, Tu
 from vlamem.sim.suites.libero.geometry import Geometry
 from vlamem.sim.suites.libero.motion import OPEN
 from vlamem.sim.suites.libero.pick_place import PickAndPlace, Place
+from vlamem.sim.suites.protocol import NoExpertError
 
 if TYPE_CHECKING:
     from vlamem.sim.suites.libero.simulation import Simulation
@@ -25,10 +26,6 @@ _APART_INSIDE = 0.06
 """Distance between things that go into the same container [m]."""
 _OPEN_ENOUGH = 0.10
 """A drawer that is open further than this takes things [m]."""
-
-
-class NoExpertError(ValueError):
-    """A task that no scripted expert can do; the message says which part of its goal is out of reach."""
 
 
 @runtime_checkable
