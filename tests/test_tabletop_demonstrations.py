@@ -147,8 +147,7 @@ def test_the_expert_goes_on_from_where_a_visiting_policy_led(env):
 READ_BACK = """
 import sys
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from vlamem.sim.suites.tabletop.lerobot_dataset import REPO_ID
-dataset = LeRobotDataset(REPO_ID, root=sys.argv[1])
+dataset = LeRobotDataset("dataset", root=sys.argv[1])
 last = dataset[len(dataset) - 1]
 print(dataset.num_episodes, bool(last["next.success"]), tuple(last["observation.images.wrist"].shape))
 """

@@ -1,10 +1,8 @@
 """Demonstrations as a LeRobotDataset (format v3): every tick, cameras as video, and the simulator's state.
 
-The dataset is recorded in parts, each a complete dataset; a killed recording loses the part it was at. The parts are
-joined at the end.
+Demonstrations become part of the dataset some at a time; a killed recording loses those it was at.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlamem.core.seeding import stream
+from vlamem.policies.lerobot.dataset_appending import DatasetAppender
 from vlamem.sim.suites.disturbance import Disturbance, bursts
 from vlamem.sim.suites.tabletop.demonstrations import plan
 from vlamem.sim.suites.tabletop.env import TabletopEnv
@@ -20,8 +19,6 @@ from vlamem.sim.suites.tabletop.render import CAMERAS
 from vlamem.sim.suites.tabletop.scene import CONTROL_HZ
 
 _PART_EPISODES = 20
-_DONE = "complete"
-REPO_ID = "vlamem/tabletop"
 
 
 @dataclass(frozen=True)
@@ -72,52 +69,45 @@ def write_lerobot(
 ) -> None:
     """Records `episodes` demonstrations of each task into `out`/dataset; resumable.
 
-    For the rest see `Recorded`; all cameras when none is named. Raises FileExistsError when the joined dataset is
-    already there, ValueError for an unknown camera, SuiteError for parameters that a task does not take.
+    For the rest see `Recorded`; all cameras when none is named. Raises FileExistsError when these or other
+    demonstrations are there already, ValueError for an unknown camera, SuiteError for parameters that a task does not
+    take.
     """
-    from lerobot.datasets.aggregate import aggregate_datasets
-
     what = Recorded(size, tuple(cameras) or tuple(CAMERAS), parameters or {}, disturbed)
-    final = out / "dataset"
-    if final.exists():
-        raise FileExistsError(f"{final} exists already: record into another directory, or delete it first")
     todo = list(plan(episodes, 0, 1))
-    parts = [todo[i : i + _PART_EPISODES] for i in range(0, len(todo), _PART_EPISODES)]
-    counts = [0, 0]
-    roots = []
-    for number, part in enumerate(parts):
-        root = out / f"part-{number:04d}"
-        roots.append(root)
-        if (root / _DONE).exists():
-            counts[0] += len(part)
+    appender = DatasetAppender(out / "dataset")
+    try:
+        place = appender.note or {"done": 0, "of": len(todo), "counts": [0, 0]}
+        if place["done"] >= len(todo) or place["of"] != len(todo) or (appender.episodes and not place["done"]):
+            raise FileExistsError(
+                f"{out / 'dataset'} exists already: record into another directory, or delete it first"
+            )
+        counts = list(place["counts"])
+        if place["done"]:
             progress(*counts)
-            continue
-        if root.exists():
-            shutil.rmtree(root)
-        _write_part(part, root, what, counts, progress)
-        (root / _DONE).touch()
-    aggregate_datasets(
-        repo_ids=[f"{REPO_ID}-{i}" for i in range(len(roots))],
-        aggr_repo_id=REPO_ID,
-        roots=roots,
-        aggr_root=final,
-    )
-    for root in roots:
-        shutil.rmtree(root)
+        for first in range(place["done"], len(todo), _PART_EPISODES):
+            part = todo[first : first + _PART_EPISODES]
+            if _add(part, appender, what, counts, progress):
+                appender.commit({"done": first + len(part), "of": len(todo), "counts": counts})
+        if not appender.episodes:
+            raise RuntimeError(
+                f"no demonstration of {todo[0][0]} and the following episodes succeeded: nothing to write"
+            )
+    finally:
+        appender.close()
 
 
-def _write_part(
+def _add(
     part: list[tuple[str, int]],
-    root: Path,
+    appender: DatasetAppender,
     what: Recorded,
     counts: list[int],
     progress: Callable[[int, int], None],
-) -> None:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
+) -> bool:
+    """Plays a part of the demonstrations and adds those that succeed; whether any does."""
     from vlamem.sim.suites.tabletop import SUITE
 
-    dataset: Any = None
+    before = counts[0]
     for name, episode in part:
         env = SUITE.make(name, image_size=what.size, **what.parameters)
         try:
@@ -127,19 +117,13 @@ def _write_part(
         if frames is None:
             counts[1] += 1
         else:
-            if dataset is None:
-                table = features(what, len(frames[0]["observation.simulator_state"]))
-                dataset = LeRobotDataset.create(
-                    repo_id=REPO_ID, fps=CONTROL_HZ, features=table, root=root, robot_type="panda"
-                )
+            appender.begin(features(what, len(frames[0]["observation.simulator_state"])), CONTROL_HZ, "panda")
             for frame in frames:
-                dataset.add_frame(frame)
-            dataset.save_episode()
+                appender.add(frame)
+            appender.save()
             counts[0] += 1
         progress(*counts)
-    if dataset is None:
-        raise RuntimeError(f"no demonstration of {part[0][0]} and the following episodes succeeded: nothing to write")
-    dataset.finalize()
+    return counts[0] > before
 
 
 def _episode(env: TabletopEnv, episode: int, what: Recorded) -> list[dict[str, Any]] | None:
