@@ -11,6 +11,7 @@ import point_mass
 import pytest
 from deploy_cases import client as connected
 from deploy_cases import observation, options, run, serving, store_in
+from memory_cases import Recalling
 from PIL import Image
 
 from vlamem.core.observation import Observation
@@ -99,6 +100,20 @@ def test_chunks_are_the_same_with_and_without_traces(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         np.testing.assert_array_equal(await chunks(None), await chunks(traced(tmp_path)[1]))
+
+    run(scenario)
+
+
+def test_a_reply_says_how_far_memory_was_trusted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        frozen = point_mass.policy()
+        policy = MemoryPolicy(frozen, [Recalling(frozen.spec, 0.5, 0.75)], rows=4)
+        async with serving(policy, options()) as server, connected(server.port) as robot:
+            await robot.ask("hello", session="arm")
+            await robot.ask("episode_start", episode=1)
+            heads = [(await robot.ask("observe", seen(i), episode=1, step=i, plan=i == 1))["vlamem"] for i in range(3)]
+        assert [head.get("weight") for head in heads] == [None, 0.75, None]
+        assert [head["confidence"] for head in heads] == [0, 0, 0]  # this one does not tick
 
     run(scenario)
 

@@ -44,6 +44,9 @@ class Reply:
         detail: of a refusal.
         arrived: [s on the monotonic clock].
         wrote: whether memory was written.
+        gate: of the memory at this step, 0 to 1; None where the server does not say it: it had seen the frame before.
+        confidence: of the memory at this step, 0 to 1.
+        weight: of the proposal behind the chunk, 0 to 1; 0 without one.
     """
 
     kind: Literal["chunk", "tick", "refused"]
@@ -53,6 +56,9 @@ class Reply:
     detail: str
     arrived: float
     wrote: bool = False
+    gate: float | None = None
+    confidence: float = 0.0
+    weight: float = 0.0
 
 
 def control_message(kind: str, seq: str, **what: Any) -> bytes:

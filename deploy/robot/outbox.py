@@ -279,13 +279,16 @@ class Outbox:
     def confirm(self, head: dict[str, Any], chunk: Any) -> None:
         """The server has a frame, and those before it; its reply is for `poll`."""
         now = self._clock()
+        gate = float(head["gate"]) if "gate" in head else None
+        trusted = float(head.get("confidence", 0.0)), float(head.get("weight", 0.0))
         with self._lock:
             self._forget_until(head["episode"], head["step"], now)
             if head["episode"] != self._episode:
                 return  # of an episode that is over
             actions = None if chunk is None else np.asarray(chunk, np.float32)
             kind: Literal["chunk", "tick"] = "tick" if actions is None else "chunk"
-            self._replies.append(Reply(kind, head["episode"], head["step"], actions, "", now, bool(head.get("wrote"))))
+            wrote = bool(head.get("wrote"))
+            self._replies.append(Reply(kind, head["episode"], head["step"], actions, "", now, wrote, gate, *trusted))
 
     def refuse(self, seq: int | str, code: str, why: str) -> None:
         """The server does not take the frame, label or start of this number. Raises ValueError for one that is none."""

@@ -90,6 +90,8 @@ class Decision:
         used: ids of the stored segments that the chunk was proposed from, or None.
         columns: of this step's trace, where one is kept.
         offset: [A], what a residual prior added to every action of the chunk, or None.
+        confidence: the largest of the memories that tick, 0 to 1.
+        weight: of the fused proposal behind the chunk, 0 to 1; None without a chunk, or of a policy that does not say.
     """
 
     chunk: Float[np.ndarray, "H A"] | None
@@ -104,6 +106,8 @@ class Decision:
     used: Int[np.ndarray, "U"] | None = None
     columns: Columns = field(default_factory=dict)
     offset: Float[np.ndarray, "A"] | None = None
+    confidence: float = 0.0
+    weight: float | None = None
 
 
 @dataclass
@@ -243,11 +247,11 @@ class Batcher:
         if tick.encoding is None and self._encode is not None:
             tick = replace(tick, encoding=self._encode(tick.observation))
         planned = [r.noise for r in group if r.noise is not None]
-        chunks, columns = self._plan(tick, np.stack(planned) if planned else None)
+        chunks, weights, columns = self._plan(tick, np.stack(planned) if planned else None)
         took = time.perf_counter() - began
         if chunks is not None:
             check_finite("the chunk", np.asarray(chunks))
-        check_finite("the gate", np.stack([tick.gate, tick.surprise]))
+        check_finite("the gate", np.stack([tick.gate, tick.surprise, tick.confidence]))
         keys = tick.encoding.key if tick.encoding is not None else None
         if keys is not None:
             check_finite("the retrieval key", np.asarray(keys))
@@ -265,17 +269,21 @@ class Batcher:
                 None if self._used is None or chunks is None else np.array(self._used(i), np.int64),
                 columns[i],
                 None if chunks is None else self._offset(),
+                float(tick.confidence[i]),
+                None if weights is None else float(weights[i]),
             )
             for i, request in enumerate(group)
         ]
 
-    def _plan(self, tick: Tick, noise: Array | None) -> tuple[Array | None, list[Columns]]:
-        """The chunks of a pass, None without noise, and the columns of each of its rows' traces."""
-        rows = range(len(tick.rows))
-        if self._columns is None or not isinstance(self._policy, MemoryPolicy):
-            return (None if noise is None else self._policy.plan(tick, noise)), [{} for _ in rows]
-        columns = [self._columns.ticked(tick, i) for i in rows]
+    def _plan(self, tick: Tick, noise: Array | None) -> tuple[Array | None, Array | None, list[Columns]]:
+        """The chunks of a pass, None without noise, the weights of the proposals behind them, where the policy says
+        them, and the columns of each row's trace."""
+        columns = [{} if self._columns is None else self._columns.ticked(tick, i) for i in range(len(tick.rows))]
         if noise is None:
-            return None, columns
+            return None, None, columns
+        if not isinstance(self._policy, MemoryPolicy):
+            return self._policy.plan(tick, noise), None, columns
         decision = self._policy.decide(tick, noise)
-        return decision.chunks, [before | self._columns.planned(decision, i) for i, before in enumerate(columns)]
+        if self._columns is not None:
+            columns = [before | self._columns.planned(decision, i) for i, before in enumerate(columns)]
+        return decision.chunks, decision.weight, columns

@@ -211,7 +211,10 @@ class MessageHandler:
             "wrote": decision.wrote,
             "gate": decision.gate,
             "surprise": decision.surprise,
+            "confidence": decision.confidence,
         }
+        if decision.weight is not None:
+            body["weight"] = decision.weight
         if skipped and self.state.policy.history > 1:
             body["skipped"] = skipped
         session.reply = {"vlamem": body}
