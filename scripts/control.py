@@ -20,7 +20,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vlamem.scripts.checks import within
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tls-ca", type=Path, help="PEM file of the authority that signed the server's certificate")
     add("--panel-port", type=int, default=-1, help="HTTP panel on 127.0.0.1; 0 takes a free port (off)")
     add("--log", type=Path, help="file for events: clips, modes, losses, labels")
+    add("--record", type=Path, help="LeRobotDataset that every episode is added to; made when it is missing")
     add("--label-by-task", action="store_true", help="a simulated task's own verdict labels its episodes")
     add("--dry-run", action="store_true", help="print commands and send none")
     add(
@@ -83,6 +84,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--label-by-task is the verdict of a simulated task (--robot mujoco:TASK): leave it out")
     if args.dry_run and args.label_by_task:
         raise ValueError("--label-by-task labels what the robot did, and with --dry-run it does nothing: leave one out")
+    if args.dry_run and args.record:
+        raise ValueError("--record records what the robot did, and with --dry-run it does nothing: leave one out")
 
 
 def _where(joined: Any) -> str:
@@ -92,12 +95,33 @@ def _where(joined: Any) -> str:
 
 
 def _control(args: argparse.Namespace) -> int:
+    """Drives the robot, with its recording around the run."""
+    from vlamem.deploy.robot import EventLog, load_robot_file
+
+    _check(args)
+    robot_file = load_robot_file(args.robot_file)
+    events = EventLog(args.log)
+    try:
+        if args.record is None:
+            return _drive(args, robot_file, events, None)
+        from vlamem.deploy.robot.record import Recorder
+
+        with Recorder(args.record, args.robot_file, events, lambda line: print(line, file=sys.stderr)) as recorder:
+            status = _drive(args, robot_file, events, recorder)
+        lost = f", {recorder.lost} not recorded" if recorder.lost else ""
+        print(f"{recorder.stored} episodes added to {args.record}{lost}; it has {recorder.total}", flush=True)
+        return status
+    finally:
+        events.close()
+
+
+def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any) -> int:
+    """Plays the episodes; `recorder` is None where nothing is recorded."""
     from vlamem.deploy.robot import (
         KEYS,
         Controller,
         ControlOptions,
         DryRun,
-        EventLog,
         GuardedRobot,
         Link,
         LinkError,
@@ -106,7 +130,6 @@ def _control(args: argparse.Namespace) -> int:
         Panel,
         drain,
         join,
-        load_robot_file,
         make_robot,
         percentiles,
         prepare_process,
@@ -117,8 +140,6 @@ def _control(args: argparse.Namespace) -> int:
     from vlamem.scripts.keys import read_key
     from vlamem.scripts.signals import on_termination
 
-    _check(args)
-    robot_file = load_robot_file(args.robot_file)
     guarded = None
     if args.watchdog == "process" and not args.dry_run:  # a dry run sends nothing
         guarded = GuardedRobot(args.robot, args.robot_file, args.robot_config)
@@ -126,7 +147,6 @@ def _control(args: argparse.Namespace) -> int:
     simulated = arm if args.robot.startswith("mujoco:") else None
     if simulated is None and not args.instruction:
         raise ValueError("a robot needs an instruction: give --instruction")
-    events = EventLog(args.log)
     # a dry run moves nothing, so it must not touch the session and labels of the robot's real episodes
     session, state = (f"{args.session}-dry-run", None) if args.dry_run else (args.session, args.state)
     link = Link(LinkOptions(args.server, session, state, read_key(args.api_key_file), args.tls_ca), events)
@@ -135,7 +155,8 @@ def _control(args: argparse.Namespace) -> int:
     robot = DryRun(arm, print) if args.dry_run else arm
     quitting = threading.Event()
     options = ControlOptions(args.execute, args.blend, moves=not args.dry_run)
-    controller = Controller(robot, robot_file, link, options, events)
+    recorded = (link, None) if recorder is None else (recorder.link(link), recorder.sent)
+    controller = Controller(robot, robot_file, recorded[0], options, events, recorded[1])
 
     labelled: set[int] = set()
 
@@ -143,6 +164,8 @@ def _control(args: argparse.Namespace) -> int:
         if not controller.episode:
             raise ValueError("no episode has begun: a label is for the one that runs or has just ended")
         labelled.add(controller.episode)
+        if recorder is not None:
+            recorder.label(controller.episode, outcome)
         return link.label(controller.episode, outcome)
 
     actions = OperatorActions(
@@ -178,14 +201,21 @@ def _control(args: argparse.Namespace) -> int:
                 stopped = quitting.is_set() or link.failure is not None
                 return now > end or stopped or (simulated is not None and simulated.status.ended)
 
+            if recorder is not None:
+                recorder.begin(episode, step)
             run_episode(controller, link, args.instruction or task_instruction, episode, over, step)
             if link.failure is not None:
                 raise LinkError(link.failure)
+            if recorder is not None:
+                recorder.end()
             success = simulated is not None and simulated.status.success
             if simulated is not None:
                 print(f"episode {episode}: {task_instruction}: {'success' if success else 'no success'}", flush=True)
                 if args.label_by_task and episode not in labelled:  # the operator's label counts
-                    link.label(episode, "success" if success else "failure", "task")
+                    outcome: Literal["success", "failure"] = "success" if success else "failure"
+                    link.label(episode, outcome, "task")
+                    if recorder is not None:
+                        recorder.label(episode, outcome)
             if quitting.is_set():
                 break
         drain(link, 10)
@@ -209,5 +239,4 @@ def _control(args: argparse.Namespace) -> int:
         if guarded is not None and guarded.replaced:
             events.note("commands_replaced", **guarded.replaced)
         link.close()
-        events.close()
         ending.close()

@@ -20,7 +20,7 @@ from vlamem.policies.lerobot.dataset_images import DatasetImages
 from vlamem.policies.lerobot.source import HUB_ID, REACH_SECONDS, camera_of
 from vlamem.policies.protocol import FrozenPolicy
 
-SUCCESS, REWARD = "next.success", "next.reward"
+SUCCESS, REWARD, LABELLED = "next.success", "next.reward", "labelled"
 _LOCAL = "copy it to this machine and give its folder"
 log = logging.getLogger("vlamem.policies")
 
@@ -107,7 +107,8 @@ class DatasetReader:
         Args:
             name: folder with meta/info.json, or org/name on the hub.
             success: of every episode, the indices of successful ones, or "reward" where a last reward above 0 means
-                success; by next.success when None, and unknown without it: a reward may be a shaped one.
+                success; by next.success when None, and unknown without it: a reward may be a shaped one. It is unknown
+                too where the field `labelled`, which `vlamem control --record` writes, is false throughout.
             view: how its observations are read; as they are without one.
 
         Raises DatasetError for a folder that is none, a hub that cannot be reached, and a dataset of another format
@@ -146,7 +147,7 @@ class DatasetReader:
             raise DatasetError(f"dataset '{self.name}' has no '{missing[0]}', only {sorted(features)}")
         if success == "reward" and REWARD not in features:
             raise DatasetError(f"dataset '{self.name}' has no '{REWARD}', only {sorted(features)}")
-        wanted = ("observation.state", "action", "task_index", SUCCESS, REWARD)
+        wanted = ("observation.state", "action", "task_index", SUCCESS, REWARD, LABELLED)
         self._columns = [key for key in wanted if key in features]
         self.fps = float(self._dataset.meta.fps)
         self._images = {camera_of(key): key for key in self._dataset.meta.camera_keys}
@@ -269,6 +270,8 @@ class DatasetReader:
             return self._given
         if self._given is not None and self._given != "reward":
             return index in self._given
+        if self._given is None and LABELLED in table and not any(np.asarray(value).any() for value in table[LABELLED]):
+            return None
         if self._given is None and SUCCESS in table:
             return any(bool(np.asarray(value).any()) for value in table[SUCCESS])
         if self._given == "reward":
