@@ -43,10 +43,10 @@ class CompetitiveSlotsState(NamedTuple):
 class CompetitiveSlotsMemory(MemoryDesign):
     """The slots whose address and key suit a tick best share it; what they held goes into a matrix as outer products.
 
-    The `winners` best of N slots divide a write by the softmax of their scores, and each moves its key and value towards
-    the tick by its share. What it held is first written, by the same share, into the long-term matrix, by the delta
-    rule, so that what the matrix has already is not added again. The read-out is [softmax over slots, matrix times
-    query]; an empty slot is one of zeros. After PMI (working memory with competitive write access, merged with
+    The `winners` best of N slots divide a write by the softmax of their scores, and each moves its key and value
+    towards the tick by its share. What it held is first written, by the same share, into the long-term matrix, by the
+    delta rule, so that what the matrix has already is not added again. The read-out is [softmax over slots, matrix
+    times query]; an empty slot is one of zeros. After PMI (working memory with competitive write access, merged with
     long-term memory by outer products). 4,224 bytes; width=96&slots=37 takes 65,280.
 
     Attributes:
