@@ -45,10 +45,10 @@ class FadingPrecisionMemory(MemoryDesign):
     """A window in which the latest ticks have 32 bits a number, older ones 8, the oldest 4; attention reads them all.
 
     A tick is one latent c = tanh(latent^T z~) of `rank` numbers in (-1, 1), from which key and value are made when it
-    is read, so that neither is stored; 304 ticks take the bytes in which `kv_window` holds 16. No gradient goes
-    through rounding: what a latent holds is learned from reads while it is among the `fine` ones, how latents are read
-    from all. Low-rank latents as in PLM (multi-head latent attention), precision that falls with age as in SuperLocalMemory V3.3,
-    here by age alone and not by use. 4,100 bytes; fine=255&coarse=1536&coarsest=3072 takes 65,476.
+    is read, so that neither is stored; 304 ticks take the bytes in which `kv_window` holds 16. No gradient goes through
+    rounding: what a latent holds is learned from reads while it is among the `fine` ones, how latents are read from
+    all. Low-rank latents as in PLM (multi-head latent attention), precision that falls with age as in SuperLocalMemory
+    V3.3, here by age alone and not by use. 4,100 bytes; fine=255&coarse=1536&coarsest=3072 takes 65,476.
 
     Attributes:
         feature_size: D.
