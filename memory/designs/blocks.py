@@ -61,9 +61,7 @@ class BlocksMemory(MemoryDesign):
     def __post_init__(self) -> None:
         check_sizes(self, blocks=2, length=1, looked_up=1, width=1)
         if self.looked_up >= self.blocks:
-            raise ValueError(
-                f"looked_up of BlocksMemory is {self.looked_up}: expected {self.blocks - 1} blocks at most"
-            )
+            raise ValueError(f"looked_up of BlocksMemory is {self.looked_up}: expected {self.blocks - 1} at most")
 
     def init_params(self, key: Array) -> BlocksParams:
         """Fresh parameters."""

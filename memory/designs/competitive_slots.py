@@ -66,9 +66,7 @@ class CompetitiveSlotsMemory(MemoryDesign):
     def __post_init__(self) -> None:
         check_sizes(self, slots=1, width=1, winners=1)
         if self.winners > self.slots:
-            raise ValueError(
-                f"winners of CompetitiveSlotsMemory is {self.winners}: expected {self.slots} slots at most"
-            )
+            raise ValueError(f"winners of CompetitiveSlotsMemory is {self.winners}: expected {self.slots} at most")
 
     def init_params(self, key: Array) -> CompetitiveSlotsParams:
         """Fresh parameters; addresses are drawn, or all slots would hold the same for ever."""
