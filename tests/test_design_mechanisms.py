@@ -1,6 +1,9 @@
 """The designs that follow published systems: each keeps its promises and bytes, and does what it is named for."""
 
 import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlamem.memory.designs import design, make_design
+from vlamem.memory.designs import DESIGNS, design, make_design
 from vlamem.memory.designs.fading_precision import unpacked
 from vlamem.memory.head import HeadConfig, HeadParams
 from vlamem.memory.protocol import Memory, state_bytes
@@ -18,34 +21,40 @@ from vlamem.sim.suites.synthetic import RecallConfig, key_of, recall_streams, vo
 from vlamem.testing import check_memory
 
 HEAD = HeadConfig(answer=4)
-AT_64_KB = {
-    "delta_window": "width=96&window=35",
-    "hebbian": "width=127",
-    "competitive_slots": "width=96&slots=37",
-    "worst_predicted": "width=96&entries=36",
-    "merging_bank": "entries=252",
-    "first_and_window": "entries=254&first=32",
-    "retention": "entries=248",
-    "surprise_events": "events=251",
-    "blocks": "blocks=126",
-    "fading_precision": "fine=255&coarse=1536&coarsest=3072",
-}
-"""The options by which each takes 64 kB, as its docstring says."""
+NAMES = (
+    "delta_window", "hebbian", "competitive_slots", "worst_predicted", "merging_bank", "retention", "surprise_events",
+    "blocks", "fading_precision",
+)  # fmt: skip
+"""Those here; a cache of the first ticks and a window is tested with the other caches, in test_baselines."""
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "designs.md"
 
 
-@pytest.mark.parametrize("name", [name for name in AT_64_KB if name != "first_and_window"])  # a cache: test_baselines
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly() -> Iterator[None]:
+    """These tests compile some fifty small programs and run each a few times."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_design_conforms(name: str) -> None:
     check_memory(design(name).make(16, HEAD), ticks=20, batch=2)
 
 
-@pytest.mark.parametrize("name", AT_64_KB)
-def test_every_design_takes_the_bytes_that_its_docstring_says(name: str) -> None:
-    small, large = (make_design(text, 16, HEAD) for text in (name, f"{name}?{AT_64_KB[name]}"))
-    sizes = [state_bytes(memory.init(2), 2) for memory in (small, large)]
-    assert 4000 < sizes[0] <= 4224
-    assert 64_000 <= sizes[1] <= 65_536
-    says = " ".join((type(small).__doc__ or "").split())
-    assert f"{sizes[0]:,.0f} bytes; {AT_64_KB[name]} takes {sizes[1]:,.0f}." in says
+def test_the_page_of_designs_has_each_with_its_bytes() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| (?:`(.+)` )?\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(name for name, _, _ in rows) == sorted(DESIGNS)
+    for name, says, options in rows:
+        small = make_design(name, 16, HEAD)
+        assert f"{state_bytes(small.init(2), 2):,.0f}" == says, name
+        assert name == "kv_growing" or 4000 < state_bytes(small.init(2), 2) <= 4224, name
+        if options:
+            large = state_bytes(make_design(f"{name}?{options}", 16, HEAD).init(2), 2)
+            assert 64_000 <= large <= 65_536, name
+        if name in NAMES:
+            doc = " ".join((type(small).__doc__ or "").split())
+            assert f"{says} bytes; {options} takes {large:,.0f}." in doc, name
 
 
 @pytest.mark.parametrize(
@@ -204,7 +213,10 @@ def test_a_latent_loses_precision_as_it_grows_older() -> None:
     states, _ = played("fading_precision", zs, latent=E, **sizes)
     exact, state = np.tanh(zs)[::-1], states[-1]
     np.testing.assert_allclose(state.fine[0], exact[0], atol=1e-6)
-    off = [np.abs(state.coarse[0] / 127 - exact[1]).max(), np.abs(unpacked(state.coarsest[None])[0] - exact[2:4]).max()]
+    off = [
+        np.abs(state.coarse[0] / 127 - exact[1]).max(),
+        np.abs(unpacked(jnp.asarray(state.coarsest[None]))[0] - exact[2:4]).max(),
+    ]
     assert 1e-4 < off[0] <= 0.5 / 127 + 1e-6
     assert 1e-2 < off[1] <= 0.5 / 7 + 0.5 / 127 + 1e-6
     assert [int(s.ticks) for s in states] == [1, 2, 3, 4, 4]
@@ -220,10 +232,10 @@ def recall(key: jax.Array) -> Batch:
     return Batch(streams.z, streams.reset, targets, streams.event)
 
 
-@pytest.mark.parametrize("text", ["worst_predicted?width=8&entries=4", "merging_bank?width=8&entries=4"])
+@pytest.mark.parametrize("text", ["worst_predicted?width=8&entries=4", "retention?width=16&entries=12"])
 def test_a_design_learns_to_recall(text: str) -> None:
     memory = make_design(text, 16, HeadConfig(answer=2, hidden=16))
-    config = TrainConfig(updates=120, learning_rate=2e-2, write_cost=0.0)
+    config = TrainConfig(updates=40, learning_rate=2e-2, write_cost=0.0)
     _, losses = train(memory, config, [(1.0, recall)], key_of(0, "recall")[None])
     error = np.asarray(losses.action_error[:, 0])
-    assert error[-10:].mean() < 0.6 * error[:10].mean()
+    assert error[-5:].mean() < 0.5 * error[:5].mean()
