@@ -17,6 +17,7 @@ from vlamem.memory.head import HeadConfig, HeadParams
 from vlamem.memory.protocol import Memory, state_bytes
 from vlamem.memory.train.loop import TrainConfig, train
 from vlamem.memory.train.losses import Batch, Targets
+from vlamem.sim.rollout.ablations import noise_like
 from vlamem.sim.suites.synthetic import RecallConfig, key_of, recall_streams, vocabulary
 from vlamem.testing import check_memory
 
@@ -220,6 +221,19 @@ def test_a_latent_loses_precision_as_it_grows_older() -> None:
     assert 1e-4 < off[0] <= 0.5 / 127 + 1e-6
     assert 1e-2 < off[1] <= 0.5 / 7 + 0.5 / 127 + 1e-6
     assert [int(s.ticks) for s in states] == [1, 2, 3, 4, 4]
+
+
+def test_noise_in_the_place_of_a_state_reaches_whole_numbers_too() -> None:
+    state = {"coarse": np.array([[-100, 3], [127, 0]], np.int8), "packed": np.array([16, 240], np.uint8)}
+    draw = np.random.default_rng(0)
+    for name, x in state.items():
+        drawn = np.stack([noise_like(x, draw) for _ in range(200)])
+        assert drawn.dtype == x.dtype, name
+        assert drawn.shape == (200, *x.shape), name
+        assert x.min() <= drawn.min() < x.min() + 20
+        assert x.max() - 20 < drawn.max() <= x.max()
+    filled = np.array([True, False])
+    assert noise_like(filled, draw) is filled
 
 
 WORDS = vocabulary(0, keys=8, values=2, size=16)

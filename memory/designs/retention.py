@@ -45,9 +45,9 @@ class RetentionMemory(MemoryDesign):
     """Each tick is stored with a retention b in (0, 1), made of its feature; where M are full, the least b^age goes.
 
     An entry's weight in the attention is multiplied by b^age, which is how b is learned: the eviction itself has no
-    gradient. `capacity` times the mean of b^age over the bank is added to the loss, so that what no answer needs is
-    let go. At equal retentions the oldest entry goes, as in a window. After TRIM-KV. 4,224 bytes; entries=248 takes
-    65,472.
+    gradient. In `train-gate`, `capacity` times the mean of b^age over the bank is added to the loss, so that what no
+    answer needs is let go. At equal retentions the oldest entry goes, as in a window. After TRIM-KV. 4,224 bytes;
+    entries=248 takes 65,472.
 
     Attributes:
         feature_size: D.
