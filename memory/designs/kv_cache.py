@@ -126,7 +126,8 @@ class AttentionMemory(MemoryDesign):
     def _rank(self, place: Ticks, filled: Ticks, life: Ticks) -> Int[Array, "B N"]:
         """Which filled entry of its life each one is, from 1, given running counts of filled ones and of resets."""
         begins = life != jnp.concatenate([life[:, :1], life[:, :-1]], axis=1)
-        return place - jax.lax.cummax(jnp.where(begins, place - filled, 0), axis=1)
+        rank: Int[Array, "B N"] = place - jax.lax.cummax(jnp.where(begins, place - filled, 0), axis=1)
+        return rank
 
 
 @dataclass(frozen=True)
