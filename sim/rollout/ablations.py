@@ -87,7 +87,10 @@ def noise_like(x: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """
     if x.dtype.kind == "f":
         return (x.std() * draw.standard_normal(x.shape)).astype(x.dtype)
-    return x if x.dtype.kind == "b" else draw.integers(x.min(), x.max(), x.shape, dtype=x.dtype, endpoint=True)
+    if x.dtype.kind == "b":
+        return x
+    whole: np.ndarray = draw.integers(x.min(), x.max(), x.shape, dtype=x.dtype, endpoint=True)
+    return whole
 
 
 class OutputAblation:
