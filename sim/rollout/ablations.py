@@ -85,12 +85,14 @@ def noise_like(x: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
     Marks of what is filled stay as they are: where nothing was stored there is nothing to replace.
     """
-    if x.dtype.kind == "f":
-        return (x.std() * draw.standard_normal(x.shape)).astype(x.dtype)
     if x.dtype.kind == "b":
         return x
-    whole: np.ndarray = draw.integers(x.min(), x.max(), x.shape, dtype=x.dtype, endpoint=True)
-    return whole
+    noise: np.ndarray = (
+        (x.std() * draw.standard_normal(x.shape)).astype(x.dtype)
+        if x.dtype.kind == "f"
+        else draw.integers(x.min(), x.max(), x.shape, dtype=x.dtype, endpoint=True)
+    )
+    return noise
 
 
 class OutputAblation:
