@@ -10,7 +10,7 @@ from vlamem.memory.protocol import scan, state_bytes, step_by_step
 from vlamem.testing import check_memory
 
 HEAD = HeadConfig(answer=4)
-NAMES = ("gru", "linear_attention", "slots", "fifo", "kv_window", "kv_growing")
+NAMES = ("gru", "linear_attention", "slots", "fifo", "kv_window", "first_and_window", "kv_growing")
 MEMORIES = {name: design(name).make(16, HEAD, **({"entries": 32} if name == "kv_growing" else {})) for name in NAMES}
 
 
@@ -31,7 +31,7 @@ def test_a_growing_cache_takes_bytes_with_its_horizon():
     assert sizes[1] == 2 * sizes[0] == 200 * 257
 
 
-@pytest.mark.parametrize("name", ["fifo", "kv_window", "kv_growing"])
+@pytest.mark.parametrize("name", ["fifo", "kv_window", "first_and_window", "kv_growing"])
 def test_attention_over_all_ticks_at_once_equals_tick_by_tick(name):
     memory = MEMORIES[name]
     params = memory.init_params(jax.random.key(0))

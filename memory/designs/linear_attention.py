@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vlamem.memory.config import HeadConfig
 from vlamem.memory.designs.base import MemoryDesign
+from vlamem.memory.designs.pairs import unit
 from vlamem.memory.head import HeadParams, init_head, ungated_step_out
 from vlamem.memory.protocol import Feature, Rows, StepOut, check_feature_size, reset_rows, standardise
 
@@ -91,7 +92,7 @@ class LinearAttentionMemory(MemoryDesign):
         check_feature_size(z.shape[-1], self.feature_size)
         zn, trusted = standardise(z, params.mean, params.scale)
         S, n = reset_rows(state, self.init(z.shape[0]), reset)
-        k, q = (x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-12) for x in (zn @ params.k, zn @ params.q))
+        k, q = unit(zn @ params.k), unit(zn @ params.q)
         i = jax.nn.sigmoid(zn @ params.strength + params.strength_bias) * trusted
         a = jnp.where(trusted, jax.nn.sigmoid(zn @ params.decay + params.decay_bias), 1.0)
         S = a[:, None, None] * S + (i[:, None] * (zn @ params.v))[:, :, None] * k[:, None, :]

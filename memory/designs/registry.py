@@ -24,6 +24,16 @@ _KNOWN = {
     "kv_window": "vlamem.memory.designs.kv_cache:KvWindowMemory",
     "kv_growing": "vlamem.memory.designs.kv_cache:KvGrowingMemory",
     "slots": "vlamem.memory.designs.slots:SlotsMemory",
+    "delta_window": "vlamem.memory.designs.delta_window:DeltaWindowMemory",
+    "hebbian": "vlamem.memory.designs.hebbian:HebbianMemory",
+    "competitive_slots": "vlamem.memory.designs.competitive_slots:CompetitiveSlotsMemory",
+    "worst_predicted": "vlamem.memory.designs.worst_predicted:WorstPredictedMemory",
+    "merging_bank": "vlamem.memory.designs.merging_bank:MergingBankMemory",
+    "first_and_window": "vlamem.memory.designs.kv_cache:FirstAndWindowMemory",
+    "retention": "vlamem.memory.designs.retention:RetentionMemory",
+    "surprise_events": "vlamem.memory.designs.surprise_events:SurpriseEventsMemory",
+    "blocks": "vlamem.memory.designs.blocks:BlocksMemory",
+    "fading_precision": "vlamem.memory.designs.fading_precision:FadingPrecisionMemory",
 }
 
 DESIGNS: Registry["type[Memory]"] = Registry("memory design", _KNOWN, DesignError)

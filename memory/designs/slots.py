@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from vlamem.memory.config import HeadConfig
 from vlamem.memory.designs.base import MemoryDesign
+from vlamem.memory.designs.pairs import unit
 from vlamem.memory.head import HeadParams, init_head, ungated_step_out
 from vlamem.memory.protocol import Feature, Rows, StepOut, check_feature_size, reset_rows, standardise
 
@@ -85,7 +86,7 @@ class SlotsMemory(MemoryDesign):
         check_feature_size(z.shape[-1], self.feature_size)
         zn, trusted = standardise(z, params.mean, params.scale)
         keys, values, filled, idle = reset_rows(state, self.init(z.shape[0]), reset)
-        k, q = (x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-12) for x in (zn @ params.k, zn @ params.q))
+        k, q = unit(zn @ params.k), unit(zn @ params.q)
 
         alike = jnp.where(filled > 0, jnp.einsum("bmd,bd->bm", keys, k), -1.0)
         oldest = jnp.argmax(jnp.where(filled > 0, idle, jnp.inf), axis=-1)

@@ -74,14 +74,25 @@ class StateAblation(EpisodeHooks):
             self._frozen = self._frozen or state
             self._policy.restore(row.index, self._frozen)
         elif self._kind == "noise":
-            loud = {
-                name: (x.std() * self._noise.standard_normal(x.shape)).astype(x.dtype) if x.dtype.kind == "f" else x
-                for name, x in state.items()
-            }
-            self._policy.restore(row.index, loud)
+            self._policy.restore(row.index, {name: noise_like(x, self._noise) for name, x in state.items()})
         elif not self._done:
             self._policy.restore(row.index, self._donor)
             self._done = True
+
+
+def noise_like(x: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Noise of the size of a state array: normal with its standard deviation, or whole numbers within its range.
+
+    Marks of what is filled stay as they are: where nothing was stored there is nothing to replace.
+    """
+    if x.dtype.kind == "b":
+        return x
+    noise: np.ndarray = (
+        (x.std() * draw.standard_normal(x.shape)).astype(x.dtype)
+        if x.dtype.kind == "f"
+        else draw.integers(x.min(), x.max(), x.shape, dtype=x.dtype, endpoint=True)
+    )
+    return noise
 
 
 class OutputAblation:

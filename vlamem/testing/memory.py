@@ -3,20 +3,19 @@
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from safetensors.numpy import load_file, save_file
 
 from vlamem.core.seeding import stream
 from vlamem.memory.protocol import Memory, Params, State, StepOut, flatten, scan, state_bytes, step_by_step
 from vlamem.testing.errors import ConformanceError, require
 
-Step = Callable[[Params, State, Array, Array, Array], tuple[State, StepOut]]
+Step = Callable[[Params, State, np.ndarray, np.ndarray, np.ndarray], tuple[State, StepOut]]
 
 
 def _equal(a: Any, b: Any, promise: str, tolerance: float = 0.0) -> None:
@@ -36,13 +35,19 @@ def _row(tree: Any, row: int) -> Any:
     return jax.tree.map(lambda x: x[row : row + 1], tree)
 
 
+def _compiled(step: Any) -> Any:
+    """`step` in one compiled call, its results in NumPy: each slice and comparison in JAX would compile anew."""
+    jitted = jax.jit(step)
+    return lambda *args: jax.tree.map(np.asarray, jitted(*args))
+
+
 def _saved_and_restored(state: State) -> State:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         save_file({name: np.asarray(x, order="C") for name, x in flatten(state).items()}, path)
         arrays = load_file(path)
     names = list(flatten(state))
-    return jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(arrays[name]) for name in names])
+    return jax.tree.unflatten(jax.tree.structure(state), [arrays[name] for name in names])
 
 
 def check_memory(
@@ -77,12 +82,12 @@ def check_memory(
     if params is None:
         params = memory.init_params(jax.random.key(seed))
     draw = stream(seed, "check_memory")
-    zs = jnp.asarray(draw.standard_normal((ticks, batch, memory.feature_size)), jnp.float32)
-    events = jnp.asarray(draw.random((ticks, batch)) < 0.3)
-    none = jnp.zeros(batch, bool)
-    step: Step = jax.jit(memory.step)
+    zs = draw.standard_normal((ticks, batch, memory.feature_size)).astype(np.float32)
+    events = draw.random((ticks, batch)) < 0.3
+    none = np.zeros(batch, bool)
+    step: Step = _compiled(memory.step)
 
-    state = memory.init(batch)
+    state = jax.tree.map(np.asarray, memory.init(batch))
     states, outs = [state], []
     for t in range(ticks):
         state, out = step(params, state, zs[t], none, events[t])
@@ -117,29 +122,30 @@ def check_memory(
 def _check_out(out: StepOut, batch: int) -> None:
     for name, x in flatten(out).items():
         require(x.shape[:1] == (batch,), "every answer has a row for each row", f"{name} is {x.shape}")
-        require(bool(jnp.isfinite(x).all()), "answers are finite", name)
+        require(bool(np.isfinite(x).all()), "answers are finite", name)
     for name in ("confidence", "gate"):
         x = getattr(out, name)
         require(bool(((x >= 0) & (x <= 1)).all()), f"{name} is in [0, 1]")
     require(bool((out.surprise >= 0).all()), "surprise is 0 or more")
-    require(out.wrote.dtype == jnp.bool_ and out.refused.dtype == jnp.bool_, "wrote and refused are booleans")
+    require(out.wrote.dtype == np.bool_ and out.refused.dtype == np.bool_, "wrote and refused are booleans")
 
 
 def _check_determinism(
-    memory: Memory, params: Params, states: list[State], outs: list[StepOut], zs: Array, events: Array
+    memory: Memory, params: Params, states: list[State], outs: list[StepOut], zs: np.ndarray, events: np.ndarray
 ) -> None:
-    step: Step = jax.jit(memory.step)
-    again = step(params, states[-2], zs[-1], jnp.zeros(zs.shape[1], bool), events[-1])
+    traced_anew: Step = _compiled(memory.step)
+    again = traced_anew(params, states[-2], zs[-1], np.zeros(zs.shape[1], bool), events[-1])
     _equal(again, (states[-1], outs[-1]), "the same input gives the same bits")
 
 
-def _check_reset(memory: Memory, step: Step, params: Params, used: State, zs: Array, events: Array) -> None:
+def _check_reset(memory: Memory, step: Step, params: Params, used: State, zs: np.ndarray, events: np.ndarray) -> None:
     """Row 0 is reset within the update, from a used state and from an empty one; nothing of the past may show."""
     batch = zs.shape[1]
-    first = jnp.zeros(batch, bool).at[0].set(True)
+    first = np.arange(batch) == 0
     after = step(params, used, zs[0], first, events[0])
-    fresh = step(params, memory.init(batch), zs[0], jnp.zeros(batch, bool), events[0])
-    untouched = step(params, used, zs[0], jnp.zeros(batch, bool), events[0])
+    none = np.zeros(batch, bool)
+    fresh = step(params, memory.init(batch), zs[0], none, events[0])
+    untouched = step(params, used, zs[0], none, events[0])
     _equal(_row(after, 0), _row(fresh, 0), "a reset row goes on as a new one")
     for row in range(1, batch):
         _equal(_row(after, row), _row(untouched, row), "reset of one row leaves the others")
@@ -150,26 +156,28 @@ def _check_single_rows(
     params: Params,
     states: list[State],
     outs: list[StepOut],
-    zs: Array,
-    events: Array,
+    zs: np.ndarray,
+    events: np.ndarray,
     tolerance: float,
 ) -> None:
-    step: Step = jax.jit(memory.step)
+    step: Step = _compiled(memory.step)
     for row in range(zs.shape[1]):
         single = memory.init(1)
         for t in range(zs.shape[0]):
             at = slice(row, row + 1)
-            single, out = step(params, single, zs[t, at], jnp.zeros(1, bool), events[t, at])
+            single, out = step(params, single, zs[t, at], np.zeros(1, bool), events[t, at])
             _equal(out, _row(outs[t], row), f"a batch gives what single rows give (row {row}, tick {t})", tolerance)
         _equal(single, _row(states[-1], row), f"a batch leaves the state that single rows leave (row {row})", tolerance)
 
 
-def _check_refusal(memory: Memory, step: Step, params: Params, used: State, z: Array, events: Array) -> None:
+def _check_refusal(memory: Memory, step: Step, params: Params, used: State, z: np.ndarray, events: np.ndarray) -> None:
     batch = z.shape[0]
-    none = jnp.zeros(batch, bool)
+    none = np.zeros(batch, bool)
     clean_state, clean = step(params, used, z, none, events)
     for bad in (np.nan, np.inf, -np.inf):
-        state, out = step(params, used, z.at[0, -1].set(bad), none, events)
+        spoilt = z.copy()
+        spoilt[0, -1] = bad
+        state, out = step(params, used, spoilt, none, events)
         _check_out(out, batch)
         require(bool(out.refused[0]) and not bool(out.refused[1:].any()), f"a row with {bad} is refused, alone")
         require(not bool(out.wrote[0]), f"a row with {bad} is not written")
@@ -184,25 +192,28 @@ def _check_scan(
     params: Params,
     states: list[State],
     outs: list[StepOut],
-    zs: Array,
-    events: Array,
+    zs: np.ndarray,
+    events: np.ndarray,
     tolerance: float,
 ) -> None:
-    resets = jnp.zeros(zs.shape[:2], bool)
-    for run, name in ((scan, "scan"), (step_by_step, "lax.scan over step")):
-        state, out = run(memory, params, states[0], zs, resets, events)
+    resets = np.zeros(zs.shape[:2], bool)
+    runs = {"lax.scan over step": step_by_step} | ({"scan": scan} if hasattr(memory, "scan") else {})
+    for name, run in runs.items():
+        state, out = _compiled(partial(run, memory))(params, states[0], zs, resets, events)
         _equal(state, states[-1], f"{name} leaves the state that steps leave", tolerance)
         for t, expected in enumerate(outs):
             at = jax.tree.map(lambda x, t=t: x[t], out)
             _equal(at, expected, f"{name} gives what steps give (tick {t})", tolerance)
 
 
-def _check_force(memory: Memory, params: Params, zs: Array, events: Array) -> None:
+def _check_force(memory: Memory, params: Params, zs: np.ndarray, events: np.ndarray) -> None:
     if memory.gate_signal is None:
         return
-    resets = jnp.zeros(zs.shape[:2], bool)
+    resets = np.zeros(zs.shape[:2], bool)
+    forced = _compiled(partial(scan, memory))
     for force, decided in ((1e4, True), (-1e4, False)):
-        _, out = scan(memory, params, memory.init(zs.shape[1]), zs, resets, events, jnp.full(zs.shape[:2], force))
+        by = np.full(zs.shape[:2], force, np.float32)
+        _, out = forced(params, memory.init(zs.shape[1]), zs, resets, events, by)
         require(bool((out.wrote == decided).all()), f"a force of {force:g} on the logit decides every write")
 
 

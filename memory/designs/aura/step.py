@@ -33,6 +33,7 @@ from vlamem.memory.config import HeadConfig, checked_settings
 from vlamem.memory.designs.aura.config import AuraConfig
 from vlamem.memory.designs.aura.gate import GATES, SIGNALS, GateInput, GateParams, move_threshold, straight_through
 from vlamem.memory.designs.base import MemoryDesign
+from vlamem.memory.designs.pairs import unit
 from vlamem.memory.head import HeadParams, init_head, propose
 from vlamem.memory.protocol import Feature, Features, Rows, StepOut, Ticks, check_feature_size, reset_rows, standardise
 
@@ -90,11 +91,6 @@ class Decision(NamedTuple):
     g: Float[Array, "B"]
     carry: Float[Array, "B E"]
     written: Written
-
-
-def unit(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
-    """x / |x|, and 0 for 0."""
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
 def look_ahead(

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlamem.memory.designs.aura.step import AuraMemory, AuraParams, AuraState, unit
+from vlamem.memory.designs.aura.step import AuraMemory, AuraParams, AuraState
+from vlamem.memory.designs.pairs import unit
 from vlamem.memory.protocol import scan, standardise
 from vlamem.sim.bench.kernels.rows import FEATURES
 from vlamem.sim.bench.kernels.timing import Timing, measure_in_turn
