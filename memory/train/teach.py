@@ -61,8 +61,10 @@ class TeachOptions:
             to write at several ticks with a chance of less than 1/2 each, and in use at none.
         rows: episodes of a batch.
         moments: ticks of each at which the policy's loss is asked for.
-        uniform: share of these that are drawn from the whole episode, so that what is proposed does no harm elsewhere;
-            the rest as often as their weight of choice says.
+        uniform: shares of these that are drawn from the whole episode, at first and at last; the rest as often as their
+            weight of choice says. What is remembered is learned at choices; in use a memory proposes between them too,
+            where it must do no harm.
+        widen: shares of the updates between which the first share becomes the last.
         feature_noise: standard deviation of what is added to z, in units of each entry's own.
         scene_shift: greatest share of the way to the scene of another episode of the task by which all z of an episode
             are moved. Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
@@ -89,8 +91,9 @@ class TeachOptions:
         )
     )
     rows: int = 16
-    moments: int = 6
-    uniform: float = 0.2
+    moments: int = 8
+    uniform: tuple[float, float] = (0.2, 0.6)
+    widen: tuple[float, float] = (0.35, 0.55)
     feature_noise: float = 0.15
     scene_shift: float = 0.3
     floor: float = 0.3
@@ -176,7 +179,8 @@ def teach(
         rng = stream(how.seed, "teach", "batch", done)
         drawn = data.sample(how.rows, rng, shares)
         words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
-        at = [e.draw(how.moments, how.uniform, tasks.foreseeable(e), rng) for e in drawn]
+        uniform = how.uniform[0] + _risen(how.widen, done / config.updates) * (how.uniform[1] - how.uniform[0])
+        at = [e.draw(how.moments, uniform, tasks.foreseeable(e), rng) for e in drawn]
         moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
         task = np.array([data.tasks.index(e.task) for e in drawn])
         speed = pace(config, done)
@@ -187,7 +191,9 @@ def teach(
         rows = data.episodes(drawn, words)
         batch = _Batch(_augmented(rows, drawn, data, how, rng), rows.inside, ticks, owed.astype(np.float32))
         key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
-        (proposed, _), pull, rate = forward(training.params, batch, key, _noise(config, done))
+        (proposed, _), pull, rate = forward(
+            training.params, batch, key, 1.0 - _risen(config.noise_anneal, done / config.updates)
+        )
         # the moments lie row after row, what is proposed lies tick after tick
         residual = np.asarray(proposed).swapaxes(0, 1).reshape(-1, proposed.shape[-1])
         error, gradient = loss(moments, residual, integer_seed(how.seed, "teach", "noise", done))
@@ -230,10 +236,10 @@ def _shares(data: DemonstrationData, history: list[dict[str, float]], catch_up: 
     return shares
 
 
-def _noise(config: TrainConfig, done: int) -> float:
-    """Share of the noise on a learned gate's logit at an update."""
-    start, end = config.noise_anneal
-    return 1.0 - min(1.0, max(0.0, (done / config.updates - start) / max(end - start, 1e-9)))
+def _risen(between: tuple[float, float], done: float) -> float:
+    """From 0 to 1 while `done` goes through an interval."""
+    start, end = between
+    return min(1.0, max(0.0, (done - start) / max(end - start, 1e-9)))
 
 
 @jax.jit
