@@ -17,7 +17,7 @@ from vlamem.sim.results.pages import Figure
 from vlamem.sim.results.statistics import PairedDifference, wilson95
 from vlamem.sim.suites.registry import load_suite
 
-NOTED = "f688abe95f293b67"
+NOTED = "50109a77e51fba6f"
 """Digest of the gate's parameters that the notes speak of; of another they would say what was not seen."""
 _GAPS = {"sentences": "demo_minus_sentence", "random": "demo_random_gap", "periodic": "demo_periodic_gap"}
 
