@@ -345,6 +345,7 @@ KINDS = (
     FileKind("run.json, results.json, meta.json", "JSON", "entry", "none: compared with the run", "rollout, collect",
              _WHOLE),
     FileKind("ROBOT.toml, CONFIG.yaml, KEYS", "text", "-", "none: people write them", "people", "-"),
+    FileKind("--record DATASET", "LeRobotDataset v3", "theirs", "-", "control", "up to the last whole episode"),
     FileKind("LeRobot checkpoints and data sets", "theirs", "theirs", "theirs", "lerobot", "-"),
 )  # fmt: skip
 """In the order of docs/files.md."""
