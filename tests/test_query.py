@@ -1,7 +1,7 @@
 """core/query.py: options behind a question mark come back as they were written."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlamem.core.query import parse_query, write_query
@@ -11,6 +11,7 @@ NAMES = st.text(st.characters(codec="ascii", categories=["L"]), min_size=1)
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # how busy the machine is says nothing here
 @given(st.lists(st.tuples(NAMES, VALUES)))
 def test_options_come_back(options: list[tuple[str, str]]) -> None:
     assert parse_query(write_query(options)) == options
