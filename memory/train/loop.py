@@ -112,20 +112,23 @@ class Pace(NamedTuple):
     noise: Float[Array, ""]
 
 
+def risen(between: tuple[float, float], done: float) -> float:
+    """From 0 to 1 while `done` goes through an interval."""
+    start, end = between
+    return min(1.0, max(0.0, (done - start) / max(end - start, 1e-9)))
+
+
 def pace(config: TrainConfig, i: int) -> Pace:
     """Learning rate and write cost of update i, 0 to config.updates - 1."""
     done, warm = i / config.updates, 0.1
     fall = math.cos(math.pi * (done - warm) / (1 - warm))
     shape = 0.1 + 0.9 * done / warm if done < warm else 0.05 + 0.475 * (1 + fall)
 
-    def risen(start: float, end: float) -> float:
-        return min(1.0, max(0.0, (done - start) / max(end - start, 1e-9)))
-
-    cost, noise, rate = max(0.05, risen(*config.ramp)), 1.0, 1.0
+    cost, noise, rate = max(0.05, risen(config.ramp, done)), 1.0, 1.0
     if config.rate is None:
         cost *= config.write_cost
     else:
-        noise, rate = 1.0 - risen(*config.noise_anneal), config.rate
+        noise, rate = 1.0 - risen(config.noise_anneal, done), config.rate
     return Pace(*map(jnp.asarray, (config.learning_rate * shape, cost, config.carry, rate, noise)))
 
 

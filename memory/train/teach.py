@@ -36,7 +36,7 @@ from vlamem.memory.train.demonstrations import (
     loss_units,
 )  # fmt: skip
 from vlamem.memory.train.fit import Patience
-from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace
+from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace, risen
 from vlamem.memory.train.losses import DECIDED, charge
 from vlamem.memory.train.swap import compare
 
@@ -179,7 +179,7 @@ def teach(
         rng = stream(how.seed, "teach", "batch", done)
         drawn = data.sample(how.rows, rng, shares)
         words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
-        uniform = how.uniform[0] + _risen(how.widen, done / config.updates) * (how.uniform[1] - how.uniform[0])
+        uniform = how.uniform[0] + risen(how.widen, done / config.updates) * (how.uniform[1] - how.uniform[0])
         at = [e.draw(how.moments, uniform, tasks.foreseeable(e), rng) for e in drawn]
         moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
         task = np.array([data.tasks.index(e.task) for e in drawn])
@@ -192,7 +192,7 @@ def teach(
         batch = _Batch(_augmented(rows, drawn, data, how, rng), rows.inside, ticks, owed.astype(np.float32))
         key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
         (proposed, _), pull, rate = forward(
-            training.params, batch, key, 1.0 - _risen(config.noise_anneal, done / config.updates)
+            training.params, batch, key, 1.0 - risen(config.noise_anneal, done / config.updates)
         )
         # the moments lie row after row, what is proposed lies tick after tick
         residual = np.asarray(proposed).swapaxes(0, 1).reshape(-1, proposed.shape[-1])
@@ -234,12 +234,6 @@ def _shares(data: DemonstrationData, history: list[dict[str, float]], catch_up: 
         kept = max(0.0, last.get(f"swapped.{task}", 0.0) - last.get(f"own.{task}", 0.0))
         shares[task] = 1.0 + catch_up * data.choice[task] / (1.0 + (2.0 * kept) ** 2)
     return shares
-
-
-def _risen(between: tuple[float, float], done: float) -> float:
-    """From 0 to 1 while `done` goes through an interval."""
-    start, end = between
-    return min(1.0, max(0.0, (done - start) / max(end - start, 1e-9)))
 
 
 @jax.jit
