@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from deploy_cases import LONG_S, wait
 
-from vlamem.deploy.robot.guarded_robot import GuardedRobot
+from vlamem.deploy.robot.guarded_robot import GuardedRobot, OperatorActions
 from vlamem.deploy.robot.protocol import RobotError
 
 
@@ -114,8 +115,15 @@ def test_the_arm_comes_to_rest_when_its_camera_hangs_in_the_guard_itself(rig: Ri
     hang.touch()
     assert rig.post("/stop") == {"said": "stop"}
     wait(rig.rests)
-    hang.unlink()
     assert rig.post("/go") == {"said": "go"}
+    hang.unlink()
+    wait(rig.moves)
+
+
+def test_go_at_once_after_stop_counts(rig: Rig) -> None:
+    for _ in range(20):
+        assert rig.post("/stop") == {"said": "stop"}
+        assert rig.post("/go") == {"said": "go"}
     wait(rig.moves)
 
 
@@ -158,3 +166,23 @@ def test_what_was_observed_before_a_pause_is_not_taken_for_new(tmp_path: Path, m
     finally:
         log.with_name(log.name + ".hang").unlink()
         robot.close()
+
+
+def test_what_the_operator_asked_for_is_done_once_and_in_the_order_of_the_keys() -> None:
+    did: list[str] = []
+    robot = GuardedRobot("hanging_arm:make", "tabletop")
+    robot._actions = OperatorActions(
+        lambda: did.append("stop"), lambda: did.append("go"), lambda outcome: outcome, dict, lambda: did.append("quit")
+    )
+    assert robot._do("stop", 1) == {"value": None}
+    assert robot._do("go", 1) == {"value": None}
+    robot._stop(robot._actions, 1)  # the count of an observation that hung
+    assert did == ["stop", "go"]
+    assert robot._do("go", 2) == {"value": None}  # its stop is on its way
+    assert robot._do("stop", 2) == {"value": None}
+    assert did == ["stop", "go", "go"]
+    robot._stop(robot._actions, 3)
+    assert did[3:] == ["stop"]
+    late = time.monotonic() - 1  # the guard has told the operator that it failed
+    assert robot._do("go", 3, late) == robot._do("label", "success", late) == {"error": "it came too late"}
+    assert did[4:] == []

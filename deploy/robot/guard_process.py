@@ -13,6 +13,7 @@ observes, and the operator's panel answers here, so that a stop needs nothing of
 
 import contextlib
 import json
+import math
 import select
 import signal
 import socket
@@ -63,13 +64,13 @@ class GuardProcess:
         self._robot, self._file = robot, robot_file
         self._commands, self._observations, self._calls, self._questions = commands, observations, calls, questions
         self._guard = Guard(robot_file)
-        self._stops = 0
+        self._counting = threading.Lock()
+        self._stops = self._ended_stops = 0
         self._bus = threading.Lock()
         self._asking = threading.Lock()
         self._asked = 0
         self._hangs = False
         self._trouble: str | None = None
-        self._stopped_by_panel = threading.Event()
         self._panel: Panel | None = None
 
     def run(self) -> None:
@@ -90,9 +91,10 @@ class GuardProcess:
     def _round(self, tick: float) -> bool:
         """What has come within a tick, and what is due; False when the controller has gone."""
         ready = select.select([self._commands, self._calls], [], [], tick)[0]
-        if self._stopped_by_panel.is_set():
-            self._stopped_by_panel.clear()
+        if self._stops > self._ended_stops:
             self._guard.stop(time.monotonic())
+        else:
+            self._guard.go()
         if self._commands in ready and not self._take_command():
             return False
         if self._calls in ready and not self._take_call():
@@ -210,28 +212,33 @@ class GuardProcess:
         return answer
 
     def _stop(self) -> None:
-        self._stops += 1
-        self._stopped_by_panel.set()
-        self._tell("stop")
+        with self._counting:
+            self._stops += 1
+        self._tell("stop", self._stops)
 
     def _go(self) -> None:
-        """Ends the stop when the controller knows of it, and no other stop has come meanwhile."""
-        before = self._stops
-        self._ask("go")
-        if self._stops == before and not self._stopped_by_panel.is_set():
-            self._guard.go()
+        """Ends the stops until now, here and in the controller. One that comes meanwhile stays in force, and one that
+        the controller hears of later, with an observation that hung, is over."""
+        stops = self._stops
+        self._ask("go", stops)
+        with self._counting:
+            self._ended_stops = max(self._ended_stops, stops)
 
-    def _tell(self, what: str) -> None:
+    def _tell(self, what: str, value: Any = None) -> None:
         """Without waiting for an answer; of a stop the controller hears with the next observation, too."""
         with contextlib.suppress(BlockingIOError):
-            self._questions.send(pack({"id": 0, "what": what, "value": None}), socket.MSG_DONTWAIT)
+            self._questions.send(pack({"id": 0, "what": what, "value": value, "until": math.inf}), socket.MSG_DONTWAIT)
 
     def _ask(self, what: str, value: Any = None) -> Any:
-        """The controller's answer. Raises TimeoutError when it gives none, RuntimeError with what it raised."""
+        """The controller's answer. Raises TimeoutError when it gives none, RuntimeError with what it raised.
+
+        What the operator was told has failed is not done later: the controller does nothing of it after `until`.
+        """
         with self._asking:
             self._asked += 1
-            self._questions.send(pack({"id": self._asked, "what": what, "value": value}), socket.MSG_DONTWAIT)
             until = time.monotonic() + ANSWER_S
+            question = {"id": self._asked, "what": what, "value": value, "until": until}
+            self._questions.send(pack(question), socket.MSG_DONTWAIT)
             while (left := until - time.monotonic()) > 0:
                 if not select.select([self._questions], [], [], left)[0]:
                     break

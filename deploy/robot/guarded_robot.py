@@ -7,6 +7,7 @@ settings name are. Those of another robot are observed in a thread of the guard'
 
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -70,7 +71,8 @@ class GuardedRobot:
         self._actions: OperatorActions | None = None
         self._buffer = bytearray()
         self._newest: RobotObservation | None = None
-        self._round_began = -float("inf")
+        self._round_began = -math.inf
+        self._stopping = threading.Lock()
         self._stops = 0
         self.status = ArmStatus(0, "", False, False)
         self.replaced: dict[str, int] = {}
@@ -138,7 +140,7 @@ class GuardedRobot:
 
     def send(self, command: Vector) -> None:
         """Commands an action. Raises RobotError when the guard has ended."""
-        self.send_until(command, float("inf"))
+        self.send_until(command, math.inf)
 
     def send_until(self, command: Vector, until: float) -> None:
         """As `send`, but not after `until` [s on the monotonic clock]."""
@@ -236,10 +238,8 @@ class GuardedRobot:
             self.status = ArmStatus(**body["status"])
         images = body["images"] if self._cameras is None else self._cameras.read()
         self._newest = RobotObservation(images, body["proprioception"], body["stamp"], body["force"])
-        if body["stops"] > self._stops:
-            self._stops = body["stops"]
-            if self._actions is not None:
-                self._actions.stop()
+        if self._actions is not None:
+            self._stop(self._actions, body["stops"])
         return True
 
     # The operator ---------------------------------------------------------------------------------------------------
@@ -248,23 +248,40 @@ class GuardedRobot:
         with contextlib.suppress(OSError):
             while raw := self._questions.recv(_MESSAGE):
                 question = unpack(raw)
-                answer = {"id": question["id"]} | self._do(question["what"], question["value"])
+                answer = {"id": question["id"]} | self._do(question["what"], question["value"], question["until"])
                 if question["id"]:
                     self._questions.send(pack(answer))
 
-    def _do(self, what: str, value: Any) -> dict[str, Any]:
+    def _do(self, what: str, value: Any, until: float = math.inf) -> dict[str, Any]:
+        """Does what the operator asked for; after `until` [s on the monotonic clock] they were told that it failed."""
         actions = self._actions
         if actions is None:
             return {"error": "the panel is not open"}
+        if time.monotonic() > until:
+            return {"error": "it came too late"}
         try:
             if what == "label":
                 return {"value": actions.label(value)}
             if what == "status":
                 return {"value": actions.status()}
-            {"stop": actions.stop, "go": actions.go, "quit": actions.quit}[what]()
+            if what == "stop":
+                self._stop(actions, value)
+            elif what == "go":
+                with self._stopping:
+                    self._stops = max(self._stops, value)
+                    actions.go()
+            else:
+                actions.quit()
         except Exception as error:  # the operator has to know
             return {"error": f"{type(error).__name__}: {error}"}
         return {"value": None}
+
+    def _stop(self, actions: OperatorActions, number: int) -> None:
+        """The operator's stop of this number, unless it was heard before or a go has ended it."""
+        with self._stopping:
+            if number > self._stops:
+                self._stops = number
+                actions.stop()
 
 
 def _ended(error: OSError) -> RobotError:
