@@ -13,7 +13,7 @@ from vlamem.core.observation import Encoding
 from vlamem.core.spec import ActionSpec
 from vlamem.policies.protocol import FrozenPolicy
 
-__all__ = ["DrawsChunks", "choice_times", "disagreement"]
+__all__ = ["DrawsChunks", "choice_times", "contradiction", "disagreement"]
 
 
 @runtime_checkable
@@ -34,6 +34,32 @@ def disagreement(
     In units of the action's full range a control step; noise that changes sign from step to step averages out of the
     sum, a choice of direction does not. Raises ValueError for fewer than 2 samples.
     """
+    moved = _sums(policy, encoding, rng, samples)
+    spread: Float[np.ndarray, B] = np.sqrt(moved.var(axis=1).sum(-1)) / policy.spec.horizon
+    return spread
+
+
+def contradiction(
+    policy: FrozenPolicy,
+    encoding: Encoding,
+    chunk: Float[np.ndarray, "B H A"],
+    rng: np.random.Generator,
+    samples: int = 8,
+) -> Float[np.ndarray, "B"]:
+    """How far what was done is from the mean of `samples` chunks, in the units and by the entries of `disagreement`.
+
+    Raises ValueError for fewer than 2 samples.
+    """
+    mean = _sums(policy, encoding, rng, samples).mean(axis=1)
+    did = chunk[..., _moving(policy.spec.action)].sum(1)
+    far: Float[np.ndarray, B] = np.sqrt(np.square(did - mean).sum(-1)) / policy.spec.horizon
+    return far
+
+
+def _sums(
+    policy: FrozenPolicy, encoding: Encoding, rng: np.random.Generator, samples: int
+) -> Float[np.ndarray, "B S M"]:
+    """The sums over each sampled chunk of what `_moving` names."""
     if samples < 2:
         raise ValueError(f"samples is {samples}: expected 2 or more")
     rows, spec = len(encoding.z), policy.spec
@@ -43,9 +69,8 @@ def disagreement(
         repeated = encoding.rows(np.repeat(np.arange(rows), samples))
         noise = rng.standard_normal((rows * samples, spec.horizon, spec.action.size), dtype=np.float32)
         drawn = policy.sample(repeated, noise).reshape(rows, samples, spec.horizon, spec.action.size)
-    moved = drawn[..., _moving(spec.action)].sum(2)
-    spread: Float[np.ndarray, B] = np.sqrt(moved.var(axis=1).sum(-1)) / spec.horizon
-    return spread
+    moved: Float[np.ndarray, "B S M"] = drawn[..., _moving(spec.action)].sum(2)
+    return moved
 
 
 def _moving(action: ActionSpec) -> list[int]:

@@ -54,9 +54,13 @@ class ChunkRunner:
         """
         tick = self.policy.observe(obs, rows)
         if self.policy.replan_on_write:
-            for row in tick.rows[tick.wrote]:
-                self._queues[row].clear()
+            self.drop(tick.rows[tick.wrote])
         return tick
+
+    def drop(self, rows: Int[np.ndarray, "R"]) -> None:
+        """What is left of the chunks of `rows` is dropped, since another acted meanwhile: these rows are due."""
+        for row in rows:
+            self._queues[row].clear()
 
     def due(self, rows: Int[np.ndarray, "R"] | None = None) -> Int[np.ndarray, "S"]:
         """Those of `rows` (of all, when None) whose queue is empty: these need an observation with images now."""

@@ -18,6 +18,8 @@ _HELP = """Records demonstrations by the scripted experts, resumable: started ag
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
          vlamem collect --features --tasks memory --episodes 30 --rollouts 30 --out data/features/played --workers 2
          vlamem collect --features --conditioning --tasks memory --episodes 200 --out data/demonstrations
+         vlamem collect --features --conditioning --memory aura:gate.safetensors --tasks memory --episodes 0 \
+           --rollouts 60 --out data/corrections
          vlamem collect --features --memory aura --tasks memory --episodes 0 --rollouts 60 --out data/features/mistakes
          vlamem collect --features --frames data/frames/worker-0 --tasks recall_colour touch --out data/features/frames
          vlamem collect --suite libero_object --features --frames data/libero/worker-0 --out data/features/libero
@@ -63,7 +65,8 @@ class Args:
     policy: str
     """Policy whose features are recorded."""
     rollouts: int
-    """Episodes a task that the policy plays itself, beside those of --episodes; 0 for none (features only)."""
+    """Episodes a task that the policy plays itself, beside those of --episodes; 0 for none (features only). With
+    --conditioning and a --memory the expert takes over in them now and then."""
     memory: str
     """What it remembers with in them, as in `vlamem rollout --memory`; none: the oracle instruction (features only)."""
     frames: tuple[Path, ...]
@@ -86,8 +89,8 @@ def _check(args: Args, suite: "Suite") -> None:
             f"no episodes of suite '{name}' are played for features: record demonstrations without --features, and "
             "name their folders with --features --frames"
         )
-    if args.conditioning and (not args.features or args.frames or args.memory != "none"):
-        raise ValueError("--conditioning records demonstrations with --features, without --frames and --memory")
+    if args.conditioning and (not args.features or args.frames):
+        raise ValueError("--conditioning records demonstrations with --features, without --frames")
     if args.conditioning and suite.name != "tabletop":
         raise ValueError(
             f"--conditioning records the tabletop suite, not '{name}': give 'vlamem fit' a LeRobotDataset of it"
@@ -125,7 +128,10 @@ def main(arguments: list[str]) -> int:
     episodes = _episodes(args, suite)
     command = shlex.join(["vlamem", "collect", *arguments])
     played = args.features and not args.frames
-    total = sum(episodes.values()) + (len(episodes) * args.rollouts if played and not args.conditioning else 0)
+    corrected = args.conditioning and args.memory != "none"
+    total = sum(episodes.values())
+    if played and (corrected or not args.conditioning):
+        total += len(episodes) * args.rollouts
     what = "features" if args.features else "demonstrations"
     with one_writer(args.out), tqdm(total=total, unit="episode", desc=what) as bar:
         try:
@@ -171,6 +177,7 @@ def _frames(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str
 def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:
     from vlamem.sim.record.features import FeatureCollection, collect_features
 
+    rollouts = dict.fromkeys(episodes, args.rollouts)
     if args.frames:
         from vlamem.sim.record.frames import FrameCollection, encode_frames
 
@@ -181,11 +188,12 @@ def _features(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: s
     if args.conditioning:
         from vlamem.sim.record.demonstrations import DemonstrationCollection, collect_demonstrations
 
-        collect_demonstrations(
-            DemonstrationCollection(args.policy, episodes, args.out, args.workers, command=command), _show(bar)
+        corrections = {} if args.memory == "none" else rollouts
+        wanted = DemonstrationCollection(
+            args.policy, episodes, args.out, args.workers, command=command, corrections=corrections, memory=args.memory
         )
+        collect_demonstrations(wanted, _show(bar))
         return
-    rollouts = dict.fromkeys(episodes, args.rollouts)
     recording = FeatureCollection(
         args.policy, episodes, rollouts, args.out, args.workers, command, args.memory, args.suite
     )

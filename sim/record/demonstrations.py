@@ -10,7 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,13 @@ from vlamem.core.seeding import stream
 from vlamem.memory.train.conditioning import Conditioned, write_conditioning
 from vlamem.memory.train.features import EpisodeTicks, FeatureWriter, recorded_below
 from vlamem.policies.choice import disagreement
+from vlamem.policies.memories import load_memories, parse_memories
 from vlamem.policies.protocol import FrozenPolicy, Teachable
 from vlamem.policies.registry import find_policy, load_policy
 from vlamem.policies.teaching import PolicyLoss
-from vlamem.sim.record.features import expert_chunks, features_meta
+from vlamem.sim.record.corrections import ACTOR as CORRECTED
+from vlamem.sim.record.corrections import FIRST, record_correction
+from vlamem.sim.record.features import expert_chunks, features_meta, marks_of
 from vlamem.sim.record.processes import record_in_processes
 from vlamem.sim.suites.disturbance import Disturbance, bursts
 from vlamem.sim.suites.tabletop.demonstrations import plan
@@ -52,6 +55,8 @@ class DemonstrationCollection:
         stride: ticks between two rendered ones while the robot moves; all are while it waits, and when it sets out.
         idle_stride: ticks between two of which the conditioning is kept, while the robot waits.
         command: written into the meta.
+        corrections: rollouts of the policy by task, in which the expert takes over now and then.
+        memory: of the policy in these, as in `--memory`.
     """
 
     policy: str
@@ -61,6 +66,8 @@ class DemonstrationCollection:
     stride: int = 2
     idle_stride: int = 3
     command: str = "vlamem collect --features --conditioning"
+    corrections: Mapping[str, int] = field(default_factory=dict)
+    memory: str = "none"
 
 
 def record_demonstration(
@@ -147,7 +154,11 @@ def _work(what: DemonstrationCollection, index: int, messages: Any) -> None:
 
     source = find_policy(what.policy)
     policy = load_policy(source)
-    meta = features_meta(policy, source.sha256, what.command)
+    memories, marks = (), "none"
+    if what.memory != "none":
+        names = parse_memories((what.memory,))
+        memories, marks = load_memories(names, policy, source.sha256, 1), marks_of(names)
+    meta = features_meta(policy, source.sha256, what.command, memory=marks)
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     folder = what.out / f"worker-{index}"
     done = {(e.task, e.episode) for e in recorded_below(what.out, meta)}
@@ -156,7 +167,8 @@ def _work(what: DemonstrationCollection, index: int, messages: Any) -> None:
         writer = FeatureWriter(folder, meta, contexts)
         opened.callback(writer.close)
         envs: dict[str, TabletopEnv] = {}
-        for task, episode in plan(what.episodes, index, what.workers):
+        jobs = [*plan(what.episodes, index, what.workers), *plan(what.corrections, index, what.workers, FIRST)]
+        for task, episode in jobs:
             if parent is not None and not parent.is_alive():  # it was killed: no one reads what is recorded here
                 break
             succeeded = (task, episode) in done
@@ -164,9 +176,16 @@ def _work(what: DemonstrationCollection, index: int, messages: Any) -> None:
                 if task not in envs:  # kept to the end: to make one takes as long as to play in it
                     envs[task] = SUITE.make(task, image_size=policy.spec.image_size)
                     opened.callback(envs[task].close)
-                made = record_demonstration(envs[task], policy, episode, what.stride, what.idle_stride)
+                if episode < FIRST:
+                    actor, made = (
+                        ACTOR,
+                        record_demonstration(envs[task], policy, episode, what.stride, what.idle_stride),
+                    )
+                else:
+                    actor = CORRECTED
+                    made = record_correction(envs[task], task, meta.goals, policy, memories, episode, what.stride)
                 ticks, rows, succeeded = made
-                if succeeded:
-                    write_conditioning(folder, task, episode, ACTOR, rows)
-                    writer.add(task, episode, ACTOR, ticks, succeeded)
+                if succeeded and rows is not None:
+                    write_conditioning(folder, task, episode, actor, rows)
+                    writer.add(task, episode, actor, ticks, succeeded)
             messages.put(succeeded)

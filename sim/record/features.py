@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
+from vlamem.memory.registry import MemoryName
 from vlamem.memory.runner import MemoryRunner
 from vlamem.memory.train.features import EpisodeTicks, FeaturesMeta, FeatureWriter, recorded_below
 from vlamem.memory.weights import identity
@@ -215,6 +216,11 @@ def features_meta(
     )
 
 
+def marks_of(names: Sequence[MemoryName]) -> str:
+    """Memories as the meta of a recording names them: kind and options, and the hash of the weights."""
+    return "+".join(n.label if n.sha256 is None else f"{n.label}:{n.sha256}" for n in names) or "none"
+
+
 def collect_features(what: FeatureCollection, progress: Callable[[int, int], None]) -> None:
     """Records what is missing; `progress(recorded, unsuccessful)` after every episode.
 
@@ -251,8 +257,7 @@ def _work(what: FeatureCollection, index: int, messages: Any) -> None:
         torch.set_num_threads(1)
     names = parse_memories((what.memory,))
     memories = load_memories(names, policy, source.sha256, 1)
-    marks = [name.label if name.sha256 is None else f"{name.label}:{name.sha256}" for name in names]
-    meta = features_meta(policy, source.sha256, what.command, what.suite, "+".join(marks) or "none")
+    meta = features_meta(policy, source.sha256, what.command, what.suite, marks_of(names))
     contexts = np.stack([policy.context_of(list(g)) for g in meta.goals])
     writer = FeatureWriter(what.out / f"worker-{index}", meta, contexts)
     # by any process: another number of them, or of episodes, deals the jobs anew
