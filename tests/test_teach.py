@@ -14,8 +14,9 @@ from vlamem.memory.config import HeadConfig
 from vlamem.memory.designs.registry import make_design
 from vlamem.memory.protocol import Memory, scan
 from vlamem.memory.train.card import NOTHING, card_path, verdict, write_card
+from vlamem.memory.train.conditioning import Conditioned, read_conditioning, write_conditioning
 from vlamem.memory.train.demonstrations import DemonstrationData, choice_weight
-from vlamem.memory.train.features import FeaturesError
+from vlamem.memory.train.features import FeaturesError, open_features
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.swap import compare
 from vlamem.memory.train.taught import TaughtGate, TaughtOptions, teach_gate
@@ -211,6 +212,19 @@ def test_ticks_at_the_end_of_a_demonstration_are_left_out(tmp_path: Path) -> Non
     data = DemonstrationData([record(tmp_path / "data", 30)])
     one = data.training["remember"][0]
     assert one.tick[-1] <= len(one.z) - CHUNK[0] // 2
+
+
+def test_a_demonstration_of_less_than_half_a_chunk_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = record(tmp_path / "data", 30)
+    (features,) = open_features([folder])
+    episode = next(e for e in features.episodes if (e.task, e.episode) == ("remember", 3))
+    rows = read_conditioning(folder, episode)
+    last = Conditioned(np.array([episode.ticks - 1]), rows.disagreement[:1], rows.packed[:1])
+    write_conditioning(folder, "remember", 3, "expert", last)
+    assert DemonstrationData([folder]).count["remember"] == 29
+    assert "demonstration 3 of 'remember' shows less than half a chunk of 4 control steps" in caplog.text
 
 
 def test_choice_weight_is_half_at_its_unit_and_rises() -> None:

@@ -3,6 +3,7 @@
 No answer is read: of a recording's columns, only z, the sentence that the policy was told and the demonstrated actions.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ __all__ = [
     "Demonstration", "DemonstrationData", "Episodes", "Loss", "Moments", "choice_weight", "foreseeable", "loss_units",
 ]  # fmt: skip
 
+log = logging.getLogger(__name__)
 _FOLDS = 10
 _HELD_OUT, _CALIBRATION = 9, 8
 """Of ten demonstrations of a task in a row, one is held out for the report, one for the confidence."""
@@ -161,6 +163,8 @@ class DemonstrationData:
                 if not tasks or episode.task in tasks:
                     rows = read_conditioning(part, episode)
                     found.setdefault(episode.task, []).append((features, episode, rows))
+        for task, kept in found.items():
+            found[task] = [one for one in kept if _long_enough(*one)]
         for kept in found.values():  # in the order of their numbers, whichever process recorded them
             kept.sort(key=lambda one: one[1].episode)
             del kept[len(kept) if most is None else most :]
@@ -251,15 +255,21 @@ class DemonstrationData:
         return {task: [e for i, e in enumerate(kept) if chosen(i % _FOLDS)] for task, kept in self._by_task.items()}
 
 
+def _long_enough(features: Features, episode: FeatureEpisode, rows: Conditioned) -> bool:
+    """Whether half a chunk or more was demonstrated after one of its rows; said in the log where it was not."""
+    enough = bool(rows.tick[0] <= episode.ticks - features.meta.chunk[0] // 2)
+    if not enough:
+        log.warning(
+            "demonstration %d of %r shows less than half a chunk of %d control steps: it is left out",
+            episode.episode, episode.task, features.meta.chunk[0],
+        )  # fmt: skip
+    return enough
+
+
 def _demonstration(features: Features, episode: FeatureEpisode, rows: Conditioned, unit: float) -> Demonstration:
     columns = features.ticks(episode)
     most = episode.ticks - features.meta.chunk[0] // 2  # what follows the end was not demonstrated
     kept = int(np.searchsorted(rows.tick, most, side="right"))
-    if not kept:
-        raise FeaturesError(
-            f"demonstration {episode.episode} of {episode.task!r} has {episode.ticks} ticks, chunks have "
-            f"{features.meta.chunk[0]}: leave it out"
-        )
     tick = np.asarray(rows.tick[:kept], np.int64)
     return Demonstration(
         episode.task,

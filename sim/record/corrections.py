@@ -101,12 +101,15 @@ class TakeOver(EpisodeHooks):
         return action
 
     def made(self) -> tuple[EpisodeTicks, Conditioned | None]:
-        """The episode's columns, and what the policy read where the demonstrator acted for a whole chunk or to the end;
-        None where it never did."""
+        """The episode's columns, and what the policy read where the demonstrator acted for a whole chunk, or to the end
+        for half of one or more; None where it never did."""
         horizon = self._policy.spec.horizon
         chunks = expert_chunks(np.array(self.actions), [(turn, 0) for turn in self.turns], horizon)
         last = len(self.turns) - 1
-        whole = [self.turns[min(tick + horizon - 1, last)] == self.turns[tick] for tick in self._kept]
+        whole = [
+            self.turns[min(tick + horizon - 1, last)] == self.turns[tick] and tick + horizon // 2 <= last + 1
+            for tick in self._kept
+        ]
         goals = np.array([self.goals, self.goals]).T
         columns = EpisodeTicks(np.array(self.z), chunks, goals, np.zeros(len(self.z), bool))
         chosen = [(t, e.encoding) for t, e, w in zip(self._kept, self._encodings, whole, strict=True) if w]
