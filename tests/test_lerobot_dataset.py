@@ -23,7 +23,7 @@ import sys
 import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-for name in ("marked", "bare"):
+for name in ("marked", "bare", "corrected"):
     root, marked = f"{sys.argv[1]}/{name}", name == "marked"
     image = {"dtype": "image", "shape": (16, 16, 3), "names": ["height", "width", "channels"]}
     features = {
@@ -34,6 +34,8 @@ for name in ("marked", "bare"):
     }
     if marked:
         features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
+    if name == "corrected":
+        features["intervention"] = {"dtype": "bool", "shape": (1,), "names": None}  # as lerobot's DAgger writes it
     dataset = LeRobotDataset.create(repo_id="vlamem/test", fps=20, features=features, root=root, use_videos=False)
     for episode in range(3):
         for step in range(10 + episode):
@@ -46,6 +48,8 @@ for name in ("marked", "bare"):
             }
             if marked:
                 frame["next.success"] = np.array([episode != 1 and step == 9 + episode])
+            if name == "corrected":
+                frame["intervention"] = np.array([step >= 4])
             dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()
@@ -67,6 +71,9 @@ reader = DatasetReader(marked)
 found = [reader.episode(i) for i in range(len(reader))]
 assert [e.success for e in found] == [True, False, True]
 assert reader.fps == 20 and reader.cameras == ("agentview", "wrist")
+assert found[0].demonstrated is None
+corrected = DatasetReader(marked.parent / "corrected").episode(0)
+assert corrected.demonstrated.tolist() == [step >= 4 for step in range(10)]
 last = found[2]
 assert last.actions.shape == (12, 7) and last.observation.instruction == ("push the bowl",) * 12
 assert (last.observation.images["agentview"][3] == 32).all() and last.observation.images["wrist"].dtype == np.uint8

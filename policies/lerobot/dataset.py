@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.dataset_files import INFO, DatasetError, check_files, is_dataset, read_info
@@ -21,6 +21,8 @@ from vlamem.policies.lerobot.source import HUB_ID, REACH_SECONDS, camera_of
 from vlamem.policies.protocol import FrozenPolicy
 
 SUCCESS, REWARD, LABELLED = "next.success", "next.reward", "labelled"
+INTERVENTION, ACTED_BY, TELEOPERATOR = "intervention", "acted_by", 3
+"""Who acted: a flag that lerobot's DAgger rollouts write, or the number that `vlamem control --record` writes."""
 _LOCAL = "copy it to this machine and give its folder"
 log = logging.getLogger("vlamem.policies")
 
@@ -62,12 +64,15 @@ class DatasetEpisode:
             of each step.
         actions: [T, A], executed, in the environment's units.
         success: by the dataset's own field or as given; None where nothing says.
+        demonstrated: [T], control steps in which a person acted, where a policy had the others; None where the dataset
+            does not tell them apart.
     """
 
     index: int
     observation: Observation
     actions: Float[np.ndarray, "T A"]
     success: bool | None
+    demonstrated: Bool[np.ndarray, "T"] | None = None
 
     @property
     def digest(self) -> str:
@@ -147,7 +152,7 @@ class DatasetReader:
             raise DatasetError(f"dataset '{self.name}' has no '{missing[0]}', only {sorted(features)}")
         if success == "reward" and REWARD not in features:
             raise DatasetError(f"dataset '{self.name}' has no '{REWARD}', only {sorted(features)}")
-        wanted = ("observation.state", "action", "task_index", SUCCESS, REWARD, LABELLED)
+        wanted = ("observation.state", "action", "task_index", SUCCESS, REWARD, LABELLED, INTERVENTION, ACTED_BY)
         self._columns = [key for key in wanted if key in features]
         self.fps = float(self._dataset.meta.fps)
         self._images = {camera_of(key): key for key in self._dataset.meta.camera_keys}
@@ -181,7 +186,8 @@ class DatasetReader:
             name: DatasetImages(partial(self._pictures, index, first, key), last - first)
             for name, key in self._images.items()
         }
-        return DatasetEpisode(index, Observation(images, state, sentences), actions, self._success(index, table))
+        success, demonstrated = self._success(index, table), _demonstrated(table)
+        return DatasetEpisode(index, Observation(images, state, sentences), actions, success, demonstrated)
 
     def usable(self, index: int) -> DatasetEpisode | None:
         """One episode; None, with a word in the log, for one that cannot be used."""
@@ -277,6 +283,15 @@ class DatasetReader:
         if self._given == "reward":
             return float(np.asarray(table[REWARD][-1]).max()) > 0
         return None
+
+
+def _demonstrated(table: dict[str, Sequence[Any]]) -> Bool[np.ndarray, "T"] | None:
+    """Control steps in which a person acted, where the dataset says who did."""
+    if INTERVENTION in table:
+        return np.array([bool(np.asarray(value).any()) for value in table[INTERVENTION]])
+    if ACTED_BY in table:
+        return np.array([int(np.asarray(value).max()) == TELEOPERATOR for value in table[ACTED_BY]])
+    return None
 
 
 def _bytes(image: Any) -> np.ndarray:

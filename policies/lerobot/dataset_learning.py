@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vlamem.core.observation import Observation
+from vlamem.core.seeding import stream
+from vlamem.policies.corrections import conditioned, whole_chunks
 from vlamem.policies.lerobot.dataset import DatasetEpisode, DatasetReader, DatasetView
 from vlamem.policies.lerobot.dataset_files import DatasetError, is_dataset
 from vlamem.policies.protocol import FrozenPolicy
@@ -59,13 +61,23 @@ def record_dataset(
             episode = reader.usable(index)
             if episode is None or episode.success is False:
                 continue
+            acted = _demonstrated(episode, reader.name)
+            if acted is None:
+                continue
+            if conditioning and not whole_chunks(acted, spec.horizon)[::_STRIDE].any():
+                log.warning(
+                    "episode %d of dataset '%s' demonstrates no chunk of %d control steps: it is left out",
+                    index, reader.name, spec.horizon,
+                )  # fmt: skip
+                continue
             seen = [policy.encode(rows) for rows in batches(episode, getattr(policy, "history", 1))]
             z = np.concatenate([encoding.z for encoding in seen])
             goal = np.array([[tasks.index(s)] * 2 for s in episode.observation.instruction])
-            ticks = EpisodeTicks(z, chunks_of(episode.actions, spec.horizon), goal, np.zeros(len(z), bool))
+            chunks = chunks_of(episode.actions, spec.horizon)
+            ticks = EpisodeTicks(z, chunks, goal, np.zeros(len(z), bool))
             task = episode.observation.instruction[0]
             if conditioning:
-                write_conditioning(out, task, index, "expert", _conditioned(policy, seen, index))
+                write_conditioning(out, task, index, "expert", _conditioned(policy, seen, acted, chunks, index))
             writer.add(task, index, "expert", ticks, True)
         count = len(writer.episodes)
     finally:
@@ -75,20 +87,43 @@ def record_dataset(
     return count
 
 
-def _conditioned(policy: FrozenPolicy, seen: Sequence["Encoding"], index: int) -> "Conditioned":
-    """What a policy that is Teachable read at every `_STRIDE`-th control step of an episode, batch after batch."""
-    from vlamem.core.seeding import stream
+def _demonstrated(episode: DatasetEpisode, dataset: str) -> Bool[np.ndarray, "T"] | None:
+    """Control steps that are learned from: a person's, where the dataset says who acted; all where it does not, and of
+    a policy's own verified success. None, with a word in the log, where no one demonstrates anything."""
+    acted = episode.demonstrated
+    if acted is None or (not acted.any() and episode.success):
+        return np.ones(len(episode.actions), bool)
+    if not acted.any():
+        log.warning(
+            "episode %d of dataset '%s' was a policy's alone, and nothing says that it succeeded: it is left out",
+            episode.index, dataset,
+        )  # fmt: skip
+        return None
+    return acted
+
+
+def _conditioned(
+    policy: FrozenPolicy,
+    seen: Sequence["Encoding"],
+    acted: Bool[np.ndarray, "T"],
+    chunks: Float[np.ndarray, "T H A"],
+    index: int,
+) -> "Conditioned":
+    """What a policy that is Teachable read at every `_STRIDE`-th control step from which a chunk was demonstrated."""
     from vlamem.memory.train.conditioning import Conditioned
-    from vlamem.policies.choice import disagreement
     from vlamem.policies.protocol import Teachable
 
     assert isinstance(policy, Teachable)
     rng = stream(0, "teach", "dataset", index)
-    kept = [encoding.rows(np.arange(0, len(encoding.z), _STRIDE)) for encoding in seen]  # _BATCH is a multiple of it
-    spread = np.concatenate([disagreement(policy, encoding, rng) for encoding in kept]).astype(np.float32)
-    return Conditioned(
-        _STRIDE * np.arange(len(spread)), spread, np.concatenate([policy.pack(encoding) for encoding in kept])
-    )
+    whole = whole_chunks(acted, chunks.shape[1])
+    whole[1::_STRIDE] = False
+    parts = []
+    for number, encoding in enumerate(seen):
+        at = np.flatnonzero(whole[number * _BATCH : (number + 1) * _BATCH])
+        if len(at):
+            ticks = number * _BATCH + at
+            parts.append(conditioned(policy, encoding.rows(at), ticks, acted, chunks[ticks], rng))
+    return Conditioned(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def demonstrations_of(

@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
 from vlamem.memory.runner import MemoryRunner
 from vlamem.memory.train.conditioning import Conditioned
 from vlamem.memory.train.features import EpisodeTicks
-from vlamem.policies.choice import contradiction, disagreement
 from vlamem.policies.chunk_runner import ChunkRunner
+from vlamem.policies.corrections import conditioned, whole_chunks
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
 from vlamem.policies.protocol import Teachable
 from vlamem.sim.record.features import expert_chunks
@@ -31,8 +32,6 @@ FIRST = 300_000
 _POLICY, _DEMONSTRATOR = (8, 56), (24, 56)
 """Fewest and most control steps that each acts for."""
 _EXECUTE = 8
-_TAKES_OVER = 4
-"""Control steps after which what a demonstrator does says no more that the policy would have done another thing."""
 
 
 class TakeOver(EpisodeHooks):
@@ -62,8 +61,7 @@ class TakeOver(EpisodeHooks):
         self.actions: list[np.ndarray] = []
         self.turns: list[int] = []
         """Of each control step; the policy has those of even number, the demonstrator the others."""
-        self._kept: list[int] = []
-        self._encodings: list[Tick] = []
+        self._kept: list[tuple[int, Observation]] = []
 
     def episode_began(self, row: Row) -> None:
         """The policy begins."""
@@ -90,8 +88,7 @@ class TakeOver(EpisodeHooks):
         self.z.append(tick.encoding.z[0])
         first = self.turns.index(self._turn)
         if self._turn % 2 and (row.steps - first) % self._stride == 0:
-            self._kept.append(row.steps)
-            self._encodings.append(tick)
+            self._kept.append((row.steps, tick.observation))
 
     def act(self, row: Row, action: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
         """The demonstrator's action where it acts."""
@@ -101,29 +98,19 @@ class TakeOver(EpisodeHooks):
         return action
 
     def made(self) -> tuple[EpisodeTicks, Conditioned | None]:
-        """The episode's columns, and what the policy read where the demonstrator acted for a whole chunk, or to the end
-        for half of one or more; None where it never did."""
+        """The episode's columns, and what the policy read where a whole chunk was demonstrated; None where none was."""
         horizon = self._policy.spec.horizon
-        chunks = expert_chunks(np.array(self.actions), [(turn, 0) for turn in self.turns], horizon)
-        last = len(self.turns) - 1
-        whole = [
-            self.turns[min(tick + horizon - 1, last)] == self.turns[tick] and tick + horizon // 2 <= last + 1
-            for tick in self._kept
-        ]
-        goals = np.array([self.goals, self.goals]).T
-        columns = EpisodeTicks(np.array(self.z), chunks, goals, np.zeros(len(self.z), bool))
-        chosen = [(t, e.encoding) for t, e, w in zip(self._kept, self._encodings, whole, strict=True) if w]
-        if not chosen:
+        turns = np.array(self.turns)
+        chunks = expert_chunks(np.array(self.actions), [(int(turn), 0) for turn in turns], horizon)
+        columns = EpisodeTicks(np.array(self.z), chunks, np.array([self.goals] * 2).T, np.zeros(len(turns), bool))
+        whole = whole_chunks(turns % 2 == 1, horizon)
+        kept = [(tick, seen) for tick, seen in self._kept if whole[tick]]
+        if not kept:
             return columns, None
-        unsure = []
-        for tick, encoding in chosen:
-            assert encoding is not None
-            found = float(disagreement(self._policy, encoding, self._rng)[0])
-            if tick - self.turns.index(self.turns[tick]) < _TAKES_OVER:
-                found = max(found, float(contradiction(self._policy, encoding, chunks[tick][None], self._rng)[0]))
-            unsure.append(found)
-        packed = np.concatenate([self._policy.pack(encoding) for _, encoding in chosen if encoding is not None])
-        return columns, Conditioned(np.array([t for t, _ in chosen]), np.float32(unsure), packed)
+        # all observations at once: a pass of the policy costs as much for one row
+        encoding = self._policy.encode(Observation.stack([seen for _, seen in kept]))
+        ticks = np.array([tick for tick, _ in kept])
+        return columns, conditioned(self._policy, encoding, ticks, turns % 2 == 1, chunks[ticks], self._rng)
 
 
 def record_correction(
