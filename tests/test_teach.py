@@ -20,7 +20,9 @@ from vlamem.memory.train.features import FeaturesError, open_features
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.swap import compare
 from vlamem.memory.train.taught import TaughtGate, TaughtOptions, teach_gate
-from vlamem.memory.train.teach import TeachOptions, _fresh, _shares, teach
+from vlamem.memory.train.teach import _fresh, _shares, teach
+from vlamem.memory.train.teach_batches import BareLoss, Batches
+from vlamem.memory.train.teach_options import TeachOptions
 from vlamem.memory.weights import load_memory, load_weights
 from vlamem.policies.teaching import PolicyLoss
 from vlamem.scripts import main as command_line
@@ -225,6 +227,19 @@ def test_a_demonstration_of_less_than_half_a_chunk_is_left_out_and_said(
     write_conditioning(folder, "remember", 3, "expert", last)
     assert DemonstrationData([folder]).count["remember"] == 29
     assert "demonstration 3 of 'remember' shows less than half a chunk of 4 control steps" in caplog.text
+
+
+def test_a_batch_depends_on_its_update_and_the_shares_alone(tmp_path: Path) -> None:
+    data = DemonstrationData([record(tmp_path / "data", 30)])
+    bare = BareLoss(data, SquaredLoss(), 0)
+    even, other = dict.fromkeys(data.tasks, 1.0), {task: 1.0 + i for i, task in enumerate(data.tasks)}
+    with Batches(data, bare, HOW) as first, Batches(data, bare, HOW) as second:
+        ahead = [first.at(0, even), first.at(1, even), first.at(2, other)]  # the last was begun with other shares
+        alone = [second.at(2, other), second.at(1, even), second.at(0, even)][::-1]
+    for one, two in zip(ahead, alone, strict=True):
+        for a, b in zip((*one[:3], *one.moments, *one[4:]), (*two[:3], *two.moments, *two[4:]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(ahead[0].zs, ahead[1].zs)
 
 
 def test_choice_weight_is_half_at_its_unit_and_rises() -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,24 +21,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.memory.protocol import Memory, Params, scan
 from vlamem.memory.train.checkpoint import Checkpoint
-from vlamem.memory.train.demonstrations import (
-    Demonstration,
-    DemonstrationData,
-    Episodes,
-    Loss,
-    Moments,
-    foreseeable,
-    loss_units,
-)  # fmt: skip
+from vlamem.memory.train.demonstrations import DemonstrationData, Loss, loss_units
 from vlamem.memory.train.fit import Patience
 from vlamem.memory.train.loop import TrainConfig, Training, begin, make_optimizer, pace, risen
 from vlamem.memory.train.losses import DECIDED, charge
 from vlamem.memory.train.swap import compare
+from vlamem.memory.train.teach_batches import BareLoss, Batches, followed
+from vlamem.memory.train.teach_options import TeachOptions
 
 __all__ = ["Progress", "Taught", "TeachOptions", "teach"]
 
@@ -48,61 +42,6 @@ _UNSURE = 0.05
 """Gain, as a share of the bare policy's loss, that the noise of a few batches shows as well."""
 _SENTENCE = 0.1
 """Least spread of an entry of a sentence's vector that it is standardised by, in units of the vectors' own."""
-
-
-@dataclass(frozen=True)
-class TeachOptions:
-    """How a memory is taught.
-
-    Attributes:
-        train: of the gradient updates. Its `write_cost` is that of writing at every tick in units of what the memory
-            has gained, task by task, so that a task pays for its writes as it learns to use them; it rises over `ramp`.
-            Over its `noise_anneal` the noise on the gate's decisions falls from 1 to 0: drawn to the end, a gate learns
-            to write at several ticks with a chance of less than 1/2 each, and in use at none.
-        rows: episodes of a batch.
-        moments: ticks of each at which the policy's loss is asked for.
-        uniform: shares of these that are drawn from the whole episode, at first and at last; the rest as often as their
-            weight of choice says. What is remembered is learned at choices; in use a memory proposes between them too,
-            where it must do no harm.
-        widen: shares of the updates between which the first share becomes the last.
-        feature_noise: standard deviation of what is added to z, in units of each entry's own.
-        scene_shift: greatest share of the way to the scene of another episode of the task by which all z of an episode
-            are moved. Scenes are few: read off them, the answers of the demonstrations would be learned by heart.
-        floor: least gain that writes are charged by after the ramp, as a share of the bare policy's loss: a task that
-            gains nothing from its writes loses them then.
-        catch_up: how many times more often a demonstration is drawn whose task has moments of choice and is not yet
-            remembered: what is learned quickly would else take most of the batches to the end.
-        write_dropout: share of ticks at which the gate may not write. One write at one tick, which is cheapest, fails
-            when the robot is a little slower than its demonstrator.
-        average: of parameters over updates, share that is kept of the average at each.
-        look_every: updates between two looks at episodes that are not trained on, with their own and another's state.
-        patience: looks without a lower loss, after the write cost has fully come, that end the training.
-        seed: of parameters and batches.
-    """
-
-    train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            updates=2400,
-            learning_rate=3e-3,
-            weight_decay=0.05,
-            write_cost=0.1,
-            ramp=(0.55, 0.75),
-            noise_anneal=(0.5, 0.75),
-        )
-    )
-    rows: int = 16
-    moments: int = 8
-    uniform: tuple[float, float] = (0.2, 0.6)
-    widen: tuple[float, float] = (0.35, 0.55)
-    feature_noise: float = 0.15
-    scene_shift: float = 0.3
-    floor: float = 0.3
-    catch_up: float = 5.0
-    write_dropout: float = 0.1
-    average: float = 0.98
-    look_every: int = 50
-    patience: int = 5
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,7 +102,7 @@ def teach(
         )
     folder.mkdir(parents=True, exist_ok=True)
     config, run = how.train, Checkpoint(folder, _marks(memory, data, how))
-    tasks = _Tasks(data, loss, how)
+    bare = BareLoss(data, loss, how.seed)
     fresh = _fresh(memory, data, how)
     done, seconds, history, kept = run.restore((fresh, jnp.zeros(len(data.tasks)), fresh.params, fresh.params))
     training, gain, averaged, best = kept
@@ -175,50 +114,42 @@ def teach(
         patience.see(look)
     shares = _shares(data, history, how.catch_up)
     began = saved = clock()
-    while done < config.updates and patience.waited < how.patience:
-        rng = stream(how.seed, "teach", "batch", done)
-        drawn = data.sample(how.rows, rng, shares)
-        words = [int(w) for w in rng.integers(data.wordings, size=how.rows)]
-        uniform = how.uniform[0] + risen(how.widen, done / config.updates) * (how.uniform[1] - how.uniform[0])
-        at = [e.draw(how.moments, uniform, tasks.foreseeable(e), rng) for e in drawn]
-        moments = Moments.join([data.moments(e, a, w) for e, a, w in zip(drawn, at, words, strict=True)])
-        task = np.array([data.tasks.index(e.task) for e in drawn])
-        speed = pace(config, done)
-        # nothing at all before something is gained: the optimizer makes whole steps of the smallest gradient
-        least = how.floor if done >= config.ramp[1] * config.updates else 0.0
-        owed = float(speed.cost) * np.maximum(gain - _UNSURE, least)[task]
-        ticks = np.stack([e.tick[a] for e, a in zip(drawn, at, strict=True)], axis=1)
-        rows = data.episodes(drawn, words)
-        batch = _Batch(_augmented(rows, drawn, data, how, rng), rows.inside, ticks, owed.astype(np.float32))
-        key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
-        (proposed, _), pull, rate = forward(
-            training.params, batch, key, 1.0 - risen(config.noise_anneal, done / config.updates)
-        )
-        # the moments lie row after row, what is proposed lies tick after tick
-        residual = np.asarray(proposed).swapaxes(0, 1).reshape(-1, proposed.shape[-1])
-        error, gradient = loss(moments, residual, integer_seed(how.seed, "teach", "noise", done))
-        unit = tasks.bare[task].repeat(how.moments)
-        scaled = (gradient / unit[:, None] / len(gradient)).reshape(how.rows, how.moments, -1).swapaxes(0, 1)
-        training = back(training, pull, scaled.astype(np.float32), speed)
-        share = min(how.average, done / (done + 10))
-        averaged = _toward(averaged, training.params, 1 - share)
-        weight = np.concatenate([e.weight[a] for e, a in zip(drawn, at, strict=True)])
-        gain = tasks.followed(gain, task.repeat(how.moments), weight, error, tasks.of(drawn, at))
-        done += 1
-        last = {"loss": float((error / unit).mean()), "rate": float(rate)}
-        last |= {f"gain.{t}": float(g) for t, g in zip(data.tasks, gain, strict=True)}
-        if done % how.look_every == 0 or done == config.updates:
-            last |= _look(memory, averaged, data, loss)
-            history.append({"update": float(done), **last})
-            shares = _shares(data, history, how.catch_up)
-            patience.see(history[-1])
-            if patience.waited == 0:
-                best = averaged
-        now = clock()
-        if done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
-            run.save((training, jnp.asarray(gain), averaged, best), done, seconds + now - began, history)
-            saved = now
-        progress(done, last)
+    with Batches(data, bare, how) as batches:
+        while done < config.updates and patience.waited < how.patience:
+            drawn = batches.at(done, shares)
+            speed = pace(config, done)
+            # nothing at all before something is gained: the optimizer makes whole steps of the smallest gradient
+            least = how.floor if done >= config.ramp[1] * config.updates else 0.0
+            owed = float(speed.cost) * np.maximum(gain - _UNSURE, least)[drawn.task]
+            batch = _Batch(drawn.zs, drawn.inside, drawn.ticks, owed.astype(np.float32))
+            key = jax.random.key(integer_seed(how.seed, "teach", "update", done))
+            (proposed, _), pull, rate = forward(
+                training.params, batch, key, 1.0 - risen(config.noise_anneal, done / config.updates)
+            )
+            # the moments lie row after row, what is proposed lies tick after tick
+            residual = np.asarray(proposed).swapaxes(0, 1).reshape(-1, proposed.shape[-1])
+            error, gradient = loss(drawn.moments, residual, integer_seed(how.seed, "teach", "noise", done))
+            unit = bare.units[drawn.task].repeat(how.moments)
+            scaled = (gradient / unit[:, None] / len(gradient)).reshape(how.rows, how.moments, -1).swapaxes(0, 1)
+            training = back(training, pull, scaled.astype(np.float32), speed)
+            share = min(how.average, done / (done + 10))
+            averaged = _toward(averaged, training.params, 1 - share)
+            gain = followed(gain, drawn, error)
+            done += 1
+            last = {"loss": float((error / unit).mean()), "rate": float(rate)}
+            last |= {f"gain.{t}": float(g) for t, g in zip(data.tasks, gain, strict=True)}
+            if done % how.look_every == 0 or done == config.updates:
+                last |= _look(memory, averaged, data, loss)
+                history.append({"update": float(done), **last})
+                shares = _shares(data, history, how.catch_up)
+                patience.see(history[-1])
+                if patience.waited == 0:
+                    best = averaged
+            now = clock()
+            if done == config.updates or now - saved >= _CHECKPOINT_SECONDS:
+                run.save((training, jnp.asarray(gain), averaged, best), done, seconds + now - began, history)
+                saved = now
+            progress(done, last)
     return Taught(best, history, done, seconds + clock() - began)
 
 
@@ -255,52 +186,6 @@ def _look(memory: Memory, params: Params, data: DemonstrationData, loss: Loss) -
         found |= {f"writes.{task}": float(look.writes.mean())}
     worse = [found[f"own.{task}"] - found[f"bare.{task}"] for task in data.tasks]
     return found | {"held_out_error": 1.0 + float(np.mean(worse))}
-
-
-class _Tasks:
-    """What the bare policy's loss is at every moment, and how much less it is with the memory, task by task."""
-
-    def __init__(self, data: DemonstrationData, loss: Loss, how: TeachOptions) -> None:
-        self._tasks, mean = data.tasks, []
-        self._bare: dict[tuple[str, int], np.ndarray] = {}
-        for task in data.tasks:
-            weighed, total = 0.0, 1e-9
-            for e in data.training[task]:
-                moments = data.moments(e, np.arange(len(e.tick)), 0)
-                seed = integer_seed(how.seed, "teach", "bare", e.task, e.episode)
-                self._bare[e.task, e.episode], _ = loss(moments, np.zeros_like(moments.context), seed)
-                weighed += float(e.weight @ self._bare[e.task, e.episode])
-                total += float(e.weight.sum())
-            mean.append(weighed / total)
-        self.bare = loss_units(np.array(mean))
-        """[tasks], the bare policy's mean loss at moments of choice; of a task without any, a share of the largest."""
-
-    def foreseeable(self, episode: Demonstration) -> Float[np.ndarray, "N"]:
-        """0 to 1 at each conditioned tick of an episode, see `demonstrations.foreseeable`."""
-        unit = self.bare[self._tasks.index(episode.task)]
-        return foreseeable(self._bare[episode.task, episode.episode], float(unit))
-
-    def of(self, drawn: list[Demonstration], at: list[Int[np.ndarray, "P"]]) -> Float[np.ndarray, "M"]:
-        """The bare policy's loss at drawn moments."""
-        return np.concatenate([self._bare[e.task, e.episode][a] for e, a in zip(drawn, at, strict=True)])
-
-    def followed(
-        self,
-        gain: Float[np.ndarray, "tasks"],
-        task: Int[np.ndarray, "M"],
-        weight: Float[np.ndarray, "M"],
-        error: Float[np.ndarray, "M"],
-        bare: Float[np.ndarray, "M"],
-    ) -> Float[np.ndarray, "tasks"]:
-        """The running mean of each task's gain at moments of choice, a share of the bare loss, after a batch."""
-        after = gain.copy()
-        for i in np.unique(task):
-            mine = task == i
-            had = float(weight[mine] @ bare[mine])
-            if had > 0:
-                saved = float(weight[mine] @ (bare - error)[mine]) / had
-                after[i] += 0.05 * (np.clip(saved, -1, 1) - gain[i])
-        return after
 
 
 def _fresh(memory: Memory, data: DemonstrationData, how: TeachOptions) -> Training:
@@ -354,22 +239,6 @@ def _compiled(
         return training._replace(params=without_z(params, size), optimizer=optimizer)
 
     return jax.jit(forward), jax.jit(back)
-
-
-def _augmented(
-    episodes: Episodes,
-    drawn: list[Demonstration],
-    data: DemonstrationData,
-    how: TeachOptions,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "T B F"]:
-    """What the memory reads, its scene moved towards another one and with noise on it."""
-    part = episodes.zs[..., : data.meta.feature_size]
-    others = np.stack([data.scenes[e.task][rng.integers(len(data.scenes[e.task]))] for e in drawn])
-    share = how.scene_shift * rng.random((len(drawn), 1))
-    part += (share * (others - np.stack([e.z.mean(axis=0) for e in drawn]))).astype(np.float32)
-    part += how.feature_noise * data.spread * rng.standard_normal(part.shape, dtype=np.float32)
-    return episodes.zs
 
 
 def _marks(memory: Memory, data: DemonstrationData, how: TeachOptions) -> dict[str, Any]:
