@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from vlamem.core.observation import Encoding
 from vlamem.memory.train.conditioning import Conditioned
 from vlamem.policies.choice import contradiction, disagreement
-from vlamem.policies.protocol import Teachable
+from vlamem.policies.protocol import FrozenPolicy, Teachable
 
 __all__ = ["conditioned", "whole_chunks"]
 
@@ -24,7 +24,7 @@ def whole_chunks(demonstrated: Bool[np.ndarray, "T"], horizon: int) -> Bool[np.n
 
 
 def conditioned(
-    policy: Teachable,
+    policy: FrozenPolicy,
     encoding: Encoding,
     ticks: Int[np.ndarray, "N"],
     demonstrated: Bool[np.ndarray, "T"],
@@ -34,8 +34,10 @@ def conditioned(
     """What the policy read at control steps, and how much each is a choice.
 
     Where a demonstrator takes over it is one as far as what they do is from what the policy samples: there all samples
-    may agree on what is wrong.
+    may agree on what is wrong. Raises ValueError for a policy that is not Teachable.
     """
+    if not isinstance(policy, Teachable):
+        raise ValueError(f"policy '{policy.spec.name}' gives no gradient of its loss: no memory can be fitted to it")
     unsure = disagreement(policy, encoding, rng)
     began = np.flatnonzero(demonstrated & ~np.concatenate([[True], demonstrated[:-1]]))
     since = ticks[:, None] - began

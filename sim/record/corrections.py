@@ -19,7 +19,7 @@ from vlamem.memory.train.features import EpisodeTicks
 from vlamem.policies.chunk_runner import ChunkRunner
 from vlamem.policies.corrections import conditioned, whole_chunks
 from vlamem.policies.memory_policy import MemoryPolicy, Tick
-from vlamem.policies.protocol import Teachable
+from vlamem.policies.protocol import FrozenPolicy
 from vlamem.sim.record.features import expert_chunks
 from vlamem.sim.rollout.hooks import EpisodeHooks
 from vlamem.sim.rollout.loop import EpisodeLoop
@@ -48,7 +48,7 @@ class TakeOver(EpisodeHooks):
     def __init__(
         self,
         runner: ChunkRunner,
-        policy: Teachable,
+        policy: FrozenPolicy,
         goals: Sequence[Sequence[str]],
         rng: np.random.Generator,
         stride: int,
@@ -117,7 +117,7 @@ def record_correction(
     env: SuiteEnv,
     task: str,
     goals: Sequence[Sequence[str]],
-    policy: Teachable,
+    policy: FrozenPolicy,
     memories: Sequence[MemoryRunner],
     episode: int,
     stride: int,

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from vlamem.core.observation import Observation
 from vlamem.core.seeding import stream
+from vlamem.memory.runner import MemoryRunner
 from vlamem.memory.train.conditioning import Conditioned, write_conditioning
 from vlamem.memory.train.features import EpisodeTicks, FeatureWriter, recorded_below
 from vlamem.policies.choice import disagreement
@@ -154,7 +155,8 @@ def _work(what: DemonstrationCollection, index: int, messages: Any) -> None:
 
     source = find_policy(what.policy)
     policy = load_policy(source)
-    memories, marks = (), "none"
+    memories: tuple[MemoryRunner, ...] = ()
+    marks = "none"
     if what.memory != "none":
         names = parse_memories((what.memory,))
         memories, marks = load_memories(names, policy, source.sha256, 1), marks_of(names)
@@ -176,14 +178,12 @@ def _work(what: DemonstrationCollection, index: int, messages: Any) -> None:
                 if task not in envs:  # kept to the end: to make one takes as long as to play in it
                     envs[task] = SUITE.make(task, image_size=policy.spec.image_size)
                     opened.callback(envs[task].close)
-                if episode < FIRST:
-                    actor, made = (
-                        ACTOR,
-                        record_demonstration(envs[task], policy, episode, what.stride, what.idle_stride),
-                    )
+                env, actor = envs[task], ACTOR if episode < FIRST else CORRECTED
+                made: tuple[EpisodeTicks, Conditioned | None, bool]
+                if actor == ACTOR:
+                    made = record_demonstration(env, policy, episode, what.stride, what.idle_stride)
                 else:
-                    actor = CORRECTED
-                    made = record_correction(envs[task], task, meta.goals, policy, memories, episode, what.stride)
+                    made = record_correction(env, task, meta.goals, policy, memories, episode, what.stride)
                 ticks, rows, succeeded = made
                 if succeeded and rows is not None:
                     write_conditioning(folder, task, episode, actor, rows)
