@@ -71,6 +71,27 @@ def test_a_stop_that_the_loop_does_not_carry_out_is_carried_out_within_a_tenth_o
     assert len(clocked.said) == before
 
 
+def test_a_stop_that_is_pressed_again_and_again_is_carried_out_as_soon_as_one_that_is_pressed_once() -> None:
+    clocked = Clocked()
+    clocked.dog.rounded(False)
+    for _ in range(10):
+        clocked.dog.stop()
+        clocked.pass_(0.01)
+    assert clocked.said[0] == (0.05, "stop")
+
+
+def test_a_round_that_began_before_a_stop_does_not_count_as_its_service() -> None:
+    clocked = Clocked()
+    clocked.dog.rounded(False)
+    clocked.pass_(0.02, rounds=True)
+    began = clocked.now
+    clocked.now += 0.01
+    clocked.dog.stop()  # of an operator who had said stop, and go during this round
+    clocked.dog.rounded(True, began)
+    clocked.pass_(0.06)
+    assert [why for _, why in clocked.said] == ["stop"]
+
+
 class Hung(Arm):
     """Its observe hangs when told to."""
 
@@ -137,3 +158,28 @@ def test_before_the_first_observation_of_an_episode_nothing_is_sent() -> None:
     scene.now += 1.0
     assert scene.controller.watchdog.check()
     assert len(scene.arm.sent) == before
+
+
+@pytest.mark.parametrize("first", ["stop", "go"])
+def test_a_stop_and_a_go_of_two_threads_come_one_after_the_other_for_loop_and_watchdog_alike(first: str) -> None:
+    scene = Scene()
+    scene.play(20)
+    controller, dog = scene.controller, scene.controller.watchdog
+    if first == "go":
+        controller.stop()
+    calls = {"stop": controller.stop, "go": controller.go}
+    second = threading.Thread(target=calls["go" if first == "stop" else "stop"])
+    said = getattr(dog, first)
+
+    def meanwhile() -> None:
+        """The other button is pressed in the middle of the first."""
+        second.start()
+        second.join(0.2)  # it waits for this one: its end comes later
+        said()
+
+    setattr(dog, first, meanwhile)
+    calls[first]()
+    second.join(LONG_S)
+    scene.play(10)
+    assert scene.modes[-1] is (Mode.HALT if first == "go" else Mode.RUN)
+    assert not dog.check()  # nothing is left of the stop that was taken back, or was carried out

@@ -84,7 +84,7 @@ class Controller:
         self._record, self._clock, self._sleep = record, clock, sleep
         self._timeline = Timeline(self.limits.blended(), self.limits.moving(), self.options.blend)
         self._moving = self.limits.moving()
-        self._halt = threading.Event()
+        self._halt, self._operator = threading.Event(), threading.Lock()
         self._instruction = ""
         self._began = 0.0
         self._step = -1
@@ -127,15 +127,17 @@ class Controller:
 
     def stop(self) -> None:
         """The operator's stop: at rest within `stop_s` of this call, until `go`."""
-        if not self._halt.is_set():
-            self._stop_at = self._clock()
-        self._halt.set()
-        self.watchdog.stop()
+        with self._operator:  # a go of another thread comes before it or after it, here and at the watchdog
+            if not self._halt.is_set():
+                self._stop_at = self._clock()
+            self._halt.set()
+            self.watchdog.stop()
 
     def go(self) -> None:
         """Ends the operator's stop; motion goes on with the next fresh chunk."""
-        self._halt.clear()
-        self.watchdog.go()
+        with self._operator:
+            self._halt.clear()
+            self.watchdog.go()
 
     def run(self, until: Callable[[float], bool]) -> None:
         """The loop with its watchdog, until `until(now)` says so. Raises what the robot raises, and RobotError for one
@@ -194,7 +196,7 @@ class Controller:
         planned = self._fresh(now, at) if readable(obs) and not self._halt.is_set() else None
         command, planned = self._send(self._choose(planned, now, obs), obs, planned, now)
         self._rounded_at, self._guarded = now, False
-        self.watchdog.rounded(self.mode is Mode.HALT)
+        self.watchdog.rounded(self.mode is Mode.HALT, now)
         return self._done(now, command, planned, obs)
 
     def _rest_instead(self, reason: Reason) -> None:

@@ -41,22 +41,29 @@ class Watchdog:
         self._deadline_s, self._stop_s, self._again_s = deadline_s, stop_s, again_s
         self._round_at = self._called_at = -float("inf")
         self._stop_at: float | None = None
+        self._stopping = threading.Lock()  # of `_stop_at`, for the loop and the operator
         self._wake, self._ending = threading.Event(), threading.Event()
 
-    def rounded(self, halted: bool) -> None:
-        """The loop made a round; `halted`: it carried out the operator's stop."""
-        if halted:
-            self._stop_at = None
-        self._round_at = self._clock()
+    def rounded(self, halted: bool, began: float | None = None) -> None:
+        """The loop made a round; `halted`: it carried out the operator's stop, unless that came after the round
+        `began`, which is now when not given."""
+        now = self._clock()
+        with self._stopping:
+            if halted and self._stop_at is not None and self._stop_at <= (now if began is None else began):
+                self._stop_at = None
+        self._round_at = now
 
     def stop(self) -> None:
         """The operator said stop: a round is to carry it out from now on."""
-        self._stop_at = self._clock()
+        with self._stopping:
+            if self._stop_at is None:  # a key that is held down puts nothing off
+                self._stop_at = self._clock()
         self._wake.set()
 
     def go(self) -> None:
         """The operator took the stop back."""
-        self._stop_at = None
+        with self._stopping:
+            self._stop_at = None
 
     def check(self) -> bool:
         """Calls `rest` if it is time to; whether it did."""
