@@ -203,7 +203,11 @@ class Batcher:
             for wants_plan in (True, False):
                 group = [r for r in batch if (r.noise is not None) == wants_plan]
                 if group:
-                    results = await loop.run_in_executor(self._thread, self._pass, group)
+                    results: Sequence[Decision | Exception]
+                    try:
+                        results = await loop.run_in_executor(self._thread, self._pass, group)
+                    except Exception as error:  # of keeping or giving back a row's memory: the other robots go on
+                        results = [error] * len(group)
                     for request, result in zip(group, results, strict=True):
                         if request.answer.done():
                             continue

@@ -63,11 +63,11 @@ def commit_episode(
     if trial is not None:
         memory.add_trial(trial)
         result += ", noted as a trial"
+    if verdict.success is None:
+        return result  # no one knows yet: a label that comes later is credited, and finds the trace
     credited = traces.is_labelled(label.session, label.episode)
     traces.mark_labelled(label.session, label.episode)
-    if (
-        verdict.success is not None and not credited
-    ):  # after the mark: a crash in between loses it, and none counts twice
+    if not credited:  # after the mark: a crash in between loses it, and none counts twice
         memory.credit(trace.used, verdict.success)
     return result
 

@@ -256,7 +256,9 @@ class MessageHandler:
             raise LabelError(f"outcome {str(head.get('outcome'))[:40]!r}: expected 'success' or 'failure'")
         of = name, episode, head["outcome"], source_of(self.role, said), time.time(), token[:16]
         label = Label(head.get("label", ""), *of, quarantined=self.role not in LABELS_ANY)
-        if await asyncio.to_thread(queue.add, label, True):
+        async with self.state.labelling:
+            added = await asyncio.to_thread(queue.add, label, True)
+        if added:
             self.state.metrics.labels.labels(label.outcome).inc()
             if self.state.ticks is not None:
                 self.state.ticks.labelled(name, episode, label.outcome, label.source, label.quarantined)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlamem.core.files import write_atomically
 from vlamem.core.jsonl import JsonLog
@@ -84,6 +85,7 @@ class LabelQueue:
         self._lock = exclusive_lock(path.with_name(f".{path.name}.lock"), str(path), IN_USE)
         try:
             self._history, self._path, self._long = History(most), path, _LONG
+            self._log: JsonLog | None = None
             unprocessed = self._history.read(path)
             self._shorten(unprocessed)
             self._log = JsonLog(path, line_of)
@@ -120,8 +122,7 @@ class LabelQueue:
                     f"{waiting} labels of session '{label.session}' wait for an operator: label their episodes with an "
                     "operator's or a verifier's key first"
                 )
-            self._lock.check()
-            self._log.append({"label": to_disk(label)})
+            self._append({"label": to_disk(label)})
             self._history.remember(label)
             self._history.lines += 1
             self.stored += 1
@@ -134,6 +135,13 @@ class LabelQueue:
             queue += [*joined, label]
             self._changed.notify_all()
             return True
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Adds a line to the file, which is opened again where it could not be. Raises OSError; `_changed` is held."""
+        self._lock.check()
+        if self._log is None:
+            self._log = JsonLog(self._path, line_of)
+        self._log.append(entry)
 
     def _waits_for_another(self, label: Label) -> bool:
         """Whether a label is to be quarantined; one of an episode that is labelled already is superseded instead."""
@@ -151,10 +159,14 @@ class LabelQueue:
 
     def release(self, session: str, episode: int) -> None:
         """Episode `episode` of a session is over, and all before it: labels that were held for them are processed."""
-        over = [label for label in self._held if label.session == session and label.episode <= episode]
-        if not over:
+
+        def over_now() -> list[Label]:
+            return [label for label in self._held if label.session == session and label.episode <= episode]
+
+        if not over_now():
             return  # without the lock, which is held while a label is written
         with self._changed:
+            over = over_now()  # another thread may have released them
             self._waiting += over  # before they leave `_held`: at no moment is a label in no list
             self._held = [label for label in self._held if label not in over]
             self._changed.notify_all()
@@ -186,7 +198,8 @@ class LabelQueue:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         self._lock.release()
 
     def _shorten(self, pending: list[Label]) -> None:
@@ -205,6 +218,9 @@ class LabelQueue:
         number = 1 + max((int(p.suffixes[-2][1:]) for p in earlier_files(self._path)), default=0)
         try:
             os.link(self._path, self._path.with_suffix(f".{number}.jsonl"))
+            if self._log is not None:  # it would be that of the file before; the next line opens the new one
+                self._log.close()
+                self._log = None
             write_atomically(self._path, "".join(f"{line_of(line)}\n" for line in lines))
         except OSError as error:  # of a full disk, or one without hard links: a long file is only slow to open
             self._long *= 2
@@ -219,11 +235,7 @@ class LabelQueue:
         while True:
             with self._changed:
                 if not self._waiting and self._is_long() and not self._closing and self._lock.held():
-                    self._log.close()
-                    try:
-                        self._shorten([*self._pending(), *self._quarantined])
-                    finally:
-                        self._log = JsonLog(self._path, line_of)
+                    self._shorten([*self._pending(), *self._quarantined])
                 while not (self._closing or self._waiting or self._due() is not None):
                     self._changed.wait(self._pause())
                 if self._closing:
@@ -233,8 +245,7 @@ class LabelQueue:
             try:
                 result = "another label of this episode counts" if self._superseded(label) else self._process(label)
                 with self._changed:
-                    self._lock.check()
-                    self._log.append(reference("done", label) | {"said": result, "at": time.time()})
+                    self._append(reference("done", label) | {"said": result, "at": time.time()})
                     self._history.lines += 1
                 self._failed = [failed for failed in self._failed if failed.label.of != label.of]
             except Exception as error:  # whatever the store raises, the next label must have its turn
@@ -260,8 +271,7 @@ class LabelQueue:
             self._report(f"{name} is given up after {tries} tries: {why}")
             try:
                 with self._changed:
-                    self._lock.check()
-                    self._log.append(reference("dead", label) | {"why": why[:500], "at": time.time()})
+                    self._append(reference("dead", label) | {"why": why[:500], "at": time.time()})
                 self._failed = others
                 self.dead += 1
                 return

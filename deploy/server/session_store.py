@@ -132,7 +132,12 @@ class SessionStore:
         if not self._bytes or not (self.folder / name / _JOURNAL).exists():
             return session, blank, -1
         flat = np.zeros(self._bytes // 4, np.float32)
-        tick = self._journal(name).recover(flat, _EMPTY)
+        # not the journal of `persist`: that may be closed, by a session that ends, while this reads
+        journal = StateJournal(self.folder / name / _JOURNAL, self._bytes)
+        try:
+            tick = journal.recover(flat, _EMPTY)
+        finally:
+            journal.close()
         if tick is None or tick >> 32 != session.episode:
             return session, blank, -1
         at, state = 0, {}

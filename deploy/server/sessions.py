@@ -167,6 +167,7 @@ class SessionTable:
         check_token(session.token, token, name)
         check_fence(session.fence, fence, name)
         session.connection, session.used = connection, now
+        session.fence = max(session.fence, fence)  # now, and not when its lock is free: an older one could come between
         session.stepped = None  # frames may have been lost meanwhile
         return session
 

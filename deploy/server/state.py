@@ -58,6 +58,8 @@ class ServerState:
         self._tasks: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._since = time.monotonic()
+        self.labelling = asyncio.Lock()
+        """Held while a label is written: the newest of an episode counts, so that none overtakes another."""
 
     async def open(
         self,
@@ -104,7 +106,7 @@ class ServerState:
             self.table.resume(name, token, connection, now, fence)
             if before is not None and before is not connection:
                 self._in_background(before.close(1012, "resumed elsewhere"))
-            await self._drives(live, fence)
+            await self._keep_fence(live)
             return live, None, True
         if self.store is None or not self.store.has(name):
             raise SessionError("unknown", f"there is no session '{name}' to resume: begin a new one")
@@ -115,7 +117,7 @@ class ServerState:
             return await self.open(name, token, connection, fence=fence)
         self._make_room(now, owner=True)
         session = Session(name, record.token, -1, True, record.episode, step, ended=record.ended, record=record)
-        session.fence = record.fence
+        session.fence = max(record.fence, fence)
         self.table.adopt(session, connection, now)
         if self.traces is not None and session.episode and not session.ended:
             self.traces.resume(name, session.episode)
@@ -124,21 +126,19 @@ class ServerState:
         with self._dropped_on_error(session):
             async with session.lock:
                 await self.batcher.run(lambda: self._restore(session.row, state))
-        await self._drives(session, fence)
+        await self._keep_fence(session)
         return session, None, True
 
-    async def _drives(self, session: Session, fence: Fence) -> None:
-        """From now on a controller drives a session, and none that was started before it."""
+    async def _keep_fence(self, session: Session) -> None:
+        """Puts on disk which controller drives a session: none that was started before it does after a restart."""
         async with session.lock:
-            if fence <= session.fence:
+            if session.record is None or session.fence <= session.record.fence:
                 return
-            session.fence = fence
-            if session.record is not None:
-                try:
-                    same = session.record.saved  # the episode and its memory go on
-                    session.record = await self._write(session, session.episode, session.ended, same)
-                except OSError as error:  # robots are served on a full disk too
-                    log.warning("which controller drives session %s is not on disk: %s", session.name, error)
+            try:
+                same = session.record.saved  # the episode and its memory go on
+                session.record = await self._write(session, session.episode, session.ended, same)
+            except OSError as error:  # robots are served on a full disk too
+                log.warning("which controller drives session %s is not on disk: %s", session.name, error)
 
     async def _write(
         self, session: Session, episode: int, ended: bool = False, saved: float | None = None
