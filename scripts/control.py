@@ -20,7 +20,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vlamem.scripts.checks import within
 
@@ -122,6 +122,7 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
         Controller,
         ControlOptions,
         DryRun,
+        EpisodeLabels,
         GuardedRobot,
         Link,
         LinkError,
@@ -158,18 +159,9 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
     recorded = (link, None) if recorder is None else (recorder.link(link), recorder.sent)
     controller = Controller(robot, robot_file, recorded[0], options, events, recorded[1])
 
-    labelled: set[int] = set()
-
-    def label(outcome: Any) -> str:
-        if not controller.episode:
-            raise ValueError("no episode has begun: a label is for the one that runs or has just ended")
-        labelled.add(controller.episode)
-        if recorder is not None:
-            recorder.label(controller.episode, outcome)
-        return link.label(controller.episode, outcome)
-
+    labels = EpisodeLabels(link, lambda: controller.episode, recorder)
     actions = OperatorActions(
-        controller.stop, controller.go, label, lambda: status_of(controller, link, events), quitting.set
+        controller.stop, controller.go, labels.by_operator, lambda: status_of(controller, link, events), quitting.set
     )
     robot.connect()
     ending = ExitStack()
@@ -211,11 +203,8 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
             success = simulated is not None and simulated.status.success
             if simulated is not None:
                 print(f"episode {episode}: {task_instruction}: {'success' if success else 'no success'}", flush=True)
-                if args.label_by_task and episode not in labelled:  # the operator's label counts
-                    outcome: Literal["success", "failure"] = "success" if success else "failure"
-                    link.label(episode, outcome, "task")
-                    if recorder is not None:
-                        recorder.label(episode, outcome)
+                if args.label_by_task:
+                    labels.by_task(episode, "success" if success else "failure")
             if quitting.is_set():
                 break
         drain(link, 10)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vlamem.deploy.robot.events import EventLog
     from vlamem.deploy.robot.guard import Guard
     from vlamem.deploy.robot.guarded_robot import GuardedRobot, OperatorActions
+    from vlamem.deploy.robot.labelling import EpisodeLabels
     from vlamem.deploy.robot.lerobot_robot import LeRobotRobot, make_lerobot
     from vlamem.deploy.robot.limits import Clip, Limits
     from vlamem.deploy.robot.link import Link, LinkOptions
@@ -34,6 +35,7 @@ _MODULES = {
     "ControlOptions": "rounds",
     "Controller": "controller",
     "DryRun": "protocol",
+    "EpisodeLabels": "labelling",
     "EventLog": "events",
     "Frame": "messages",
     "Guard": "guard",
@@ -77,6 +79,7 @@ __all__ = [
     "ControlOptions",
     "Controller",
     "DryRun",
+    "EpisodeLabels",
     "EventLog",
     "Frame",
     "Guard",

@@ -23,6 +23,7 @@ class EventLog:
 
     def __init__(self, path: Path | None = None) -> None:
         self.counts: Counter[str] = Counter()
+        self._counting = threading.Lock()  # loop, link, watchdog and panel count
         self.trouble: str | None = None
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -33,13 +34,17 @@ class EventLog:
 
     def note(self, event: str, **what: Any) -> None:
         """Counts an event and queues it for the file."""
-        self.counts[event] += 1
+        self._count(event)
         if self._thread is None:
             return
         if self._queue.qsize() < _MOST:
             self._queue.put({"t": time.time(), "event": event} | what)
         else:
-            self.counts["event_lost"] += 1
+            self._count("event_lost")
+
+    def _count(self, event: str) -> None:
+        with self._counting:
+            self.counts[event] += 1
 
     def close(self) -> None:
         """Writes what is left."""
@@ -54,7 +59,7 @@ class EventLog:
                 log.append(event)
                 self.trouble = None
             except OSError as error:
-                self.counts["event_lost"] += 1
+                self._count("event_lost")
                 self.trouble = f"events are not written to {path} ({error})"
         log.close()
 

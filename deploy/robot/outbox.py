@@ -80,7 +80,7 @@ class Outbox:
         self._labels: dict[str, dict[str, Any]] = self._saved.setdefault("labels", {})
         for body in self._labels.values():
             body.setdefault("session", self._saved["session"])
-        self._labels_sent: set[str] = set()
+        self._labels_sent, self._unsaved_labels = set[str](), set[str]()
         self._refused_labels: dict[str, str] = {}
         self.acknowledged: list[str] = []
         self._saved["epoch"] = int(self._saved.get("epoch", 0)) + 1
@@ -120,6 +120,7 @@ class Outbox:
         """
         name = uuid.uuid4().hex
         with self._lock:
+            self._unsaved_labels.add(name)  # the server must not have one that is taken back when the disk is full
             which = {"session": self._saved["session"], "episode": episode}
             earlier = {n: body for n, body in self._labels.items() if which.items() <= body.items()}
             for old in earlier:
@@ -133,6 +134,9 @@ class Outbox:
                 self._labels.pop(name, None)
                 self._labels |= earlier
             raise
+        finally:
+            with self._lock:
+                self._unsaved_labels.discard(name)
         self._events.note("label", label=name, outcome=outcome, episode=episode)
         return name
 
@@ -257,7 +261,9 @@ class Outbox:
             return control_message("episode_end", f"end {self._begun}", episode=self._begun)
         under_way = sum(name in self._labels_sent for name in self._labels)
         for name in sorted(self._labels, key=self._refused_labels.__contains__) if under_way < _LABELS else ():
-            if name not in self._labels_sent and self._labels[name]["episode"] <= self._begun:
+            if name in self._labels_sent or name in self._unsaved_labels:
+                continue
+            if self._labels[name]["episode"] <= self._begun:
                 self._labels_sent.add(name)
                 body = {key: value for key, value in self._labels[name].items() if key != "session"}
                 return control_message("label", f"label {name}", **body)

@@ -144,8 +144,9 @@ class Recorder:
 
     def label(self, episode: int, outcome: Literal["success", "failure"]) -> None:
         """Labels the episode that runs or has just ended; the last label counts."""
-        if episode == self._episode:
-            self._label = outcome == "success"
+        with self._lock:  # else the next episode could begin between the two lines, and be labelled
+            if episode == self._episode:
+                self._label = outcome == "success"
 
     def frame(self, frame: Frame) -> None:
         """A policy step begins."""
