@@ -165,3 +165,21 @@ def test_directories_that_do_not_fit_together_are_refused(tmp_path: Path) -> Non
     with pytest.raises(FramesError, match=r"goal\.npy cannot be read"):
         Frames(tmp_path / "a")
     shutil.rmtree(tmp_path / "a")
+
+
+def test_a_changed_picture_is_named_at_its_first_use_and_a_changed_number_at_opening(tmp_path: Path) -> None:
+    write(tmp_path, META, range(4))
+    pictures = tmp_path / "shard-00001" / "wrist.npy"
+    raw = bytearray(pictures.read_bytes())
+    raw[300] ^= 4
+    pictures.write_bytes(raw)
+    frames = Frames(tmp_path)
+    frames.images("wrist", np.arange(10))
+    with pytest.raises(FramesError, match=r"shard-00001.wrist\.npy is not what was written.*delete .* record again"):
+        frames.images("wrist", np.arange(10, 20))
+    numbers = tmp_path / "shard-00000" / "chunk.npy"
+    raw = bytearray(numbers.read_bytes())
+    raw[-40] ^= 1
+    numbers.write_bytes(raw)
+    with pytest.raises(FramesError, match=r"chunk\.npy is not what was written"):
+        Frames(tmp_path)

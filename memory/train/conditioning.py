@@ -3,13 +3,13 @@
 A folder `conditioning` in a recording of `vlamem.memory.train.features`, with one NumPy file an episode: a row a tick.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlamem.core.arrays import load_array, save_array
 from vlamem.memory.train.features import FeatureEpisode, FeaturesError
 
 __all__ = ["Conditioned", "read_conditioning", "write_conditioning"]
@@ -44,23 +44,16 @@ def write_conditioning(folder: Path, task: str, episode: int, actor: str, rows: 
     table = np.zeros(count, _kind(rows.packed.shape[1]))
     for name, column in rows._asdict().items():
         table[name] = column
-    path = _path(folder, task, episode, actor)
-    path.parent.mkdir(exist_ok=True)
-    half = path.with_suffix(".tmp")
-    with half.open("wb") as file:
-        np.save(file, table, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(half, path)
+    save_array(_path(folder, task, episode, actor), table)
 
 
 def read_conditioning(folder: Path, episode: FeatureEpisode) -> Conditioned:
     """The rows of an episode, memory-mapped. Raises FeaturesError where they are missing or of another episode."""
     path = _path(folder, episode.task, episode.episode, episode.actor)
     try:
-        table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        table = load_array(path, mapped=True)
         rows = Conditioned(*(table[name] for name in Conditioned._fields))
-    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError) as error:
         raise FeaturesError(
             f"{path} holds no conditioning ({error}): record it with 'vlamem collect --features --conditioning'"
         ) from error

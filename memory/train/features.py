@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vlamem.core.arrays import ArrayFileError, load_array, save_array
 from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import write_atomically
 from vlamem.memory.weights import TrainedFor
@@ -134,7 +135,7 @@ class FeatureWriter:
         if path.exists():
             _check_same(folder, _read_meta(folder), meta)
         else:
-            np.save(folder / "contexts.npy", contexts.astype(np.float32))
+            save_array(folder / "contexts.npy", contexts.astype(np.float32))
             write_atomically(path, json.dumps({"format": FORMAT} | asdict(meta), indent=1) + "\n")
         found = _read_index(folder, meta)
         _warn(folder, found, "they are recorded again")
@@ -206,7 +207,7 @@ class Features:
             )
         if not found.episodes:
             raise FeaturesError(f"{folder} has no whole episode: record with 'vlamem collect --features'")
-        _warn(folder, found, "they are left out")
+        _warn(folder, found, "they are left out; record again to have them")
         self.episodes, self._folder, self._sums = found.episodes, folder, dict(found.sums)
         self.contexts: Float[np.ndarray, "G P C"] = _read_contexts(folder, self.meta)
         total = sum(e.ticks for e in self.episodes)
@@ -252,7 +253,7 @@ def open_features(folders: Sequence[Path], used_with: TrainedFor | None = None) 
             if index.episodes or len(parts) == 1:
                 found.append((part, Features(part, used_with)))
             else:
-                _warn(part, index, "they are left out")
+                _warn(part, index, "they are left out; record again to have them")
     if not found:
         raise FeaturesError(
             f"{', '.join(map(str, folders))}: no whole episode, record with 'vlamem collect --features'"
@@ -319,9 +320,9 @@ def _read_meta(folder: Path) -> FeaturesMeta:
 def _read_contexts(folder: Path, meta: FeaturesMeta) -> Float[np.ndarray, "G P C"]:
     shape = (len(meta.goals), len(meta.goals[0]), meta.context_size)
     try:
-        contexts: np.ndarray = np.load(folder / "contexts.npy", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise FeaturesError(f"{folder / 'contexts.npy'} cannot be read ({error}): record again") from error
+        contexts = load_array(folder / "contexts.npy")
+    except ArrayFileError as error:
+        raise FeaturesError(f"{error}: record again") from error
     if contexts.shape != shape:
         raise FeaturesError(f"{folder / 'contexts.npy'} is {contexts.shape}, expected {shape}: record again")
     return contexts

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlamem.core.arrays import ArrayFileError, check_array, load_array, write_array
 from vlamem.core.files import write_atomically
 
 Reference = tuple[int, int, tuple[str, ...]]
@@ -211,7 +212,7 @@ class FramesWriter:
         """(task index, episode) of every episode in a complete shard."""
         done: set[tuple[int, int]] = set()
         for shard in complete_shards(self.directory):
-            task, episode = np.load(shard / "task.npy"), np.load(shard / "episode.npy")
+            task, episode = (_column(shard, name) for name in ("task", "episode"))
             done.update(zip(task.tolist(), episode.tolist(), strict=True))
         return done
 
@@ -251,7 +252,7 @@ class FramesWriter:
         shard.mkdir()
         for name in self._columns:
             with open(shard / f"{name}.npy", "wb") as file:
-                np.save(file, np.concatenate([e[name] for e in self._buffer]), allow_pickle=False)
+                write_array(file, np.concatenate([e[name] for e in self._buffer]))
                 file.flush()
                 os.fsync(file.fileno())
         write_atomically(shard / _DONE, f"{self._rows}\n")
@@ -266,6 +267,21 @@ class FramesWriter:
                     f"{self.directory} holds frames with another {key!r}: record into another directory, or give the "
                     "same options as before"
                 )
+
+
+def _column(shard: Path, name: str, mapped: bool = False) -> NDArray[Any]:
+    """A column of a shard; of one that is mapped the checksum is left to its first use."""
+    try:
+        return load_array(shard / f"{name}.npy", mapped, checked=not mapped)
+    except ArrayFileError as error:
+        raise FramesError(f"{error}: delete {shard} and record again") from error
+
+
+def _check(path: Path) -> None:
+    try:
+        check_array(path)
+    except (ArrayFileError, OSError) as error:
+        raise FramesError(f"{error}: delete {path.parent} and record again") from error
 
 
 class Frames:
@@ -285,6 +301,7 @@ class Frames:
         metas = [read_meta(p) for p in paths]
         self.meta = _merge(metas, paths)
         self._images: dict[str, list[NDArray[np.uint8]]] = {c: [] for c in self.meta.cameras}
+        self._unchecked: dict[tuple[str, int], Path] = {}
         parts: list[dict[str, NDArray[Any]]] = []
         for path, meta in zip(paths, metas, strict=True):
             for shard in complete_shards(path):
@@ -299,13 +316,16 @@ class Frames:
         return int(self._starts[-1])
 
     def images(self, camera: str, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """uint8 [len(rows), S, S, 3] of one camera; raises FramesError for an unknown camera."""
+        """uint8 [len(rows), S, S, 3] of one camera; raises FramesError for an unknown camera, and for pictures
+        that are not what was written, at their first use."""
         if camera not in self._images:
             raise FramesError(f"no camera {camera!r} in these frames: there are {', '.join(self._images)}")
         size = self.meta.image_size
         out = np.empty((len(rows), size, size, 3), np.uint8)
         shard = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(shard):
+            if unchecked := self._unchecked.pop((camera, int(number)), None):
+                _check(unchecked)
             here = np.flatnonzero(shard == number)
             out[here] = self._images[camera][number][rows[here] - self._starts[number]]
         return out
@@ -314,13 +334,11 @@ class Frames:
         read: dict[str, NDArray[Any]] = {}
         for name, (kind, shape) in meta.columns().items():
             path = shard / f"{name}.npy"
-            try:
-                array = np.load(path, mmap_mode="r" if name in meta.cameras else None, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise FramesError(f"{path} cannot be read ({error}): delete {shard} and record again") from error
+            array = _column(shard, name, mapped=name in meta.cameras)
             if array.dtype != kind or array.shape[1:] != shape:
                 raise FramesError(f"{path} is {array.dtype} {list(array.shape)}: delete {shard} and record again")
             if name in meta.cameras:
+                self._unchecked[name, len(self._images[name])] = path
                 self._images[name].append(array)
             else:
                 read[name] = array
