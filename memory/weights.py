@@ -125,7 +125,7 @@ def load_weights(
         arrays, metadata = read_tensors(Path(path))
     except TensorsError as error:
         raise WeightsError(
-            f"{path} is not a safetensors file that was written whole ({error}): save it again"
+            f"{path} is not a safetensors file that was written whole ({error}): copy it again, or train it anew"
         ) from error
     for name, array in arrays.items():
         if not np.isfinite(array).all():

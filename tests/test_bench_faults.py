@@ -1,5 +1,6 @@
 """sim/bench/faults: the setting of a minute, the table of files, and that the checks see what must not happen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,10 @@ def test_the_setting_of_a_minute_finds_nothing_lost_and_writes_its_page(tmp_path
     words = ["bench", "faults", "--preset", "ci", "--folder", str(tmp_path), "--verbs", "import", "prune"]
     assert main(words) == 0
     found = {name: figure["value"] for name, figure in load_page("faults", tmp_path)["figures"].items()}
-    for name in ("bitflips_undetected", "bitflips_tracebacks", "fuzzed_tracebacks", "acknowledged_lost"):
+    for name in (
+        "bitflips_undetected", "bitflips_unnamed", "bitflips_tracebacks", "fuzzed_unnamed", "fuzzed_tracebacks",
+        "acknowledged_lost",
+    ):  # fmt: skip
         assert found[name] == 0, name
     assert found["stale_commands"] == 0
     assert found["moved_after_stop"] == 0
@@ -36,13 +40,13 @@ def test_the_setting_of_a_minute_finds_nothing_lost_and_writes_its_page(tmp_path
 def test_the_table_of_files_is_that_of_the_docs() -> None:
     lines = (ROOT / "docs" / "files.md").read_text().splitlines()
     table = [line for line in lines if line.startswith("| `")]
-    assert table == [row([f"`{k.name}`", k.form, k.version, k.checksum, k.writer, k.crash]) for k in KINDS]
+    assert table == [row([f"`{k.name}`", k.form, k.version, k.checksum, k.writer, k.crash, k.mend]) for k in KINDS]
 
 
 @pytest.mark.parametrize("kind", WRITTEN, ids=lambda kind: kind.name)
 def test_every_kind_of_file_that_is_written_has_a_checksum_that_notices(kind: FileKind, tmp_path: Path) -> None:
     found = flip(kind, tmp_path, 40, 1)
-    assert (found.silent, found.tracebacks) == (0, 0)
+    assert (found.silent, found.unnamed, found.tracebacks) == (0, 0, 0)
     assert found.detected + found.harmless == 40
     assert kind.checksum != "none"
 
@@ -53,8 +57,26 @@ def test_a_reader_that_looks_at_nothing_is_found_out(tmp_path: Path) -> None:
         path.write_bytes(b"a" * 64)
         return path, path.read_bytes
 
-    kind = FileKind("plain", "text", "-", "none", "nobody", "-", sample)
+    kind = FileKind("plain", "text", "-", "none", "nobody", "-", "write it again", sample)
     assert flip(kind, tmp_path, 20, 0).silent == 20
+
+    def says(line: str):  # type: ignore[no-untyped-def]
+        def sample(folder: Path):  # type: ignore[no-untyped-def]
+            path = folder / "plain"
+            path.write_bytes(b"a" * 64)
+
+            def read() -> bytes:
+                if path.read_bytes() != b"a" * 64:
+                    raise ValueError(line.format(path=path))
+                return b""
+
+            return path, read
+
+        return flip(replace(kind, sample=sample), tmp_path, 20, 0)
+
+    assert says("{path} is damaged: write it again").detected == 20
+    for line in ("{path} is damaged", "it is damaged: write it again"):
+        assert says(line).unnamed == 20
 
     def breaks(raw: bytes) -> None:
         raise KeyError("x")

@@ -154,3 +154,22 @@ def test_a_server_whose_lock_was_removed_writes_nothing_beside_the_next_one(tmp_
         assert (tmp_path / "l.jsonl").read_text() == ""
 
     run(scenario)
+
+
+def test_a_session_whose_memory_was_damaged_is_said_to_begin_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path).close()
+    journal = tmp_path / "arm" / "memory.journal"
+    raw = bytearray(journal.read_bytes())
+    raw[-1] ^= 1
+    journal.write_bytes(raw)
+    store = store_in(tmp_path)
+    session, state, step = store.recover("arm")
+    assert (session.episode, step, state["sum"].any()) == (2, -1, False)
+    assert f"{journal} holds no whole state, session arm has an empty memory" in caplog.text
+    journal.write_bytes(b"")  # a crash before the first write
+    caplog.clear()
+    assert store.recover("arm")[2] == -1
+    assert not caplog.records
+    store.close()

@@ -5,6 +5,7 @@ One folder a session: `session.json` (owner, episode, token's hash; replaced whe
 that it belongs to, so the memory of one episode is never taken for another's, whenever the power went.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from vlamem.deploy.server.session_record import (
 )
 from vlamem.memory.designs.aura.journal import SLOT, StateJournal
 
+log = logging.getLogger("vlamem.serve")
 _EMPTY = np.zeros(0, np.float32)
 _JOURNAL = "memory.journal"
 _KEPT_S = 30 * 24 * 3600.0
@@ -138,6 +140,9 @@ class SessionStore:
             tick = journal.recover(flat, _EMPTY)
         finally:
             journal.close()
+        if tick is None and journal.damaged:
+            path = journal.path
+            log.warning("%s holds no whole state, session %s has an empty memory: begin another episode", path, name)
         if tick is None or tick >> 32 != session.episode:
             return session, blank, -1
         at, state = 0, {}

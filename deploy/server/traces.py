@@ -150,7 +150,9 @@ class TraceStore:
                     return  # the process ended while it wrote
                 entry = _entry_of(data)
             except (WireError, ValueError) as error:
-                raise LabelError(f"{path} is damaged at byte {at} ({error})") from error
+                raise LabelError(
+                    f"{path} is damaged at byte {at} ({error}): nothing of its episode can be kept, remove it"
+                ) from error
             checked = checked or "crc" in entry
             yield entry
             at = after

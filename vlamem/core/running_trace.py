@@ -70,7 +70,7 @@ def read_running(path: Path) -> TickTrace:
     try:
         found = list(read_lines(lines, dict, "step of a trace"))
         if not found:
-            raise TraceError(f"{lines} is no trace of an episode: it has no line")
+            raise TraceError(f"{lines} is no trace of an episode, it has no line: remove it")
         head, *rows = found
         if head["version"] != VERSION:
             raise TraceError(f"{lines} is a trace of version {head['version']}, expected {VERSION}")
@@ -78,7 +78,7 @@ def read_running(path: Path) -> TickTrace:
     except (LineError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, TraceError):
             raise
-        raise TraceError(f"{lines} is no trace of an episode: {error}") from error
+        raise TraceError(f"{lines} is no trace of an episode ({error}): remove it") from error
 
 
 def _json(value: Any) -> Any:

@@ -163,7 +163,9 @@ def read_trace(path: Path) -> TickTrace:
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise TraceError(f"{path} is no trace of an episode: {str(error).splitlines()[0]}") from error
+        raise TraceError(
+            f"{path} is no trace of an episode ({str(error).splitlines()[0]}): remove it, or play the episode again"
+        ) from error
     if about["version"] != VERSION:
         raise TraceError(f"{path} is a trace of version {about['version']}, expected {VERSION}")
     about.pop("version")

@@ -28,6 +28,10 @@ class JournalError(ValueError):
 class StateJournal:
     """The newest state of one row in a file, durable when `persist` returns.
 
+    Attributes:
+        damaged: slots that hold something and no whole record, when they were read last; a write that a crash cut short
+            leaves one, too.
+
     Args:
         path: of the journal; made when missing.
         state_bytes: of a state, at most SLOT less the record's head.
@@ -47,6 +51,7 @@ class StateJournal:
                 os.fsync(folder)  # else the file itself may be gone after power loss
             finally:
                 os.close(folder)
+        self.damaged = 0
         found = self._newest()
         self.sequence = 0 if found is None else found[0]
 
@@ -82,14 +87,16 @@ class StateJournal:
 
     def _newest(self) -> tuple[int, int, bytes] | None:
         """Sequence number, tick and payload of the newest whole record."""
-        best = None
+        best, self.damaged = None, 0
         for slot in (0, 1):
             raw = os.pread(self._file, SLOT, SLOT * slot)
             if len(raw) < _HEAD.size or raw[:8] != _MAGIC:
+                self.damaged += any(raw)
                 continue
             magic, sequence, tick, size, checksum = _HEAD.unpack_from(raw)
             payload = raw[_HEAD.size : _HEAD.size + size]
             if zlib.crc32(_HEAD.pack(magic, sequence, tick, size, 0) + payload) != checksum:
+                self.damaged += 1
                 continue
             if size != self.state_bytes:
                 raise JournalError(f"{self.path} holds states of {size} bytes, not {self.state_bytes}")

@@ -13,16 +13,18 @@ class Flips:
 
     Attributes:
         kind: its name.
-        detected: named as damage by an error.
+        detected: by an error that names the file, or its folder, and the mend.
         harmless: what was read is what was written.
         silent: read as something else.
-        tracebacks: neither, but an error that is no word about the file.
+        unnamed: by an error of the reader's that leaves out one of the two.
+        tracebacks: by an error that is no word about the file.
     """
 
     kind: str
     detected: int
     harmless: int
     silent: int
+    unnamed: int
     tracebacks: int
 
 
@@ -32,18 +34,27 @@ def flip(kind: FileKind, folder: Path, count: int, seed: int) -> Flips:
     folder.mkdir(parents=True, exist_ok=True)
     path, read = kind.sample(folder)
     whole, expected = path.read_bytes(), read()
-    detected = harmless = silent = tracebacks = 0
+    detected = harmless = silent = unnamed = tracebacks = 0
     for at in stream(seed, "flips", kind.name).integers(0, 8 * len(whole), count).tolist():
         changed = bytearray(whole)
         changed[at // 8] ^= 1 << at % 8
         path.write_bytes(changed)
         try:
             same = read() == expected
-        except (ValueError, OSError, RuntimeError):
-            detected += 1
+        except (ValueError, OSError, RuntimeError) as error:
+            if tells(error, path, kind.mend):
+                detected += 1
+            else:
+                unnamed += 1
         except Exception:
             tracebacks += 1
         else:
             harmless, silent = harmless + same, silent + (not same)
     path.write_bytes(whole)
-    return Flips(kind.name, detected, harmless, silent, tracebacks)
+    return Flips(kind.name, detected, harmless, silent, unnamed, tracebacks)
+
+
+def tells(error: Exception, path: Path, mend: str) -> bool:
+    """Whether an error names a file, or the folder that it is in, and the mend."""
+    text = str(error)
+    return (str(path) in text or str(path.parent) in text) and mend in text

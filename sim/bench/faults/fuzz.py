@@ -15,6 +15,7 @@ import numpy as np
 from vlamem.core.seeding import stream
 from vlamem.deploy.robot.robot_file import SHIPPED, load_robot_file
 from vlamem.deploy.wire import pack, unpack
+from vlamem.sim.bench.faults.flips import tells
 from vlamem.sim.bench.faults.kinds import KINDS
 
 KEPT = (0, 7, 11, 42, 1234)
@@ -31,12 +32,14 @@ class Fuzzed:
         reader: its name.
         tried: how many.
         refused: by an error of the reader's own.
+        unnamed: of these, by one that leaves out the file, or its mend where that is known.
         tracebacks: by another error.
     """
 
     reader: str
     tried: int
     refused: int
+    unnamed: int
     tracebacks: int
 
 
@@ -60,19 +63,31 @@ def mutated(raw: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def _tried(reader: str, raw: bytes, read: Callable[[bytes], Any], count: int, seed: int) -> Fuzzed:
-    refused = tracebacks = 0
+def _tried(
+    reader: str,
+    raw: bytes,
+    read: Callable[[bytes], Any],
+    count: int,
+    seed: int,
+    told: Callable[[Exception], bool] = lambda error: True,
+) -> Fuzzed:
+    refused = unnamed = tracebacks = 0
     share = max(1, count // (len(KEPT) + 1))
     draws = [stream(kept, "fuzz", reader, i) for kept in KEPT for i in range(share)]
     draws += [stream(seed, "fuzz-new", reader, i) for i in range(count - len(draws))]
     for rng in draws[:count]:
         try:
             read(mutated(raw, rng))
-        except _REFUSED:
+        except _REFUSED as error:
             refused += 1
+            unnamed += not told(error)
         except Exception:
             tracebacks += 1
-    return Fuzzed(reader, count, refused, tracebacks)
+    return Fuzzed(reader, count, refused, unnamed, tracebacks)
+
+
+def _teller(path: Path, mend: str = "") -> Callable[[Exception], bool]:
+    return lambda error: tells(error, path, mend)
 
 
 def fuzz_wire(count: int, seed: int) -> Fuzzed:
@@ -97,7 +112,7 @@ def fuzz_files(folder: Path, count: int, seed: int) -> list[Fuzzed]:
             path.write_bytes(raw)
             return read()
 
-        found.append(_tried(kind.name, whole, of, each, seed))
+        found.append(_tried(kind.name, whole, of, each, seed, _teller(path, kind.mend)))
         shutil.rmtree(place)
     from vlamem.memory.designs import aura
     from vlamem.memory.weights import load_memory
@@ -113,8 +128,8 @@ def fuzz_files(folder: Path, count: int, seed: int) -> list[Fuzzed]:
         return load_memory(gate)
 
     shipped = Path(aura.__file__).parent / "learned_gate.safetensors"  # without a hash
-    found.append(_tried("gate of version 0.1", shipped.read_bytes(), load_gate, min(each, 2000), seed))
-    found.append(_tried("ROBOT.toml", (SHIPPED / "tabletop.toml").read_bytes(), load, each, seed))
+    found.append(_tried("gate of version 0.1", shipped.read_bytes(), load_gate, min(each, 2000), seed, _teller(gate)))
+    found.append(_tried("ROBOT.toml", (SHIPPED / "tabletop.toml").read_bytes(), load, each, seed, _teller(robot)))
     return found
 
 

@@ -64,7 +64,7 @@ def run(options: FaultsOptions, command: str, progress: Progress) -> Page:
     """Measures everything, and gives the page. Raises BenchError when a process does not do its part."""
     folder = options.folder / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
-    with _quiet("vlamem.memory"):  # of samples it says that they are small, or damaged
+    with _quiet("vlamem.memory"):  # of samples it warns that they are small, or damaged
         found = measure(options, folder, progress.say)
     text = render("vlamem.sim.bench.faults", "page.md.j2", found=found, kinds=KINDS, sizes=options.sizes)
     return Page("faults", text, figures(found, options.sizes), options.page_folder, {"seed": options.seed})
@@ -72,14 +72,15 @@ def run(options: FaultsOptions, command: str, progress: Progress) -> Page:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Only errors of a logger are heard inside; its level is as it was afterwards."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Nothing of a logger is printed inside; what listens below it still hears, and it is as it was afterwards."""
+    logger, nowhere = logging.getLogger(name), logging.NullHandler()
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(nowhere)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.removeHandler(nowhere)
+        logger.propagate = before
 
 
 def measure(options: FaultsOptions, folder: Path, say: Callable[[str], None]) -> Found:
@@ -138,11 +139,13 @@ def _abuse(options: FaultsOptions, folder: Path, found: Found) -> None:
 def figures(found: Found, sizes: Sizes) -> dict[str, Measured]:
     """Every figure of the page; those that were not measured are left out."""
     flips, (fuzzed, tracebacks) = found.flips, totals(found.fuzzed)
-    changed = sum(f.detected + f.harmless + f.silent + f.tracebacks for f in flips)
+    changed = sum(f.detected + f.harmless + f.silent + f.unnamed + f.tracebacks for f in flips)
     made = {
         "bitflips_undetected": Measured(sum(f.silent for f in flips), changed),
+        "bitflips_unnamed": Measured(sum(f.unnamed for f in flips), changed),
         "bitflips_tracebacks": Measured(sum(f.tracebacks for f in flips), changed),
         "fuzzed": Measured(fuzzed + found.malformed, None),
+        "fuzzed_unnamed": Measured(sum(f.unnamed for f in found.fuzzed), fuzzed),
         "fuzzed_tracebacks": Measured(tracebacks, fuzzed),
     }
     if found.killed:
