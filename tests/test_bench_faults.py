@@ -113,8 +113,8 @@ def test_a_line_that_is_lost_or_doubled_is_seen(tmp_path: Path, monkeypatch: pyt
         log.write_text(next(writes))
         return True
 
-    monkeypatch.setattr("vlamem.sim.bench.faults.kills._killed", write)
-    monkeypatch.setattr("vlamem.sim.bench.faults.kills._completed", write)
+    monkeypatch.setattr("vlamem.sim.bench.faults.kills.kill_after", write)
+    monkeypatch.setattr("vlamem.sim.bench.faults.kills.completed", write)
     found = kill_recordings("rollout", (), log.parent, "log.jsonl", 1, 0)
     assert (found.kills, found.survived, found.acknowledged, found.lost) == (1, 0, 2, 1)
 

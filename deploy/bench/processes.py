@@ -69,10 +69,15 @@ class ServerProcess:
 
     def crash(self) -> float:
         """kill -9 of the process that serves, which its parent starts again; gives the moment. Raises ProcessError."""
-        *_, serving = self._pids()
+        serving = self.serving
         self._skip_output()
         os.kill(serving, signal.SIGKILL)
         return time.monotonic()
+
+    @property
+    def serving(self) -> int:
+        """The number of the process that serves. Raises ProcessError where there is none."""
+        return self._pids()[-1]
 
     def kill(self) -> None:
         """kill -9 of all of it."""

@@ -1,14 +1,14 @@
-"""Verbs that are killed, or stopped and killed, at random moments: nothing that they acknowledged is lost."""
+"""Verbs that are killed at random moments, or stand still and are killed: nothing that they acknowledged is lost."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from vlamem.core.bench import BenchError
 from vlamem.core.seeding import stream
@@ -17,50 +17,19 @@ from vlamem.deploy.robot import EventLog, Link, LinkOptions
 from vlamem.memory.success import SuccessMemory, open_store
 from vlamem.memory.success.store import export
 from vlamem.sim.bench.deployment.crash import LAYOUT, ORIGIN, SEGMENTS, crash_episode
+from vlamem.sim.bench.faults.killed import LONG_S, Killed, kill_after, stand_still, whole_lines
 
 _EPISODES = 120
-_LONG_S = 900.0
 
 
-@dataclass(frozen=True)
-class Killed:
-    """What became of a verb that was killed.
-
-    Attributes:
-        verb: which.
-        kills: how often.
-        survived: after how many the same command went on, and what it left was whole.
-        acknowledged: facts that were said to be done before a kill.
-        lost: of these, those that were not there afterwards.
-    """
-
-    verb: str
-    kills: int
-    survived: int
-    acknowledged: int
-    lost: int
-
-
-def _words(*words: str | Path) -> list[str]:
+def verb_words(*words: object) -> list[str]:
+    """A command of vlamem for this interpreter."""
     return [sys.executable, "-m", "vlamem", *map(str, words)]
 
 
-def _killed(words: Sequence[str], after_s: float, stop_first: bool, until: Callable[[], bool] = lambda: True) -> None:
-    """Starts a verb and kills it so long after `until` is so; with `stop_first` it stands still before."""
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        end = time.monotonic() + _LONG_S
-        while child.poll() is None and not until() and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(after_s)
-        if stop_first:
-            child.send_signal(signal.SIGSTOP)
-            time.sleep(0.05)
-        child.kill()
-
-
-def _completed(words: Sequence[str]) -> bool:
+def completed(words: Sequence[str]) -> bool:
     """Whether the verb ends well when nobody kills it."""
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_LONG_S)
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LONG_S)
     return done.returncode == 0
 
 
@@ -85,20 +54,20 @@ def kill_imports(folder: Path, kills: int, seed: int) -> Killed:
     _filled(folder / "theirs.db", _EPISODES)
     with SuccessMemory(folder / "theirs.db", ORIGIN, LAYOUT) as theirs:
         export(theirs.store, theirs.origin, snapshot)
-    words, there, survived, lost = _words("memory", "import", target, snapshot), 0, 0, 0
+    words, there, survived, lost, stops = verb_words("memory", "import", target, snapshot), 0, 0, 0, 0
     for number in range(kills):
         if there == _EPISODES:
             target.unlink()
             there = 0
-        _killed(words, float(rng.uniform(0, 0.6)), number % 2 == 1, target.exists)
+        stops += kill_after(words, float(rng.uniform(0, 0.6)), _still(number, rng), target.exists)
         if not _has_origin(target):
             survived += 1
             continue
         found, _, whole = _counted(target)
         survived, lost = survived + whole, lost + max(0, there - found)
         there = found
-    done = _completed(words) and _counted(target)[0] == _EPISODES
-    return Killed("memory import", kills, survived if done else 0, there, lost)
+    done = completed(words) and _counted(target)[0] == _EPISODES
+    return Killed("memory import", kills, survived if done else 0, there, lost, stops)
 
 
 def _has_origin(path: Path) -> bool:
@@ -114,18 +83,14 @@ def _has_origin(path: Path) -> bool:
 def kill_prunes(folder: Path, kills: int, seed: int) -> Killed:
     """`vlamem memory prune`: as many segments as before, or as many as were asked for."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, rng, survived, most = folder / "mine.db", stream(seed, "kill prunes"), 0, SEGMENTS * _EPISODES // 2
+    target, rng, most = folder / "mine.db", stream(seed, "kill prunes"), SEGMENTS * _EPISODES // 2
+    words, survived, stops = verb_words("memory", "prune", target, "--most", most), 0, 0
     for number in range(kills):
         target.unlink(missing_ok=True)
         _filled(target, _EPISODES)
-        _killed(_words("memory", "prune", target, "--most", str(most)), float(rng.uniform(0, 1.5)), number % 2 == 1)
+        stops += kill_after(words, float(rng.uniform(0, 1.5)), _still(number, rng))
         survived += _counted(target)[1] in (SEGMENTS * _EPISODES, most)
-    return Killed("memory prune", kills, survived, 0, 0)
-
-
-def _lines(path: Path) -> list[str]:
-    """Whole lines: what is recorded."""
-    return path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines() if path.exists() else []
+    return Killed("memory prune", kills, survived, 0, 0, stops)
 
 
 def kill_recordings(verb: str, words: Sequence[str], out: Path, log: str, kills: int, seed: int) -> Killed:
@@ -133,22 +98,31 @@ def kill_recordings(verb: str, words: Sequence[str], out: Path, log: str, kills:
 
     Raises BenchError when it records nothing at all.
     """
-    run, rng = [*_words(verb, *words), "--out", str(out)], stream(seed, "kill", verb)
+    run, rng = [*verb_words(verb, *words), "--out", str(out)], stream(seed, "kill", verb)
 
     def recorded() -> list[str]:
-        return [line for path in sorted(out.rglob(log)) for line in _lines(path)]
+        return [line for path in sorted(out.rglob(log)) for line in whole_lines(path)]
 
-    acknowledged: set[str] = set()
+    acknowledged, stops = set[str](), 0
     for number in range(kills):
         before = len(recorded())
-        _killed(run, float(rng.uniform(0, 2.0)), number % 2 == 1, lambda before=before: len(recorded()) > before)  # type: ignore[misc]
+
+        def more(before: int = before) -> bool:
+            return len(recorded()) > before
+
+        stops += kill_after(run, float(rng.uniform(0, 2.0)), _still(number, rng), more)
         acknowledged |= set(recorded())
-    done, found = _completed(run), Counter(recorded())
+    done, found = completed(run), Counter(recorded())
     if not found:
         raise BenchError(f"vlamem {verb} recorded nothing: {' '.join(run)}")
     lost = sum(line not in found for line in acknowledged)
     doubled = sum(n - 1 for n in found.values())
-    return Killed(verb, kills, kills if done and not doubled and not lost else 0, len(acknowledged), lost)
+    return Killed(verb, kills, kills if done and not doubled and not lost else 0, len(acknowledged), lost, stops)
+
+
+def _still(number: int, rng: np.random.Generator) -> float:
+    """How long a verb stands still before kill `number`: every second one does."""
+    return float(rng.uniform(0.05, 1.0)) if number % 2 else 0.0
 
 
 def kill_servers(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Killed:
@@ -163,12 +137,15 @@ def kill_servers(folder: Path, kills: int, seed: int, say: Callable[[str], None]
         say(f"serve listens; {kills} kills")
         link = Link(LinkOptions(f"ws://127.0.0.1:{server.port}", "arm", folder / "robot"), EventLog())
         link.start(60)
-        survived = 0
+        survived = stops = 0
         for number in range(kills):
             link.begin(number + 1)
             for _ in range(5):
                 link.label(number + 1, "success")
             link.end(number + 1)
+            if still := _still(number, rng):
+                stand_still(server.serving, 3 * still)  # also longer than the robot waits for a reply
+                stops += 1
             time.sleep(float(rng.uniform(0, 0.3)))
             server.crash()
             server.wait_listening()
@@ -178,11 +155,11 @@ def kill_servers(folder: Path, kills: int, seed: int, say: Callable[[str], None]
             survived += link.drained
         kept = {
             body["label"]["label"]
-            for line in _lines(folder / "state" / "labels.jsonl")
+            for line in whole_lines(folder / "state" / "labels.jsonl")
             if "label" in (body := json.loads(line))
         }
         lost = sum(name not in kept for name in link.acknowledged)
-        return Killed("serve", kills, survived, len(link.acknowledged), lost)
+        return Killed("serve", kills, survived, len(link.acknowledged), lost, stops)
     finally:
         if link is not None:
             link.close()

@@ -46,7 +46,7 @@ class FaultsOptions:
     preset: Literal["ci", "small", "quick", "full"]
     """How much of everything."""
     verbs: tuple[str, ...]
-    """That are killed: import, prune, rollout, collect, serve."""
+    """That are killed: import, prune, rollout, collect, fit, serve, control."""
     seed: int
     """Of every draw."""
     folder: Path

@@ -15,7 +15,10 @@ from vlamem.core.pages import render
 from vlamem.deploy.bench.processes import ServerProcess
 from vlamem.sim.bench.faults.flips import Flips, flip
 from vlamem.sim.bench.faults.fuzz import Fuzzed, fuzz_files, fuzz_wire, send_malformed, totals
-from vlamem.sim.bench.faults.kills import Killed, kill_imports, kill_prunes, kill_recordings, kill_servers
+from vlamem.sim.bench.faults.kill_controllers import kill_controllers
+from vlamem.sim.bench.faults.kill_fits import kill_fits
+from vlamem.sim.bench.faults.killed import Killed
+from vlamem.sim.bench.faults.kills import kill_imports, kill_prunes, kill_recordings, kill_servers
 from vlamem.sim.bench.faults.kinds import KINDS
 from vlamem.sim.bench.faults.neighbour import beside_neighbours
 from vlamem.sim.bench.faults.options import FaultsOptions, Sizes
@@ -25,6 +28,8 @@ from vlamem.sim.results.statistics import wilson95
 
 _CHEAP = 5
 """So many times as often as those that simulate are killed those that begin quickly."""
+_UPDATES = 300
+"""Of a training that is killed: it takes longer than a checkpoint is apart from the next."""
 _ROLLOUT = ("--tasks", "touch", "--policy", "tiny", "--episodes", "12", "--workers", "1")
 
 
@@ -114,12 +119,26 @@ def _kill(verb: str, folder: Path, kills: int, seed: int, say: Callable[[str], N
         return kill_prunes(folder, _CHEAP * kills, seed)
     if verb == "serve":
         return kill_servers(folder, _CHEAP * kills, seed, say)
+    if verb == "control":
+        return _kill_controllers(folder, kills, seed, say)
+    if verb == "fit":
+        return kill_fits(folder, min(kills, 10), _UPDATES, seed)
     if verb == "rollout":
         return kill_recordings(verb, _ROLLOUT, folder, "episodes.jsonl", min(kills, 10), seed)
     if verb == "collect":
         words = ("--features", "--tasks", "touch", "--episodes", "6", "--rollouts", "6", "--workers", "1")
         return kill_recordings(verb, words, folder, "episodes.jsonl", min(kills, 6), seed)
-    raise ValueError(f"verb '{verb}': expected import, prune, rollout, collect or serve")
+    raise ValueError(f"verb '{verb}': expected import, prune, rollout, collect, fit, serve or control")
+
+
+def _kill_controllers(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Killed:
+    server = ServerProcess(["--policy", "tiny", "--memory", "aura", "--threads", "1"], folder / "server")
+    try:
+        server.start()
+        labels = folder / "server" / "state" / "labels.jsonl"
+        return kill_controllers(folder, f"ws://127.0.0.1:{server.port}", labels, kills, seed, say)
+    finally:
+        server.kill()
 
 
 def _abuse(options: FaultsOptions, folder: Path, found: Found) -> None:
