@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from vlamem.core.files import make_folder
 from vlamem.deploy.robot.outbox import LinkError
 
 _WAIT_S = 2.0
@@ -19,7 +20,7 @@ class StateLock:
     """
 
     def __init__(self, folder: Path, wait_s: float = _WAIT_S) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._file: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         until = time.monotonic() + wait_s
         while True:

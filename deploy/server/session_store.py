@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.core.files import sync_folder
+from vlamem.core.files import make_folder, sync_folder
 from vlamem.core.locks import exclusive_lock
 from vlamem.deploy.server.session_record import (
     IN_USE,
@@ -71,7 +71,7 @@ class SessionStore:
                 f"a memory of {layout_of(template)} cannot be kept: expected float32 arrays of at most {SLOT - 64} "
                 "bytes; serve without --state"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._lock = exclusive_lock(folder / ".lock", str(folder), IN_USE) if writes else None
         self._journals: dict[str, StateJournal] = {}
         if writes:

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from jaxtyping import Float
 
 from vlamem.core.arrays import ArrayFileError, load_array, save_array
 from vlamem.core.checksums import sealed, unsealed
-from vlamem.core.files import write_atomically
+from vlamem.core.files import make_folder, sync_folder, write_atomically
 from vlamem.memory.weights import TrainedFor
 
 FORMAT = 1
@@ -117,12 +118,12 @@ class FeatureWriter:
         Raises FeaturesError when the folder holds another recording, or another process records into it.
         """
         self.folder, self.meta = folder, meta
-        folder.mkdir(parents=True, exist_ok=True)
-        self._index = (folder / "episodes.jsonl").open("ab")
+        make_folder(folder)
+        self._index, self._files = (folder / "episodes.jsonl").open("ab"), dict[str, BufferedWriter]()
         try:
             self._begin(contexts)
         except BaseException:
-            self._index.close()
+            self.close()
             raise
 
     def _begin(self, contexts: Float[np.ndarray, "G P C"]) -> None:
@@ -141,7 +142,9 @@ class FeatureWriter:
         _warn(folder, found, "they are recorded again")
         self.episodes = found.episodes
         self._ticks = sum(e.ticks for e in self.episodes)
-        self._files = {name: (folder / name).open("ab") for name in meta.columns}
+        for name in meta.columns:
+            self._files[name] = (folder / name).open("ab")
+        sync_folder(folder)  # else power loss may leave an index without its columns
         os.ftruncate(self._index.fileno(), found.size)
         for name, size in meta.tick_bytes.items():  # what a kill left behind the last whole episode
             os.ftruncate(self._files[name].fileno(), size * self._ticks)

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlamem.core.arrays import ArrayFileError, check_array, load_array, write_array
-from vlamem.core.files import write_atomically
+from vlamem.core.files import make_folder, sync_folder, write_atomically
 
 Reference = tuple[int, int, tuple[str, ...]]
 FORMAT_VERSION = 2
@@ -192,7 +192,7 @@ class FramesWriter:
         self._columns = self.meta.columns()
         self._buffer: list[dict[str, NDArray[Any]]] = []
         self._rows = 0
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         if (self.directory / _META).exists():
             self._check_same_meta(read_meta(self.directory))
         else:
@@ -256,6 +256,7 @@ class FramesWriter:
                 file.flush()
                 os.fsync(file.fileno())
         write_atomically(shard / _DONE, f"{self._rows}\n")
+        sync_folder(self.directory)
         self._buffer, self._rows = [], 0
         self._next += 1
 

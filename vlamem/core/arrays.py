@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vlamem.core.files import replacing
+from vlamem.core.files import make_folder, replacing
 
 Array = np.ndarray[Any, Any]
 _MARK = b"\ncrc32 "
@@ -27,7 +27,7 @@ def save_array(path: Path, array: Array) -> None:
 
     Folders that are missing are made. Raises OSError, ValueError for an array of Python objects.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as draft, draft.open("r+b") as file:
         write_array(file, array)
 

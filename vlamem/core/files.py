@@ -15,7 +15,7 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
     old file as it was and nothing else left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as draft, draft.open("r+b") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)
@@ -56,6 +56,20 @@ def _locked(draft: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that are missing; their names are on the medium when this returns.
+
+    Else what is written into it, and synced, may be gone after power loss with the folder. Raises OSError.
+    """
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for made in reversed(missing):
+        made.mkdir(exist_ok=True)
+        sync_folder(made.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vlamem.core.files import sync_folder
+from vlamem.core.files import make_folder, sync_folder
 
 _BLOCK = 65536
 
@@ -31,7 +31,7 @@ class JsonLog:
 
     def __init__(self, path: Path, encode: Callable[[Any], str] = json.dumps, sync: bool = True) -> None:
         self._path, self._encode, self._sync = path, encode, sync
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         new = not path.exists()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)  # a terminal or a pipe cannot be cut

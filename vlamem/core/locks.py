@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from vlamem.core.files import make_folder
+
 log = logging.getLogger("vlamem.locks")
 WAIT_S = 20.0
 """A process that is ending is given so long to release its lock."""
@@ -59,7 +61,7 @@ def exclusive_lock(
     The operating system releases the lock of a process that was killed. Raises InUseError, with the `mend`, when
     another holds it for longer than `wait_s` (WAIT_S when not given).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     patience = WAIT_S if wait_s is None else wait_s
     lock = FileLock(path, thread_local=False)  # any thread may release it
     try:

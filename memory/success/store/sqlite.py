@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from vlamem.core.files import sync_folder
+from vlamem.core.files import make_folder, sync_folder
 from vlamem.memory.success.experience.episode import Episode, head_checksum
 from vlamem.memory.success.experience.layout import EntryError, Layout, Origin
 from vlamem.memory.success.experience.records import (
@@ -52,7 +52,7 @@ class SqliteStore:
             raise StoreError(f"{path} is missing: expected the file of a success memory")
         self.path, self.name, self.wait_s = path, str(path), wait_s
         fresh = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._lock = threading.RLock()
         with self._named():
             uri = f"{path.absolute().as_uri()}?{_mode(path) if read_only else 'mode=rwc'}"

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -63,11 +64,14 @@ class _Run:
 
     def label(self, known: dict[int, _Labels], outcome: str) -> None:
         """Labels the episode that runs, and notes what the panel says; one whose episode is not sure is not counted."""
-        before = self._status()
+        if not (before := self._status()):
+            return time.sleep(0.01)  # no episode has begun
         try:
             name = self._ask("/label", {"outcome": outcome})["label"]
-        except OSError:
+        except OSError as error:  # it may have been taken all the same
             known.setdefault(before, _Labels()).unanswered = True
+            if isinstance(error, urllib.error.HTTPError):
+                return None  # the controller stood still: its guard answered for it
             raise
         after = self._status()
         for episode in {before, after}:
@@ -75,6 +79,7 @@ class _Run:
             of.unanswered = of.unanswered or before != after
         if before == after:
             known[before].acknowledged.append(name)
+        return None
 
     def _status(self) -> int:
         return int(self._ask("/")["episode"])
@@ -118,7 +123,7 @@ def kill_controllers(
         run = _Run([*words, "--episodes", "100000", "--panel-port", "0"], log)
         try:
             until = time.monotonic() + float(rng.uniform(0.1, 1.5))
-            with contextlib.suppress(OSError):  # it says nothing while it stands still
+            with contextlib.suppress(OSError):  # it has ended
                 while time.monotonic() < until:
                     run.label(known, "success" if rng.integers(2) else "failure")
                     if number % 2 and rng.integers(3) == 0:
