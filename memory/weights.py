@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlamem.core.json_files import parse_json
 from vlamem.core.spec import PolicySpec
 from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 from vlamem.memory.config import HeadConfig
@@ -172,13 +173,22 @@ def _check_policy(path: Path, made_for: TrainedFor, used_with: TrainedFor) -> No
 
 def _header(path: Path, metadata: Mapping[str, str]) -> Header:
     """The header of this version's format, or of one of version 0.1: gates (format 1) and baselines."""
+    try:
+        return _read_header(path, metadata)
+    except WeightsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"the header of {path} is damaged ({error!r}): copy it again, or train it anew") from error
+
+
+def _read_header(path: Path, metadata: Mapping[str, str]) -> Header:
     if _KEY in metadata:
-        body = json.loads(metadata[_KEY])
+        body = parse_json(metadata[_KEY])
         if body.get("format") not in (1, FORMAT):
             raise WeightsError(f"{path} is not of format {FORMAT}: made by another version of vlamem, save it again")
         name, config, metrics = body.get("design", "aura"), body["config"], body["metrics"]
     elif _BASELINE_KEY in metadata:
-        body = json.loads(metadata[_BASELINE_KEY])
+        body = parse_json(metadata[_BASELINE_KEY])
         name, metrics = body["kind"], {}
         config = {"feature_size": body["feature_size"], "head": body["head"]}
         config |= {"hidden": _BASELINE_GRU_HIDDEN} if name == "gru" else {}

@@ -1,10 +1,10 @@
 """Makes a robot of its name, as `vlamem control --robot` takes it."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.json_files import read_json_map
 from vlamem.deploy.robot.protocol import Robot
 from vlamem.deploy.robot.robot_file import RobotFile
 
@@ -38,11 +38,8 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_map(path)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no JSON ({error}): expected the settings of the arm, as lerobot names them"
+            f"{path} is no JSON map ({error}): expected the settings of the arm, as lerobot names them"
         ) from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} is a {type(settings).__name__}: expected a map of the arm's settings")
-    return settings

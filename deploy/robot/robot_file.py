@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -10,6 +11,8 @@ from typing import Any
 
 SHIPPED = Path(__file__).parent / "files"
 _LARGEST = 1 << 20
+_DEEPEST = 32
+_BETWEEN_KEYS = re.compile(r"[=,\[\]{}\n]")
 CHECKED = ("name", "size", "mode", "unit", "low", "high")
 """What must be equal in a robot's file and in the policy's action spec."""
 
@@ -265,9 +268,14 @@ def load_robot_file(name: str | Path) -> RobotFile:
     try:
         if path.stat().st_size > _LARGEST:
             raise RobotFileError(f"{path} has {path.stat().st_size} bytes, a robot's file has at most {_LARGEST}")
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RobotFileError(f"{path} is not TOML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+        if max(part.count(".") for part in _BETWEEN_KEYS.split(text)) > _DEEPEST:  # tomllib takes minutes for them
+            raise RobotFileError(f"{path} has a key of more than {_DEEPEST} parts: a robot's file has no such key")
+        body = tomllib.loads(text)
+    except RobotFileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise RobotFileError(f"{path} is not TOML: {str(error)[:200]}") from error
     parts = body.pop("part", [])
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         raise RobotFileError(f"{path} has no [[part]]: say what the entries of an action mean")

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from vlamem.core.arrays import ArrayFileError, load_array, save_array
 from vlamem.core.checksums import sealed, unsealed
 from vlamem.core.files import make_folder, sync_folder, write_atomically
+from vlamem.core.json_files import read_json_map
 from vlamem.memory.weights import TrainedFor
 
 FORMAT = 1
@@ -310,13 +311,15 @@ def _check_same(folder: Path, old: FeaturesMeta, new: FeaturesMeta, together: bo
 
 def _read_meta(folder: Path) -> FeaturesMeta:
     try:
-        body = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        body = read_json_map(folder / "meta.json")
         if body.pop("format") != FORMAT:
             raise FeaturesError(f"{folder} is not of format {FORMAT}: recorded by another version, record again")
         body["policy"] = TrainedFor(**body["policy"])
         body["chunk"], body["goals"] = tuple(body["chunk"]), tuple(tuple(g) for g in body["goals"])
         return FeaturesMeta(**{"memory": ""} | body)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, FeaturesError):
+            raise
         raise FeaturesError(f"{folder} is no recording of features ({error!r}): expected a meta.json") from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlamem.core.files import sync_folder, write_atomically
+from vlamem.core.json_files import read_json_map
 from vlamem.core.locks import exclusive_lock
 from vlamem.policies.lerobot.dataset_files import INFO, DatasetError, is_dataset, read_info
 
@@ -75,8 +76,10 @@ class DatasetAppender:
     def note(self) -> dict[str, Any]:
         """What the last `commit` noted; empty before the first."""
         path = self.root / _NOTE
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found
+        try:
+            return read_json_map(path) if path.is_file() else {}
+        except ValueError as error:
+            raise DatasetError(f"{path} is not what was noted ({error}): record into another folder") from error
 
     def begin(self, features: Features, fps: int, robot_type: str) -> None:
         """Says what the frames are. Raises DatasetError when the dataset at hand has others, naming the first."""

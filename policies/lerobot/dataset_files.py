@@ -1,10 +1,10 @@
 """Whether a LeRobotDataset in a folder is whole, asked of its files alone: lerobot asks the hub for what is missing."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.json_files import read_json_map
 from vlamem.policies.lerobot.source import LFS_POINTER
 
 INFO = Path("meta") / "info.json"
@@ -23,10 +23,9 @@ def read_info(folder: Path) -> dict[str, Any]:
     """The dataset's own description. Raises DatasetError for a broken one."""
     _check_no_pointer(folder, folder / INFO)
     try:
-        body: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        return read_json_map(folder / INFO)
     except ValueError as error:
         raise DatasetError(f"{folder / INFO} is not JSON ({error}): copy the dataset again") from error
-    return body
 
 
 def check_files(folder: Path) -> None:

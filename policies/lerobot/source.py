@@ -1,12 +1,12 @@
 """Where a LeRobot checkpoint comes from: a folder or a hub id, with options after a question mark."""
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.json_files import read_json_map
 from vlamem.core.query import parse_query
 
 CONFIG = "config.json"
@@ -148,12 +148,9 @@ def _check_no_pointers(location: str, folder: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint; raises CheckpointError when it is broken."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_map(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): save or download the checkpoint again") from error
-    if not isinstance(body, dict):
-        raise CheckpointError(f"{path} holds a {type(body).__name__}: save or download the checkpoint again")
-    return body
 
 
 def _from_hub(repo: str) -> Path:

@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlamem.core.arrays import ArrayFileError, check_array, load_array, write_array
+from vlamem.core.arrays import ArrayFileError, load_array, write_array
 from vlamem.core.files import make_folder, sync_folder, write_atomically
+from vlamem.core.json_files import read_json_map
 
 Reference = tuple[int, int, tuple[str, ...]]
 FORMAT_VERSION = 2
@@ -158,14 +159,15 @@ def read_meta(directory: str | Path) -> FramesMeta:
     """The meta of a frames directory; raises FramesError when there is none."""
     path = Path(directory) / _META
     try:
-        parsed = json.loads(path.read_text())
+        parsed = read_json_map(path)
     except FileNotFoundError as error:
         raise FramesError(f"{path} does not exist: record frames there with 'vlamem collect'") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise FramesError(f"{path} is not valid JSON ({error}): record the frames again") from error
-    if not isinstance(parsed, dict):
-        raise FramesError(f"{path} does not hold a JSON object: record the frames again")
-    return FramesMeta.from_json(parsed)
+    try:
+        return FramesMeta.from_json(parsed)
+    except FramesError as error:
+        raise FramesError(f"{path}: {error}") from error
 
 
 def complete_shards(directory: str | Path) -> list[Path]:
@@ -270,19 +272,11 @@ class FramesWriter:
                 )
 
 
-def _column(shard: Path, name: str, mapped: bool = False) -> NDArray[Any]:
-    """A column of a shard; of one that is mapped the checksum is left to its first use."""
+def _column(shard: Path, name: str, mapped: bool = False, checked: bool = True) -> NDArray[Any]:
     try:
-        return load_array(shard / f"{name}.npy", mapped, checked=not mapped)
+        return load_array(shard / f"{name}.npy", mapped, checked)
     except ArrayFileError as error:
         raise FramesError(f"{error}: delete {shard} and record again") from error
-
-
-def _check(path: Path) -> None:
-    try:
-        check_array(path)
-    except (ArrayFileError, OSError) as error:
-        raise FramesError(f"{error}: delete {path.parent} and record again") from error
 
 
 class Frames:
@@ -326,7 +320,7 @@ class Frames:
         shard = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(shard):
             if unchecked := self._unchecked.pop((camera, int(number)), None):
-                _check(unchecked)
+                _column(unchecked, camera, mapped=True)
             here = np.flatnonzero(shard == number)
             out[here] = self._images[camera][number][rows[here] - self._starts[number]]
         return out
@@ -335,11 +329,12 @@ class Frames:
         read: dict[str, NDArray[Any]] = {}
         for name, (kind, shape) in meta.columns().items():
             path = shard / f"{name}.npy"
-            array = _column(shard, name, mapped=name in meta.cameras)
+            pictures = name in meta.cameras  # larger than memory: their checksum is left to their first use
+            array = _column(shard, name, mapped=pictures, checked=not pictures)
             if array.dtype != kind or array.shape[1:] != shape:
                 raise FramesError(f"{path} is {array.dtype} {list(array.shape)}: delete {shard} and record again")
             if name in meta.cameras:
-                self._unchecked[name, len(self._images[name])] = path
+                self._unchecked[name, len(self._images[name])] = shard
                 self._images[name].append(array)
             else:
                 read[name] = array

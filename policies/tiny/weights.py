@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlamem.core.json_files import parse_json
 from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 
 FORMAT_VERSION = 1
@@ -59,10 +60,12 @@ def read_header(path: str | Path, kind: str | None = None) -> dict[str, Any]:
             raw = file.read(min(length, 64_000_000))
         if len(raw) != length or not length:
             raise WeightsError(f"{path} is truncated: fetch or train it again")
-        header = json.loads(json.loads(raw)["__metadata__"][_HEADER])
+        header = dict(parse_json(parse_json(raw)["__metadata__"][_HEADER]))
     except FileNotFoundError as error:
         raise WeightsError(f"{path} does not exist: train it with 'vlamem pretrain --out {path}'") from error
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except WeightsError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is damaged or no vlamem weights file: fetch or train it again") from error
     if header.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
@@ -71,7 +74,7 @@ def read_header(path: str | Path, kind: str | None = None) -> dict[str, Any]:
         )
     if kind is not None and header.get("kind") != kind:
         raise WeightsError(f"{path} holds {header.get('kind')!r}, expected {kind!r}: give the right file")
-    return dict(header)
+    return header
 
 
 def load_weights(path: str | Path, kind: str | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

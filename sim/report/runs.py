@@ -1,11 +1,11 @@
 """Reads run folders for a report, as far as they go: unfinished, of an older version, without traces or videos."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlamem.core.json_files import read_json_map
 from vlamem.core.running_trace import read_running, running_path
 from vlamem.core.tick_trace import TickTrace, TraceError, read_trace, trace_path
 from vlamem.sim.report.served import is_served, read_served
@@ -112,7 +112,7 @@ def _read(folder: Path, label: str) -> Run:
     body: dict[str, Any] = {}
     for name in ("run.json", "results.json"):  # what the second says is later
         try:
-            body |= json.loads((folder / name).read_text(encoding="utf-8"))
+            body |= read_json_map(folder / name)
         except FileNotFoundError:
             missing = "it is unfinished or still being written" if name == "results.json" else "it is of another tool"
             notes.append(f"{label} has no {name}: {missing}; its {len(records)} episodes are shown.")

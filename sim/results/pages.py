@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlamem.core.files import write_atomically
+from vlamem.core.json_files import parse_json
 from vlamem.sim.results.statistics import mean95, wilson95
 
 SCHEMA = "vlamem.results"
@@ -104,7 +105,7 @@ def load_results(folder: Path) -> dict[str, Any]:
     """The results.json of a run folder. Raises ResultsError when it is missing, broken or of another version."""
     path = folder / "results.json"
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ResultsError(f"{path} is missing: is the run finished? the same rollout command continues it") from error
     except ValueError as error:
@@ -204,7 +205,7 @@ def load_page(name: str, out_dir: Path = Path("docs/results")) -> dict[str, Any]
     """The twin of a results page: {command, fingerprint, figures}. Raises ResultsError where it cannot be read."""
     path = out_dir / f"{name}.json"
     try:
-        twin = json.loads(path.read_text(encoding="utf-8"))
+        twin = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path} cannot be read as the twin of a results page: {error}") from error
     if not isinstance(twin, dict) or not twin.keys() >= {"command", "fingerprint", "figures"}:

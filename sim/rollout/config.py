@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlamem.core.files import write_atomically
+from vlamem.core.json_files import read_json_map
 from vlamem.memory.registry import MemoryName
 from vlamem.policies.memories import parse_memories
 from vlamem.policies.registry import EXPERTS
@@ -237,7 +238,7 @@ def run_identity(config: RolloutConfig) -> str:
 
 def _read_run(path: Path) -> dict[str, Any]:
     try:
-        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json_map(path)
         int(body["configuration"]["episodes"])
     except (ValueError, KeyError, TypeError) as error:
         raise PlanError(f"{path} is not the record of a run ({error}): choose another --out") from error

@@ -42,12 +42,12 @@ def write_array(file: BinaryIO, array: Array) -> None:
 def load_array(path: Path, mapped: bool = False, checked: bool = True) -> Array:
     """The array in a file, `mapped` into memory or read; one without a checksum, of an older version, as it is.
 
-    Not `checked` is for large files, whose parts `check_array` looks at before they are used. Raises ArrayFileError for
-    what is no array, or another than was written.
+    Not `checked` is for a large file, which is loaded `checked` once before it is used. Raises ArrayFileError for what
+    is no array, or another than was written.
     """
     try:
         if checked:
-            check_array(path)
+            _check(path)
         found: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except ArrayFileError:
         raise
@@ -56,7 +56,7 @@ def load_array(path: Path, mapped: bool = False, checked: bool = True) -> Array:
     return found
 
 
-def check_array(path: Path) -> None:
+def _check(path: Path) -> None:
     """Raises ArrayFileError when the checksum of a file is another than that of what is before it, OSError."""
     with path.open("rb") as file:
         left = os.fstat(file.fileno()).st_size - _TRAILER

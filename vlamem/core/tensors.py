@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from vlamem.core.files import write_atomically
+from vlamem.core.json_files import parse_json
 
 _HASH, _HASHED = "sha256", "hashed"
 """Entries of the metadata: the hash, and that there is one, so that a damaged name does not make a file without."""
@@ -39,7 +40,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     raw = path.read_bytes()
     try:
         arrays = load(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+        header = parse_json(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
         metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise TensorsError(f"{path} is no whole safetensors file ({error})") from error

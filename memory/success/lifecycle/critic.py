@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vlamem.core.json_files import parse_json
 from vlamem.core.seeding import integer_seed, stream
 from vlamem.core.tensors import TensorsError, read_tensors, write_tensors
 from vlamem.memory.success.experience.layout import EntryError
@@ -124,9 +125,11 @@ class ProgressCritic:
             raise EntryError(f"{error}: train a critic for this policy") from error
         if header.get("kind") != KIND or header.get("format") != str(FORMAT):
             raise EntryError(f"{path} is no progress critic of format {FORMAT}: train one for this policy")
-        numbers: dict[str, Any] = json.loads(header["numbers"])
         weights = {n.removeprefix("w."): a for n, a in arrays.items() if n.startswith("w.")}
-        return cls(weights, arrays["mean"], arrays["scale"], **numbers)
+        try:
+            return cls(weights, arrays["mean"], arrays["scale"], **parse_json(header["numbers"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise EntryError(f"{path} is no whole critic ({error!r}): train a critic for this policy") from error
 
 
 _NUMBERS = ("threshold", "failure_threshold", "precision", "recall", "episodes", "successes")

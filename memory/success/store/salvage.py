@@ -45,6 +45,7 @@ def salvage(location: str | Path, into: Path) -> Salvaged:
     if into.exists():
         raise StoreError(f"{into} exists: name a new file to salvage into")
     db = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    db.text_factory = lambda raw: raw.decode(errors="replace")  # a damaged text fails its checksum, not the salvage
     try:
         origins = _origins(db, damaged)
         store = SqliteStore(into)
@@ -59,9 +60,17 @@ def salvage(location: str | Path, into: Path) -> Salvaged:
 def _origins(db: sqlite3.Connection, damaged: Path) -> dict[int, tuple[Origin, Layout]]:
     try:
         rows = db.execute("SELECT id, policy, weights, normaliser, robot, layout FROM origins").fetchall()
+        found, why = dict[int, tuple[Origin, Layout]](), "there is none"
+        for row in rows:
+            try:
+                found[int(row[0])] = Origin(*row[1:5]), Layout.from_json(row[5])
+            except (EntryError, TypeError, ValueError) as error:  # segments of the others can be saved
+                why = str(error)
     except sqlite3.DatabaseError as error:
         raise StoreDamagedError(f"{damaged} has no readable origins ({error}): nothing to save") from error
-    return {int(r[0]): (Origin(*r[1:5]), Layout.from_json(r[5])) for r in rows}
+    if not found:
+        raise StoreDamagedError(f"{damaged} has no readable origins ({why}): nothing to save")
+    return found
 
 
 def _copy(
@@ -81,7 +90,7 @@ def _copy(
                 head = Episode(row[14], row[17], row[3], row[19], row[20], row[13], (), meaning)
                 groups[int(row[1])] = store.add_origin(origin, layout), head, []
             groups[int(row[1])][2].append(segment)
-        except (sqlite3.DatabaseError, StoreDamagedError, EntryError, KeyError):
+        except (sqlite3.DatabaseError, StoreDamagedError, EntryError, KeyError, TypeError, ValueError):
             lost.append(number)
     kept = 0
     for origin_id, head, segments in groups.values():
@@ -110,7 +119,7 @@ def _copy_trials(
             trial = StoredTrial(identity, outcome, np.frombuffer(offset, np.float32), made)
             trial.check(layout)
             found.setdefault(store.add_origin(origin, layout), []).append(trial)
-    except (sqlite3.DatabaseError, EntryError, KeyError, ValueError):
+    except (sqlite3.DatabaseError, EntryError, KeyError, TypeError, ValueError):
         cut = True
     for at, trials in found.items():
         store.add_trials(at, trials)
