@@ -87,6 +87,26 @@ def test_the_bytes_of_a_session_and_of_all_are_bounded_and_no_running_episode_ma
         traces.release(session)
 
 
+def test_episodes_whose_labels_wait_count_and_the_disk_stays_bounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Labels that a full disk or a busy database leaves undone keep their traces for as long as that takes."""
+    traces, keep = TraceStore(tmp_path, session_bytes=6 * 4096, total_bytes=100 * 4096), set[tuple[str, int]]()
+    for episode in range(1, 9):
+        traces.begin("arm", episode, frozenset(keep))
+        steps(traces, "arm", episode, 1)
+        keep.add(("arm", episode))
+    assert [p.name[:-6] for p in sorted(tmp_path.iterdir())] == ["arm-00000001", "arm-00000002", "arm-00000003"]
+    assert traces.pinned_bytes == 3 * 4096
+    assert "episode 8 of session arm is not recorded" in caplog.text
+    steps(traces, "leg", 1, 1)  # another session is none of this one's business
+    assert traces.path("leg", 1).exists()
+    traces.begin("arm", 9)  # they were processed
+    steps(traces, "arm", 9, 1)
+    assert traces.path("arm", 9).exists()
+    assert traces.pinned_bytes == 0
+
+
 def test_an_episode_beyond_its_bytes_is_cut_short_and_never_becomes_memory(tmp_path: Path) -> None:
     traces = TraceStore(tmp_path / "episodes", session_bytes=20_000)
     traces.begin("arm", 1)

@@ -194,7 +194,7 @@ def test_of_two_labels_of_an_episode_the_one_that_came_last_counts_whichever_is_
 def test_a_controller_that_was_started_before_gets_no_session_while_the_newer_one_waits_for_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(store=store_in(tmp_path)) as server:
-            state, old, new = server.state, object(), Closing()
+            state, old, new = server.state, Closing(), Closing()
             session, _, _ = await state.open("arm", None, Closing(), NONCE, (1, "a"))
             async with session.lock:  # a frame is worked on
                 newer = asyncio.create_task(state.open("arm", NONCE, new, fence=(2, "b")))
@@ -211,6 +211,8 @@ def test_a_controller_that_was_started_before_gets_no_session_while_the_newer_on
 
 class Closing:
     """A connection that is closed because another has its session."""
+
+    request = None
 
     async def close(self, *why: Any) -> None: ...
 

@@ -134,3 +134,28 @@ def test_keys_are_read_with_their_roles_and_a_file_of_version_0_1_as_ever(tmp_pa
     with pytest.raises(ValueError, match="twice"):
         Keys((("robot", "a"), ("operator", "a")))
     assert Keys().role_of(None) == "operator"
+
+
+def test_a_key_leaves_each_other_key_a_place(tmp_path: Path) -> None:
+    keys: tuple[tuple[Role, str], ...] = (("robot", "loud"), ("robot", "quiet"), ("operator", "o"), ("reader", "r"))
+
+    async def scenario() -> None:
+        async with (
+            serving(options=options(keys=keys), store=store_in(tmp_path)) as server,  # four places
+            shown(server.port, "loud") as a,
+            shown(server.port, "loud") as b,
+            shown(server.port, "loud") as c,
+            shown(server.port, "quiet") as robot,
+            shown(server.port, "o") as operator,
+        ):
+            for number, client_ in enumerate((a, b)):
+                assert (await client_.ask("hello", session=f"loud-{number}"))["vlamem"]["type"] == "session"
+            refused = (await c.ask("hello", session="loud-2"))["vlamem"]
+            assert refused["code"] == "full"
+            assert "2 sessions of this key are in use, of 4, and each other key has a place" in refused["message"]
+            for number, client_ in enumerate((robot, operator)):
+                assert (await client_.ask("hello", session=f"other-{number}"))["vlamem"]["type"] == "session"
+            await a.ask("bye")
+            assert (await c.ask("hello", session="loud-2"))["vlamem"]["type"] == "session"
+
+    run(scenario)

@@ -72,7 +72,8 @@ class PolicyServer:
         offset: Any = lambda: None,
     ) -> None:
         self.options = options or ServeOptions()
-        table = SessionTable(self.options.sessions, policy.rows)
+        self._keys = self.options.known_keys
+        table = SessionTable(self.options.sessions, policy.rows, self._keys.driving, self._key_of)
         active, traced = (lambda: max(1, table.connected)), ticks is not None
         batcher = Batcher(policy, self.options.wait_s, policy.rows, active, encode, used, traced, offset)
         self.metrics = Metrics(lambda: len(table), lambda: table.connected, lambda: batcher.oldest_s)
@@ -103,6 +104,8 @@ class PolicyServer:
             self.metrics.watch("vlamem_labels_dead", "Labels that were given up.", lambda: labels.dead)
             self.metrics.watch("vlamem_labels_damaged", "Lines that could not be read.", lambda: labels.damaged)
             self.metrics.watch("vlamem_labels_quarantined", "Labels to review.", lambda: len(labels.quarantined))
+        if traces is not None:
+            self.metrics.watch("vlamem_trace_bytes_pinned", "That labels wait for.", lambda: traces.pinned_bytes)
         if ticks is not None:
             self.metrics.watch("vlamem_traces_failed", "Traces that could not be written.", lambda: ticks.failed)
         if store is not None:
@@ -110,7 +113,6 @@ class PolicyServer:
         self.follow: Callable[[], object] = lambda: None
         """Called off the loop now and then: takes over what other processes have stored in a memory that is served."""
         self._connections = 0
-        self._keys = self.options.known_keys
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
@@ -142,6 +144,10 @@ class PolicyServer:
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
             await self.state.close()
+
+    def _key_of(self, ws: ServerConnection) -> int | None:
+        """Which key a client has shown; None without keys."""
+        return None if ws.request is None else self._keys.number_of(ws.request.headers.get("Authorization"))
 
     def _tls(self) -> ssl.SSLContext | None:
         if self.options.certificate is None:

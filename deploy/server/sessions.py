@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import math
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,7 @@ class Session:
         used: when it was last used [s on the table's clock].
         record: what is on disk, or None when nothing is.
         fence: the controller that drives it.
+        key: the number of the key that its client has shown; None without keys.
         lock: held while a message of it is worked on.
     """
 
@@ -81,6 +83,7 @@ class Session:
     used: float = 0.0
     record: StoredSession | None = None
     fence: Fence = (0, "")
+    key: int | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def check_step(self, episode: int, step: int, now: float, control_hz: float) -> bool:
@@ -107,13 +110,30 @@ class Session:
 
 
 class SessionTable:
-    """The sessions of a server. Not for several threads."""
+    """The sessions of a server. Not for several threads.
 
-    def __init__(self, limits: SessionLimits, rows: int) -> None:
-        """Raises ValueError when there are more sessions than rows."""
+    Of several keys that drive robots one may have so many sessions that each of the others still has a place.
+
+    Args:
+        limits: of the sessions.
+        rows: of the policy.
+        keys: that may have sessions.
+        key_of: which key a connection has shown; None without keys.
+
+    Raises ValueError when there are more sessions than rows.
+    """
+
+    def __init__(
+        self,
+        limits: SessionLimits,
+        rows: int,
+        keys: int = 1,
+        key_of: Callable[[Any], int | None] = lambda connection: None,
+    ) -> None:
         if limits.count > rows:
             raise ValueError(f"{limits.count} sessions need as many rows, the policy has {rows}")
-        self.limits = limits
+        self.limits, self._key_of = limits, key_of
+        self._share = max(1, limits.count - max(0, keys - 1))
         self._free = list(range(limits.count))[::-1]
         self._sessions: dict[str, Session] = {}
 
@@ -129,6 +149,17 @@ class SessionTable:
     def connected(self) -> int:
         """Sessions that someone holds now."""
         return sum(s.connection is not None for s in self._sessions.values())
+
+    def check_share(self, connection: Any) -> None:
+        """Raises SessionError when the key of a connection has all the sessions that it may have."""
+        key = self._key_of(connection)
+        held = sum(s.key == key for s in self._sessions.values())
+        if key is not None and held >= self._share:
+            raise SessionError(
+                "full",
+                f"{held} sessions of this key are in use, of {self.limits.count}, and each other key has a place: end "
+                "one, or try again later",
+            )
 
     def get(self, name: str) -> Session | None:
         """The session of this name, or None."""
@@ -149,9 +180,10 @@ class SessionTable:
 
     def adopt(self, session: Session, connection: Any, now: float) -> Session:
         """Gives a session that was stored a row and a connection. Raises SessionError when the table is full."""
+        self.check_share(connection)
         if not self._free:
             raise SessionError("full", f"all {self.limits.count} sessions are in use: try again later")
-        session.row = self._free.pop()
+        session.row, session.key = self._free.pop(), self._key_of(connection)
         session.connection, session.used = connection, now
         self._sessions[session.name] = session
         return session
@@ -167,6 +199,7 @@ class SessionTable:
         check_token(session.token, token, name)
         check_fence(session.fence, fence, name)
         session.connection, session.used = connection, now
+        session.key = self._key_of(connection)
         session.fence = max(session.fence, fence)  # now, and not when its lock is free: an older one could come between
         session.stepped = None  # frames may have been lost meanwhile
         return session

@@ -1,6 +1,7 @@
 """Traces of episodes (what the policy saw, planned and the robot executed), on disk for a label that comes later."""
 
 import contextlib
+import logging
 import secrets
 import struct
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 from vlamem.deploy.server.labels import LabelError
 from vlamem.deploy.wire import WireError, WireLimits, pack, unpack
 
+log = logging.getLogger("vlamem.serve")
 Array = np.ndarray[Any, Any]
 _BLOCK = 4096
 """What a small file takes on disk [bytes]."""
@@ -34,7 +36,12 @@ class TraceStore:
 
     Each session has its own quota: half of it is for the episode that runs, which is truncated there, and half for
     those that ended and wait for a label, at most `most` of them. The oldest of these are removed first, also where all
-    sessions together exceed their quota; an episode that runs is never removed.
+    sessions together exceed their quota; an episode that runs is never removed. Those whose label is still to be
+    processed stay, and count: where they alone take a session's half, or all of the quota of all, no further episode
+    of it is recorded.
+
+    Attributes:
+        pinned_bytes: of episodes whose label was still to be processed when an episode began last.
 
     Files are not synced: a label that comes after power loss may find a trace without its last seconds.
 
@@ -51,7 +58,7 @@ class TraceStore:
         self._folder, self._half, self._total, self._most = folder, session_bytes // 2, total_bytes, most
         self._running: dict[str, int] = {}
         self._checked: dict[str, tuple[int, bool]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._unrecorded, self.pinned_bytes = threading.Lock(), set[str](), 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, session: str, episode: int) -> Path:
@@ -77,9 +84,20 @@ class TraceStore:
         for suffix in (_TRACE, _LABELLED):
             self.path(session, episode).with_suffix(suffix).unlink(missing_ok=True)
         running = {self.path(*each) for each in list(self._running.items())}
-        kept = running | {self.path(*each) for each in keep}
-        ended = [trace for trace in _traces(self._folder) if trace.path not in kept]
-        count, own, all_ = 0, 0, 0
+        pinned = {self.path(*each) for each in keep} - running
+        found = [trace for trace in _traces(self._folder) if trace.path not in running]
+        ended = [trace for trace in found if trace.path not in pinned]
+        waiting = [trace for trace in found if trace.path in pinned]
+        mine = [trace.bytes for trace in waiting if trace.session == session]
+        count, own, all_ = len(mine), sum(mine), sum(trace.bytes for trace in waiting)
+        self.pinned_bytes = all_
+        self._unrecorded.discard(session)
+        if own >= self._half or all_ >= self._total:
+            self._unrecorded.add(session)
+            log.warning(
+                "episode %d of session %s is not recorded: labels that could not be processed keep %d MB of traces",
+                episode, session, all_ >> 20,
+            )  # fmt: skip
         for trace in sorted(ended, key=lambda trace: (not trace.labelled, trace.changed), reverse=True):
             if trace.labelled and trace.session == session and trace.episode != episode - 1:
                 trace.path.unlink(missing_ok=True)
@@ -94,6 +112,7 @@ class TraceStore:
         """The session has ended: its last trace may be removed, and labelled ones are, except those in `keep`."""
         with self._lock:
             self._running.pop(session, None)
+            self._unrecorded.discard(session)
             self._checked.pop(session, None)
             for trace in _traces(self._folder):
                 if trace.labelled and trace.session == session and (session, trace.episode) not in keep:
@@ -183,7 +202,12 @@ class TraceStore:
 
     def _append(self, session: str, episode: int, body: dict[str, Any]) -> None:
         """Adds an entry; before the first comes one with an identity that no other episode has or had."""
-        with self._lock, self.path(session, episode).open("ab", buffering=0) as file:
+        with self._lock:
+            if session not in self._unrecorded:
+                self._write(session, episode, body)
+
+    def _write(self, session: str, episode: int, body: dict[str, Any]) -> None:
+        with self.path(session, episode).open("ab", buffering=0) as file:
             at = file.tell()
             if at >= self._half:
                 return
