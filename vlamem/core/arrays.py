@@ -35,7 +35,7 @@ def save_array(path: Path, array: Array) -> None:
 def write_array(file: BinaryIO, array: Array) -> None:
     """Writes an array and its checksum where a file stands. Raises as `save_array`."""
     summed = _Summed(file)
-    np.save(summed, array, allow_pickle=False)  # type: ignore[arg-type]  # of a file it calls `write` alone
+    np.save(summed, array, allow_pickle=False)  # of a file it calls `write` alone
     file.write(_MARK + f"{summed.crc:08x}".encode())
 
 
