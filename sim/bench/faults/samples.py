@@ -185,6 +185,8 @@ def journal_sample(folder: Path) -> tuple[Path, Read]:
             try:
                 with _heard("vlamem.serve"):
                     session, state, step = store.recover("arm")
+            except ValueError as error:  # of the copy
+                raise ValueError(str(error).replace(str(copy), str(folder))) from error
             finally:
                 store.close()
             return session.episode, step, _bytes(state)
