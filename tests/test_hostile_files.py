@@ -136,6 +136,21 @@ def test_a_memory_with_a_page_of_anything_is_salvaged_or_refused_by_name(tmp_pat
     assert kept > 6 * len(whole) // 4096
 
 
+def test_every_byte_of_a_memorys_first_page_that_is_changed_is_named_with_the_mend_or_harmless(tmp_path: Path) -> None:
+    path, read = database_sample(tmp_path)
+    whole, expected, named = path.read_bytes(), read(), 0
+    for at in (*range(0, 100), *range(100, 3 * 4096, 61)):  # the file's header, and pages of the schema
+        raw = bytearray(whole)
+        raw[at] ^= 0x85
+        path.write_bytes(raw)
+        try:
+            assert read() == expected
+        except ValueError as error:
+            named += str(path) in str(error) and "--salvage NEW_FILE" in str(error)
+            assert str(path) in str(error)  # noqa: PT017  # the others are read
+    assert named > 20
+
+
 def test_json_that_is_nested_too_deeply_is_a_wrong_value(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000)

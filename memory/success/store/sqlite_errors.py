@@ -30,9 +30,11 @@ def named_errors(path: Path, wait_s: float) -> Iterator[None]:
             raise StoreFullError(
                 errno.ENOSPC, "the disk is full; nothing was stored, make room and store again", str(path)
             ) from error
-        changed = message.startswith(("Could not decode", "no such column", "no such table"))
+        changed = message.startswith(("Could not decode", "no such column", "no such table", "unsupported file"))
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or changed:
             raise StoreDamagedError(f"{path} is damaged ({message}): {SALVAGE}") from error
         if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise OSError(errno.EIO, f"{message}; nothing was stored", str(path)) from error
         raise
+    except UnicodeDecodeError as error:  # of a text that the medium has changed
+        raise StoreDamagedError(f"{path} is damaged ({error}): {SALVAGE}") from error
