@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from vlamem.deploy.server.keys import Keys, Role
 from vlamem.deploy.server.labels import Label, LabelLimitError, LabelQueue
+from vlamem.deploy.server.sessions import SessionError, SessionLimits, SessionTable
 from vlamem.scripts.keys import read_key, read_keys
 
 KEYS: tuple[tuple[Role, str], ...] = (("reader", "r"), ("robot", "b"), ("verifier", "v"), ("operator", "o"))
@@ -159,3 +160,20 @@ def test_a_key_leaves_each_other_key_a_place(tmp_path: Path) -> None:
             assert (await c.ask("hello", session="loud-2"))["vlamem"]["type"] == "session"
 
     run(scenario)
+
+
+def test_idle_sessions_of_a_key_go_for_its_new_ones_and_one_key_alone_may_have_all(tmp_path: Path) -> None:
+    both = SessionTable(SessionLimits(count=3, idle_s=10.0), 3, keys=2, key_of=int)
+    for number, used in enumerate((0.0, 100.0)):
+        both.create(f"s{number}", 7, used)
+    both.check_share(7, 105.0)  # the first is idle by now
+    both.create("s2", 7, 105.0)
+    with pytest.raises(SessionError, match="2 sessions of this key are in use, of 3"):
+        both.check_share(7, 106.0)
+    both.check_share(8, 106.0)
+    alone = SessionTable(SessionLimits(count=2), 2, keys=1, key_of=int)
+    for number in range(2):
+        alone.create(f"s{number}", 7, 0.0)
+    alone.check_share(7, 0.0)
+    with pytest.raises(SessionError, match="all 2 sessions are in use"):
+        alone.create("s2", 7, 0.0)

@@ -150,11 +150,12 @@ class SessionTable:
         """Sessions that someone holds now."""
         return sum(s.connection is not None for s in self._sessions.values())
 
-    def check_share(self, connection: Any) -> None:
-        """Raises SessionError when the key of a connection has all the sessions that it may have."""
-        key = self._key_of(connection)
-        held = sum(s.key == key for s in self._sessions.values())
-        if key is not None and held >= self._share:
+    def check_share(self, connection: Any, now: float) -> None:
+        """Raises SessionError when the key of a connection has all the sessions that it may have; those that are idle
+        do not count, since they go when another needs the place."""
+        key, idle = self._key_of(connection), self.idle(now)
+        held = sum(s.key == key and s not in idle for s in self._sessions.values())
+        if key is not None and self._share < self.limits.count and held >= self._share:
             raise SessionError(
                 "full",
                 f"{held} sessions of this key are in use, of {self.limits.count}, and each other key has a place: end "
@@ -180,7 +181,7 @@ class SessionTable:
 
     def adopt(self, session: Session, connection: Any, now: float) -> Session:
         """Gives a session that was stored a row and a connection. Raises SessionError when the table is full."""
-        self.check_share(connection)
+        self.check_share(connection, now)
         if not self._free:
             raise SessionError("full", f"all {self.limits.count} sessions are in use: try again later")
         session.row, session.key = self._free.pop(), self._key_of(connection)

@@ -87,7 +87,7 @@ class ServerState:
                 raise SessionError("taken", why) from error
             return session, nonce, True
         if name is None or token is None:
-            self.table.check_share(connection)  # before another has to go for it
+            self.table.check_share(connection, now)  # before another has to go for it
             self._make_room(now)
             if name is not None and self._exists(name) and self.table.get(name) is None:
                 raise SessionError(
@@ -116,7 +116,7 @@ class ServerState:
         check_fence(record.fence, fence, name)
         if self.table.get(name) is not None:  # another connection was quicker
             return await self.open(name, token, connection, fence=fence)
-        self.table.check_share(connection)
+        self.table.check_share(connection, now)
         self._make_room(now, owner=True)
         session = Session(name, record.token, -1, True, record.episode, step, ended=record.ended, record=record)
         session.fence = max(record.fence, fence)
