@@ -39,7 +39,7 @@ from vlamem.deploy.server.session_record import IN_USE
 __all__ = ["Label", "LabelConflictError", "LabelError", "LabelLimitError", "LabelQueue", "Outcome"]
 
 _TRIES = 3
-_LONG = 8
+_LONG = 4
 """A file of more lines than so many times the labels that are remembered is begun anew."""
 _LONGEST_PAUSE_S = 60.0
 _PASSING = (OSError, sqlite3.OperationalError)
