@@ -13,6 +13,7 @@ pytest_plugins = ["worker_memory"]
 
 if TYPE_CHECKING:
     from deploy_cases import Hosted
+    from lerobot_processes import LerobotProcesses
 
 if os.environ.get("VLAMEM_CHECK_TYPES"):
     # before anything of vlamem is imported: arguments and results are checked against annotations, shapes included
@@ -49,6 +50,16 @@ def _loggers() -> dict[str, tuple[int, bool, bool]]:
 
 
 @pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """For tests that compile more than they run: JAX compiles in 0.6 of the time what then takes twice as long."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def hosted(tmp_path: Path) -> Iterator["Hosted"]:
     """A policy server in this process, with its state below the test's folder."""
     from deploy_cases import Hosted
@@ -57,6 +68,16 @@ def hosted(tmp_path: Path) -> Iterator["Hosted"]:
     host.start()
     yield host
     host.end()
+
+
+@pytest.fixture(scope="session")
+def lerobot_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LerobotProcesses"]:
+    """Runs Python in processes that have imported lerobot."""
+    from lerobot_processes import LerobotProcesses
+
+    processes = LerobotProcesses(tmp_path_factory.mktemp("lerobot"))
+    yield processes
+    processes.end()
 
 
 class Checkpoints(dict[str, Path]):

@@ -1,5 +1,7 @@
 """Baselines: conformance of each, their bytes, and what makes each of them what it is."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +12,7 @@ from vlamem.memory.protocol import scan, state_bytes, step_by_step
 from vlamem.testing import check_memory
 
 HEAD = HeadConfig(answer=4)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 NAMES = ("gru", "linear_attention", "slots", "fifo", "kv_window", "first_and_window", "kv_growing")
 MEMORIES = {name: design(name).make(16, HEAD, **({"entries": 32} if name == "kv_growing" else {})) for name in NAMES}
 
@@ -37,7 +40,8 @@ def test_attention_over_all_ticks_at_once_equals_tick_by_tick(name):
     params = memory.init_params(jax.random.key(0))
     zs = jax.random.normal(jax.random.key(1), (40, 3, 16)).at[7, 1, 0].set(jnp.nan)
     resets = jnp.zeros((40, 3), bool).at[11, 0].set(True).at[30, 2].set(True)
-    (state, out), (state_steps, steps) = (f(memory, params, memory.init(3), zs, resets) for f in (scan, step_by_step))
+    runs = (jax.jit(partial(run, memory)) for run in (scan, step_by_step))
+    (state, out), (state_steps, steps) = (run(params, memory.init(3), zs, resets) for run in runs)
     assert jnp.allclose(out.answer, steps.answer, atol=1e-5)
     assert jnp.array_equal(state.filled, state_steps.filled)
     assert jnp.allclose(state.kept, state_steps.kept, atol=1e-6)
@@ -50,9 +54,8 @@ def test_a_window_forgets_what_lies_further_back_and_a_growing_cache_does_not():
     for name in ("kv_window", "kv_growing"):
         memory = MEMORIES[name]
         params = memory.init_params(jax.random.key(0))
-        answers = [
-            scan(memory, params, memory.init(1), x, jnp.zeros((30, 1), bool))[1].answer[-1] for x in (zs, changed)
-        ]
+        run = jax.jit(partial(scan, memory))
+        answers = [run(params, memory.init(1), x, jnp.zeros((30, 1), bool))[1].answer[-1] for x in (zs, changed)]
         moved[name] = float(jnp.abs(answers[0] - answers[1]).max())
     assert moved["kv_window"] == 0.0
     assert moved["kv_growing"] > 0.0
@@ -62,13 +65,13 @@ def test_slots_overwrite_the_slot_of_a_known_key_and_else_the_least_recently_use
     memory = MEMORIES["slots"]
     params = memory.init_params(jax.random.key(0))._replace(q=jnp.zeros((16, 32)))
     keys = jax.random.normal(jax.random.key(3), (17, 1, 16))
-    state, no = memory.init(1), jnp.zeros(1, bool)
+    state, no, step = memory.init(1), jnp.zeros(1, bool), jax.jit(memory.step)
     for z in keys[:16]:
-        state, _ = memory.step(params, state, z, no)
+        state, _ = step(params, state, z, no)
     assert float(state.filled.sum()) == 16
-    again, _ = memory.step(params, state, keys[5], no)
+    again, _ = step(params, state, keys[5], no)
     assert jnp.allclose(again.keys, state.keys, atol=1e-6), "a known key takes no new slot"
-    replaced, _ = memory.step(params, again, keys[16], no)
+    replaced, _ = step(params, again, keys[16], no)
     changed = jnp.abs(replaced.keys - again.keys).max(-1)[0] > 1e-3
     assert int(changed.sum()) == 1
     oldest = jnp.argmax(again.idle[0])

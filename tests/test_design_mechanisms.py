@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,7 @@ NAMES = (
 )  # fmt: skip
 """Those here; a cache of the first ticks and a window is tested with the other caches, in test_baselines."""
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "designs.md"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly() -> Iterator[None]:
-    """These tests compile some fifty small programs and run each a few times."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.mark.parametrize("name", NAMES)

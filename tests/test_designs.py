@@ -20,6 +20,7 @@ from vlamem.testing import check_memory
 
 HEAD = HeadConfig(chunk=(2, 3), context=4, hidden=8)
 EXAMPLE = "examples.running_average:RunningAverage"
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture

@@ -11,16 +11,27 @@ import pytest
 import recorded_features as rec
 
 from vlamem.core.seeding import stream
+from vlamem.memory.designs import make_design
 from vlamem.memory.designs.aura import AuraConfig, AuraMemory, AuraTick
 from vlamem.memory.train.batches import TargetOptions, TrainingSet
 from vlamem.memory.train.checkpoint import Checkpoint
 from vlamem.memory.train.compiled import masked
 from vlamem.memory.train.features import EpisodeTicks, FeaturesError, FeatureWriter, open_features
-from vlamem.memory.train.fit import Patience, TrainingOptions, head_parts, train_memory
-from vlamem.memory.train.gate import GateOptions, head_for, held_out_score_of, train_gate, tune_on_robot
+from vlamem.memory.train.fit import Patience, TrainingOptions, head_parts, held_out_score, train_memory
+from vlamem.memory.train.gate import (
+    GateOptions,
+    data_for,
+    head_for,
+    held_out_score_of,
+    memory_for,
+    train_gate,
+    tune_on_robot,
+)
 from vlamem.memory.train.loop import TrainConfig
 from vlamem.memory.train.on_device import TuneOptions, tune_gate
 from vlamem.memory.weights import load_weights
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +169,8 @@ def test_a_checkpoint_is_written_when_a_minute_has_passed_and_changes_nothing(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = TrainingSet(open_features([recording]), TargetOptions())
-    memory, how = AuraMemory(AuraConfig(data.feature_size, head_for(data, 8))), TrainingOptions(TrainConfig(7), 16, 2)
+    memory = make_design("gru?hidden=8", data.feature_size, head_for(data, 8))  # of what is quickly compiled
+    how = TrainingOptions(TrainConfig(7), 16, 2)
     saved: list[int] = []
     save = Checkpoint.save
     monkeypatch.setattr(
@@ -201,12 +213,12 @@ def test_a_gate_that_was_held_to_a_budget_is_given_figures_of_its_own(recording:
     assert held_out_score_of(path, held).rate == pytest.approx(trained.score.rate)
 
 
-def test_every_tick_of_a_held_out_episode_and_none_of_its_padding_counts_for_the_rate(
-    recording: Path, tmp_path: Path
-) -> None:
-    short = replace(options(recording), updates=1, gate="periodic", rate=1 / 20)
-    _, trained = train_gate(short, tmp_path)
-    assert trained.score.rate == pytest.approx(1 / 20)  # episodes of 20 ticks
+def test_every_tick_of_a_held_out_episode_and_none_of_its_padding_counts_for_the_rate(recording: Path) -> None:
+    periodic = replace(options(recording), gate="periodic", rate=1 / 20)
+    data = data_for(periodic)
+    memory = memory_for(periodic, data)
+    score = held_out_score(memory, memory.init_params(jax.random.key(0)), data, periodic.training())
+    assert score.rate == pytest.approx(1 / 20)  # episodes of 20 ticks
 
 
 @pytest.mark.parametrize(
@@ -327,7 +339,9 @@ def test_a_recording_with_one_wording_a_sentence_can_be_trained_on(tmp_path: Pat
     for number in range(20):
         writer.add("skill", number, "expert", rec.episode(number, "skill"), True)
     writer.close()
-    how = GateOptions((tmp_path / "features",), targets="chunk", updates=1, ticks=32, rows=2, hidden=16)
+    how = GateOptions(
+        (tmp_path / "features",), targets="chunk", design="gru?hidden=8", updates=1, ticks=32, rows=2, hidden=16
+    )
     path, trained = train_gate(how, tmp_path / "gate")
     assert path.exists()
     assert np.isfinite(trained.score.error)

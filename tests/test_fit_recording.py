@@ -1,12 +1,10 @@
 """A gate fitted to demonstrations for the shipped policy: recorded in the simulator, and from a LeRobotDataset."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lerobot_processes import LerobotProcesses
 from simulator_cases import needs_simulator
 
 pytest.importorskip("torch")
@@ -73,15 +71,13 @@ def test_demonstrations_are_recorded_in_the_simulator_without_an_answer(tmp_path
     assert np.corrcoef(again, rows.disagreement)[0, 1] > 0.8
 
 
-def test_a_lerobot_dataset_is_fitted_by_one_command(tmp_path: Path) -> None:
+def test_a_lerobot_dataset_is_fitted_by_one_command(lerobot_processes: LerobotProcesses, tmp_path: Path) -> None:
     pytest.importorskip("lerobot")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    python = [sys.executable, "-W", "ignore"]
-    made = subprocess.run([*python, "-c", WRITE, str(tmp_path / "data")], capture_output=True, text=True)
+    made = lerobot_processes.run(["-c", WRITE, str(tmp_path / "data")])
     assert made.returncode == 0, made.stderr[-2000:]
     out = tmp_path / "fit" / "gate.safetensors"
     words = ["fit", "tiny", str(tmp_path / "data"), "--updates", "2", "--rows", "2", "--out", str(out)]
-    done = subprocess.run([*python, "-m", "vlamem", *words], capture_output=True, text=True, env=environment)
+    done = lerobot_processes.run(["-m", "vlamem", *words])
     assert done.returncode == 0, done.stderr[-2000:]
     # what is seen says nothing of what is done, and does not have to
     assert "nothing in these demonstrations needs a memory" in done.stdout

@@ -22,6 +22,8 @@ from vlamem.sim.bench.memory_panel.arms import PANEL, axes, tasks_of
 from vlamem.sim.bench.memory_panel.options import PanelOptions
 from vlamem.sim.bench.memory_panel.run import chosen_arms, config_of
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def test_train_gate_writes_weights_curves_and_says_what_it_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

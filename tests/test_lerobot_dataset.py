@@ -1,10 +1,7 @@
 """policies/lerobot/dataset.py: a LeRobotDataset as training data of a gate and as experience of a success memory."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 
 pytest.importorskip("lerobot")
 import httpx
+from lerobot_processes import LerobotProcesses
 
 from vlamem.core.observation import Observation
 from vlamem.policies.lerobot.dataset import DatasetEpisode, DatasetError, DatasetReader, is_dataset
@@ -95,22 +93,19 @@ print("all read")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory, lerobot_processes: LerobotProcesses) -> tuple[Path, Path]:
     """Datasets with and without a field for success; written by a process of its own, since lerobot forks."""
     root = tmp_path_factory.mktemp("datasets")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WRITE, str(root)], capture_output=True, text=True)
+    done = lerobot_processes.run(["-c", WRITE, str(root)])
     assert done.returncode == 0, done.stderr[-2000:]
     return root / "marked", root / "bare"
 
 
-def test_episodes_become_training_data_and_experience(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_episodes_become_training_data_and_experience(
+    folders: tuple[Path, Path], lerobot_processes: LerobotProcesses, tmp_path: Path
+) -> None:
     here = str(Path(__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", READ, *map(str, folders), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": here},
-    )
+    done = lerobot_processes.run(["-c", READ, *map(str, folders), str(tmp_path)], PYTHONPATH=here)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all read"
 

@@ -1,8 +1,5 @@
 """policies/lerobot/dataset.py: what odd episodes, videos and pictures of a LeRobotDataset are read as."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,11 @@ import pytest
 
 pytest.importorskip("lerobot")
 
+from lerobot_processes import LerobotProcesses
+
 from vlamem.policies.lerobot.dataset_images import DatasetImages
+
+HERE = str(Path(__file__).parent)
 
 LIBERO = """
 import sys
@@ -200,29 +201,25 @@ print("all read")
 """
 
 
-def test_what_one_odd_episode_has_costs_neither_the_others_nor_a_wrong_word(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    words = [sys.executable, "-W", "ignore", "-c", ODD + READ_ODD, str(tmp_path / "odd"), str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+def test_what_one_odd_episode_has_costs_neither_the_others_nor_a_wrong_word(
+    lerobot_processes: LerobotProcesses, tmp_path: Path
+) -> None:
+    done = lerobot_processes.run(["-c", ODD + READ_ODD, str(tmp_path / "odd"), str(tmp_path)], PYTHONPATH=HERE)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all read"
     assert "it is left out" in done.stdout
 
 
-def test_a_video_that_is_missing_cut_or_a_pointer_is_named(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", VIDEOS, str(tmp_path)], capture_output=True, text=True, env=environment
-    )
+def test_a_video_that_is_missing_cut_or_a_pointer_is_named(lerobot_processes: LerobotProcesses, tmp_path: Path) -> None:
+    done = lerobot_processes.run(["-c", VIDEOS, str(tmp_path)], PYTHONPATH=HERE)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all named"
 
 
-def test_a_dataset_is_read_through_a_view_and_without_one_the_mend_is_named(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LIBERO, str(tmp_path)], capture_output=True, text=True, env=environment
-    )
+def test_a_dataset_is_read_through_a_view_and_without_one_the_mend_is_named(
+    lerobot_processes: LerobotProcesses, tmp_path: Path
+) -> None:
+    done = lerobot_processes.run(["-c", LIBERO, str(tmp_path)], PYTHONPATH=HERE)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all read"
 

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 from lerobot_cases import SIZE, build
+from lerobot_processes import LerobotProcesses
 from safetensors.torch import load_file, save_file
 
 from vlamem.core.check import Check
@@ -50,10 +49,9 @@ made.finalize()
 """
 
 
-def _dataset(folder: Path) -> Path:
+def _dataset(folder: Path, processes: LerobotProcesses) -> Path:
     """A short episode of an SO-101 arm; written by a process of its own, since lerobot forks."""
-    words = [sys.executable, "-W", "ignore", "-c", WRITE, str(folder), str(SIZE), *ARMS["so101"]]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = processes.run(["-c", WRITE, str(folder), str(SIZE), *ARMS["so101"]])
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
@@ -69,8 +67,11 @@ def test_a_checkpoint_says_what_it_is_and_what_it_does_not_say(folders: dict[str
     assert not any("inert" in name for name in found)
 
 
-def test_with_its_dataset_arm_and_rate_are_known_and_the_printed_name_loads(tmp_path: Path) -> None:
-    folder, data = build("act", tmp_path / "act", actions=6), _dataset(tmp_path / "data")
+def test_with_its_dataset_arm_and_rate_are_known_and_the_printed_name_loads(
+    lerobot_processes: LerobotProcesses, tmp_path: Path
+) -> None:
+    folder = build("act", tmp_path / "act", actions=6)
+    data = _dataset(tmp_path / "data", lerobot_processes)
     found = _by_name(examine_checkpoint(str(folder), str(data)))
     assert found["names, action"].found == ", ".join(ARMS["so101"])
     assert all(finding.status == "ok" for finding in found.values())

@@ -1,8 +1,7 @@
 """`vlamem fit` for checkpoints of lerobot and a LeRobotDataset: a cue that is gone is remembered."""
 
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ pytest.importorskip("lerobot")
 pytest.importorskip("transformers")
 
 from lerobot_cases import build, loaded
+from lerobot_processes import LerobotProcesses
 from recorded_features import POLICY
 from recorded_features import record as record_features
 
@@ -61,14 +61,12 @@ for episode in range({EPISODES}):
     dataset.save_episode()
 dataset.finalize()
 """
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-PYTHON = [sys.executable, "-W", "ignore"]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, lerobot_processes: LerobotProcesses) -> Path:
     folder = tmp_path_factory.mktemp("dataset") / "cue"
-    made = subprocess.run([*PYTHON, "-c", WRITE, str(folder)], capture_output=True, text=True, env=ENVIRONMENT)
+    made = lerobot_processes.run(["-c", WRITE, str(folder)])
     assert made.returncode == 0, made.stderr[-2000:]
     return folder
 
@@ -77,12 +75,23 @@ def checkpoint(family: str, folder: Path) -> Path:
     return build(family, folder, ("agentview",), sizes={"agentview": (SIDE, SIDE)})
 
 
-def fitted(name: str, data: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*PYTHON, "-m", "vlamem", "fit", name, str(data), "--out", str(out), *words]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+Fitted = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_a_memory_that_is_fitted_for_act_remembers_a_cue_that_is_gone(dataset: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def fitted(lerobot_processes: LerobotProcesses) -> Fitted:
+    """`vlamem fit`, which uses JAX and must not be forked from a process that does."""
+
+    def fit(name: str, data: Path, out: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["-m", "vlamem", "fit", name, str(data), "--out", str(out), *words]
+        return lerobot_processes.run(command)
+
+    return fit
+
+
+def test_a_memory_that_is_fitted_for_act_remembers_a_cue_that_is_gone(
+    dataset: Path, fitted: Fitted, tmp_path: Path
+) -> None:
     folder, out = checkpoint("act", tmp_path / "act"), tmp_path / "fit" / "gate.safetensors"
     words = ("--updates", "250", "--rows", "12", "--hidden", "32", "--learning-rate", "0.01")
     done = fitted(str(folder), dataset, out, *words)
@@ -115,7 +124,7 @@ def _played(folder: Path, memory: str, cue: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("family", "options", "point"), [("smolvla", "?inject_at=expert", "expert")])
 def test_a_fit_names_its_injection_point_and_a_gate_that_remembers_nothing_leaves_the_policy_alone(
-    family: str, options: str, point: str, dataset: Path, tmp_path: Path
+    family: str, options: str, point: str, dataset: Path, fitted: Fitted, tmp_path: Path
 ) -> None:
     folder, out = checkpoint(family, tmp_path / family), tmp_path / "gate.safetensors"
     done = fitted(f"{folder}{options}", dataset, out, "--updates", "2", "--rows", "2", "--most", "20")

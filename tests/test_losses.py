@@ -23,6 +23,7 @@ from vlamem.memory.train.losses import (
 
 T, B, D = 12, 3, 16
 HEAD = HeadConfig(chunk=(2, 3), context=4, answer=5)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def aura(gate: str, head: HeadConfig = HEAD) -> AuraMemory:

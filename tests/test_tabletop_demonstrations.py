@@ -1,8 +1,5 @@
 """Demonstrations: what is recorded, that it is reproducible and resumable, and that nothing leaks the answer."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -153,10 +150,11 @@ print(dataset.num_episodes, bool(last["next.success"]), tuple(last["observation.
 """
 
 
-def test_lerobot_dataset_reads_back(tmp_path):
+def test_lerobot_dataset_reads_back(lerobot_processes, tmp_path):
     pytest.importorskip("lerobot")  # it forks to encode, which a process with JAX in it must not: its own processes
     words = ["collect", "--tasks", "press", "--episodes", "1", "--format", "lerobot", "--size", "64", "--out"]
-    subprocess.run([sys.executable, "-m", "vlamem", *words, str(tmp_path)], check=True, capture_output=True)
-    read = [sys.executable, "-c", READ_BACK, str(tmp_path / "dataset")]
-    printed = subprocess.run(read, check=True, capture_output=True, text=True).stdout
-    assert printed.splitlines()[-1] == "1 True (3, 64, 64)"
+    made = lerobot_processes.run(["-m", "vlamem", *words, str(tmp_path)])
+    assert made.returncode == 0, made.stderr[-2000:]
+    read = lerobot_processes.run(["-c", READ_BACK, str(tmp_path / "dataset")])
+    assert read.returncode == 0, read.stderr[-2000:]
+    assert read.stdout.splitlines()[-1] == "1 True (3, 64, 64)"

@@ -5,6 +5,8 @@ from aura_cases import HEAD, learned
 from vlamem.memory.designs.aura import GATE_KINDS, AuraConfig, AuraMemory
 from vlamem.testing import ConformanceError, check_memory
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize("kind", GATE_KINDS)
 def test_aura_keeps_every_promise(kind):
