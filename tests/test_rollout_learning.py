@@ -1,7 +1,10 @@
 """Rollouts with a memory that learns from episodes, orders of initial states, and hooks; on a point in the plane."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,13 @@ import pytest
 
 from vlamem.core.observation import Encoding, Observation
 from vlamem.memory.registry import MemoryName
+from vlamem.memory.success.memory import MemoryOptions
 from vlamem.policies.memories import load_memories
 from vlamem.scripts.config import preset
 from vlamem.sim.results.compare import compare_runs
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import load_results, without_wall_clock
-from vlamem.sim.rollout.config import PlanError, RolloutConfig
+from vlamem.sim.rollout.config import PlanError, RolloutConfig, run_identity
 from vlamem.sim.rollout.hooks import EpisodeHooks, HookContext
 from vlamem.sim.rollout.row import Row
 from vlamem.sim.rollout.run import rollout
@@ -123,6 +127,48 @@ def test_what_a_stopped_run_stored_without_writing_it_down_is_taken_back(tmp_pat
     first, second = (without_wall_clock(load_results(run.out)) for run in (whole, parts))
     assert first["arms"] == second["arms"]
     assert len(stored(parts)) == len(stored(whole))
+
+
+def rows(config: RolloutConfig) -> dict[str, list[tuple[Any, ...]]]:
+    """All that a memory holds, but for the time at which it was stored and numbers, which are never used twice."""
+    (path,) = config.out.parent.glob("*.db")
+    queries = {
+        "episodes": "SELECT identity, outcome, verifier, confidence FROM episodes ORDER BY id",
+        "segments": "SELECT e.identity, tick, progress, key, proprioception, chunk, uses, successes, merged, nearest "
+        "FROM segments s JOIN episodes e ON e.id = s.episode JOIN usage u ON u.segment = s.id ORDER BY s.id",
+        "trials": "SELECT identity, outcome, offset FROM trials ORDER BY id",
+    }
+    with closing(sqlite3.connect(path)) as db:
+        found = {name: db.execute(query).fetchall() for name, query in queries.items()}
+    run = run_identity(config)  # which every identity begins with, and is another's in another folder
+    return {n: [(str(r[0]).removeprefix(run), *r[1:]) for r in lines] for n, lines in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("more", "changed"),
+    [
+        ("", "sum(uses) > 0 AND sum(merged) > 0"),
+        ("&most_segments=3", "max(segment) > count(*)"),
+        ("&prior=residual", "(SELECT count(*) FROM trials) = 6"),
+    ],
+)
+def test_what_a_stopped_run_did_to_segments_of_other_episodes_is_undone(
+    more: str, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merging = partial(MemoryOptions, merge_similarity=0.9, merge_distance=2.0)
+    monkeypatch.setattr("vlamem.memory.success.kind.MemoryOptions", merging)
+    whole, parts = (learning(tmp_path / name, more=more) for name in ("whole", "parts"))
+    rollout(whole)
+    with closing(sqlite3.connect(tmp_path / "whole" / "kitchen.db")) as db:
+        assert db.execute(f"SELECT {changed} FROM usage").fetchone()[0], "there is something to undo"
+    for killed in (2, 4):  # while the line of this episode was written; it was stored
+        rollout(replace(parts, episodes=killed + 1))
+        log = parts.out / "episodes.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:killed]))
+        (parts.out / "results.json").unlink()
+    rollout(parts)
+    assert lines(parts) == lines(whole)
+    assert rows(parts) == rows(whole)
 
 
 def test_a_memory_goes_on_learning_in_the_next_run_and_more_episodes_can_be_asked_for(tmp_path: Path) -> None:

@@ -337,13 +337,17 @@ class SuccessMemory:
         finally:
             self._writing.release()
 
+    def reload(self) -> None:
+        """Reads everything again: the store was changed beside what is known here."""
+        with self._writing, self._lock:
+            self._load()
+        self.trials.forget()
+
     def _follow(self) -> None:
         """Takes over what the store holds; what has not changed is not read again."""
         body = self.store.calibration(self.origin) if self.options.calibrated else None
         if body != self._calibration_body:
-            with self._lock:
-                self._load()
-            self.trials.forget()
+            self.reload()
             return
         version, use = self.store.data_version(), self.store.use(self.origin)
         fresh = self.store.columns(self.origin, self._seen)

@@ -15,6 +15,7 @@ from vlamem.memory.runner import MemorySpec, StatelessRunner
 from vlamem.memory.success import EpisodeRecorder, PredicateVerifier, Trace, Verdict, Verifier
 from vlamem.memory.success.experience.layout import ActionPart, EntryError, Layout, Origin, PartKind
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
+from vlamem.memory.success.store import UndoingStore
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
@@ -92,6 +93,7 @@ class SuccessRunner(StatelessRunner):
         self.proposed: Callable[[Proposal], None] = lambda proposal: None
         self.learning = False
         self.explore_asked = False
+        self._undoing: UndoingStore | None = None
         self._offset: np.ndarray | None = None
         self._meanings: dict[str, np.ndarray] = {}
 
@@ -164,12 +166,27 @@ class SuccessRunner(StatelessRunner):
 
     def observe_episode(self, trace: Trace, verdict: Verdict) -> None:
         """Stores what the verdict allows, and credits the segments that were used. Raises as SuccessMemory's."""
-        self.memory.observe_episode(trace, verdict)
+        if self._undoing is None:
+            self.memory.observe_episode(trace, verdict)
+            return
+        self._undoing.name_episode(trace.identity)
+        try:
+            self.memory.observe_episode(trace, verdict)
+        finally:
+            self._undoing.name_episode(None)
 
     def retract(self, run: str, kept: Collection[str]) -> None:
-        """Deletes the segments and trials of the run's episodes that are not to be `kept`; it is about to learn."""
+        """Takes back what the run's episodes that are not to be `kept` have stored; it is about to learn.
+
+        Credits and merges are undone too, and what was evicted is there again. Where the store cannot undo, or an
+        episode is one of long ago, its segments and trials are deleted and no more.
+        """
         self.learning = True
         store, origin = self.memory.store, self.memory.origin
+        if isinstance(store, UndoingStore):
+            self._undoing = store
+            if store.take_back(f"{run}/", kept):
+                self.memory.reload()
         trials = [t.identity for t in store.trials(origin) if t.identity.startswith(f"{run}/")]
         self.memory.trials.delete([identity for identity in trials if identity not in kept])
         late = {

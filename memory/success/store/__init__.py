@@ -7,7 +7,7 @@ from vlamem.memory.success.store.errors import (
     StoreError,
     StoreFullError,
 )
-from vlamem.memory.success.store.interface import SuccessStore
+from vlamem.memory.success.store.interface import SuccessStore, UndoingStore
 from vlamem.memory.success.store.schemes import SALVAGERS, SCHEMES, open_store, split_address
 from vlamem.memory.success.store.snapshot import export, import_snapshot, read_snapshot
 
@@ -20,6 +20,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "SuccessStore",
+    "UndoingStore",
     "export",
     "import_snapshot",
     "open_store",

@@ -1,6 +1,6 @@
 """What every store of success memories can do, whatever database is behind it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -142,4 +142,18 @@ class SuccessStore(Protocol):
 
     def bytes(self) -> int:
         """Size on the medium."""
+        ...
+
+
+@runtime_checkable
+class UndoingStore(Protocol):
+    """A store that can take back what it did for an episode, also to the segments of others."""
+
+    def take_back(self, run: str, kept: Collection[str]) -> bool:
+        """Undoes, newest first, what was stored while an episode was named whose identity begins with `run` and is not
+        in `kept`; True when there was something. From the first call on what is stored for named episodes is noted."""
+        ...
+
+    def name_episode(self, identity: str | None) -> None:
+        """What is stored from now on is of the episode of this identity; of none with None."""
         ...

@@ -7,7 +7,7 @@ writes; a second writer waits. Every segment carries a checksum of its own.
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from vlamem.memory.success.store.retraction import retract
 from vlamem.memory.success.store.rows import SEGMENT_ROWS, blob, read_columns, read_segment
 from vlamem.memory.success.store.schema import APPLICATION_ID, VERSION, migrate, version_of
 from vlamem.memory.success.store.sqlite_errors import named_errors
+from vlamem.memory.success.store.undo import name_episode, prepare, take_back
 
 
 class SqliteStore:
@@ -311,6 +312,26 @@ class SqliteStore:
         """Deletes trials by identity. Raises as `commit`."""
         with self._write() as db:
             db.executemany("DELETE FROM trials WHERE origin=? AND identity=?", [(origin, i) for i in identities])
+
+    # What is taken back -------------------------------------------------------------------------------------------
+
+    def take_back(self, run: str, kept: Collection[str]) -> bool:
+        """Undoes what was stored while episodes of a run were named, but for those in `kept`.
+
+        Raises as `commit`, and StoreDamagedError when what was noted cannot be read.
+        """
+        with self._lock, self._named():
+            prepare(self._db)
+        try:
+            with self._write() as db:
+                return take_back(db, run, kept)
+        except ValueError as error:
+            raise StoreDamagedError(f"{self.path}: what a stopped run noted is damaged ({error}): {SALVAGE}") from error
+
+    def name_episode(self, identity: str | None) -> None:
+        """Whose what is stored from now on is. Raises as `commit`."""
+        with self._write() as db:
+            name_episode(db, identity)
 
     # Calibrations -------------------------------------------------------------------------------------------------
 
