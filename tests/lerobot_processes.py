@@ -27,9 +27,10 @@ class LerobotProcesses:
         """Runs `python WORDS` to its end, with more in its environment; Python's warnings are off."""
         if self._parent is None:
             command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
-            # where a fork finds threads at work it may hang: of torch, and of the JAX that diffusers would load
-            alone = os.environ | {"OMP_NUM_THREADS": "1", "USE_FLAX": "0"}
-            self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone)
+            alone = os.environ | {"OMP_NUM_THREADS": "1"}  # where a fork finds threads at work it may hang
+            self._parent = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone
+            )
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
         out, err = self._folder / "stdout", self._folder / "stderr"

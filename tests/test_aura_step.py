@@ -14,8 +14,6 @@ from vlamem.memory.designs.aura.gate import straight_through
 from vlamem.memory.designs.aura.step import look_ahead
 from vlamem.memory.protocol import scan, state_bytes, step_by_step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def _open(memory: AuraMemory, params: AuraParams) -> tuple[AuraMemory, AuraParams]:
     return AuraMemory(replace(memory.config, gate="always")), params._replace(gate={})

@@ -20,7 +20,6 @@ from vlamem.memory.weights import Header, load_weights, save_weights
 
 TICKS = 20
 EPISODES = 20
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from vlamem.sim.record.gate_rl import tune_in_suite
 from vlamem.sim.suites.protocol import SuiteError
 
 HOW = RlOptions(updates=3, groups=2, group=3, learning_rate=0.05, write_price=1.0, temperature=1.0)
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 class KilledError(Exception):

@@ -24,7 +24,6 @@ from vlamem.memory.train.policy_gradient import (
 )
 
 MEMORY = AuraMemory(AuraConfig(16, HeadConfig(context=3, hidden=8)))
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def params() -> Any:

@@ -27,7 +27,6 @@ from vlamem.memory.weights import load_memory, load_weights
 from vlamem.policies.teaching import PolicyLoss
 from vlamem.scripts import main as command_line
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 HOW = TeachOptions(
     TrainConfig(updates=400, learning_rate=1e-2, write_cost=0.3, ramp=(0.3, 0.6), noise_anneal=(0.5, 0.75)),
     rows=12,

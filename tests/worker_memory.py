@@ -27,8 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Programs compiled by JAX are kept in the cache of pytest, one folder for each kind of processor."""
+    """Nothing is loaded that no test needs; programs compiled by JAX are kept in the cache of pytest.
+
+    There is one folder of them for each kind of processor.
+    """
     config.stash[_RESIDENT] = []
+    # diffusers, which lerobot imports, would load its models of Flax too: 120 MB, and threads that no fork may find
+    os.environ.setdefault("USE_FLAX", "0")
     if config.pluginmanager.hasplugin("cacheprovider") and config.cache is not None:
         folder = config.cache.mkdir(f"jax-{platform.machine()}-{_processor():08x}")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
