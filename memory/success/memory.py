@@ -27,7 +27,7 @@ from vlamem.memory.success.retrieve.metric import Metric
 from vlamem.memory.success.retrieve.prior import Candidates, Prior, elite_prior
 from vlamem.memory.success.retrieve.residual import Residual
 from vlamem.memory.success.retrieve.segments import SegmentIndex
-from vlamem.memory.success.store import StoreBusyError, StoreChangedError, StoreDamagedError, open_store
+from vlamem.memory.success.store import StoreBusyError, StoreChangedError, StoreDamagedError, UndoingStore, open_store
 
 __all__ = ["MemoryOptions", "SuccessMemory"]
 _LOG = logging.getLogger(__name__)
@@ -336,6 +336,11 @@ class SuccessMemory:
             return True
         finally:
             self._writing.release()
+
+    @property
+    def undoing(self) -> UndoingStore | None:
+        """The store, where it can take back what it stored for an episode."""
+        return self.store if isinstance(self.store, UndoingStore) else None
 
     def reload(self) -> None:
         """Reads everything again: the store was changed beside what is known here."""

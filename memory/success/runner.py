@@ -15,7 +15,6 @@ from vlamem.memory.runner import MemorySpec, StatelessRunner
 from vlamem.memory.success import EpisodeRecorder, PredicateVerifier, Trace, Verdict, Verifier
 from vlamem.memory.success.experience.layout import ActionPart, EntryError, Layout, Origin, PartKind
 from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
-from vlamem.memory.success.store import UndoingStore
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
@@ -93,7 +92,7 @@ class SuccessRunner(StatelessRunner):
         self.proposed: Callable[[Proposal], None] = lambda proposal: None
         self.learning = False
         self.explore_asked = False
-        self._undoing: UndoingStore | None = None
+        self._noting = False
         self._offset: np.ndarray | None = None
         self._meanings: dict[str, np.ndarray] = {}
 
@@ -166,14 +165,15 @@ class SuccessRunner(StatelessRunner):
 
     def observe_episode(self, trace: Trace, verdict: Verdict) -> None:
         """Stores what the verdict allows, and credits the segments that were used. Raises as SuccessMemory's."""
-        if self._undoing is None:
+        undoing = self.memory.undoing if self._noting else None
+        if undoing is None:
             self.memory.observe_episode(trace, verdict)
             return
-        self._undoing.name_episode(trace.identity)
+        undoing.name_episode(trace.identity)
         try:
             self.memory.observe_episode(trace, verdict)
         finally:
-            self._undoing.name_episode(None)
+            undoing.name_episode(None)
 
     def retract(self, run: str, kept: Collection[str]) -> None:
         """Takes back what the run's episodes that are not to be `kept` have stored; it is about to learn.
@@ -183,10 +183,9 @@ class SuccessRunner(StatelessRunner):
         """
         self.learning = True
         store, origin = self.memory.store, self.memory.origin
-        if isinstance(store, UndoingStore):
-            self._undoing = store
-            if store.take_back(f"{run}/", kept):
-                self.memory.reload()
+        undoing, self._noting = self.memory.undoing, True
+        if undoing is not None and undoing.take_back(f"{run}/", kept):
+            self.memory.reload()
         trials = [t.identity for t in store.trials(origin) if t.identity.startswith(f"{run}/")]
         self.memory.trials.delete([identity for identity in trials if identity not in kept])
         late = {
