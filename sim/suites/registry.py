@@ -14,6 +14,7 @@ SUITES: Registry[Suite] = Registry(
         "libero_goal": "vlamem.sim.suites.libero:LIBERO_GOAL",
         "libero_10": "vlamem.sim.suites.libero:LIBERO_10",
         "libero_90": "vlamem.sim.suites.libero:LIBERO_90",
+        "mikasa": "vlamem.sim.suites.mikasa:MIKASA",
     },
     SuiteError,
 )
@@ -54,6 +55,8 @@ def select_tasks(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
             wanted |= {task for task, info in suite.tasks.items() if info.kind == KINDS[name]}
         elif name in suite.tasks:
             wanted.add(name)
+        elif name in getattr(suite, "refused", {}):
+            raise SuiteError(f"task '{name}' of suite '{suite.name}' cannot be played here: {suite.refused[name]}")
         else:
             known = [*suite.tasks, *KINDS, "all"]
             raise SuiteError(f"unknown task '{name}' in suite '{suite.name}': {nearest(name, known)}")
