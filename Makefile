@@ -2,11 +2,12 @@
 # make rollout   the shipped policy over the tabletop suite's skills
 # make test      all tests
 # make libero    the LIBERO benchmark and its meshes, for the suites libero_*
+# make mikasa    the MIKASA-Robo benchmark, its simulator and a software Vulkan driver, for the suite mikasa
 # make browser   Chromium, with which the tests look at reports
 # make docs      the pages of docs/ as a site in build/site, which needs no network to be read
 # make lint | typing | requirements | clean
 .DEFAULT_GOAL := rollout
-.PHONY: setup rollout test libero browser docs lint typing requirements clean
+.PHONY: setup rollout test libero mikasa browser docs lint typing requirements clean
 SHELL := /bin/bash
 PYTHON ?= python3.12
 PY := .venv/bin/python
@@ -29,6 +30,11 @@ test: setup
 libero: setup
 	$(PY) -m uv pip install --python $(PY) --no-deps --require-hashes -r requirements/libero.txt
 
+# without dependencies: the benchmark pins a Python, NumPy and torch of its own
+mikasa: setup
+	$(PY) -m uv pip install --python $(PY) --no-deps --require-hashes -r requirements/mikasa.txt
+	@bash requirements/vulkan.sh .venv
+
 browser:
 	@bash requirements/browser.sh
 
@@ -50,6 +56,7 @@ requirements: setup
 	$(PY) -m uv pip compile pyproject.toml --only-binary :all: --extra torch --extra sim --extra lerobot --extra export --extra view --extra success --extra serve --extra robot --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
 	$(PY) -m uv pip compile pyproject.toml --constraints requirements/dev.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/core.txt
 	$(PY) -m uv pip compile requirements/libero.in --no-deps --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/libero.txt
+	$(PY) -m uv pip compile requirements/mikasa.in --no-deps --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/mikasa.txt
 	$(PY) -m uv pip compile requirements/docs.in --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/docs.txt
 
 clean:

@@ -46,6 +46,7 @@ class EpisodeRecord:
         verdict: of the verifier of a memory that learns from episodes: success, failure or unknown.
         segments: of successes in that memory after the episode.
         error: what broke, else None.
+        strict: a second verdict beside the outcome, of suites that have one; None where there is none.
         wall_clock: seconds, and decision_ms after warm-up; differs from run to run. Episodes that are played side by
             side have equal shares of their time, and of the time of each forward pass.
     """
@@ -68,6 +69,7 @@ class EpisodeRecord:
     verdict: str = ""
     segments: int = 0
     error: str | None = None
+    strict: bool | None = None
     wall_clock: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -28,7 +28,18 @@ def _counts(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "state_bytes": max((r.state_bytes for r in valid), default=0),
         "writes": sum(r.writes for r in valid),
         "ticks": sum(r.ticks for r in valid),
+        **_strict_counts(valid),
     }
+
+
+def _strict_counts(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """The entry "strict" of the second verdict, nothing where no episode has one."""
+    judged = [bool(r.strict) for r in records if r.strict is not None]
+    if not judged:
+        return {}
+    n, successes = len(judged), sum(judged)
+    wilson = list(wilson95(successes, n))
+    return {"strict": {"n": n, "successes": successes, "rate": successes / n, "wilson95": wilson}}
 
 
 def _latency(records: Iterable[EpisodeRecord]) -> dict[str, float | None]:
@@ -53,15 +64,32 @@ def percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f}"
 
 
+def _strict_cells(counts: dict[str, Any]) -> tuple[str, str]:
+    """The strict verdict's rate, with n where other episodes have none, and its interval."""
+    strict = counts.get("strict")
+    if strict is None:
+        return "-", "-"
+    low, high = strict["wilson95"]
+    of = f" (n {strict['n']})" if strict["n"] != counts["n"] else ""
+    return f"{percent(strict['rate'])}{of}", f"{percent(low)} to {percent(high)}"
+
+
 def table(results: dict[str, Any]) -> Table:
-    """The table of a run: task, n, success and its Wilson 95 % interval, steps, ms per decision p50/p95/p99."""
+    """The table of a run: task, n, success and its Wilson 95 % interval, steps, ms per decision p50/p95/p99.
+
+    Where a suite has a strict verdict, that and its interval stand beside success.
+    """
     clock = results["wall_clock"]["decision_ms"]
     arms = results["arms"]
     shown = Table()
     if len(arms) > 1:
         shown.add_column("memory")
     shown.add_column("task")
-    for heading in ("n", "errors", "success %", "Wilson 95 %", "steps", "ms per decision p50/p95/p99"):
+    second = any("strict" in body[TOTAL] for body in arms.values())
+    headings = ["n", "errors", "success %", "Wilson 95 %", "steps", "ms per decision p50/p95/p99"]
+    if second:
+        headings[4:4] = ["strict %", "Wilson 95 %"]
+    for heading in headings:
         shown.add_column(heading, justify="right")
     for arm, body in arms.items():
         rows = [(t, body["tasks"][t], clock[arm]["tasks"][t]) for t in body["tasks"]]
@@ -77,6 +105,7 @@ def table(results: dict[str, Any]) -> Table:
                 str(counts["errors"]),
                 percent(counts["rate"]),
                 f"{percent(low)} to {percent(high)}" if counts["n"] else "-",
+                *(_strict_cells(counts) if second else ()),
                 "-" if counts["steps"] is None else f"{counts['steps']:.0f}",
                 times,
             )

@@ -109,6 +109,7 @@ class Row:
         self.success, self.ended = bool(info["success"]), terminated or truncated
         if self.ended:
             self.progress["outcome"] = "success" if self.success else "failure"
+            self.progress["strict"] = info.get("strict")
         return info
 
     def decided(self, weight: float, milliseconds: float | None) -> None:

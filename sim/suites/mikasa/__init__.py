@@ -4,11 +4,15 @@ The benchmark, its simulator and a Vulkan driver come with `make mikasa`. Tasks 
 imported when an environment is made.
 """
 
+import importlib.util
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from vlamem.core.check import Check
+from vlamem.sim.suites.mikasa import vulkan
 from vlamem.sim.suites.mikasa.catalogue import CANONICAL, NOT_CANONICAL, info_of, sentences_of, why_refused
 from vlamem.sim.suites.mikasa.language import oracle_instructions
-from vlamem.sim.suites.mikasa.package import MikasaMissingError
+from vlamem.sim.suites.mikasa.package import MikasaMissingError, find_package
 from vlamem.sim.suites.protocol import Recorder, RenderProfile, SuiteError, TaskInfo
 
 if TYPE_CHECKING:
@@ -61,6 +65,25 @@ class MikasaSuite:
         modules = dict.fromkeys(task.module for task in CANONICAL.values())
         said = dict.fromkeys(s for module in modules for s in (*sentences_of(module),))
         return tuple((sentence, sentence) for sentence in (*said, *oracle_instructions()))
+
+    def examine(self) -> Iterator[Check]:
+        """The benchmark, and the Vulkan driver that its simulator draws with, for `vlamem doctor`."""
+        try:
+            package = find_package()
+        except MikasaMissingError as error:
+            yield Check("MIKASA-Robo", "absent", str(error).partition(":")[0], "make mikasa")
+            return
+        yield Check("MIKASA-Robo", "ok", str(package))
+        if importlib.util.find_spec("sapien") is None:
+            yield Check("Vulkan", "broken", "the benchmark's simulator, sapien, is not installed", "make mikasa")
+            return
+        try:
+            found = vulkan.choose()
+        except MikasaMissingError as error:
+            what, _, mend = str(error).rpartition(": ")
+            yield Check("Vulkan", "broken", what, mend)
+            return
+        yield Check("Vulkan", "ok", f"the driver {found.name}{' (software: slow)' if found.software else ''}")
 
     def make(
         self,
