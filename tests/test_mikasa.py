@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,17 @@ CUPS = "ShellGameTouch-VLA-v0"
 
 
 @pytest.fixture
-def package_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that stands for the installed benchmark."""
+    sources = tmp_path / "package/vla/memory_envs"
+    sources.mkdir(parents=True)
+    for task in CANONICAL.values():
+        (sources / f"{task.module}.py").write_text("class Base:\n    LANGUAGE_INSTRUCTION = ('Touch ' 'it.')\n")
     monkeypatch.setattr(catalogue, "find_package", lambda: tmp_path / "package")
+    catalogue.sentence_of.cache_clear()
     monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path / "assets"))
-    return tmp_path
+    yield tmp_path
+    catalogue.sentence_of.cache_clear()
 
 
 def test_of_90_canonical_tasks_56_need_nothing_beyond_the_package() -> None:
@@ -48,6 +55,7 @@ def test_of_90_canonical_tasks_56_need_nothing_beyond_the_package() -> None:
 
 def test_tasks_that_need_files_are_refused_by_name_and_play_once_the_files_are_there(package_folder: Path) -> None:
     assert len(MIKASA.tasks) == 56
+    assert MIKASA.tasks["RememberColor3-VLA-v0"].instructions == ("Touch it.",)
     with pytest.raises(SuiteError, match=rf"'{BULB}'.*wheel lacks the mesh of a light bulb: expected .*\.glb"):
         select_tasks(MIKASA, [BULB])
     with pytest.raises(SuiteError, match=rf"'{CUPS}'.*YCB set.*MS_ASSET_DIR"):
@@ -55,7 +63,7 @@ def test_tasks_that_need_files_are_refused_by_name_and_play_once_the_files_are_t
     bulb = package_folder / "package/vla/utils/objects/low_poly_light_bulb.glb"
     cups = package_folder / "assets/data/assets/mani_skill2_ycb/info_pick_v0.json"
     for file in (bulb, cups):
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
     assert len(MIKASA.tasks) == 90
     assert select_tasks(MIKASA, [CUPS, BULB]) == (BULB, CUPS)

@@ -35,12 +35,15 @@ class Actor(Protocol):
         ...
 
 
-def towards(simulation: Simulation, point: Float[np.ndarray, "3"], gripper: float) -> Float[np.ndarray, "7"]:
-    """Straight to a point, pointing down as at the start: a hand that nobody turns back tilts on long ways."""
+def towards(
+    simulation: Simulation, point: Float[np.ndarray, "3"], gripper: float, tilt: float = 0.0
+) -> Float[np.ndarray, "7"]:
+    """Straight to a point, pointing down as at the start, or forward by `tilt` [rad], which reaches further."""
     from scipy.spatial.transform import Rotation
 
     w, x, y, z = simulation.hand_quaternion
-    turn = (Rotation.from_quat([1.0, 0.0, 0.0, 0.0]) * Rotation.from_quat([x, y, z, w]).inv()).as_rotvec()
+    wanted = Rotation.from_euler("y", -tilt) * Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
+    turn = (wanted * Rotation.from_quat([x, y, z, w]).inv()).as_rotvec()
     move = np.clip(_GAIN * (point - simulation.hand), -1.0, 1.0)
     return np.array([*move, *np.clip(_TURN_GAIN * turn, -1.0, 1.0), gripper], np.float32)
 
@@ -140,7 +143,9 @@ class SequenceToucher:
 class Carrier:
     """Grasps the cube of TakeItBack, carries it to the goal and then to `home`."""
 
-    _LIFTED = 0.022
+    _LIFTED = 0.03
+    _UPRIGHT, _TILT, _MOST_TILT = 0.0, 6.0, 0.8
+    """From here on the arm is too short for a hand that points down [m]; tilt per metre [rad/m]; the most [rad]."""
 
     def __init__(self, simulation: Simulation, home: Float[np.ndarray, "2"]) -> None:
         self._simulation, self._home, self._closing = simulation, home, 0
@@ -162,7 +167,8 @@ class Carrier:
         goal = self._home
         if not bool(scene.goal_reached_status[0]):
             goal = scene.goal_region.pose.p[0, :2].cpu().numpy().astype(np.float64)
-        return towards(simulation, np.array([*goal, self._LIFTED]), CLOSED)
+        tilt = float(np.clip(self._TILT * (hand[0] - self._UPRIGHT), 0.0, self._MOST_TILT))
+        return towards(simulation, np.array([*goal, self._LIFTED]), CLOSED, tilt)
 
 
 def _above(position: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
