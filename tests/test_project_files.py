@@ -19,7 +19,7 @@ TESTED = re.findall(
 def pinned() -> dict[str, set[str]]:
     """Versions of each package in the requirements that are installed."""
     found: dict[str, set[str]] = {}
-    for name in ("core", "dev", "libero"):
+    for name in ("core", "dev", "libero", "mikasa"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         for package, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE):
             found.setdefault(package, set()).add(version)
@@ -52,7 +52,8 @@ def test_every_asset_package_and_vendored_file_is_in_the_notices() -> None:
     texts = (ROOT / "sim/report/vendored/LICENSES.txt").read_text(encoding="utf-8")
     for file in (ROOT / "sim/report/vendored").glob("*.js"):
         assert file.name in texts
-    for line in (ROOT / "requirements/libero.in").read_text(encoding="utf-8").splitlines():
+    listed = [(ROOT / f"requirements/{name}.in").read_text(encoding="utf-8") for name in ("libero", "mikasa")]
+    for line in "\n".join(listed).splitlines():
         package, _, version = line.partition("==")
         if version:
             assert package.rstrip("12345").rstrip("-") in notices, package
