@@ -26,6 +26,7 @@ BENCHES: Registry[Bench] = Registry(
         "transfer": "vlamem.sim.bench.transfer:BENCH",
         "libero": "vlamem.sim.bench.libero:BENCH",
         "libero-experts": "vlamem.sim.bench.libero_experts:BENCH",
+        "mikasa": "vlamem.sim.bench.mikasa:BENCH",
         "taps": "vlamem.sim.bench.taps:BENCH",
         "throughput": "vlamem.sim.bench.throughput:BENCH",
     },

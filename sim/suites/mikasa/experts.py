@@ -144,8 +144,8 @@ class Carrier:
     """Grasps the cube of TakeItBack, carries it to the goal and then to `home`."""
 
     _LIFTED = 0.03
-    _UPRIGHT, _TILT, _MOST_TILT = 0.0, 6.0, 0.8
-    """From here on the arm is too short for a hand that points down [m]; tilt per metre [rad/m]; the most [rad]."""
+    _TILT = 0.6
+    """Forward [rad]: the goal is further than a hand that points down reaches."""
 
     def __init__(self, simulation: Simulation, home: Float[np.ndarray, "2"]) -> None:
         self._simulation, self._home, self._closing = simulation, home, 0
@@ -155,24 +155,32 @@ class Carrier:
         simulation, scene = self._simulation, self._simulation.scene
         cube = scene.cube.pose.p[0].cpu().numpy().astype(np.float64)
         hand = simulation.hand
+        away = float(np.linalg.norm(cube[:2] - hand[:2]))
+        if not self._closing and away < 0.015 and abs(hand[2] - cube[2]) < 0.015:
+            self._closing = 1
         if not self._closing:
-            away = float(np.linalg.norm(cube[:2] - hand[:2]))
             low = float(cube[2]) if away < 0.02 else float(cube[2]) + 0.07
-            if away < 0.02 and abs(hand[2] - cube[2]) < 0.015:
-                self._closing = 1
-            return towards(simulation, np.array([*cube[:2], low]), CLOSED if self._closing else OPEN)
+            return towards(simulation, np.array([*cube[:2], low]), OPEN, self._TILT)
         if self._closing < 4:
             self._closing += 1
-            return np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, CLOSED], np.float32)
+            return towards(simulation, hand, CLOSED, self._TILT)
         goal = self._home
         if not bool(scene.goal_reached_status[0]):
             goal = scene.goal_region.pose.p[0, :2].cpu().numpy().astype(np.float64)
-        tilt = float(np.clip(self._TILT * (hand[0] - self._UPRIGHT), 0.0, self._MOST_TILT))
-        return towards(simulation, np.array([*goal, self._LIFTED]), CLOSED, tilt)
+        return towards(simulation, np.array([*goal, self._LIFTED]), CLOSED, self._TILT)
 
 
 def _above(position: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     return position + np.array([0.0, 0.0, _OVER])
+
+
+def plays(task: MikasaTask, actor: str) -> bool:
+    """Whether an actor has a script for a task, and a use in it: who is held still cannot touch the cue."""
+    if actor == "touch-cue":
+        return task.judging == "touch" and not task.frozen
+    if actor == "touch-all":
+        return task.judging == "touch"
+    return bool(task.judging) or task.family == "TakeItBack"
 
 
 def check_actor(task: MikasaTask, actor: str) -> None:
