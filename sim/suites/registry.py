@@ -1,6 +1,6 @@
 """Suites of tasks by name, and tasks of a suite by name or kind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vlamem.core.registry import Registry, nearest
 from vlamem.sim.suites.protocol import KINDS, Suite, SuiteError
@@ -48,6 +48,7 @@ def select_tasks(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
     Raises SuiteError for a name that is none of these, and when nothing is selected.
     """
     wanted: set[str] = set()
+    refused: Mapping[str, str] = getattr(suite, "refused", {})  # of suites that have tasks which need more than is here
     for name in names:
         if name == "all":
             wanted |= set(suite.tasks)
@@ -55,8 +56,8 @@ def select_tasks(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
             wanted |= {task for task, info in suite.tasks.items() if info.kind == KINDS[name]}
         elif name in suite.tasks:
             wanted.add(name)
-        elif name in getattr(suite, "refused", {}):
-            raise SuiteError(f"task '{name}' of suite '{suite.name}' cannot be played here: {suite.refused[name]}")
+        elif name in refused:
+            raise SuiteError(f"task '{name}' of suite '{suite.name}' cannot be played here: {refused[name]}")
         else:
             known = [*suite.tasks, *KINDS, "all"]
             raise SuiteError(f"unknown task '{name}' in suite '{suite.name}': {nearest(name, known)}")

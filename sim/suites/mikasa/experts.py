@@ -171,7 +171,7 @@ class Carrier:
 
 
 def _above(position: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    return position + np.array([0.0, 0.0, _OVER])
+    return np.asarray(position + np.array([0.0, 0.0, _OVER]), np.float64)
 
 
 def plays(task: MikasaTask, actor: str) -> bool:
