@@ -80,7 +80,7 @@ def _plain(
     return [
         MikasaTask(
             f"{family}{kind}-VLA-v0",
-            family,
+            family.rstrip("-"),
             most,
             module,
             remember,

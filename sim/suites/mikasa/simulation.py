@@ -24,7 +24,7 @@ class Simulation:
     """One task's scene.
 
     Physics, initial states and verdict are the benchmark's. It is made without observations: nothing is drawn until
-    `image` asks. Where the benchmark's wrapper holds the robot still until the choice, the same wrapper does so here.
+    `images` asks. Where the benchmark's wrapper holds the robot still until the choice, the same wrapper does so here.
     """
 
     def __init__(self, task: MikasaTask, image_size: int, profile: RenderProfile) -> None:
@@ -53,6 +53,7 @@ class Simulation:
         self.info: dict[str, Any] = {}
         self._profile: RenderProfile = profile
         self._drawn = False
+        self._fine = True
 
     def reset(self, seed: int) -> None:
         """The benchmark's initial state of a seed."""
@@ -145,9 +146,12 @@ class Simulation:
 
     def images(self) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
         """What both cameras see now."""
-        if self._profile == "fast":
+        if self._fine and self._profile == "fast":
             simplify_camera(self.scene)
+            self._fine = False
         if not self._drawn:
+            for hidden in self.scene._hidden_objects:  # such as the place that TakeItBack asks to remember
+                hidden.hide_visual()
             self.scene.scene.update_render(update_sensors=True, update_human_render_cameras=False)
             self._drawn = True
         found = {}
