@@ -84,7 +84,6 @@ class AllToucher:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation, self._home = simulation, simulation.hand
         self._left: list[int] | None = None
-        self._rising = False
 
     def act(self) -> Float[np.ndarray, "7"]:
         """The action of this control step."""

@@ -119,8 +119,9 @@ def choose() -> Vulkan:
     raise MikasaMissingError(f"no Vulkan driver draws ({'; '.join(tried)}): {mend}")
 
 
+@functools.cache
 def settle() -> Vulkan:
-    """Chooses a driver for this process, before the simulator is imported. Raises MikasaMissingError."""
+    """Chooses a driver for this process, once and before the simulator is imported. Raises MikasaMissingError."""
     found = choose()
     if found.files:
         os.environ.update(dict.fromkeys(VARIABLES, found.files))
