@@ -24,6 +24,7 @@ from vlamem.sim.suites.mikasa.conventions import (
 from vlamem.sim.suites.mikasa.env import FIRST_SEED, seed_of
 from vlamem.sim.suites.mikasa.experts import check_actor
 from vlamem.sim.suites.mikasa.language import BUTTON, oracle_instruction, oracle_instructions
+from vlamem.sim.suites.mikasa.meshes import merged_faces
 from vlamem.sim.suites.mikasa.package import MikasaMissingError
 from vlamem.sim.suites.mikasa.verdicts import TouchJudge, nearest_touched
 from vlamem.sim.suites.protocol import SuiteError
@@ -253,6 +254,20 @@ def test_both_verdicts_are_counted_with_their_intervals() -> None:
             "total"
         ]
     )
+
+
+def test_a_mesh_of_separate_triangles_is_joined_before_it_is_made_coarse() -> None:
+    side = np.linspace(0, 1, 41)
+    x, y = (a.reshape(-1) for a in np.meshgrid(side[:-1], side[:-1], indexing="ij"))
+    step = side[1]
+    corners = np.stack([np.stack([x + dx, y + dy, 0 * x], 1) for dx, dy in ((0, 0), (step, 0), (0, step))], 1)
+    vertices, faces = corners.reshape(-1, 3), np.arange(3 * len(x)).reshape(-1, 3)
+    merged = merged_faces(vertices, faces)
+    assert 0 < len(merged) < len(faces) / 2
+    kept = vertices[merged]
+    normals = np.cross(kept[:, 1] - kept[:, 0], kept[:, 2] - kept[:, 0])
+    assert (normals[:, 2] > 0).all()  # none was turned over
+    assert np.ptp(kept.reshape(-1, 3), axis=0)[:2].min() > 0.9  # the outline stays
 
 
 def test_the_suite_is_one_line_in_the_registry() -> None:
