@@ -19,7 +19,7 @@ uv venv --quiet --python "${PYTHON:-3.12}" "$work/env"
 uv pip install --quiet --python "$work/env/bin/python" --no-deps mikasa-robo-suite==1.0.0 mani-skill==3.0.1 sapien==3.0.3
 uv pip install --quiet --python "$work/env/bin/python" torch==2.11.0 numpy==2.2.6 gymnasium==1.4.0 scipy networkx pyyaml \
   tqdm requests setuptools==80.9.0 opencv-python-headless matplotlib transforms3d lxml trimesh imageio dacite defusedxml ipython \
-  pytorch_kinematics==0.10.0
+  pytorch_kinematics==0.10.0 huggingface_hub
 cat >"$work/case.py" <<'PY'
 import os
 import sys
