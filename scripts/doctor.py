@@ -23,6 +23,7 @@ from vlamem.core.check import Check
 from vlamem.scripts.config import parse
 from vlamem.sim.doctor import examine
 from vlamem.sim.results.pages import fingerprint
+from vlamem.sim.suites import registry
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
         from vlamem.policies.lerobot.examination import examine_checkpoint
 
         return _show(options, examine_checkpoint(options.checkpoint, options.dataset or None))
-    return _show(options, examine())
+    return _show(options, [*examine(), *registry.examine()])
 
 
 def _show(options: DoctorOptions, rows: Sequence[Check]) -> int:

@@ -15,7 +15,6 @@ from vlamem.policies.memories import SHIPPED_GATE
 from vlamem.policies.registry import SHIPPED, find_policy, shipped_weights
 from vlamem.policies.tiny.weights import WeightsError, load_weights
 from vlamem.sim import gl
-from vlamem.sim.suites.registry import SUITES
 
 _RUNTIME_EXTRAS = ("torch", "sim", "success", "lerobot", "robot", "serve", "libero", "mikasa", "export")
 
@@ -80,14 +79,6 @@ def _rendering() -> Iterator[Check]:
     yield Check("rendering", "ok", f"{chosen.name}{slow}{note}")
 
 
-def _suites() -> Iterator[Check]:
-    """What suites say of themselves that have parts of their own to look at."""
-    for name in SUITES:
-        examined = getattr(SUITES.get(name), "examine", None)
-        if examined is not None:
-            yield from examined()
-
-
 def _devices() -> Iterator[Check]:
     try:
         import jax
@@ -139,4 +130,4 @@ def _line(error: BaseException) -> str:
 def examine() -> list[Check]:
     """All checks, in the order in which they are best mended."""
     weights = [*(_weights(shipped_weights(name)) for name in SHIPPED), _gate(SHIPPED_GATE)]
-    return [_python(), *_packages(), *_rendering(), *_suites(), *_devices(), *weights]
+    return [_python(), *_packages(), *_rendering(), *_devices(), *weights]

@@ -1,7 +1,8 @@
 """Suites of tasks by name, and tasks of a suite by name or kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from vlamem.core.check import Check
 from vlamem.core.registry import Registry, nearest
 from vlamem.sim.suites.protocol import KINDS, Suite, SuiteError
 
@@ -40,6 +41,14 @@ def load_suite(name: str) -> Suite:
             f"suite '{name}' makes a {type(made).__name__}: expected one with name, tasks, recorder, goals and make"
         )
     return made
+
+
+def examine() -> Iterator[Check]:
+    """What suites say of parts that they have of their own, for `vlamem doctor`."""
+    for name in SUITES:
+        examined = getattr(SUITES.get(name), "examine", None)
+        if examined is not None:
+            yield from examined()
 
 
 def select_tasks(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
