@@ -15,12 +15,12 @@ from vlamem.policies.tiny.frames import FramesMeta, Goal
 from vlamem.scripts import collect
 from vlamem.scripts.config import preset
 from vlamem.sim.record.collect import Collection
+from vlamem.sim.suites.coarse_faces import coarse_faces
 from vlamem.sim.suites.libero import SUITES, assets, demonstrations
 from vlamem.sim.suites.libero.assets import MESH_PACKAGES, LiberoMissingError, find_paths, find_root
 from vlamem.sim.suites.libero.catalogue import MAX_STEPS, sentence
 from vlamem.sim.suites.libero.geometry import fill_box, highest_near
 from vlamem.sim.suites.libero.grasp import plan_grasps
-from vlamem.sim.suites.libero.render import coarse_faces
 from vlamem.sim.suites.protocol import NoExpertError, SuiteError
 from vlamem.sim.suites.registry import load_suite, select_tasks
 
