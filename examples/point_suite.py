@@ -76,6 +76,7 @@ class PointSuite:
     """A memory task and its oracle variant."""
 
     name, recorder = "points", Recorder(features=True)
+    needs_gl = False  # its images are NumPy's
     tasks = {  # noqa: RUF012  # constant
         "side": TaskInfo("side", "memory", "which side the light showed", 0.5, LONGEST, (SENTENCES[0],)),
         "side_told": TaskInfo("side_told", "oracle", "", 0.5, LONGEST, (SENTENCES[-1], SENTENCES[1])),

@@ -1,4 +1,4 @@
-"""`vlamem collect`: records demonstrations by the scripted experts."""
+"""`vlamem collect`: records demonstrations by scripted experts, and what a policy does."""
 
 import shlex
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vlamem.sim.suites.protocol import Suite
 
-_HELP = """Records demonstrations by the scripted experts, resumable: started again, it goes on where it stopped.
+_HELP = """Records demonstrations by scripted experts, or what a policy does; started again, it goes on where it was.
 
 example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/frames --workers 2
          vlamem collect --features --tasks memory --episodes 30 --rollouts 30 --out data/features/played --workers 2
@@ -23,6 +23,8 @@ example: vlamem collect --tasks touch recall_colour --episodes 100 --out data/fr
          vlamem collect --features --memory aura --tasks memory --episodes 0 --rollouts 60 --out data/features/mistakes
          vlamem collect --features --frames data/frames/worker-0 --tasks recall_colour touch --out data/features/frames
          vlamem collect --suite libero_object --features --frames data/libero/worker-0 --out data/features/libero
+         vlamem collect --suite my_task:SUITE --format lerobot --tasks all --episodes 50 --out data/mine
+         vlamem collect --suite my_task:SUITE --format lerobot --actor checkpoints/act --tasks all --out data/played
 """
 
 
@@ -46,6 +48,8 @@ class Args:
     """Directory to record into."""
     format: Literal["frames", "lerobot"]
     """frames: sparse frames with privileged labels, for `vlamem pretrain`. lerobot: LeRobotDataset v3, every tick."""
+    actor: str
+    """Who acts: expert, whose failures are left out, or a policy, whose failures are kept (lerobot only)."""
     size: int
     """Image height and width [pixels]."""
     cameras: tuple[str, ...]
@@ -68,7 +72,8 @@ class Args:
     """Episodes a task that the policy plays itself, beside those of --episodes; 0 for none (features only). With
     --conditioning and a --memory the expert takes over in them now and then."""
     memory: str
-    """What it remembers with in them, as in `vlamem rollout --memory`; none: the oracle instruction (features only)."""
+    """What a policy that acts remembers with, as in `vlamem rollout --memory`; with --features none means the oracle
+    instruction."""
     frames: tuple[Path, ...]
     """Directories of frames: encode what is recorded there instead of playing it anew (features only)."""
     conditioning: bool
@@ -78,16 +83,21 @@ class Args:
 def _check(args: Args, suite: "Suite") -> None:
     """Raises ValueError for what the suite has no recorder of."""
     can, name = suite.recorder, suite.name
-    if args.format == "lerobot" and can.lerobot is None:
-        raise ValueError(f"suite '{name}' is recorded as frames only: leave out --format")
-    if args.format != "lerobot" and (args.cameras or args.parameters or args.disturbed):
-        raise ValueError("--cameras, --parameters and --disturbed are of --format lerobot: leave them out, or add it")
+    if args.format != "lerobot" and (args.cameras or args.parameters or args.disturbed or args.actor != "expert"):
+        raise ValueError(
+            "--actor, --cameras, --parameters and --disturbed are of --format lerobot: leave them out, or add it"
+        )
+    if args.format == "lerobot" and args.features:
+        raise ValueError("--features and --format lerobot are two recordings: leave one out")
+    if args.format != "lerobot" and not args.features and args.memory != "none":
+        raise ValueError(f"--memory {args.memory}: no policy acts in frames, leave it out")
     if args.visit is not None and not can.visits:
         raise ValueError(f"no policy visits episodes of suite '{name}': leave out --visit {args.visit}")
     if args.features and not args.frames and not can.features:
         raise ValueError(
-            f"no episodes of suite '{name}' are played for features: record demonstrations without --features, and "
-            "name their folders with --features --frames"
+            f"no episodes of suite '{name}' are played for features, since its experts do not act in every state: "
+            "record demonstrations without --features, and name their folders with --features --frames, or record a "
+            "LeRobotDataset with --format lerobot, which 'vlamem fit' reads"
         )
     if args.conditioning and (not args.features or args.frames):
         raise ValueError("--conditioning records demonstrations with --features, without --frames")
@@ -96,7 +106,10 @@ def _check(args: Args, suite: "Suite") -> None:
             f"--conditioning records the tabletop suite, not '{name}': give 'vlamem fit' a LeRobotDataset of it"
         )
     if not args.features and args.format == "frames" and can.demonstrations is None:
-        raise ValueError(f"suite '{name}' has no scripted experts to record: play it with --features")
+        raise ValueError(
+            f"suite '{name}' is not recorded as frames: add --format lerobot for a LeRobotDataset of it, or --features "
+            "for a policy's features"
+        )
 
 
 def _episodes(args: Args, suite: "Suite") -> dict[str, int]:
@@ -118,9 +131,7 @@ def main(arguments: list[str]) -> int:
 
     args = load_config(Args, "collect", arguments, _HELP)
     from vlamem.core.locks import one_writer
-    from vlamem.core.registry import load_attribute
     from vlamem.sim.record.processes import RecordingError
-    from vlamem.sim.suites.parameters import task_parameters
     from vlamem.sim.suites.registry import load_suite
 
     suite = load_suite(args.suite)
@@ -138,22 +149,28 @@ def main(arguments: list[str]) -> int:
             if args.features:
                 _features(args, episodes, bar, command)
             elif args.format == "lerobot":
-                assert suite.recorder.lerobot is not None
-                load_attribute(suite.recorder.lerobot)(
-                    episodes,
-                    args.out,
-                    args.size,
-                    _show(bar),
-                    args.cameras,
-                    task_parameters(args.parameters),
-                    args.disturbed,
-                )
+                _dataset(args, episodes, suite, bar)
             else:
                 _frames(args, episodes, bar, command)
         except RecordingError as error:
             complain("collect", str(error))
             return 1
     return 0
+
+
+def _dataset(args: Args, episodes: dict[str, int], suite: "Suite", bar: "tqdm[Any]") -> None:
+    from vlamem.core.registry import load_attribute
+    from vlamem.sim.record.dataset import DatasetCollection, collect_dataset
+    from vlamem.sim.suites.parameters import task_parameters
+
+    parameters, own = task_parameters(args.parameters), suite.recorder.lerobot
+    if own is not None and args.actor == "expert" and args.memory == "none":  # it knows more than any suite has
+        load_attribute(own)(episodes, args.out, args.size, _show(bar), args.cameras, parameters, args.disturbed)
+        return
+    what = DatasetCollection(
+        episodes, args.out, args.suite, args.actor, args.memory, args.size, args.cameras, parameters, args.disturbed
+    )
+    collect_dataset(what, _show(bar))
 
 
 def _frames(args: Args, episodes: dict[str, int], bar: "tqdm[Any]", command: str) -> None:

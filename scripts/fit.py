@@ -71,6 +71,8 @@ def main(arguments: list[str]) -> int:
 def _fit(args: Args, command: str) -> int:
     from tqdm import tqdm
 
+    from vlamem.memory.config import HeadConfig
+    from vlamem.memory.designs.registry import make_design
     from vlamem.memory.train.card import table, verdict, write_card
     from vlamem.memory.train.demonstrations import DemonstrationData
     from vlamem.memory.train.taught import TaughtOptions, teach_gate
@@ -83,6 +85,9 @@ def _fit(args: Args, command: str) -> int:
     work = args.out.with_suffix("")
     source = find_policy(args.policy)
     loss = PolicyLoss(load_policy(source))
+    spec = loss.policy.spec
+    # a design that does not take what this policy gives is refused before hours of recording
+    make_design(args.design, spec.feature_size + spec.context_size, HeadConfig(context=spec.context_size))
     with tqdm(unit="episode", desc="record", delay=0.5) as bar:
 
         def recorded(done: int, planned: int) -> None:

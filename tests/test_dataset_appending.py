@@ -202,6 +202,7 @@ def test_a_folder_that_is_none_and_a_dataset_in_use_are_refused(
 def test_demonstrations_of_the_tabletop_that_were_stopped_go_on_where_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from vlamem.sim.suites import dataset_episodes
     from vlamem.sim.suites.tabletop import SUITE, lerobot_dataset
 
     played: list[int] = []
@@ -230,7 +231,7 @@ def test_demonstrations_of_the_tabletop_that_were_stopped_go_on_where_they_were(
 
     monkeypatch.setattr(SUITE.__class__, "make", lambda *_, **__: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(lerobot_dataset, "_episode", episode)
-    monkeypatch.setattr(lerobot_dataset, "_PART_EPISODES", 2)
+    monkeypatch.setattr(dataset_episodes, "_PART_EPISODES", 2)
     with pytest.raises(Killed):
         write(stop_after=3)
     assert write() == [(1, 1), (2, 1), (3, 1), (4, 1)]

@@ -32,7 +32,7 @@ from vlamem.sim.record.corrections import ACTOR as CORRECTED
 from vlamem.sim.record.corrections import FIRST, record_correction
 from vlamem.sim.record.features import expert_chunks, features_meta, marks_of
 from vlamem.sim.record.processes import record_in_processes
-from vlamem.sim.suites.disturbance import Disturbance, bursts
+from vlamem.sim.suites.disturbance import Disturbance, bursts, pushed
 from vlamem.sim.suites.tabletop.demonstrations import plan
 from vlamem.sim.suites.tabletop.language import all_goals
 
@@ -109,11 +109,7 @@ def record_demonstration(
                 kept.append(now)
         goals.append(index[task.goal(False)])
         expert.append(action)
-        command = action.copy()
-        for first, last, offset in shoves:
-            if first <= now < last:
-                command[:3] += offset
-        env.step(np.clip(command, -1, 1))
+        env.step(pushed(action, env.action_spec, shoves, now))
     at = np.array(sorted(seen))
     encoding = policy.encode(Observation.stack([seen[tick] for tick in at]))
     told = np.stack([goals, goals], axis=1)

@@ -32,7 +32,7 @@ from vlamem.sim.rollout.hooks import EpisodeHooks
 from vlamem.sim.rollout.loop import EpisodeLoop
 from vlamem.sim.rollout.oracles import ORACLES
 from vlamem.sim.rollout.row import Row, Start
-from vlamem.sim.suites.disturbance import Disturbance, bursts
+from vlamem.sim.suites.disturbance import Disturbance, bursts, pushed
 from vlamem.sim.suites.protocol import SuiteEnv
 from vlamem.sim.suites.registry import DEFAULT_SUITE, load_suite
 
@@ -143,11 +143,7 @@ class FeatureRecorder(EpisodeHooks):
         """The expert's action as it is kept, pushed aside as it is executed."""
         if self._actor == "expert":
             self.expert.append(action)
-            action = action.copy()
-            for first, last, offset in self._pushes:
-                if first <= row.steps < last:
-                    action[:3] += offset
-        return np.clip(action, -1, 1)
+        return pushed(action, row.env.action_spec, self._pushes if self._actor == "expert" else (), row.steps)
 
 
 def record_features(

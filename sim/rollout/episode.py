@@ -135,7 +135,8 @@ class Player:
                 ) from error
             raise
         if self._policy is not None:
-            _check(env, self._policy, config)
+            state = {"episode": 0, "split": config.split, "wording": config.wording}
+            check_fit(env, self._policy, config.suite, state, config.size)
         env.render_on_step = False  # images are drawn when a memory or a plan reads them, not at every step
         self._envs[index], self._made_with[index] = env, parameters
         if index:
@@ -174,22 +175,25 @@ def _hooks_of(config: RolloutConfig, policy: MemoryPolicy | None) -> list[str]:
     return [*(name for name, wanted in needed.items() if wanted), *config.hooks]
 
 
-def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:
-    """Raises SpecMismatchError naming what differs between environment and policy, SuiteError for a missing camera."""
+def check_fit(env: SuiteEnv, policy: FrozenPolicy, suite: str, options: dict[str, Any], size: int) -> None:
+    """Raises SpecMismatchError naming what differs between environment and policy, SuiteError for a missing camera.
+
+    The environment is reset with `options`, and was made to draw `size` pixels.
+    """
     spec, name = policy.spec, f"policy '{policy.spec.name}'"
-    env.action_spec.check(spec.action, f"suite '{config.suite}'", name)
+    env.action_spec.check(spec.action, f"suite '{suite}'", name)
     if spec.control_hz and env.control_hz != spec.control_hz:  # 0: a checkpoint does not say
         raise SpecMismatchError(
-            f"suite '{config.suite}' runs at {env.control_hz:g} Hz and {name} was trained at {spec.control_hz:g} Hz: "
+            f"suite '{suite}' runs at {env.control_hz:g} Hz and {name} was trained at {spec.control_hz:g} Hz: "
             "choose a policy made for this rate"
         )
-    observation, _ = env.reset(options={"episode": 0, "split": config.split, "wording": config.wording})
+    observation, _ = env.reset(options=options)
     images = images_of(observation, spec.cameras)
     for camera, image in images.items():
         height, width = spec.size_of(camera)
         if image.shape != (height, width, 3):
             mend = f"use --size {height}" if height == width else "suites draw squares, choose a policy made for these"
-            if image.shape[:2] != (config.size, config.size):
+            if image.shape[:2] != (size, size):
                 mend = "this suite draws them as it does whatever --size says, choose a policy made for these"
             raise SpecMismatchError(
                 f"camera '{camera}' gives {image.shape[0]} x {image.shape[1]} pixels and {name} reads {height} x "
@@ -198,6 +202,6 @@ def _check(env: SuiteEnv, policy: FrozenPolicy, config: RolloutConfig) -> None:
     proprioception: np.ndarray = observation["proprioception"]
     if proprioception.shape != (spec.proprioception_size,):
         raise SpecMismatchError(
-            f"suite '{config.suite}' has {proprioception.size} proprioceptive values and {name} reads "
+            f"suite '{suite}' has {proprioception.size} proprioceptive values and {name} reads "
             f"{spec.proprioception_size}: choose a policy made for this robot"
         )

@@ -81,8 +81,8 @@ def _check_memory(config: RolloutConfig, suite: Suite) -> None:
         )
 
 
-def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
-    """The run's fingerprint. Raises NoGLError when images are needed and nothing can render them."""
+def _marks(config: RolloutConfig, suite: Suite, source: PolicySource) -> dict[str, Any]:
+    """The run's fingerprint. Raises NoGLError when the suite's images need GL and nothing can render them."""
     policy: dict[str, Any] = {"name": source.name, "weights_sha256": source.sha256}
     hashes = [name.sha256 for name in config.memories() if name.sha256 is not None]
     if hashes:
@@ -93,10 +93,13 @@ def _marks(config: RolloutConfig, source: PolicySource) -> dict[str, Any]:
         spec = load_policy(source).spec
         cameras = spec.cameras
         policy |= {"spec": spec.fingerprint, "normaliser": spec.normaliser, "action_spec": asdict(spec.action)}
-    if cameras or config.video:
+    needs_gl = getattr(suite, "needs_gl", True)
+    if needs_gl and (cameras or config.video):
         backend = gl.choose()
         gl.settle(backend.name)
         rendering = backend.marks()
+    elif not needs_gl:
+        gl.settle()  # nothing is tried: an environment that MuJoCo draws finds what it needs where it is there
     return fingerprint(gl=rendering, command=config.command(), seed=config.seed, policy=policy)
 
 
@@ -124,7 +127,7 @@ def rollout(
     tasks = select_tasks(suite, config.tasks)
     _check_memory(config, suite)
     source = find_policy(config.policy)
-    marks = _marks(config, source)
+    marks = _marks(config, suite, source)
     mend = "wait for its end, or choose another --out"
     lock = exclusive_lock(config.out / ".lock", f"run folder {config.out}", mend)
     try:

@@ -152,7 +152,11 @@ class SuiteEnv(Protocol):
 
 @runtime_checkable
 class Suite(Protocol):
-    """A named set of tasks. `vlamem.testing.check_suite` checks one against this contract."""
+    """A named set of tasks. `vlamem.testing.check_suite` checks one against this contract.
+
+    One that draws its images without GL says so by an attribute `needs_gl` of False: a rollout then asks for no
+    renderer.
+    """
 
     name: str
     tasks: Mapping[str, TaskInfo]

@@ -51,6 +51,21 @@ class ActionSpec:
         """Number of action entries A."""
         return sum(c.size for c in self.components)
 
+    @property
+    def low(self) -> tuple[float, ...]:
+        """[A], the lowest value of each entry."""
+        return tuple(c.low for c in self.components for _ in range(c.size))
+
+    @property
+    def high(self) -> tuple[float, ...]:
+        """[A], the highest value of each entry."""
+        return tuple(c.high for c in self.components for _ in range(c.size))
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """[A], a name of each entry: the component's, numbered where it has several."""
+        return tuple(c.name if c.size == 1 else f"{c.name}.{i}" for c in self.components for i in range(c.size))
+
     def check(self, other: "ActionSpec", mine: str, theirs: str) -> None:
         """Raises SpecMismatchError naming the first difference between two specs and what carries each."""
         undeclared = next((c for c in other.components if c.form == "undeclared"), None)

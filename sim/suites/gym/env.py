@@ -151,8 +151,7 @@ def _range(env: Any, action: ActionSpec) -> tuple[Float[np.ndarray, "A"], Float[
         raise GymSuiteError(
             f"the environment takes {space.shape[0]} action entries and the spec declares {action.size} ({parts})"
         )
-    low = np.concatenate([np.full(c.size, c.low, np.float64) for c in action.components])
-    high = np.concatenate([np.full(c.size, c.high, np.float64) for c in action.components])
+    low, high = np.array(action.low, np.float64), np.array(action.high, np.float64)
     outside = np.flatnonzero((low < space.low - _TOLERANCE) | (high > space.high + _TOLERANCE))
     if outside.size:
         i = int(outside[0])

@@ -37,6 +37,7 @@ def suite_from_gym(
     reset_options: Mapping[str, Any] | None = None,
     ends_at_success: bool = True,
     recorder: Recorder | None = None,
+    needs_gl: bool = False,
 ) -> "GymSuite":
     """A suite whose tasks are played in a gymnasium environment.
 
@@ -69,7 +70,9 @@ def suite_from_gym(
             not given.
         reset_options: of every reset of the environment.
         ends_at_success: False for an environment that is judged by the last of its control steps alone.
-        recorder: what of the suite can be recorded; nothing when not given.
+        recorder: what of the suite can be recorded beside LeRobotDatasets, which can be of any suite; a policy's
+            features when not given and there is an expert.
+        needs_gl: True for an environment that MuJoCo draws: the renderer is chosen and written down with each run.
 
     Raises ValueError for arguments that do not fit each other; what does not fit the environment is a GymSuiteError
     when it is made or played.
@@ -101,7 +104,9 @@ def suite_from_gym(
         for task in listed
     }
     course = Course(declared, seed_of, reset_options, ends_at_success, cue)
-    return GymSuite(name, listed, views, course, make_env, (expert, guess), control_hz, _goals(goals), recorder)
+    return GymSuite(
+        name, listed, views, course, make_env, (expert, guess), control_hz, _goals(goals), recorder, needs_gl
+    )
 
 
 class GymSuite:
@@ -118,9 +123,13 @@ class GymSuite:
         control_hz: float | None,
         goals: Goals,
         recorder: Recorder | None,
+        needs_gl: bool = False,
     ) -> None:
         """`experts` are the one that knows what is hidden and the one that guesses."""
-        self.name, self.tasks, self.recorder = name, tasks, recorder or Recorder()
+        self.needs_gl = needs_gl
+        self.name, self.tasks = name, tasks
+        # an expert that is a function of the environment acts in every state that a policy gets into
+        self.recorder = recorder or Recorder(features=experts[0] is not None)
         self._views, self._course, self._make_env = views, course, make_env
         self._experts, self._control_hz, self._goals = experts, control_hz, goals
 

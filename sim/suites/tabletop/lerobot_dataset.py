@@ -1,7 +1,4 @@
-"""Demonstrations as a LeRobotDataset (format v3): every tick, cameras as video, and the simulator's state.
-
-Demonstrations become part of the dataset some at a time; a killed recording loses those it was at.
-"""
+"""Demonstrations as a LeRobotDataset (format v3): every tick, cameras as video, and the simulator's state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from vlamem.core.seeding import stream
-from vlamem.policies.lerobot.dataset_appending import DatasetAppender
-from vlamem.sim.suites.disturbance import Disturbance, bursts
+from vlamem.sim.suites.dataset_episodes import PlayedEpisode, append_episodes
+from vlamem.sim.suites.disturbance import Disturbance, bursts, pushed
 from vlamem.sim.suites.tabletop.demonstrations import plan
 from vlamem.sim.suites.tabletop.env import TabletopEnv
 from vlamem.sim.suites.tabletop.render import CAMERAS
 from vlamem.sim.suites.tabletop.scene import CONTROL_HZ
-
-_PART_EPISODES = 20
 
 
 @dataclass(frozen=True)
@@ -74,56 +69,22 @@ def write_lerobot(
     take.
     """
     what = Recorded(size, tuple(cameras) or tuple(CAMERAS), parameters or {}, disturbed)
-    todo = list(plan(episodes, 0, 1))
-    appender = DatasetAppender(out / "dataset")
-    try:
-        place = appender.note or {"done": 0, "of": len(todo), "counts": [0, 0]}
-        if place["done"] >= len(todo) or place["of"] != len(todo) or (appender.episodes and not place["done"]):
-            raise FileExistsError(
-                f"{out / 'dataset'} exists already: record into another directory, or delete it first"
-            )
-        counts = list(place["counts"])
-        if place["done"]:
-            progress(*counts)
-        for first in range(place["done"], len(todo), _PART_EPISODES):
-            part = todo[first : first + _PART_EPISODES]
-            if _add(part, appender, what, counts, progress):
-                appender.commit({"done": first + len(part), "of": len(todo), "counts": counts})
-        if not appender.episodes:
-            raise RuntimeError(
-                f"no demonstration of {todo[0][0]} and the following episodes succeeded: nothing to write"
-            )
-    finally:
-        appender.close()
+    append_episodes(
+        list(plan(episodes, 0, 1)), out / "dataset", "expert", lambda task, number: _play(task, number, what), progress
+    )
 
 
-def _add(
-    part: list[tuple[str, int]],
-    appender: DatasetAppender,
-    what: Recorded,
-    counts: list[int],
-    progress: Callable[[int, int], None],
-) -> bool:
-    """Plays a part of the demonstrations and adds those that succeed; whether any does."""
+def _play(task: str, episode: int, what: Recorded) -> PlayedEpisode:
+    """One demonstration; without frames where it fails."""
     from vlamem.sim.suites.tabletop import SUITE
 
-    before = counts[0]
-    for name, episode in part:
-        env = SUITE.make(name, image_size=what.size, **what.parameters)
-        try:
-            frames = _episode(env, episode, what)
-        finally:
-            env.close()
-        if frames is None:
-            counts[1] += 1
-        else:
-            appender.begin(features(what, len(frames[0]["observation.simulator_state"])), CONTROL_HZ, "panda")
-            for frame in frames:
-                appender.add(frame)
-            appender.save()
-            counts[0] += 1
-        progress(*counts)
-    return counts[0] > before
+    env = SUITE.make(task, image_size=what.size, **what.parameters)
+    try:
+        frames = _episode(env, episode, what)
+    finally:
+        env.close()
+    state_size = len(frames[0]["observation.simulator_state"]) if frames else 0
+    return PlayedEpisode(features(what, state_size), CONTROL_HZ, "panda", frames or (), bool(frames))
 
 
 def _episode(env: TabletopEnv, episode: int, what: Recorded) -> list[dict[str, Any]] | None:
@@ -142,11 +103,8 @@ def _episode(env: TabletopEnv, episode: int, what: Recorded) -> list[dict[str, A
             "action": action,
             "task": seen["instruction"],
         }
-        command = action.copy()
-        for first, last, offset in pushes:
-            if first <= env.task.now < last:
-                command[:3] += offset
-        seen, _, terminated, truncated, info = env.step(np.clip(command, -1, 1))
+        command = pushed(action, env.action_spec, pushes, env.task.now)
+        seen, _, terminated, truncated, info = env.step(command)
         frames.append({**frame, "next.success": np.array([info["success"]])})
         if terminated or truncated:
             return frames if info["success"] else None
