@@ -1,11 +1,12 @@
 """Compares two runs over the episodes that they share: same task, same initial state, same seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlamem.sim.results.episodes import EpisodeLog, EpisodeRecord
-from vlamem.sim.results.statistics import PairedDifference, paired_difference
+from vlamem.sim.results.statistics import PairedDifference, holm, paired_difference
+from vlamem.sim.results.summary import TOTAL
 
 Pair = tuple[str, str, int]
 
@@ -78,3 +79,73 @@ def verdict(difference: PairedDifference) -> str:
     if not difference.shown:
         return "no difference shown"
     return "first is better" if difference.value > 0 else "second is better"
+
+
+@dataclass(frozen=True)
+class RunDifference:
+    """One run minus the run that it is compared with, over the pairs of a task or of all.
+
+    Attributes:
+        run, reference: their names.
+        task: or "total".
+        difference: `run` minus `reference`; only_first are the pairs in which `run` alone succeeded.
+        holm: p adjusted by Holm's method: over the tasks of a run, and for the totals over the runs.
+    """
+
+    run: str
+    reference: str
+    task: str
+    difference: PairedDifference
+    holm: float
+
+    @property
+    def verdict(self) -> str:
+        """Which run is better, by name; 'no difference shown' when the data show none."""
+        if not replace(self.difference, p=self.holm).shown:
+            return "no difference shown"
+        return f"{self.run if self.difference.value > 0 else self.reference} is better"
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """Runs minus one of them.
+
+    Attributes:
+        rows: each run's tasks and then its total, in the order of the runs.
+        unpaired: what one of two runs alone has, by (run, that it was compared with).
+    """
+
+    rows: tuple[RunDifference, ...]
+    unpaired: dict[tuple[str, str], tuple[Pair, ...]]
+
+
+def compare_with(reference: Path, runs: Sequence[Path]) -> ComparedRuns:
+    """Each of `runs` minus `reference`. Raises CompareError as `compare_runs`."""
+    labels = labels_of([reference, *runs])
+    found = [compare_runs(run, reference) for run in runs]
+    totals = holm([each.total.p for each in found])
+    rows: list[RunDifference] = []
+    unpaired: dict[tuple[str, str], tuple[Pair, ...]] = {}
+    for label, each, total in zip(labels[1:], found, totals, strict=True):
+        adjusted = holm([difference.p for difference in each.tasks.values()])
+        for (task, difference), p in zip(each.tasks.items(), adjusted, strict=True):
+            rows.append(RunDifference(label, labels[0], task, difference, p))
+        rows.append(RunDifference(label, labels[0], TOTAL, each.total, total))
+        for names, pairs in (((label, labels[0]), each.only_first), ((labels[0], label), each.only_second)):
+            if pairs:
+                unpaired[names] = pairs
+    return ComparedRuns(tuple(rows), unpaired)
+
+
+def labels_of(folders: Sequence[Path]) -> list[str]:
+    """Names of run folders: their last parts where these differ, else whole paths."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def success_rate(folder: Path) -> tuple[int, int]:
+    """Successes of a run, and its episodes that ended as success or failure. Raises CompareError without any."""
+    found = _outcomes(folder)
+    if not found:
+        raise CompareError(f"{folder} has no episode that ended: play it with 'vlamem rollout'")
+    return sum(found.values()), len(found)
