@@ -4,8 +4,12 @@ ROBOT is mujoco:TASK (a simulated arm in real time, e.g. mujoco:touch), lerobot:
 come with --robot-config), or module:FACTORY (your own, with the four methods of vlamem.deploy.robot.protocol.Robot).
 Its limits come from --robot-file: a .toml file, or the name of one that ships with vlamem.
 
-Keys: space stop, g go, s success, f failure, q quit. The same by HTTP on --panel-port. SIGTERM and SIGHUP (a terminal
-that is closed; not under nohup) end it as q does, with the robot at rest and closed.
+With --teleop a person may take the arm over (lerobot:TYPE, e.g. lerobot:so101_leader with --teleop-config, or
+module:FACTORY with the three methods of vlamem.deploy.robot.takeover.Teleoperator).
+
+Keys: space stop, g go, s success, f failure, q quit, with --teleop t take over, b give back. The same by HTTP on
+--panel-port. SIGTERM and SIGHUP (a terminal that is closed; not under nohup) end it as q does, with the robot at rest
+and closed.
 
 Example: vlamem control --robot mujoco:touch --robot-file tabletop --server ws://127.0.0.1:8000 --episodes 3
 
@@ -34,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--robot", required=True, help="mujoco:TASK, lerobot:TYPE or module:FACTORY")
     add("--robot-file", default="tabletop", help="limits and rates: a .toml file or a shipped name (tabletop)")
     add("--robot-config", type=Path, help="JSON settings of a LeRobot arm")
+    add("--teleop", help="device with which a person takes the arm over: lerobot:TYPE or module:FACTORY (none)")
+    add("--teleop-config", type=Path, help="JSON settings of a LeRobot teleoperator")
     add("--server", default="ws://127.0.0.1:8000", help="ws:// or wss:// address (ws://127.0.0.1:8000)")
     add("--session", default="robot", help="name of this robot at the server (robot)")
     add("--state", type=Path, help="folder for the session's token: an episode that a crash cut short goes on")
@@ -82,6 +88,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seconds {args.seconds:g}: expected a number above 0")
     if args.label_by_task and not args.robot.startswith("mujoco:"):
         raise ValueError("--label-by-task is the verdict of a simulated task (--robot mujoco:TASK): leave it out")
+    if args.teleop_config is not None and not args.teleop:
+        raise ValueError("--teleop-config is of --teleop: name a teleoperator, or leave it out")
     if args.dry_run and args.label_by_task:
         raise ValueError("--label-by-task labels what the robot did, and with --dry-run it does nothing: leave one out")
     if args.dry_run and args.record:
@@ -119,6 +127,7 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
     """Plays the episodes; `recorder` is None where nothing is recorded."""
     from vlamem.deploy.robot import (
         KEYS,
+        TAKE_KEYS,
         Controller,
         ControlOptions,
         DryRun,
@@ -129,9 +138,11 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
         LinkOptions,
         OperatorActions,
         Panel,
+        TakeOver,
         drain,
         join,
         make_robot,
+        make_teleoperator,
         percentiles,
         prepare_process,
         restore_process,
@@ -148,6 +159,10 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
     simulated = arm if args.robot.startswith("mujoco:") else None
     if simulated is None and not args.instruction:
         raise ValueError("a robot needs an instruction: give --instruction")
+    takeover = None
+    if args.teleop:
+        teleoperator = make_teleoperator(args.teleop, args.teleop_config, robot_file)
+        takeover = TakeOver(teleoperator, robot_file, events, lambda line: print(line, file=sys.stderr))
     # a dry run moves nothing, so it must not touch the session and labels of the robot's real episodes
     session, state = (f"{args.session}-dry-run", None) if args.dry_run else (args.session, args.state)
     link = Link(LinkOptions(args.server, session, state, read_key(args.api_key_file), args.tls_ca), events)
@@ -157,20 +172,28 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
     quitting = threading.Event()
     options = ControlOptions(args.execute, args.blend, moves=not args.dry_run)
     recorded = (link, None) if recorder is None else (recorder.link(link), recorder.sent)
-    controller = Controller(robot, robot_file, recorded[0], options, events, recorded[1])
+    controller = Controller(robot, robot_file, recorded[0], options, events, recorded[1], takeover=takeover)
 
     labels = EpisodeLabels(link, lambda: controller.episode, recorder)
     actions = OperatorActions(
-        controller.stop, controller.go, labels.by_operator, lambda: status_of(controller, link, events), quitting.set
+        controller.stop,
+        controller.go,
+        labels.by_operator,
+        lambda: status_of(controller, link, events),
+        quitting.set,
+        None if takeover is None else takeover.take,
     )
     robot.connect()
     ending = ExitStack()
     ending.enter_context(on_termination(lambda number: quitting.set()))
     try:
+        if takeover is not None:
+            ending.callback(takeover.close)
+            takeover.start()
         if guarded is not None:
             port, token = guarded.open_panel(actions, args.panel_port, args.realtime_priority)
         else:
-            panel = Panel(actions.stop, actions.go, actions.label, actions.status, actions.quit)
+            panel = Panel(actions.stop, actions.go, actions.label, actions.status, actions.quit, take=actions.take)
             ending.callback(panel.close)
             port = panel.serve(args.panel_port) if args.panel_port >= 0 else -1
             token = panel.token
@@ -178,7 +201,7 @@ def _drive(args: argparse.Namespace, robot_file: Any, events: Any, recorder: Any
         if port >= 0:
             print(f"panel: http://127.0.0.1:{port}, token {token}", flush=True)
         if sys.stdin.isatty():
-            print(KEYS)
+            print(KEYS if takeover is None else f"{KEYS}   {TAKE_KEYS}")
         if args.realtime_priority:
             scheduling = prepare_process(args.realtime_priority)
             if not scheduling.realtime:

@@ -5,6 +5,7 @@ camera that shows one grey.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,16 +106,16 @@ class _Group:
         return self.port.servos.read(number, address, length)
 
 
-def installed(monkeypatch: pytest.MonkeyPatch) -> Servos:
-    """Makes LeRobot find the SDK, with these servos at every port."""
+def installed(monkeypatch: pytest.MonkeyPatch, others: Mapping[str, Servos] = {}) -> Servos:
+    """Makes LeRobot find the SDK, with these servos at every port but those of `others`."""
     from lerobot.motors.feetech import feetech
     from lerobot.utils import import_utils
 
     servos = Servos()
 
     class Port(_Port):
-        def __init__(self, _: str) -> None:
-            super().__init__(servos)
+        def __init__(self, name: str) -> None:
+            super().__init__(others.get(name, servos))
 
     sdk = SimpleNamespace(
         PortHandler=Port, PacketHandler=_Packets, GroupSyncRead=_Group, GroupSyncWrite=_Group, COMM_SUCCESS=0,
@@ -124,6 +125,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Servos:
     monkeypatch.setitem(import_utils._require_package_cache, "scservo_sdk", True)
     monkeypatch.setattr(import_utils, "register_third_party_plugins", lambda: None)
     return servos
+
+
+def leader_settings(folder: Path) -> Path:
+    """Settings for `--teleop-config`, after those of the arm: a leader at another port with the arm's calibration."""
+    path = folder / "leader.json"
+    path.write_text(json.dumps({"port": "/dev/leader", "id": "arm", "calibration_dir": str(folder)}))
+    return path
 
 
 def settings(folder: Path) -> Path:

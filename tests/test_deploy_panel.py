@@ -69,6 +69,27 @@ def test_the_operator_stops_goes_and_labels_by_http(panel: tuple[Panel, Presses,
         assert json.load(answer) == {"mode": "run"}
 
 
+def test_a_person_takes_the_arm_over_and_gives_it_back_by_key_and_by_http(panel: tuple[Panel, Presses, int]) -> None:
+    plain, presses, port = panel
+    plain.press("t")  # without a teleoperator the keys do nothing
+    assert post(port, "/take", token=plain.token) == (404, {"error": "known: POST /stop, /go, /label"})
+    assert presses == []
+    made = Panel(
+        lambda: presses.append("stop"), lambda: presses.append("go"), presses.label, dict, lambda: None,
+        take=lambda taken: presses.append(f"take {taken}"),
+    )  # fmt: skip
+    port = made.serve(0)
+    try:
+        made.press("t")
+        made.press("b")
+        assert post(port, "/take")[0] == 401
+        assert post(port, "/take", token=made.token) == (200, {"said": "take"})
+        assert post(port, "/give-back", token=made.token) == (200, {"said": "give-back"})
+    finally:
+        made.close()
+    assert presses == ["take True", "take False"] * 2
+
+
 def test_a_form_of_a_web_page_can_stop_but_neither_move_nor_label(panel: tuple[Panel, Presses, int]) -> None:
     made, presses, port = panel
     for path in ("/go", "/label", "/stop"):

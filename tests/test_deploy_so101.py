@@ -16,6 +16,8 @@ with warnings.catch_warnings():
     pytest.importorskip("lerobot.robots")
 import feetech_cases
 import lerobot_cases
+from lerobot.teleoperators.so_leader import SOLeader
+from lerobot.teleoperators.utils import TeleopEvents
 from record_cases import writing_here
 
 import vlamem
@@ -27,13 +29,24 @@ COUNT = 360 / 4095
 """Degrees of a servo's count."""
 
 
-def test_an_episode_of_a_joint_space_policy_on_an_so101_is_driven_and_recorded(
+def moved(servos: feetech_cases.Servos) -> bool:
+    """Whether the arm was sent to some places one after the other."""
+    return len({tuple(goal) for goal in servos.goals}) > 10
+
+
+def test_an_episode_of_a_joint_space_policy_on_an_so101_is_driven_taken_over_and_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     writing_here(monkeypatch)
-    servos = feetech_cases.installed(monkeypatch)
+    leader = feetech_cases.Servos()
+    servos = feetech_cases.installed(monkeypatch, {"/dev/leader": leader})
+    for number in range(1, 7):
+        leader.write(number, 56, list((2048 + 200).to_bytes(2, "little")))  # where the person holds it
+    monkeypatch.setattr(  # a leader with a button, which the person presses when the policy has moved the arm
+        SOLeader, "get_teleop_events", lambda self: {TeleopEvents.IS_INTERVENTION: moved(servos)}, raising=False
+    )
     monkeypatch.setattr(lerobot_cases, "STATE", 6)
     checkpoint = lerobot_cases.build("act", tmp_path / "act", ("front", "wrist"), actions=6)
     policy = vlamem.wrap(f"{checkpoint}?actions=so101&hz=5", rows=4)
@@ -46,8 +59,9 @@ def test_an_episode_of_a_joint_space_policy_on_an_so101_is_driven_and_recorded(
     given = {
         "robot": "lerobot:so101_follower", "robot-config": feetech_cases.settings(tmp_path),
         "robot-file": tmp_path / "slow.toml",
-        "server": f"ws://127.0.0.1:{host.port}", "instruction": "pick it up", "seconds": 3, "realtime-priority": 0,
+        "server": f"ws://127.0.0.1:{host.port}", "instruction": "pick it up", "seconds": 8, "realtime-priority": 0,
         "watchdog": "thread", "record": tmp_path / "data",
+        "teleop": "lerobot:so101_leader", "teleop-config": feetech_cases.leader_settings(tmp_path),
     }  # fmt: skip
     try:
         assert main([word for name, value in given.items() for word in (f"--{name}", str(value))]) == 0
@@ -67,6 +81,11 @@ def test_an_episode_of_a_joint_space_policy_on_an_so101_is_driven_and_recorded(
     dataset = LeRobotDataset("data", root=tmp_path / "data")
     assert dataset.meta.robot_type == "so101"
     assert dataset.meta.features["action"]["names"] == [f"{name}.pos" for name in feetech_cases.JOINTS]
-    acted = np.asarray(dataset.hf_dataset.with_format("numpy")["acted_by"][:]).ravel()
+    columns = dataset.hf_dataset.with_format("numpy")
+    acted = np.asarray(columns["acted_by"][:]).ravel()
+    assert acted[0] != 3
     assert 0 in acted
+    assert (acted[-3:] == 3).all()  # the person has the arm
+    np.testing.assert_array_equal(np.asarray(columns["intervention"][:]).ravel(), acted == 3)
+    np.testing.assert_allclose(episode.actions[-1, :5], 200.5 * COUNT, atol=0.1)  # where the leader is held
     assert not servos.memory[1][40]  # the torque is off

@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from vlamem.deploy.robot.guarded_robot import GuardedRobot, OperatorActions
     from vlamem.deploy.robot.labelling import EpisodeLabels
     from vlamem.deploy.robot.lerobot_robot import LeRobotRobot, make_lerobot
+    from vlamem.deploy.robot.lerobot_teleoperator import LeRobotTeleoperator, make_lerobot_teleoperator
     from vlamem.deploy.robot.limits import Clip, Limits
     from vlamem.deploy.robot.link import Link, LinkOptions
-    from vlamem.deploy.robot.make import make_robot
+    from vlamem.deploy.robot.make import make_robot, make_teleoperator
     from vlamem.deploy.robot.messages import Frame, Reply
     from vlamem.deploy.robot.mujoco_robot import ArmStatus, MujocoRobot
     from vlamem.deploy.robot.outbox import LinkError
-    from vlamem.deploy.robot.panel import KEYS, Panel
+    from vlamem.deploy.robot.panel import KEYS, TAKE_KEYS, Panel
     from vlamem.deploy.robot.protocol import DryRun, Robot, RobotError, RobotObservation
     from vlamem.deploy.robot.realtime import prepare_process, restore_process
     from vlamem.deploy.robot.robot_file import Part, RobotFile, RobotFileError, load_robot_file
     from vlamem.deploy.robot.rounds import ControlOptions, Mode, Round, percentiles
     from vlamem.deploy.robot.session import drain, join, run_episode, status_of
+    from vlamem.deploy.robot.takeover import TakeOver, Teleoperator
     from vlamem.deploy.robot.timeline import Planned
 
 _MODULES = {
@@ -43,6 +45,7 @@ _MODULES = {
     "JoinedSession": "connection",
     "KEYS": "panel",
     "LeRobotRobot": "lerobot_robot",
+    "LeRobotTeleoperator": "lerobot_teleoperator",
     "Limits": "limits",
     "Link": "link",
     "LinkError": "outbox",
@@ -60,11 +63,16 @@ _MODULES = {
     "RobotFileError": "robot_file",
     "RobotObservation": "protocol",
     "Round": "rounds",
+    "TAKE_KEYS": "panel",
+    "TakeOver": "takeover",
+    "Teleoperator": "takeover",
     "drain": "session",
     "join": "session",
     "load_robot_file": "robot_file",
     "make_lerobot": "lerobot_robot",
+    "make_lerobot_teleoperator": "lerobot_teleoperator",
     "make_robot": "make",
+    "make_teleoperator": "make",
     "percentiles": "rounds",
     "prepare_process": "realtime",
     "restore_process": "realtime",
@@ -74,6 +82,7 @@ _MODULES = {
 
 __all__ = [
     "KEYS",
+    "TAKE_KEYS",
     "ArmStatus",
     "Clip",
     "ControlOptions",
@@ -86,6 +95,7 @@ __all__ = [
     "GuardedRobot",
     "JoinedSession",
     "LeRobotRobot",
+    "LeRobotTeleoperator",
     "Limits",
     "Link",
     "LinkError",
@@ -103,11 +113,15 @@ __all__ = [
     "RobotFileError",
     "RobotObservation",
     "Round",
+    "TakeOver",
+    "Teleoperator",
     "drain",
     "join",
     "load_robot_file",
     "make_lerobot",
+    "make_lerobot_teleoperator",
     "make_robot",
+    "make_teleoperator",
     "percentiles",
     "prepare_process",
     "restore_process",

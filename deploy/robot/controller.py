@@ -9,13 +9,13 @@ a command is, is looked at when it is sent: a process that stood still repeats n
     HOLD    no fresh action: the last command is repeated, for `hold_s` at most, while no round was missed
     STOP    at rest, until a fresh chunk arrives; at once while the proprioception is not finite
     HALT    the operator pressed stop: at rest, until the operator presses go
+    TELEOP  a person has the arm: the command comes from a teleoperator, and nothing is planned
 """
 
 import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,33 +23,17 @@ from numpy.typing import NDArray
 from vlamem.deploy.bounds import longest_gap
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.limits import Limits, readable
-from vlamem.deploy.robot.messages import Frame, Reply
+from vlamem.deploy.robot.messages import Frame, LinkProtocol, Reply
 from vlamem.deploy.robot.protocol import ExpiringRobot, Robot, RobotError, RobotObservation
 from vlamem.deploy.robot.robot_file import RobotFile
 from vlamem.deploy.robot.rounds import ControlOptions, Mode, Round, Timing
+from vlamem.deploy.robot.takeover import Hands, TakeOver
 from vlamem.deploy.robot.timeline import Planned, Timeline
 from vlamem.deploy.robot.watchdog import Reason, Watchdog
 
 Command = NDArray[np.float64]
 _SEND_S = 5.0
 """A robot that takes a command for longer has failed."""
-
-
-@runtime_checkable
-class LinkProtocol(Protocol):
-    """What the controller needs of a link."""
-
-    def begin(self, episode: int) -> None:
-        """A new episode."""
-        ...
-
-    def send(self, frame: Frame) -> None:
-        """A frame, without waiting."""
-        ...
-
-    def poll(self) -> list[Reply]:
-        """The replies that have come, without waiting."""
-        ...
 
 
 class Controller:
@@ -62,6 +46,7 @@ class Controller:
         options: how chunks are used.
         events: gets every clip and every change of mode.
         record: called with every round.
+        takeover: of a person with a teleoperator; None without one.
         clock, sleep: of the loop.
     """
 
@@ -75,6 +60,7 @@ class Controller:
         record: Callable[[Round], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        takeover: TakeOver | None = None,
     ) -> None:
         self.robot, self.file, self.link = robot, robot_file, link
         self.options, self.events = options or ControlOptions(), events or EventLog()
@@ -84,6 +70,7 @@ class Controller:
         self._record, self._clock, self._sleep = record, clock, sleep
         self._timeline = Timeline(self.limits.blended(), self.limits.moving(), self.options.blend)
         self._moving = self.limits.moving()
+        self._hands = Hands(takeover, self.limits.blended())
         self._halt, self._operator = threading.Event(), threading.Lock()
         self._instruction = ""
         self._began = 0.0
@@ -187,6 +174,10 @@ class Controller:
         """One round of the loop, which begins `now`."""
         obs = self._observe(now)
         now = max(now, self._clock())  # a robot may have taken its time
+        if self._hands.changed():  # what was planned before is not executed after it
+            self._timeline.clear(self.episode, self._step)
+            self._plan_requests.clear()
+            self.events.note("taken_over" if self._hands.taken else "given_back", step=self._step)
         for reply in self.link.poll():
             self._take_reply(reply, now)
         at = self._at(now)
@@ -293,10 +284,10 @@ class Controller:
             return
         requested_at = self._plan_requests.pop(reply.step, None)
         if reply.kind == "refused":
-            self._timeline.clear(self.episode)
+            self._timeline.clear(self.episode, self._timeline.after)
             self.events.note("observation_refused", step=reply.step, why=reply.detail)
             return
-        if reply.chunk is None:
+        if reply.chunk is None or self._hands.taken:
             return
         shape = reply.chunk.shape  # looked at first: a huge chunk costs the loop nothing
         fits = len(shape) == 2 and shape[1] == self.file.size and shape[0] <= longest_gap(self.file.policy_hz)
@@ -316,7 +307,7 @@ class Controller:
             self.events.note("steps_skipped", count=step - self._step - 1)
         pending = [at for s, at in self._plan_requests.items() if now - at <= self.options.plan_timeout_s]
         used = step - self._timeline.newest
-        plan = not pending and (self._timeline.newest < 0 or used >= self.options.execute)
+        plan = not self._hands.taken and not pending and (self._timeline.newest < 0 or used >= self.options.execute)
         if plan:
             self._plan_requests.clear()
             self._plan_requests[step] = now
@@ -355,12 +346,14 @@ class Controller:
 
     def _choose(self, planned: Planned | None, now: float, obs: RobotObservation) -> Command | None:
         if self._halt.is_set():
+            self._hands.interrupted()
             self._enter(Mode.HALT)
             return self._towards_rest(min(self._stop_at, self._alone_since(now)), now, obs)
-        if planned is not None:
-            self._enter(Mode.RUN)
+        wanted = planned.command if planned is not None else self._hands.command(now) if readable(obs) else None
+        if wanted is not None:
+            self._enter(Mode.RUN if planned is not None else Mode.TELEOP)
             self._held_since = self._stopping_from = None
-            return planned.command
+            return self._hands.eased(wanted, now, self.limits.rest(self._last, obs))
         if self._last is None:
             self._enter(Mode.WAIT)
             return self.limits.rest(None, obs)

@@ -177,7 +177,7 @@ class GuardProcess:
             if call["call"] == "begin":
                 self._reply({"ok": True, "status": self._begin(call["episode"], call["layout"])})
             elif call["call"] == "panel":
-                self._reply({"ok": True} | self._open_panel(call["port"], call["priority"]))
+                self._reply({"ok": True} | self._open_panel(call["port"], call["priority"], call["take"]))
             else:
                 self._reply({"ok": True, "counts": dict(self._guard.counts)})
                 return False
@@ -200,16 +200,19 @@ class GuardProcess:
 
     # The operator ---------------------------------------------------------------------------------------------------
 
-    def _open_panel(self, port: int, priority: int) -> dict[str, Any]:
+    def _open_panel(self, port: int, priority: int, take: bool) -> dict[str, Any]:
         self._panel = Panel(
             self._stop, self._go, lambda outcome: str(self._ask("label", outcome)), lambda: dict(self._ask("status")),
-            lambda: self._tell("quit"),
+            lambda: self._tell("quit"), take=self._take if take else None,
         )  # fmt: skip
         answer = {"port": self._panel.serve(port), "token": self._panel.token} if port >= 0 else {}
         self._panel.listen()
         if priority:
             prepare_process(priority)  # after the threads have started
         return answer
+
+    def _take(self, taken: bool) -> None:
+        self._ask("take", taken)
 
     def _stop(self) -> None:
         with self._counting:

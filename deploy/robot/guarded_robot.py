@@ -45,6 +45,8 @@ class OperatorActions:
     label: Callable[[str], str]
     status: Callable[[], dict[str, Any]]
     quit: Callable[[], None]
+    take: Callable[[bool], None] | None = None
+    """Whether a person takes the arm over with a teleoperator, or gives it back; None without one."""
 
 
 class GuardedRobot:
@@ -112,7 +114,9 @@ class GuardedRobot:
         With a `priority` the guard asks for real-time scheduling.
         """
         self._actions = actions
-        answer = self._call({"call": "panel", "port": port, "priority": priority}, ANSWER_S)
+        answer = self._call(
+            {"call": "panel", "port": port, "priority": priority, "take": actions.take is not None}, ANSWER_S
+        )
         return int(answer.get("port", -1)), str(answer.get("token", ""))
 
     def begin(self, episode: int, layout: int = 0) -> ArmStatus:
@@ -270,6 +274,9 @@ class GuardedRobot:
                 with self._stopping:
                     self._stops = max(self._stops, value)
                     actions.go()
+            elif what == "take":
+                assert actions.take is not None  # the panel asks for it only then
+                actions.take(value)
             else:
                 actions.quit()
         except Exception as error:  # the operator has to know

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlamem.deploy.robot.protocol import RobotError, RobotObservation, Vector
 from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError
 
-_REGISTERED = re.compile(r'@(?:Robot|Camera)Config\.register_subclass\("([\w-]+)"\)')
+_REGISTERED = re.compile(r'@(?:Robot|Camera|Teleoperator)Config\.register_subclass\("([\w-]+)"\)')
 
 
 class LeRobotRobot:
@@ -91,7 +91,7 @@ class LeRobotRobot:
 
 def known_arms() -> dict[str, str]:
     """The module of each arm that comes with LeRobot, by its type."""
-    return _modules("lerobot.robots")
+    return modules_of("lerobot.robots")
 
 
 def lerobot_config(kind: str, settings: Mapping[str, Any]) -> Any:
@@ -104,7 +104,7 @@ def lerobot_config(kind: str, settings: Mapping[str, Any]) -> Any:
     from lerobot.utils import import_utils
 
     arms = known_arms()
-    modules, named = arms | _modules("lerobot.cameras"), {kind, *_types(settings)}
+    modules, named = arms | modules_of("lerobot.cameras"), {kind, *_types(settings)}
     for one in sorted(named & modules.keys()):
         importlib.import_module(modules[one])
     if not named <= modules.keys():
@@ -174,8 +174,9 @@ class LeRobotCameras:
                 camera.disconnect()
 
 
-def _modules(package: str) -> dict[str, str]:
-    """The module of each arm or camera in a package, by its type; read from its sources: importing all is slow."""
+def modules_of(package: str) -> dict[str, str]:
+    """The module of each arm, camera or teleoperator in a package, by its type; read from its sources: to import all
+    is slow."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("no module named 'lerobot'", name="lerobot")

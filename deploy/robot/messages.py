@@ -1,7 +1,7 @@
 """Messages between a robot and its server: frames and the replies to them, and their bytes."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,23 @@ class Reply:
     gate: float | None = None
     confidence: float = 0.0
     weight: float = 0.0
+
+
+@runtime_checkable
+class LinkProtocol(Protocol):
+    """What the controller needs of a link."""
+
+    def begin(self, episode: int) -> None:
+        """A new episode."""
+        ...
+
+    def send(self, frame: Frame) -> None:
+        """A frame, without waiting."""
+        ...
+
+    def poll(self) -> list[Reply]:
+        """The replies that have come, without waiting."""
+        ...
 
 
 def control_message(kind: str, seq: str, **what: Any) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 from vlamem.deploy.robot.panel_http import PanelActions, PanelServer
 
 KEYS = "space: stop   g: go   s: success   f: failure   q: quit"
+TAKE_KEYS = "t: take the arm over   b: give it back"
+"""With a teleoperator."""
 
 
 class Panel:
@@ -23,6 +25,7 @@ class Panel:
         status: what the page shows, as JSON values.
         quit_: ends the run.
         report: gets a line about each key or request that failed.
+        take: whether a person takes the arm over with a teleoperator, or gives it back; None without one.
     """
 
     def __init__(
@@ -33,9 +36,10 @@ class Panel:
         status: Callable[[], dict[str, Any]],
         quit_: Callable[[], None],
         report: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+        take: Callable[[bool], None] | None = None,
     ) -> None:
         self._stop, self._go, self._label, self._status, self._quit = stop, go, label, status, quit_
-        self._report = report
+        self._report, self._take = report, take
         self._server: PanelServer | None = None
         self._closing = threading.Event()
         self._labels: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -43,7 +47,7 @@ class Panel:
 
     def serve(self, port: int) -> int:
         """Answers on 127.0.0.1, see PanelServer; gives the port, and `token` is what the operator shows."""
-        actions = PanelActions(self._stop, self._go, self._label, self._status, self._report_failure)
+        actions = PanelActions(self._stop, self._go, self._label, self._status, self._report_failure, self._take)
         self._server = PanelServer(port, actions)
         threading.Thread(target=self._server.serve_forever, name="panel", daemon=True).start()
         return int(self._server.server_address[1])
@@ -62,6 +66,8 @@ class Panel:
                 self._go()
             elif key in "sf" and key:
                 self._label("success" if key == "s" else "failure")
+            elif key in "tb" and key and self._take is not None:
+                self._take(key == "t")
             elif key == "q":
                 self._quit()
         except Exception as error:  # one key's failure is not the next one's

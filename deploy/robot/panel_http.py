@@ -22,20 +22,23 @@ _BODY = 4096
 
 @dataclass(frozen=True)
 class PanelActions:
-    """What the panel does: stop and go, a label by its outcome, the status as JSON values, a report of what failed."""
+    """What the panel does: stop and go, a label by its outcome, the status as JSON values, a report of what failed, and
+    whether a person takes the arm over with a teleoperator (None without one)."""
 
     stop: Callable[[], None]
     go: Callable[[], None]
     label: Callable[[str], str]
     status: Callable[[], dict[str, Any]]
     failed: Callable[[str, Exception], None]
+    take: Callable[[bool], None] | None = None
 
 
 class PanelServer(ThreadingHTTPServer):
-    """Answers on 127.0.0.1: GET /, POST /stop, /go, /label with {"outcome": ..}.
+    """Answers on 127.0.0.1: GET /, POST /stop, /go, /label with {"outcome": ..}; where a person may take the arm over,
+    POST /take and /give-back.
 
     Attributes:
-        token: that /go and /label need, as "Authorization: Bearer TOKEN".
+        token: that all but /stop need, as "Authorization: Bearer TOKEN".
     """
 
     daemon_threads = True
@@ -110,18 +113,26 @@ def _handler(actions: PanelActions, token: str) -> type[BaseHTTPRequestHandler]:
                 return None
             if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
                 return self._respond(415, {"error": "send Content-Type: application/json"})
-            if self.path not in ("/go", "/label"):
-                return self._respond(404, {"error": "known: POST /stop, /go, /label"})
+            known = ["/go", "/label", *(["/take", "/give-back"] if actions.take is not None else [])]
+            if self.path not in known:
+                return self._respond(404, {"error": f"known: POST /stop, {', '.join(known)}"})
             scheme, _, shown = self.headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), token.encode()):
                 return self._respond(401, {"error": "send the token that was printed: Authorization: Bearer TOKEN"})
             if self.path == "/go":
                 return self._answer(self._go)
+            if self.path != "/label":
+                return self._answer(self._take)
             return self._label(self._outcome())
 
         def _go(self) -> dict[str, Any]:
             actions.go()
             return {"said": "go"}
+
+        def _take(self) -> dict[str, Any]:
+            assert actions.take is not None
+            actions.take(self.path == "/take")
+            return {"said": self.path[1:]}
 
         def _outcome(self) -> object:
             length = self.headers.get("Content-Length") or "0"

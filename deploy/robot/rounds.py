@@ -40,6 +40,7 @@ class Mode(enum.Enum):
     HOLD = "hold"
     STOP = "stop"
     HALT = "halt"
+    TELEOP = "teleop"
 
 
 @dataclass(frozen=True)

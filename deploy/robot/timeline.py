@@ -44,20 +44,20 @@ class Timeline:
         self._blended, self._held, self._blend = blended, held, blend
         self._actions: dict[int, Planned] = {}
         self.episode = 0
-        self.newest = -1
+        self.newest = self.after = -1
 
-    def clear(self, episode: int) -> None:
-        """Forgets every action; from now on only chunks of `episode` are taken."""
+    def clear(self, episode: int, after: int = -1) -> None:
+        """Forgets every action; from now on only chunks of `episode` planned after step `after` are taken."""
         self._actions.clear()
-        self.episode, self.newest = episode, -1
+        self.episode, self.newest, self.after = episode, -1, after
 
     def take(self, chunk: Array, episode: int, step: int, now: float) -> bool:
         """A chunk [H, A] planned at `step` arrives at step `now` (a fraction is the way to the next).
 
-        False when it is of another episode, older than the one at hand, or all of it is past.
+        False when it is of another episode, older than the one at hand or than `clear` allows, or all of it is past.
         """
         first = math.floor(now)
-        if episode != self.episode or step <= self.newest or step + len(chunk) <= first:
+        if episode != self.episode or step <= max(self.newest, self.after) or step + len(chunk) <= first:
             return False
         fresh: dict[int, Planned] = {}
         for k in range(max(step, first), step + len(chunk)):

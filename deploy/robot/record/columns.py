@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vlamem.deploy.robot.record.rows import Row
+from vlamem.deploy.robot.record.rows import ActedBy, Row
 from vlamem.deploy.robot.robot_file import RobotFile, RobotFileError
 
 IMAGES, STATE, ACTION, SUCCESS, LABELLED = (
@@ -14,7 +14,8 @@ IMAGES, STATE, ACTION, SUCCESS, LABELLED = (
 COLUMNS = {
     SUCCESS: "bool",  # in an episode's last frame: whether it was labelled a success
     LABELLED: "bool",  # in an episode's last frame: whether anyone labelled it; without a label its outcome is unknown
-    "acted_by": "int64",  # 0 the policy, 1 the operator, who pressed stop, 2 rest
+    "acted_by": "int64",  # 0 the policy, 1 the operator, who pressed stop, 2 rest, 3 a person with a teleoperator
+    "intervention": "bool",  # whether a person had the arm (acted_by is 3), as lerobot calls it
     "planned": "bool",  # whether a chunk was planned from this frame
     "memory.replied": "bool",  # whether the server's reply to this frame came; the rest is 0 where it did not
     "memory.wrote": "bool",
@@ -62,6 +63,7 @@ def frame_of(row: Row, robot_file: RobotFile) -> dict[str, Any]:
     gate = None if reply is None else reply.gate
     values = {
         "acted_by": int(row.acted_by),
+        "intervention": row.acted_by is ActedBy.TELEOPERATOR,
         "planned": reply is not None and reply.chunk is not None,
         "memory.replied": gate is not None,
         "memory.wrote": reply is not None and reply.wrote,

@@ -12,9 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from vlamem.deploy.robot.controller import LinkProtocol
 from vlamem.deploy.robot.events import EventLog
-from vlamem.deploy.robot.messages import Frame, Reply
+from vlamem.deploy.robot.messages import Frame, LinkProtocol, Reply
 from vlamem.deploy.robot.record.columns import frame_of, rate_of
 from vlamem.deploy.robot.record.rows import EpisodeRows, Row
 from vlamem.deploy.robot.record.stream import receive, send

@@ -21,6 +21,8 @@ class ActedBy(enum.IntEnum):
     """The operator pressed stop: rest, until go."""
     REST = 2
     """Neither: rest, before the first chunk or without a fresh one."""
+    TELEOPERATOR = 3
+    """A person, who has the arm with a teleoperator."""
 
 
 _ACTED = {
@@ -29,6 +31,7 @@ _ACTED = {
     Mode.HALT: ActedBy.OPERATOR,
     Mode.WAIT: ActedBy.REST,
     Mode.STOP: ActedBy.REST,
+    Mode.TELEOP: ActedBy.TELEOPERATOR,
 }
 
 
