@@ -1,5 +1,6 @@
 """The success memory as a runner of one frozen policy: layout and origin from its spec, instructions by its vectors."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from vlamem.memory.success.memory import MemoryOptions, SuccessMemory
 
 TABLETOP_SCALE = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.04)
 """What counts as much as 1 in a tabletop robot's state: hand position [m], orientation (w, x, y, z), opening [m]."""
+_NEAR = 0.2
+"""Units of a joint by which a state differs as much as 1."""
+_HALF_RADIAN, _RADIANS = 0.5, {"rad": 1.0, "deg": math.pi / 180}
 _SENTENCES = 256
 """Remembered at a time; a client may invent new ones for ever."""
 _KINDS: dict[str, PartKind] = {
@@ -34,16 +38,17 @@ def layout_of(spec: PolicySpec, scale: Sequence[float] | None = None, quaternion
 
     Args:
         spec: of the policy.
-        scale: [P] for the similarity of states; that of the tabletop robots for a pose, 0.1 each otherwise.
+        scale: [P] for the similarity of states; that of the tabletop robots for a pose, 0.1 rad and a tenth of a range
+            where the state is as long as an action of absolute joints, as LeRobot's arms have it, 0.1 each otherwise.
         quaternion: where a unit quaternion stands in the proprioception; 3 for a pose, none for what is not declared.
 
     Raises EntryError for an action form that cannot be averaged, naming those that can.
     """
+    parts = tuple(_part(c) for c in spec.action.components)
     if scale is None:
         pose = spec.state == "pose"
-        scale = TABLETOP_SCALE if pose else (0.1,) * spec.proprioception_size
+        scale = TABLETOP_SCALE if pose else _scale_of_joints(spec, parts) or (0.1,) * spec.proprioception_size
         quaternion = 3 if pose and quaternion is None else quaternion
-    parts = tuple(_part(c) for c in spec.action.components)
     return Layout(spec.key_size, spec.horizon, parts, tuple(float(s) for s in scale), quaternion)
 
 
@@ -59,7 +64,33 @@ def _part(component: ActionComponent) -> ActionPart:
         if unit != "rad":
             raise EntryError(f"rotation '{component.name}' is in {component.unit!r}: expected a number of radians")
         radians = float(number)
-    return ActionPart(component.name, component.size, _KINDS[component.form], radians, component.low, component.high)
+    kind, unit = _KINDS[component.form], _unit(component)
+    return ActionPart(component.name, component.size, kind, radians, component.low, component.high, unit)
+
+
+def _unit(component: ActionComponent) -> float:
+    """What counts as 1 between two chunks of joints: half the range, or half a radian where that is less, as one value
+    of the tabletop's rotations is; 0 for 1 itself."""
+    if component.form != "joint":
+        return 0.0
+    unit = 0.5 * (component.high - component.low)
+    number, _, name = component.unit.partition(" ")
+    if name in _RADIANS:
+        try:
+            unit = min(unit, _HALF_RADIAN / (float(number) * _RADIANS[name]))
+        except (ValueError, ZeroDivisionError) as error:
+            raise EntryError(
+                f"joints '{component.name}' are in {component.unit!r}: expected a number of {name} above 0, '1 {name}'"
+            ) from error
+    return 0.0 if unit == 1.0 else unit
+
+
+def _scale_of_joints(spec: PolicySpec, parts: Sequence[ActionPart]) -> tuple[float, ...] | None:
+    """The scale of a state that has the entries of an action of absolute joints; None for another."""
+    joints = all(c.form == "joint" and c.mode == "absolute" for c in spec.action.components)
+    if not joints or spec.proprioception_size != spec.action.size:
+        return None
+    return tuple(_NEAR * (part.unit or 1.0) for part in parts for _ in range(part.size))
 
 
 def origin_of(spec: PolicySpec, weights_sha256: str | None, robot: str = "") -> Origin:

@@ -1,6 +1,7 @@
 """Layout (the meaning of arrays) and origin (policy and robot): checked at each commit and at opening."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -32,6 +33,7 @@ class ActionPart:
             (sign by weighted vote).
         scale: radians of the value 1, for "axis_angle".
         low, high: range of each entry.
+        unit: what counts as 1 between two chunks; 0 for 1 itself.
     """
 
     name: str
@@ -40,6 +42,14 @@ class ActionPart:
     scale: float = 1.0
     low: float = -1.0
     high: float = 1.0
+    unit: float = 0.0
+
+
+def comparable(chunks: Float[np.ndarray, "... A"], parts: Sequence[ActionPart]) -> Float[np.ndarray, "... A"]:
+    """Chunks in the units in which their distance is measured, so that degrees and percents weigh alike."""
+    if not any(part.unit for part in parts):
+        return chunks
+    return np.asarray(chunks / np.concatenate([np.full(part.size, part.unit or 1.0) for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -81,8 +91,12 @@ class Layout:
         return 4 * (self.key_size + self.proprioception_size + self.horizon * self.action_size)
 
     def to_json(self) -> str:
-        """As stored."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """As stored; a unit of 0 is left out, as before there were others."""
+        body = asdict(self)
+        for part in body["parts"]:
+            if not part["unit"]:
+                del part["unit"]
+        return json.dumps(body, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Layout":

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlamem.memory.success.experience.episode import Episode, Segment
+from vlamem.memory.success.experience.layout import comparable
 from vlamem.memory.success.experience.records import Merge
 from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.segments import SegmentIndex
@@ -28,7 +29,8 @@ def near_duplicates(
         nearest.append(float(found.similarity[0]) if len(found.ids) else -1e30)
         if instruction is None or nearest[-1] < similarity:
             continue
-        if float(warped(segment.chunk[None], found.chunks)[0]) <= distance:
+        mine, stored = (comparable(chunks, index.metric.layout.parts) for chunks in (segment.chunk[None], found.chunks))
+        if float(warped(mine, stored)[0]) <= distance:
             merges.append(Merge(i, int(found.ids[0])))
     return merges, nearest
 

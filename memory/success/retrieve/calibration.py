@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vlamem.core.seeding import stream
-from vlamem.memory.success.experience.layout import EntryError, Layout
+from vlamem.memory.success.experience.layout import EntryError, Layout, comparable
 from vlamem.memory.success.retrieve.consistency import warped
 from vlamem.memory.success.retrieve.metric import Metric, similarity
 
@@ -113,6 +113,7 @@ def calibrate(
     are alike or unlike to tell.
     """
     i, j = _pairs(np.asarray(episodes), np.asarray(instructions), most_pairs, seed)
+    chunks = comparable(chunks, layout.parts)
     alike = np.concatenate(
         [
             warped(chunks[i[at : at + _PAIRS_AT_ONCE]], chunks[j[at : at + _PAIRS_AT_ONCE]]) <= reach

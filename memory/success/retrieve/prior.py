@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlamem.memory.success.experience.layout import ActionPart
+from vlamem.memory.success.experience.layout import ActionPart, comparable
 from vlamem.memory.success.retrieve.aggregate import aggregate
 from vlamem.memory.success.retrieve.consistency import consistent, warped, warped_distances
 
@@ -23,7 +23,7 @@ class RetrieveOptions:
         threshold: similarity below which a stored state is not like this one; from `vlamem memory calibrate`.
         neighbours: K, states that are looked at.
         temperature: of the weights, in shares of the room between the threshold and similarity 1.
-        reach: warped distance per step within which two chunks agree [action units].
+        reach: warped distance per step within which two chunks agree [units of the layout's parts].
         agreement: share of the weight that must agree; less, and the memory abstains.
         consistency: False averages all candidates, whether they agree or not.
         similarity_gain, spread_gain, bias: confidence is sigmoid(bias + similarity_gain * u - spread_gain * spread /
@@ -122,29 +122,32 @@ def elite_prior(good: Candidates, bad: Candidates, parts: tuple[ActionPart, ...]
         weights = weights * good.reliability[near]
     weights /= weights.sum()
     if options.consistency and len(ids) > 1:
-        agree = consistent(warped_distances(chunks), weights, options.reach)
+        agree = consistent(warped_distances(comparable(chunks, parts)), weights, options.reach)
         if weights[agree].sum() < options.agreement:
             return Prior(None, 0.0, _NONE, best, 0.0, "disagree")
         ids, s, chunks, weights = ids[agree], s[agree], chunks[agree], weights[agree] / weights[agree].sum()
     chunk = aggregate(chunks, weights, parts)
     spread = 0.0
     if len(ids) > 1:
-        spread = float(weights @ np.linalg.norm(chunks - chunk, axis=-1).mean(axis=1))
+        spread = float(weights @ np.linalg.norm(comparable(chunks - chunk, parts), axis=-1).mean(axis=1))
     known = (float(weights @ s) - options.threshold) / room
     logit = options.bias + options.similarity_gain * known - options.spread_gain * spread / options.reach
-    failure = _failure_similarity(chunk, bad, options) if options.failures else 0.0
+    failure = _failure_similarity(chunk, bad, parts, options) if options.failures else 0.0
     sure = float(min(options.most, 1.0 / (1.0 + np.exp(-logit)))) * (1.0 - failure)
     if options.outcomes:
         sure *= float(min(1.0, weights @ good.reliability[near][np.isin(good.ids[near], ids)]))
     return Prior(chunk, sure, ids, best, spread, "", failure)
 
 
-def _failure_similarity(chunk: Float[np.ndarray, "H A"], bad: Candidates, options: RetrieveOptions) -> float:
+def _failure_similarity(
+    chunk: Float[np.ndarray, "H A"], bad: Candidates, parts: tuple[ActionPart, ...], options: RetrieveOptions
+) -> float:
     """0 to 1: whether nearly this was done, from nearly here, before a failure."""
     near = bad.similarity >= options.threshold
     if not near.any():
         return 0.0
     alike = (bad.similarity[near] - options.threshold) / max(1e-9, 1.0 - options.threshold)
-    pairs = np.broadcast_to(chunk, bad.chunks[near].shape)
-    same = np.clip(1.0 - warped(pairs, bad.chunks[near]) / (0.5 * options.reach), 0.0, 1.0)
+    before = comparable(bad.chunks[near], parts)
+    pairs = np.broadcast_to(comparable(chunk, parts), before.shape)
+    same = np.clip(1.0 - warped(pairs, before) / (0.5 * options.reach), 0.0, 1.0)
     return float(np.max(np.clip(alike, 0, 1) * same))
