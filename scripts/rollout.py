@@ -17,8 +17,8 @@ from vlamem.sim.results.summary import table
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.run import rollout
 
-_WIDTH = 100
-"""Columns that the table needs."""
+_WIDEST = 10_000
+"""Columns that a table may need."""
 
 
 def main(arguments: list[str]) -> int:
@@ -55,8 +55,9 @@ def main(arguments: list[str]) -> int:
         )
         return 128 + end.signal if end.signal else 1
     console = Console()
-    console.width = max(console.width, _WIDTH)
-    console.print(table(end.results))
+    shown = table(end.results)
+    console.width = max(console.width, Console(width=_WIDEST).measure(shown).maximum)
+    console.print(shown)
     rendering = end.results["fingerprint"]["gl"]
     if rendering and rendering["software"]:
         console.print(f"rendered in software: {rendering['renderer']}", highlight=False)

@@ -1,7 +1,5 @@
 """sim/record/dataset.py: episodes of any suite as a LeRobotDataset, and a gymnasium task that goes the whole way."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from vlamem.core.spec import OSC_POSE, ActionComponent, ActionSpec
 from vlamem.policies.lerobot.dataset import DatasetReader
 from vlamem.scripts import collect
 from vlamem.scripts.config import preset
+from vlamem.scripts.main import main
 from vlamem.sim import gl
 from vlamem.sim.record import dataset
 from vlamem.sim.record.dataset import DatasetCollection, collect_dataset
@@ -58,7 +57,7 @@ def collected(out: Path, **changed: Any) -> list[tuple[int, int]]:
 
 
 def test_a_gymnasium_task_that_needs_memory_goes_from_a_rollout_to_a_rollout_with_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_renderer(*_: Any) -> Any:
         raise gl.NoGLError("a suite that draws by itself needs none")
@@ -69,19 +68,12 @@ def test_a_gymnasium_task_that_needs_memory_goes_from_a_rollout_to_a_rollout_wit
         execute=4, workers=0, engine="inline",
     )  # fmt: skip
     alone = rollout(replace(asked, out=tmp_path / "alone"))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def run(*words: str) -> str:
-        command = [sys.executable, "-W", "ignore", "-m", "vlamem", *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
     data, gate = tmp_path / "data", tmp_path / "gate.safetensors"
-    words = ["--format", "lerobot", "--tasks", "all", "--episodes", "30"]
-    run("collect", "--suite", SUITE_NAME, *words, "--out", str(data))
-    said = run("fit", POLICY_NAME, str(data / "dataset"), "--out", str(gate), "--updates", "200", "--rows", "8")
-    assert f"remembers in 1 of 1 tasks: {SENTENCES['']}" in said
+    words = f"--suite {SUITE_NAME} --format lerobot --tasks all --episodes 50 --out {data}"
+    assert main(["collect", *words.split()]) == 0
+    words = f"{POLICY_NAME} {data / 'dataset'} --out {gate} --updates 250 --rows 12 --hidden 32 --learning-rate 0.01"
+    assert main(["fit", *words.split()]) == 0
+    assert f"remembers in 1 of 1 tasks: {SENTENCES['']}" in capsys.readouterr().out
     with_memory = rollout(replace(asked, out=tmp_path / "memory", memory=(f"aura:{gate}",)))
     assert (alone.errors, with_memory.errors) == (0, 0)
     successes = [

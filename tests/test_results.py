@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from vlamem.sim.results.episodes import EpisodeRecord
 from vlamem.sim.results.pages import (
     Figure,
     ResultsError,
@@ -16,6 +19,42 @@ from vlamem.sim.results.pages import (
     write_result_page,
     write_results,
 )
+from vlamem.sim.results.statistics import clopper_pearson95, wilson95
+from vlamem.sim.results.summary import summarise, table
+
+
+def printed(*records: EpisodeRecord) -> list[list[str]]:
+    """The cells of a run's table."""
+    arms, latency = summarise(records, sorted({r.task for r in records}))
+    console = Console(width=200)
+    with console.capture() as text:
+        console.print(table({"arms": arms, "wall_clock": {"decision_ms": latency}}))
+    lines = [line for line in text.get().splitlines() if line[0] in "┃│"]
+    return [[cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines]
+
+
+def played(episode: int, success: bool, **memory: Any) -> EpisodeRecord:
+    outcome = "success" if success else "failure"
+    return EpisodeRecord("aura", "touch", "test", episode, 0, outcome, f"test/{episode}", decisions=4, **memory)
+
+
+def test_a_table_says_how_often_a_memory_wrote_and_spoke_and_how_surely() -> None:
+    head, touch, total = printed(
+        played(0, True, writes=2, ticks=20, proposals=1, proposed_weight=0.4),
+        played(1, True, writes=1, ticks=10, proposals=3, proposed_weight=0.8),
+    )
+    assert head[5:9] == ["steps", "writes %", "proposed %", "weight"]
+    assert touch[6:9] == total[6:9] == ["10.0", "50.0", "0.70"]
+    assert "writes %" not in printed(played(0, True))[0]
+    silent = printed(played(0, True, ticks=10))
+    assert silent[1][6:9] == ["0.0", "0.0", "-"]
+
+
+def test_a_rate_near_0_or_1_has_the_exact_interval_beside_it() -> None:
+    assert printed(*(played(i, i < 4) for i in range(9)))[1][4] == "18.9 to 73.3 (exact 13.7 to 78.8)"
+    assert "exact" not in printed(*(played(i, i < 5) for i in range(10)))[1][4]
+    assert clopper_pearson95(0, 10) == pytest.approx((0, 1 - 0.025 ** (1 / 10)))  # in closed form
+    assert clopper_pearson95(0, 0) == wilson95(0, 0) == (0, 1)
 
 
 def test_fingerprint_names_versions_machine_and_what_the_caller_gives() -> None:

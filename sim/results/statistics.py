@@ -59,6 +59,22 @@ def wilson95(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def clopper_pearson95(successes: int, n: int) -> tuple[float, float]:
+    """Clopper-Pearson (exact) 95 % interval of a success rate; (0, 1) when n is 0.
+
+    It holds the true rate in at least 95 % of runs also where that is near 0 or 1, where Wilson's may not. Raises
+    ValueError unless 0 <= successes <= n.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} trials is impossible: expected 0 <= successes <= n")
+    if n == 0:
+        return 0.0, 1.0
+    from scipy import stats
+
+    interval = stats.binomtest(successes, n).proportion_ci(0.95, method="exact")
+    return float(interval.low), float(interval.high)
+
+
 def ratio95(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
     """95 % interval of the ratio of two success rates, each given as (successes, n), from the Wilson interval of each.
 

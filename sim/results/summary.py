@@ -8,9 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from vlamem.sim.results.episodes import EpisodeRecord
-from vlamem.sim.results.statistics import percentiles, wilson95
+from vlamem.sim.results.statistics import clopper_pearson95, percentiles, wilson95
 
 TOTAL = "total"
+_FEW = 5
+"""With fewer successes or failures a rate is near 0 or 1."""
 
 
 def _counts(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
@@ -23,12 +25,15 @@ def _counts(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "errors": sum(r.outcome == "error" for r in records),
         "rate": successes / len(valid) if valid else None,
         "wilson95": list(wilson95(successes, len(valid))),
+        "clopper_pearson95": list(clopper_pearson95(successes, len(valid))),
         "steps": sum(r.steps for r in valid) / len(valid) if valid else None,
         "decisions": sum(r.decisions for r in valid),
         "state_bytes": max((r.state_bytes for r in valid), default=0),
         "writes": sum(r.writes for r in valid),
         "ticks": sum(r.ticks for r in valid),
         **_strict_counts(valid),
+        "proposals": (proposals := sum(r.proposals for r in valid)),
+        "proposed_weight": sum(r.proposals * r.proposed_weight for r in valid) / proposals if proposals else None,
     }
 
 
@@ -78,6 +83,9 @@ def table(results: dict[str, Any]) -> Table:
     """The table of a run: task, n, success and its Wilson 95 % interval, steps, ms per decision p50/p95/p99.
 
     Where a suite has a strict verdict, that and its interval stand beside success.
+    With fewer than five successes or failures the exact interval (Clopper-Pearson) stands beside Wilson's. With a
+    memory that ticks also the share of ticks at which it wrote, and with one that proposed the share of decisions at
+    which it did (it abstained at the others) and the mean weight of these proposals, 0 to 1.
     """
     clock = results["wall_clock"]["decision_ms"]
     arms = results["arms"]
@@ -86,17 +94,19 @@ def table(results: dict[str, Any]) -> Table:
         shown.add_column("memory")
     shown.add_column("task")
     second = any("strict" in body[TOTAL] for body in arms.values())
-    headings = ["n", "errors", "success %", "Wilson 95 %", "steps", "ms per decision p50/p95/p99"]
-    if second:
-        headings[4:4] = ["strict %", "Wilson 95 %"]
-    for heading in headings:
+    writes = any(body[TOTAL]["ticks"] for body in arms.values())
+    proposes = writes or any(body[TOTAL]["proposals"] for body in arms.values())
+    of_memory = (["writes %"] if writes else []) + (["proposed %", "weight"] if proposes else [])
+    strict = ["strict %", "Wilson 95 %"] if second else []
+    for heading in (
+        "n", "errors", "success %", "Wilson 95 %", *strict, "steps", *of_memory, "ms per decision p50/p95/p99"
+    ):  # fmt: skip
         shown.add_column(heading, justify="right")
     for arm, body in arms.items():
         rows = [(t, body["tasks"][t], clock[arm]["tasks"][t]) for t in body["tasks"]]
         for task, counts, ms in [*rows, (TOTAL, body[TOTAL], clock[arm][TOTAL])]:
             if task == TOTAL:
                 shown.add_section()
-            low, high = counts["wilson95"]
             times = "-" if ms["p50"] is None else "/".join(f"{ms[p]:.1f}" for p in ("p50", "p95", "p99"))
             shown.add_row(
                 *([arm] if len(arms) > 1 else []),
@@ -104,9 +114,29 @@ def table(results: dict[str, Any]) -> Table:
                 str(counts["n"]),
                 str(counts["errors"]),
                 percent(counts["rate"]),
-                f"{percent(low)} to {percent(high)}" if counts["n"] else "-",
+                _interval(counts),
                 *(_strict_cells(counts) if second else ()),
                 "-" if counts["steps"] is None else f"{counts['steps']:.0f}",
+                *([_share(counts["writes"], counts["ticks"])] if writes else []),
+                *([_share(counts["proposals"], counts["decisions"]), _weight(counts)] if proposes else []),
                 times,
             )
     return shown
+
+
+def _interval(counts: dict[str, Any]) -> str:
+    """The Wilson interval, and where a rate is near 0 or 1 the one that holds there, too."""
+    if not counts["n"]:
+        return "-"
+    wilson, exact = (" to ".join(percent(end) for end in counts[name]) for name in ("wilson95", "clopper_pearson95"))
+    few = min(counts["successes"], counts["n"] - counts["successes"])
+    return f"{wilson} (exact {exact})" if few < _FEW else wilson
+
+
+def _share(part: int, whole: int) -> str:
+    return percent(part / whole) if whole else "-"
+
+
+def _weight(counts: dict[str, Any]) -> str:
+    weight = counts["proposed_weight"]
+    return "-" if weight is None else f"{weight:.2f}"

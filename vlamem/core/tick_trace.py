@@ -39,7 +39,7 @@ SERVED = {
     "wait_ms": "float32",  # of the frame for those of other sessions
     "pass_ms": "float32",  # the forward pass, over all of its rows
     "pass_rows": "int32",
-    "mode": "string",  # of the robot's controller: wait, run, hold, stop, halt
+    "mode": "string",  # of the robot's controller: wait, run, hold, stop, halt, teleop
     "limits": "string",  # kinds of limits that changed what the robot was to do, separated by spaces
     "plan_ms": "float32",  # from the robot's request for a chunk to its arrival, for the chunk that came in this step
     "late_ms": "float32",  # of the robot's loop
