@@ -117,12 +117,17 @@ class Mover:
         return np.array([lean.get(sentence, (0, 0)) for sentence in instruction], np.float32)
 
     def sample(self, encoding: Encoding, noise: np.ndarray, proposal: Proposal | None = None) -> np.ndarray:
-        """Chunks from noise; a proposed context is added to the conditioning."""
+        """Chunks from noise; a proposed context is added to the conditioning, a proposed chunk is mixed in."""
         context = encoding.context
         if proposal is not None and proposal.context is not None:
-            context = context + proposal.context_weight[:, None] * proposal.context
+            weight = proposal.context_weight[:, None]
+            context = np.where(weight > 0, context + weight * proposal.context, context)
         share, red, blue = _share(encoding.z, context, noise[:, 0, 0]), *_ways(encoding.z)
-        return (share[:, None, None] * red + (1 - share)[:, None, None] * blue).astype(np.float32)
+        chunk = (share[:, None, None] * red + (1 - share)[:, None, None] * blue).astype(np.float32)
+        if proposal is not None and proposal.chunk is not None:
+            trust = proposal.chunk_weight[:, None, None].astype(np.float32)
+            chunk = np.where(trust > 0, (1 - trust) * chunk + trust * proposal.chunk, chunk)
+        return chunk
 
     def pack(self, encoding: Encoding) -> np.ndarray:
         """z is all that `sample` reads."""
