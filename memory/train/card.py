@@ -12,6 +12,8 @@ from vlamem.memory.weights import load_weights
 __all__ = ["NOTHING", "card_path", "table", "verdict", "write_card"]
 
 NOTHING = "nothing in these demonstrations needs a memory"
+_FEW = 10
+"""With fewer held-out episodes of a task the verdict says so; one demonstration in ten is held out."""
 _HEAD = (
     "task", "held out", "bare", "memory", "gain", "95 % interval", "another's state", "95 % interval", "abstains",
     "writes an episode", "",
@@ -24,10 +26,12 @@ def card_path(gate: Path) -> Path:
 
 
 def verdict(made: TaughtGate) -> str:
-    """One sentence: in which tasks something is remembered."""
+    """One sentence: in which tasks something is remembered, and whether there was much to tell it by."""
+    few = min(found.episodes for found in made.reports.values())
+    doubt = f"; {few} held-out episodes of a task are few to tell by, record more of it" if few < _FEW else ""
     if made.remembering:
-        return f"remembers in {len(made.remembering)} of {len(made.reports)} tasks: {', '.join(made.remembering)}"
-    return f"{NOTHING}: the gate neither writes nor proposes"
+        return f"remembers in {len(made.remembering)} of {len(made.reports)} tasks: {', '.join(made.remembering)}{doubt}"
+    return f"{NOTHING}: the gate neither writes nor proposes{doubt}"
 
 
 def table(made: TaughtGate) -> list[str]:
