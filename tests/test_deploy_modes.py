@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from vlamem.deploy.robot.controller import Controller
+from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.guard import Guard
 from vlamem.deploy.robot.limits import Limits
-from vlamem.deploy.robot.protocol import RobotObservation
+from vlamem.deploy.robot.protocol import RobotError, RobotObservation
 from vlamem.deploy.robot.rounds import Mode, Round
+from vlamem.deploy.robot.takeover import TakeOver
 
 TICK, PERIOD = 0.005, 0.02
 AT_REST_S = 0.1
@@ -58,6 +60,22 @@ class Bus(Arm):
         return not self.sent or not self.sent[-1][:6].any()
 
 
+class Person:
+    """Pushes a hand-held device as the test says; None for one that is unplugged."""
+
+    def __init__(self) -> None:
+        self.push: float | None = 0.0
+
+    def connect(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def read(self) -> np.ndarray:
+        if self.push is None:
+            raise RobotError("unplugged")
+        return np.full(7, self.push)
+
+
 class World(RuleBasedStateMachine):
     """Time passes in ticks of the guard; the controller may stand still at any place of a round."""
 
@@ -68,7 +86,11 @@ class World(RuleBasedStateMachine):
         self.pause = 0.0
         poll = self.server.poll
         self.server.poll = lambda: (self.pass_(self.pause), poll())[1]  # type: ignore[method-assign]  # a slow network
-        self.controller = Controller(self.bus, ARM, self.server, record=self.judge, clock=lambda: self.now)
+        self.person = Person()
+        self.takeover = TakeOver(self.person, ARM, EventLog(), clock=lambda: self.now)
+        self.controller = Controller(
+            self.bus, ARM, self.server, record=self.judge, clock=lambda: self.now, takeover=self.takeover
+        )
         self.controller.begin("touch it", 1, now=self.now)
         self.began = self.now
 
@@ -82,12 +104,14 @@ class World(RuleBasedStateMachine):
 
     def judge(self, done: Round) -> None:
         SEEN.add(done.mode)
+        assert (done.mode is Mode.TELEOP) <= self.takeover.taken  # nobody moves it who has not got it
         if done.planned is not None and not self.bus.rests and self.bus.times[-1] == self.now:
             assert self.now - (self.began + done.planned.step / ARM.policy_hz) <= ARM.stale_s + 1e-6
 
     @rule(rounds=st.integers(1, 25))
     def work(self, rounds: int) -> None:
         for _ in range(rounds):
+            self.takeover.poll()
             self.controller.round(self.now)
             self.pass_(PERIOD)
 
@@ -119,6 +143,11 @@ class World(RuleBasedStateMachine):
     @rule(up=st.booleans(), value=st.sampled_from([-0.9, 0.3, 5.0, math.nan]), delay=st.integers(1, 60))
     def change_the_server(self, up: bool, value: float, delay: int) -> None:
         self.server.up, self.server.value, self.server.delay = up, value, delay
+
+    @rule(takes=st.booleans(), push=st.sampled_from([-0.9, 0.3, 5.0, math.nan, None]))
+    def change_hands(self, takes: bool, push: float | None) -> None:
+        self.person.push = push
+        self.takeover.take(takes)
 
     @rule(frozen=st.booleans(), broken=st.booleans())
     def change_the_camera(self, frozen: bool, broken: bool) -> None:

@@ -182,7 +182,8 @@ def test_episodes_carry_label_memory_and_action_and_a_later_run_goes_on(
     assert second.observation.instruction == ("touch it",) * 5
     table = reader._dataset.hf_dataset.with_format("numpy")[4:9]
     assert {name: np.asarray(table[name]).reshape(-1).tolist() for name in COLUMNS} == {
-        "next.success": [False] * 5, "labelled": [False] * 4 + [True], "acted_by": [0] * 5, "planned": [False] * 5,
+        "next.success": [False] * 5, "labelled": [False] * 4 + [True], "acted_by": [0] * 5,
+        "intervention": [False] * 5, "planned": [False] * 5,
         "memory.replied": [True] * 5, "memory.wrote": [False, True, False, True, False],
         "memory.gate": np.float32([0, 0.1, 0.2, 0.3, 0.4]).tolist(), "memory.confidence": [0.5] * 5,
         "memory.weight": [0.25] * 5, "session.episode": [2] * 5, "session.step": list(range(5)),

@@ -143,7 +143,8 @@ class Hands:
     def __init__(self, takeover: TakeOver | None, eased: NDArray[np.bool_]) -> None:
         self._takeover, self._eased = takeover, eased
         self.taken = self._begins = False
-        self._since, self._from = -math.inf, np.zeros(len(eased))
+        self._since = -math.inf
+        self._from: Command = np.zeros(len(eased))
 
     def changed(self) -> bool:
         """Whether the arm has changed hands since the round before; `taken` says into whose."""

@@ -60,8 +60,8 @@ def _part(component: ActionComponent) -> ActionPart:
         )
     radians = 1.0
     if component.form == "axis_angle":
-        number, _, unit = component.unit.partition(" ")
-        if unit != "rad":
+        number, _, name = component.unit.partition(" ")
+        if name != "rad":
             raise EntryError(f"rotation '{component.name}' is in {component.unit!r}: expected a number of radians")
         radians = float(number)
     kind, unit = _KINDS[component.form], _unit(component)

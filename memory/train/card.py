@@ -30,7 +30,9 @@ def verdict(made: TaughtGate) -> str:
     few = min(found.episodes for found in made.reports.values())
     doubt = f"; {few} held-out episodes of a task are few to tell by, record more of it" if few < _FEW else ""
     if made.remembering:
-        return f"remembers in {len(made.remembering)} of {len(made.reports)} tasks: {', '.join(made.remembering)}{doubt}"
+        return (
+            f"remembers in {len(made.remembering)} of {len(made.reports)} tasks: {', '.join(made.remembering)}{doubt}"
+        )
     return f"{NOTHING}: the gate neither writes nor proposes{doubt}"
 
 

@@ -159,8 +159,8 @@ class _Stage:
             return self._env
         self._close_env()
         what, suite = self._what, self._suite.name
-        guessing = {"guessing": True} if what.actor == "random-choice" else {}
-        env = self._env = self._suite.make(task, image_size=what.size, **what.parameters, **guessing)
+        parameters = dict(what.parameters) | ({"guessing": True} if what.actor == "random-choice" else {})
+        env = self._env = self._suite.make(task, image_size=what.size, **parameters)
         self._task = task
         if what.disturbed and not translations(env.action_spec):
             raise ValueError(
