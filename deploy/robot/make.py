@@ -63,4 +63,6 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     try:
         return read_json_map(path)
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON map ({error}): expected the settings, as lerobot names them") from error
+        raise ValueError(
+            f"{path} is no JSON map ({error}): expected the settings of the arm or teleoperator, as lerobot names them"
+        ) from error
