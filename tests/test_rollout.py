@@ -21,7 +21,7 @@ from vlamem.scripts.main import main
 from vlamem.sim.results.episodes import DiskFullError, EpisodeLog, EpisodeRecord
 from vlamem.sim.results.pages import load_results, without_wall_clock
 from vlamem.sim.rollout.config import PlanError, RolloutConfig
-from vlamem.sim.rollout.engines.processes import RunRefusedError
+from vlamem.sim.rollout.engines import RunRefusedError
 from vlamem.sim.rollout.run import rollout
 from vlamem.sim.suites.protocol import SuiteError
 

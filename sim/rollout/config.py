@@ -75,8 +75,9 @@ class RolloutConfig:
     """Episodes of a task that each worker plays side by side, in environments of their own: policy and memory take all
     of them in one forward pass."""
     engine: str | None = None
-    """What plays the episodes: processes, inline (this process), or one of your own as package.module:ENGINE; when not
-    given, inline without workers and processes with them."""
+    """What plays the episodes: processes, inline (this process), ray (the cluster at RAY_ADDRESS, else a Ray of this
+    machine: docs/scale.md), or one of your own as package.module:ENGINE; when not given, inline without workers and
+    processes with them."""
     order: int = 0
     """Order of initial states: 0 goes through them as they are numbered, each other number is a permutation of its
     own, with noise of its own."""
@@ -125,8 +126,8 @@ class RolloutConfig:
             )
         if (self.change_at is None) != (not self.later_parameters):
             raise PlanError("later_parameters and change_at belong together: give both or neither")
-        if self.engine == "processes" and not self.workers:
-            raise PlanError("engine 'processes' has no workers: use --workers 1 or more, or --engine inline")
+        if self.engine in ("processes", "ray") and not self.workers:
+            raise PlanError(f"engine '{self.engine}' has no workers: use --workers 1 or more, or --engine inline")
         self.task_parameters(0)
         self.task_parameters(self.episodes)
         if self.learns:
@@ -142,6 +143,11 @@ class RolloutConfig:
                     f"and --{option} would play them out of order: leave it out, or only ask the memory, with "
                     "success:FILE?commit=false"
                 )
+        if self.engine == "ray":
+            raise PlanError(
+                f"a memory of {' '.join(self.memory)} stores episodes in a file of this machine, and engine 'ray' "
+                "plays on others: use --engine processes, or only ask the memory, with success:FILE?commit=false"
+            )
 
     @property
     def learns(self) -> bool:

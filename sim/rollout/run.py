@@ -24,7 +24,7 @@ from vlamem.sim.results.pages import WALL_CLOCK, fingerprint, write_results
 from vlamem.sim.results.summary import summarise
 from vlamem.sim.rollout.ablations import OF_THE_STATE
 from vlamem.sim.rollout.config import PlanError, RolloutConfig, open_folder
-from vlamem.sim.rollout.engines import check_not_starting, engine_of
+from vlamem.sim.rollout.engines import Engine, check_not_starting, engine_of
 from vlamem.sim.rollout.oracles import ORACLES
 from vlamem.sim.rollout.trials import missing
 from vlamem.sim.suites.protocol import Suite
@@ -126,12 +126,13 @@ def rollout(
     suite = load_suite(config.suite)
     tasks = select_tasks(suite, config.tasks)
     _check_memory(config, suite)
+    engine = engine_of(config)
     source = find_policy(config.policy)
     marks = _marks(config, suite, source)
     mend = "wait for its end, or choose another --out"
     lock = exclusive_lock(config.out / ".lock", f"run folder {config.out}", mend)
     try:
-        return _play(config, tasks, marks, began, begin, progress)
+        return _play(config, tasks, engine, marks, began, begin, progress)
     finally:
         lock.release()
 
@@ -139,6 +140,7 @@ def rollout(
 def _play(
     config: RolloutConfig,
     tasks: Sequence[str],
+    engine: Engine,
     marks: dict[str, Any],
     began: float,
     begin: Callable[[int, int], None],
@@ -152,7 +154,6 @@ def _play(
     if config.retry_errors:
         on_disk = {at: record for at, record in on_disk.items() if record.outcome != "error"}
     jobs = missing(config, tasks, on_disk)
-    engine = engine_of(config)
     again = {(task, episode) for task, group in jobs for episode in group}
     records = {at: on_disk[at] for at in planned if at not in again}
     begin(len(planned) - len(again), len(planned))

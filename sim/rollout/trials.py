@@ -1,5 +1,6 @@
 """Which episodes a run has: the initial state of each, its noise, and which of them are played together."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,35 @@ def missing(config: RolloutConfig, tasks: Sequence[str], on_disk: dict[tuple[str
             "from: it cannot be played now as it would have been; choose another --out and another memory file"
         )
     return left
+
+
+class JobQueue:
+    """Jobs still to be given out, task by task, so that a worker changes its environments rarely."""
+
+    def __init__(self, jobs: Sequence[Job], in_order: bool = False) -> None:
+        """With `in_order` they are given out as they stand."""
+        self._in_order = in_order
+        self._left: dict[str, deque[tuple[int, ...]]] = {}
+        for task, episodes in jobs:
+            self._left.setdefault(task, deque()).append(episodes)
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def take(self, task: str, busy_with: set[str]) -> Job:
+        """The next job of `task`, else of a task that no one is on, else of the one with most left."""
+        if self._in_order:
+            task = next(iter(self._left))
+        elif task not in self._left:
+            task = max(self._left, key=lambda t: (t not in busy_with, len(self._left[t])))
+        episodes = self._left[task].popleft()
+        if not self._left[task]:
+            del self._left[task]
+        return task, episodes
+
+    def put_back(self, job: Job) -> None:
+        """A job that has to be played again is the next one of its task."""
+        self._left.setdefault(job[0], deque()).appendleft(job[1])
 
 
 def identity_of(run: str, task: str, episode: int) -> str:

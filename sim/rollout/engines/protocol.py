@@ -38,6 +38,7 @@ ENGINES: Registry[Engine] = Registry(
     {
         "inline": "vlamem.sim.rollout.engines.inline:ENGINE",
         "processes": "vlamem.sim.rollout.engines.processes:ENGINE",
+        "ray": "vlamem.sim.rollout.engines.ray:ENGINE",
     },
     PlanError,
 )

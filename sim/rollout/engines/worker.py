@@ -18,16 +18,21 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 """Environment of a worker: one thread of arithmetic, so that sums come out in one order on any number of cores."""
 
 
-def heartbeat(clock: "Synchronized[float]") -> Callable[[], None]:
-    """A function that notes that the worker moves."""
+def heartbeat(clock: "Synchronized[float]", parent: int) -> Callable[[], None]:
+    """A function that notes that the worker moves, and ends it when the process `parent`, which gave it its job, is
+    gone."""
 
     def beat() -> None:
         clock.value = time.monotonic()
+        if os.getppid() != parent:  # killed: nobody takes the records, and the episode is played again elsewhere
+            os._exit(1)
 
     return beat
 
 
-def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutConfig, first_task: str) -> None:
+def serve(
+    connection: Connection, clock: "Synchronized[float]", config: RolloutConfig, first_task: str, parent: int
+) -> None:
     """Body of the process. Sends "ready", then the records of each [task, episodes] received, until the other side is
     closed.
 
@@ -39,7 +44,7 @@ def serve(connection: Connection, clock: "Synchronized[float]", config: RolloutC
     def send(kind: str, body: Any) -> None:
         connection.send_bytes(json.dumps({"kind": kind, "body": body}).encode())
 
-    beat = heartbeat(clock)
+    beat = heartbeat(clock, parent)
     beat()
     try:
         player = Player(config, beat)
