@@ -53,7 +53,7 @@ typing: setup
 # versions move here and nowhere else
 requirements: setup
 	$(PY) -m uv pip compile requirements/bootstrap.in --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/bootstrap.txt
-	$(PY) -m uv pip compile pyproject.toml --only-binary :all: --extra torch --extra sim --extra lerobot --extra export --extra view --extra success --extra serve --extra robot --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
+	$(PY) -m uv pip compile pyproject.toml --only-binary :all: --extra torch --extra sim --extra lerobot --extra export --extra view --extra success --extra serve --extra robot --extra ray --extra fleet --extra dev --overrides requirements/overrides.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
 	$(PY) -m uv pip compile pyproject.toml --constraints requirements/dev.txt --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/core.txt
 	$(PY) -m uv pip compile requirements/libero.in --no-deps --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/libero.txt
 	$(PY) -m uv pip compile requirements/mikasa.in --no-deps --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/mikasa.txt

@@ -41,6 +41,11 @@ _EXTRAS = {
     "prometheus_client": "serve",
     "filelock": "serve",
     "rerun": "view",
+    "ray": "ray",
+    "sqlalchemy": "fleet",
+    "alembic": "fleet",
+    "psycopg": "fleet",
+    "pgvector": "fleet",
 }
 """Modules that the core does without, and the extra that brings each."""
 

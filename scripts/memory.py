@@ -22,6 +22,8 @@ COMMANDS = {
     "import": "store the episodes of a safetensors file or a LeRobotDataset",
     "prune": "delete segments down to a number",
     "calibrate": "measure the similarity from which on two states call for the same actions, plot and store it",
+    "sync": "carry episodes to and from the PostgreSQL of a fleet of robots",
+    "fleet": "make that database, let robots in, revoke or list them",
     "show": "plot stored trajectories and keys in two dimensions",
 }
 _USAGE = "usage: vlamem memory COMMAND FILE [options]\n\n{lines}\n\n{doc}"
@@ -333,6 +335,18 @@ def _calibrate(arguments: list[str]) -> int:
     if found.precision < given.precision:
         complain("memory calibrate", f"no threshold reaches a precision of {given.precision}: store more episodes")
     return 0
+
+
+def _sync(arguments: list[str]) -> int:
+    from vlamem.scripts.memory_sync import sync
+
+    return sync(arguments, COMMANDS["sync"])
+
+
+def _fleet(arguments: list[str]) -> int:
+    from vlamem.scripts.memory_sync import fleet
+
+    return fleet(arguments, COMMANDS["fleet"])
 
 
 def _show(arguments: list[str]) -> int:

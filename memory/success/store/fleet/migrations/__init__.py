@@ -1,0 +1,1 @@
+"""Migrations of a fleet's database, run by alembic."""
