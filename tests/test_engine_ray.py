@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("ray", reason="needs vlamem[ray]")
 
@@ -132,3 +133,13 @@ def test_an_address_without_a_cluster_is_refused_at_once(
     with pytest.raises(RunRefusedError, match=complaint):
         rollout(asked(tmp_path, workers=1, engine="ray"))
     assert not (tmp_path / "episodes.jsonl").exists()
+
+
+def test_the_cluster_file_of_the_page_is_one_that_ray_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    page = (Path(__file__).resolve().parent.parent / "docs/scale.md").read_text(encoding="utf-8")
+    (text, *_) = (part.split("```")[0] for part in page.split("```yaml\n")[1:])
+    described = prepare_config(yaml.safe_load(text))
+    validate_config(described)
+    assert described["provider"]["worker_ips"] == ["192.0.2.2", "192.0.2.3"]

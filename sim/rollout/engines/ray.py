@@ -76,9 +76,9 @@ class _Actors:
         self._config, self._left = config, JobQueue(jobs)
         self._lost: dict[Job, int] = {}
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        given = config, jobs[0][0], marks, os.getcwd(), environment
-        remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RolloutActor)
-        self._make = lambda: _Worker(remote.remote(*given))
+        self._given = config, jobs[0][0], marks, os.getcwd(), environment
+        # whom a lost job goes to is decided here: Ray would try the lost actor again, or wait for its place
+        self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RolloutActor)
         self._waiting: dict[Any, tuple[_Worker, Job | None]] = {}
         """What is waited for: the answer of an actor to a job, or to being started."""
         self._idle: list[_Worker] = []
@@ -86,7 +86,7 @@ class _Actors:
             self._add()
 
     def _add(self) -> None:
-        worker = self._make()
+        worker = _Worker(self._remote.remote(*self._given))
         self._waiting[worker.actor.start.remote()] = worker, None
 
     def play(self, stopped: Callable[[], bool]) -> Generator[list[EpisodeRecord]]:

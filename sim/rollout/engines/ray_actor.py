@@ -11,7 +11,7 @@ from typing import Any
 
 from vlamem.policies.registry import find_policy
 from vlamem.sim import gl
-from vlamem.sim.results.episodes import DiskFullError
+from vlamem.sim.results.episodes import DiskFullError, EpisodeRecord
 from vlamem.sim.rollout.config import RolloutConfig
 from vlamem.sim.rollout.engines.protocol import RunRefusedError
 from vlamem.sim.rollout.engines.worker_process import WorkerProcess
@@ -94,7 +94,7 @@ class RolloutActor:
             for _ in range(2):
                 worker = self._worker
                 worker.give(job)
-                records = []
+                records: list[EpisodeRecord] = []
                 while not records:
                     wait([worker.connection], _POLL_S)
                     records = worker.hear()
