@@ -44,11 +44,11 @@ def sync(arguments: list[str], description: str) -> int:
     """Runs `vlamem memory sync`. 0: done. 1: entries of other robots were refused. 2: wrong input, or cut off."""
     from tqdm import tqdm
 
+    given = parse(Sync, "memory sync", arguments, description)
     from vlamem.memory.success.store import open_store
     from vlamem.memory.success.store.fleet import FleetServer, Synced
     from vlamem.memory.success.store.fleet import sync as carry
 
-    given = parse(Sync, "memory sync", arguments, description)
     server = FleetServer(given.fleet)
     server.check()  # before a database is made for nothing
     store = open_store(given.file)
@@ -72,9 +72,9 @@ def sync(arguments: list[str], description: str) -> int:
 
 def fleet(arguments: list[str], description: str) -> int:
     """Runs `vlamem memory fleet`. 0: done. 2: wrong input."""
+    given = parse(Fleet, "memory fleet", arguments, description)
     from vlamem.memory.success.store.fleet import FleetServer, admit, initialise, revoke, robots
 
-    given = parse(Fleet, "memory fleet", arguments, description)
     server = FleetServer(given.fleet)
     if given.action in ("admit", "revoke") and not given.robot:
         raise ValueError(f"whom to {given.action}? expected the name of a robot after '{given.action}'")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_rollout import config
 
@@ -16,28 +17,29 @@ PACKAGES = {"numpy": "2.2.6", "torch": "2.11.0"}
 
 
 def node(**given: Any) -> dict[str, Any]:
-    return {"host": "b", "python": "3.12.1", "packages": PACKAGES} | given
+    return {"host": "b", "python": "3.12.1", "has": True, "packages": PACKAGES} | given
 
 
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
         (node(), None),
+        (node(has=False), "node b has no vlamem: install it there, as on this machine"),
         (node(python="3.11.2"), "node b has Python 3.11.2 and this run 3.12.1: use the same on every node"),
         (node(packages={"numpy": "2.2.6", "torch": None}), "node b has no torch: install torch 2.11.0 there"),
         (node(packages=PACKAGES | {"numpy": "1.26"}), "node b has numpy 1.26 and this run 2.2.6: install the same"),
     ],
 )
 def test_the_first_thing_in_which_a_node_differs_is_named(found: dict[str, Any], expected: str | None) -> None:
-    problem = complaint(found, "3.12.1", PACKAGES)
+    problem = complaint(found, "vlamem", "3.12.1", PACKAGES)
     assert problem == expected or (expected and problem and problem.startswith(expected))
 
 
 def test_a_node_says_what_it_has_and_what_it_has_not() -> None:
     found = versions_here("no_such_package", ("numpy", "no-such-distribution"))
-    assert found["packages"] | {"numpy": ""} == {"numpy": "", "no-such-distribution": None, "no_such_package": None}
-    assert found["packages"]["numpy"]
-    assert "vlamem" not in versions_here("vlamem", ())["packages"]
+    assert not found["has"]
+    assert found["packages"] == {"numpy": np.__version__, "no-such-distribution": None}
+    assert versions_here("vlamem", ())["has"]
 
 
 def test_a_job_that_is_put_back_is_the_next_of_its_task_and_none_is_given_twice() -> None:

@@ -102,7 +102,7 @@ def test_a_driver_that_was_killed_continues_and_a_lost_node_costs_nothing(
     assert_equal_runs(out, here)
 
 
-def test_a_node_with_other_versions_or_without_the_package_is_named_and_nothing_is_played(
+def test_nodes_that_cannot_play_the_run_are_named_and_nothing_is_played(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = pages._version
@@ -110,10 +110,21 @@ def test_a_node_with_other_versions_or_without_the_package_is_named_and_nothing_
     with pytest.raises(RunRefusedError, match=r"node \S+ has numpy [\d.]+ and this run 9.9: install the same on every"):
         rollout(asked(tmp_path, workers=1, engine="ray"))
     monkeypatch.undo()
-    monkeypatch.setenv(engine.ADDRESS, cluster.address)
     monkeypatch.setattr(engine, "_PACKAGE", "vlamem_of_elsewhere")
-    with pytest.raises(RunRefusedError, match=r"node \S+ has no vlamem_of_elsewhere: install vlamem_of_elsewhere 0"):
+    with pytest.raises(RunRefusedError, match=r"node \S+ has no vlamem_of_elsewhere: install it there"):
         rollout(asked(tmp_path / "other", workers=1, engine="ray"))
+    monkeypatch.undo()
+
+    class Broken:
+        def __init__(self, *given: object) -> None:
+            """Whatever it is given."""
+
+        def start(self) -> None:
+            raise RuntimeError("no room")
+
+    monkeypatch.setattr(engine, "RolloutActor", Broken)
+    with pytest.raises(RunRefusedError, match=r"no actor can be started: .*Broken.start"):
+        rollout(asked(tmp_path / "third", workers=1, engine="ray"))
     assert not list(tmp_path.rglob("episodes.jsonl"))
     assert not ray.is_initialized()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def versions_here(package: str, packages: tuple[str, ...]) -> dict[str, Any]:
-    """Host, Python and versions of `packages` where this runs; `package` is None there when it cannot be imported.
+    """Host, Python, whether `package` can be imported, and versions of `packages`, where this runs.
 
     Sent to nodes by value, so that it says something where nothing of this project is installed: it may use the
     standard library alone.
@@ -20,19 +20,20 @@ def versions_here(package: str, packages: tuple[str, ...]) -> dict[str, Any]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
-    if importlib.util.find_spec(package) is None:
-        found[package] = None
-    return {"host": platform.node(), "python": platform.python_version(), "packages": found}
+    has = importlib.util.find_spec(package) is not None
+    return {"host": platform.node(), "python": platform.python_version(), "has": has, "packages": found}
 
 
-def complaint(found: Mapping[str, Any], python: str, packages: Mapping[str, str]) -> str | None:
+def complaint(found: Mapping[str, Any], package: str, python: str, packages: Mapping[str, str]) -> str | None:
     """What keeps a node from playing as this machine does, in a line, or None.
 
     Args:
-        found: of the node, as `versions_here` gives it.
+        found: of the node, as `versions_here` gives it for `package`.
         python, packages: versions that the run was begun with.
     """
     host = found["host"]
+    if not found["has"]:
+        return f"node {host} has no {package}: install it there, as on this machine"
     if found["python"] != python:
         return f"node {host} has Python {found['python']} and this run {python}: use the same on every node"
     for name, version in packages.items():

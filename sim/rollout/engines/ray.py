@@ -82,6 +82,8 @@ class _Actors:
         self._waiting: dict[Any, tuple[_Worker, Job | None]] = {}
         """What is waited for: the answer of an actor to a job, or to being started."""
         self._idle: list[_Worker] = []
+        self._failed = 0
+        """Actors that were lost while they started, since one has."""
         for _ in range(min(config.workers, len(jobs))):
             self._add()
 
@@ -122,9 +124,13 @@ class _Actors:
             kind, body, files = ray.get(reference)
         except RayError as error:
             ray.kill(worker.actor)
+            self._failed += job is None
+            if self._failed > 2 * self._config.workers:  # every one of them, and every one in its place
+                raise RunRefusedError(f"no actor can be started: {_line(error)}") from error
             self._add()
             return [] if job is None else self._again(job, error)
         if kind == "ready":
+            self._failed = 0
             self._idle.append(worker)
             return []
         if kind == "missing":
@@ -187,13 +193,12 @@ def _check_nodes(marks: dict[str, Any]) -> None:
         )
         for node in alive
     ]
-    packages = {_PACKAGE: marks["packages"]["vlamem"]} | marks["packages"]
     for reference in asked:
         try:
             found = ray.get(reference, timeout=START_S)
         except (RayError, GetTimeoutError) as error:
             raise RunRefusedError(f"a node of the Ray cluster does not answer: {_line(error)}") from error
-        problem = nodes.complaint(found, marks["python"], packages)
+        problem = nodes.complaint(found, _PACKAGE, marks["python"], marks["packages"])
         if problem is not None:
             raise RunRefusedError(problem)
 
