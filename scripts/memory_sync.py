@@ -73,13 +73,13 @@ def sync(arguments: list[str], description: str) -> int:
 def fleet(arguments: list[str], description: str) -> int:
     """Runs `vlamem memory fleet`. 0: done. 2: wrong input."""
     given = parse(Fleet, "memory fleet", arguments, description)
-    from vlamem.memory.success.store.fleet import FleetServer, admit, initialise, revoke, robots
-
-    server = FleetServer(given.fleet)
     if given.action in ("admit", "revoke") and not given.robot:
         raise ValueError(f"whom to {given.action}? expected the name of a robot after '{given.action}'")
     if given.action == "admit" and not given.login:
         raise ValueError(f"which database role is robot '{given.robot}'? name it with --login")
+    from vlamem.memory.success.store.fleet import FleetServer, admit, initialise, revoke, robots
+
+    server = FleetServer(given.fleet)
     if given.action == "init":
         initialise(server)
         print(f"{server.name} is a fleet's database")

@@ -1,6 +1,7 @@
 """`vlamem memory`: each command on a real file, and wrong input."""
 
 import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -107,3 +108,22 @@ def test_wrong_input_is_named(words, message, capsys, tmp_path, monkeypatch):
     assert main(["memory", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["sync", "new.db", "ADDRESS", "--robot", "anna"], ["fleet", "ADDRESS", "list"]])
+def test_without_the_libraries_of_a_fleet_their_extra_is_named(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("vlamem.memory.success.store.fleet")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("sqlalchemy", "alembic", "alembic.config"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["memory", *(word.replace("ADDRESS", "postgresql://anna@db/fleet") for word in words)]) == 2
+    assert "pip install 'vlamem[fleet]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_administrator_leaves_out_is_asked_for(capsys):
+    assert main(["memory", "fleet", "postgresql://owner@db/fleet", "revoke"]) == 2
+    assert "whom to revoke?" in capsys.readouterr().err
+    assert main(["memory", "fleet", "postgresql://owner@db/fleet", "admit", "anna"]) == 2
+    assert "which database role is robot 'anna'? name it with --login" in capsys.readouterr().err
