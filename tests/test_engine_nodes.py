@@ -1,6 +1,7 @@
 """Parts of the engine on Ray that need no cluster: nodes, the queue of jobs, what is refused before a run."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from test_rollout import config
 
+from vlamem.scripts.config import preset
 from vlamem.scripts.main import main
 from vlamem.sim.rollout.config import PlanError
 from vlamem.sim.rollout.engines.nodes import complaint, versions_here
@@ -58,6 +60,15 @@ def test_a_memory_that_learns_and_no_workers_are_refused_on_other_machines(tmp_p
     config(tmp_path, engine="ray", memory=("success:m.db?commit=false",))
     with pytest.raises(PlanError, match="engine 'ray' has no workers"):
         config(tmp_path, engine="ray", workers=0)
+
+
+def test_a_bench_plays_its_arms_on_the_engine_that_it_is_given(tmp_path: Path) -> None:
+    from vlamem.sim.bench.libero_experts.options import LiberoExpertsBench
+    from vlamem.sim.bench.libero_experts.run import config_of
+
+    options = preset(LiberoExpertsBench, "bench_libero_experts")
+    assert config_of(options, "libero_object").engine is None
+    assert config_of(replace(options, engine="ray"), "libero_object").engine == "ray"
 
 
 def test_without_ray_the_extra_that_brings_it_is_named_and_no_folder_is_made(

@@ -33,3 +33,5 @@ class DemonstrationsBench:
     order: int
     """Order of initial states: 0 goes through the first ones as they are numbered, each other number draws from the
     first 1,000 in an order of its own."""
+    engine: str | None = None
+    """What plays the episodes, as in 'vlamem rollout': processes, inline, or ray for a cluster."""

@@ -47,6 +47,7 @@ def config_of(arm: PanelArm, options: DemonstrationsBench, rate: float) -> Rollo
         seed=options.seed,
         out=options.out / arm.name,
         workers=options.workers,
+        engine=options.engine,
         video=1 if arm.name == FITTED else 0,
         split="test",
         wording="held_out",

@@ -58,6 +58,8 @@ class LiberoBench:
     """Run folder; a stopped bench goes on."""
     results: Path
     """Folder of the page."""
+    engine: str | None = None
+    """What plays the episodes, as in 'vlamem rollout': processes, inline, or ray for a cluster."""
 
     def sized(self) -> Self:
         """These options with the sizes of their preset; a smoke test has a folder of its own below `out`.

@@ -72,6 +72,7 @@ def config_of(
         seed=bench.seed,
         out=out,
         workers=bench.workers,
+        engine=bench.engine,
         video=0,
         split="test",
         wording="training",

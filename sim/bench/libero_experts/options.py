@@ -18,3 +18,5 @@ class LiberoExpertsBench:
     """Folder of the page."""
     workers: int
     """Processes."""
+    engine: str | None = None
+    """What plays the episodes, as in 'vlamem rollout': processes, inline, or ray for a cluster."""

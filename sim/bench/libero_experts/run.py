@@ -41,6 +41,7 @@ def config_of(options: LiberoExpertsBench, suite: str) -> RolloutConfig:
         seed=0,
         out=options.out / suite,
         workers=options.workers,
+        engine=options.engine,
         video=0,
         split="test",
         wording="training",

@@ -54,6 +54,8 @@ class PanelOptions:
     """Actions of each chunk carried out before the next plan."""
     seed: int
     """Seed of the policy's noise."""
+    engine: str | None = None
+    """What plays the episodes, as in 'vlamem rollout': processes, inline, or ray for a cluster."""
 
     def sized(self) -> Self:
         """These options with the sizes of their preset; a smoke test has a folder of its own below `out`."""

@@ -62,6 +62,7 @@ def config_of(arm: PanelArm, options: PanelOptions, controls: dict[str, Path]) -
         seed=options.seed,
         out=options.out / arm.name,
         workers=options.workers,
+        engine=options.engine,
         video=1 if arm.name in ("alone", "aura") else 0,
         split="test",
         wording="held_out",

@@ -28,3 +28,5 @@ class SkillsBench:
     """Actions of each chunk carried out before the next plan."""
     seed: int
     """Seed of the policy's noise."""
+    engine: str | None = None
+    """What plays the episodes, as in 'vlamem rollout': processes, inline, or ray for a cluster."""

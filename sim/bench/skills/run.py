@@ -68,6 +68,7 @@ def run(options: SkillsBench, command: str, progress: Progress) -> Page:
             seed=options.seed,
             out=options.out / arm.name,
             workers=options.workers,
+            engine=options.engine,
             video=0 if arm.policy else 1,
             split=arm.split,  # type: ignore[arg-type]  # checked by the environment
             wording=arm.wording,  # type: ignore[arg-type]  # likewise
