@@ -224,6 +224,7 @@ def test_the_command_line_does_the_same(fleet: Postgres, tmp_path: Path, capfd: 
     assert main(["memory", "sync", str(tmp_path / "a.db"), fleet.address("anna"), "--robot", "anna"]) == 0
     assert main(["memory", "sync", str(tmp_path / "b.db"), fleet.address("bert"), "--robot", "bert"]) == 0
     assert "b.db: 0 episodes sent, 0 corrected, 3 received, 0 dropped" in capfd.readouterr().out
+    assert main(["memory", "fleet", fleet.address(), "init"]) == 0  # once more changes nothing
     assert main(["memory", "fleet", fleet.address(), "revoke", "anna"]) == 0
     assert main(["memory", "fleet", fleet.address(), "list"]) == 0
     assert "anna: login anna, 3 episodes, revoked\nbert: login bert, 0 episodes\n" in capfd.readouterr().out
