@@ -46,11 +46,11 @@ def sync(arguments: list[str], description: str) -> int:
 
     given = parse(Sync, "memory sync", arguments, description)
     from vlamem.memory.success.store import open_store
-    from vlamem.memory.success.store.fleet import FleetServer, Synced
+    from vlamem.memory.success.store.fleet import FleetServer, Synced, identify
     from vlamem.memory.success.store.fleet import sync as carry
 
     server = FleetServer(given.fleet)
-    server.check()  # before a database is made for nothing
+    identify(server, given.robot)  # before a database is made for nothing
     store = open_store(given.file)
     try:
         with tqdm(unit="episode", desc=given.robot, disable=None, dynamic_ncols=True) as bar:

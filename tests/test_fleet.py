@@ -201,7 +201,7 @@ def test_who_may_not_is_told_so_in_a_line(fleet: Postgres, tmp_path: Path) -> No
         revoke(owner, "dora")
 
 
-def test_a_database_without_a_fleet_or_of_a_newer_one_is_named_and_no_file_is_made(
+def test_a_database_that_cannot_be_used_is_named_and_no_file_is_made(
     fleet: Postgres, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def complaint(address: str) -> str:
@@ -210,6 +210,7 @@ def test_a_database_without_a_fleet_or_of_a_newer_one_is_named_and_no_file_is_ma
         (line,) = capfd.readouterr().err.splitlines()
         return line
 
+    assert "login 'bert' is not that of robot 'anna'" in complaint(fleet.address("bert"))
     assert "holds no fleet: 'vlamem memory fleet ADDRESS init'" in complaint(fleet.address(database="postgres"))
     fleet.sql("UPDATE vlamem.schema_version SET version_num = '0042'")
     assert "has schema 0042 and this vlamem knows up to 0001: update vlamem" in complaint(fleet.address("anna"))

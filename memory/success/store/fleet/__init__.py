@@ -2,6 +2,17 @@
 
 from vlamem.memory.success.store.fleet.admission import admit, initialise, revoke, robots
 from vlamem.memory.success.store.fleet.server import FleetError, FleetServer
-from vlamem.memory.success.store.fleet.sync import PREFIX, Synced, sync
+from vlamem.memory.success.store.fleet.sync import PREFIX, Synced, identify, sync
 
-__all__ = ["PREFIX", "FleetError", "FleetServer", "Synced", "admit", "initialise", "revoke", "robots", "sync"]
+__all__ = [
+    "PREFIX",
+    "FleetError",
+    "FleetServer",
+    "Synced",
+    "admit",
+    "identify",
+    "initialise",
+    "revoke",
+    "robots",
+    "sync",
+]

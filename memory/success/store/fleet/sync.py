@@ -71,8 +71,7 @@ def sync(
     Raises FleetError when the server cannot be used, this login is not the robot's, or it is revoked; OriginError for
     an origin that is not the fleet's; EntryError when its arrays have another meaning; and what the store raises.
     """
-    server.check()
-    _identify(server, robot)
+    identify(server, robot)
     number, here, layout = _own_origin(store, server, origin)
     there = _their_origin(server, store.name, here, layout, admit)
     done = Synced()
@@ -81,8 +80,9 @@ def sync(
     return done
 
 
-def _identify(server: FleetServer, robot: str) -> None:
-    """Raises FleetError unless this login is the robot's, and not revoked."""
+def identify(server: FleetServer, robot: str) -> None:
+    """Raises FleetError unless the server is a fleet's and this login the robot's, which is not revoked."""
+    server.check()
     login = server.login()
     with server.transaction() as db:
         found = db.execute(select(ROBOTS.c.login, ROBOTS.c.revoked).where(ROBOTS.c.name == robot)).one_or_none()
