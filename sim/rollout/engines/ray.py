@@ -33,6 +33,8 @@ from vlamem.sim.rollout.trials import Job, JobQueue
 ADDRESS = "RAY_ADDRESS"
 _POLL_S = 0.5
 _REACH_S = 10.0
+_PLACE_S = 3 * START_S
+"""An actor is placed, loads what it needs, and then waits for its process, which has START_S of its own."""
 _TRIES = 2
 """A job that took two nodes or actors with it is an error of its episodes."""
 _PACKAGE = "vlamem"
@@ -103,9 +105,9 @@ class _Actors:
                     yield records
             if done or self._playing():
                 since = time.monotonic()
-            elif time.monotonic() - since > START_S:
+            elif time.monotonic() - since > _PLACE_S:
                 raise RunRefusedError(
-                    f"no actor could be started for {START_S:g} s: {_free()}; free some, or add nodes to the cluster"
+                    f"no actor could be started for {_PLACE_S:g} s: {_free()}; free some, or add nodes to the cluster"
                 )
 
     def _playing(self) -> list[_Worker]:
