@@ -1,6 +1,7 @@
 """sim/suites/mikasa without the benchmark: names, refusals, verdicts, conventions, drivers."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_oracle_instructions_name_what_the_benchmark_numbers() -> None:
 def driver(folder: Path, code: str) -> str:
     """A python that stands for one whose driver behaves like `code`."""
     script = folder / "python"
-    script.write_text(f"#!{sys.executable}\n{code}\n")
+    script.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, '-c', code])}\n")  # its path may hold a space
     script.chmod(0o755)
     return str(script)
 
