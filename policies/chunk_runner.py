@@ -36,9 +36,7 @@ class ChunkRunner:
         self._execute = execute
         self._queues: list[deque[np.ndarray]] = [deque() for _ in range(rows)]
         self._noise: list[np.random.Generator | None] = [None] * rows
-        components = policy.spec.action.components
-        self._low = np.concatenate([np.full(c.size, c.low, np.float32) for c in components])
-        self._high = np.concatenate([np.full(c.size, c.high, np.float32) for c in components])
+        self._low, self._high = np.float32(policy.spec.action.low), np.float32(policy.spec.action.high)
 
     def reset(self, mask: Bool[np.ndarray, "B"], noise: Sequence[np.random.Generator | None]) -> None:
         """Empties queue and memory of the masked rows and gives them the noise stream of their new episode."""

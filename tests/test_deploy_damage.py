@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_cases import LONG_S, episode_in, filled, label, store_in
+from deploy_cases import LONG_S, episode_in, filled, label
 
 from vlamem.core.checksums import sealed, unsealed
 from vlamem.deploy.robot.events import EventLog
 from vlamem.deploy.robot.outbox import LinkError, Outbox
 from vlamem.deploy.server.labels import Label, LabelError, LabelQueue
-from vlamem.deploy.server.session_export import export_session, import_session
 from vlamem.deploy.server.session_record import StateError, read_record
 from vlamem.deploy.server.traces import TraceStore, _entry
+from vlamem.sim.bench.faults.samples import export_sample
 
 FLIPS = 400
 
@@ -42,24 +42,7 @@ def trace_in(folder: Path) -> tuple[Path, Callable[[], Any]]:
     return traces.path("arm", 1), lambda: str(list(TraceStore(folder).read("arm", 1)))
 
 
-def export_in(folder: Path) -> tuple[Path, Callable[[], Any]]:
-    store, path = filled(folder / "a"), folder / "arm.safetensors"
-    export_session(store, "arm", path)
-    store.close()
-
-    def read() -> Any:
-        other = store_in(folder / "b")
-        try:
-            session = import_session(other, path)
-            return session.token, session.episode, session.ended, str(other.recover("arm")[1:])
-        finally:
-            other.remove("arm")
-            other.close()
-
-    return path, read
-
-
-@pytest.mark.parametrize("made", [record_in, link_in, trace_in, export_in])
+@pytest.mark.parametrize("made", [record_in, link_in, trace_in, export_sample])
 def test_every_bit_that_is_changed_is_found_or_changes_nothing(
     tmp_path: Path, made: Callable[[Path], tuple[Path, Callable[[], Any]]]
 ) -> None:

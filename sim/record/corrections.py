@@ -24,6 +24,7 @@ from vlamem.sim.record.features import expert_chunks
 from vlamem.sim.rollout.hooks import EpisodeHooks
 from vlamem.sim.rollout.loop import EpisodeLoop
 from vlamem.sim.rollout.row import Row, Start
+from vlamem.sim.suites.disturbance import pushed
 from vlamem.sim.suites.protocol import SuiteEnv
 
 ACTOR = "corrected"
@@ -55,7 +56,7 @@ class TakeOver(EpisodeHooks):
     ) -> None:
         self._runner, self._policy, self._goals, self._rng, self._stride = runner, policy, goals, rng, stride
         self._place = {sentence: i for i, wordings in enumerate(goals) for sentence in wordings}
-        self._turn = self._until = 0
+        self._turn = self._began = self._until = 0
         self.z: list[np.ndarray] = []
         self.goals: list[int] = []
         self.actions: list[np.ndarray] = []
@@ -72,7 +73,7 @@ class TakeOver(EpisodeHooks):
     def before_tick(self, row: Row) -> None:
         """Who acts in this control step, and in which words the policy is told its task."""
         if row.steps == self._until:
-            self._turn += 1
+            self._turn, self._began = self._turn + 1, row.steps
             self._until += int(self._rng.integers(*(_DEMONSTRATOR if self._turn % 2 else _POLICY)))
             self._runner.drop(np.array([row.index]))
         goal = self._place[row.env.instruction]
@@ -86,14 +87,13 @@ class TakeOver(EpisodeHooks):
         """Keeps the feature, and what the policy read where the demonstrator acts."""
         assert tick.encoding is not None
         self.z.append(tick.encoding.z[0])
-        first = self.turns.index(self._turn)
-        if self._turn % 2 and (row.steps - first) % self._stride == 0:
+        if self._turn % 2 and (row.steps - self._began) % self._stride == 0:
             self._kept.append((row.steps, tick.observation))
 
     def act(self, row: Row, action: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
         """The demonstrator's action where it acts."""
         if self._turn % 2:
-            action = np.clip(row.env.expert_action(), -1, 1)
+            action = pushed(row.env.expert_action(), row.env.action_spec, (), row.steps)
         self.actions.append(action)
         return action
 
