@@ -36,7 +36,8 @@ class ChunkRunner:
         self._execute = execute
         self._queues: list[deque[np.ndarray]] = [deque() for _ in range(rows)]
         self._noise: list[np.random.Generator | None] = [None] * rows
-        self._low, self._high = np.float32(policy.spec.action.low), np.float32(policy.spec.action.high)
+        action = policy.spec.action
+        self._low, self._high = np.array(action.low, np.float32), np.array(action.high, np.float32)
 
     def reset(self, mask: Bool[np.ndarray, "B"], noise: Sequence[np.random.Generator | None]) -> None:
         """Empties queue and memory of the masked rows and gives them the noise stream of their new episode."""

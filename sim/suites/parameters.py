@@ -1,11 +1,11 @@
-"""What a task is made with, from the words of a command line."""
+"""What a task is made with, from the words of a command line, and what an episode is begun with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-__all__ = ["task_parameters"]
+__all__ = ["reset_options", "task_parameters"]
 
 
 def task_parameters(entries: Sequence[str]) -> dict[str, Any]:
@@ -17,3 +17,15 @@ def task_parameters(entries: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"task parameter '{entry}' is not name=value: write e.g. --parameters delay=40")
         found[name] = yaml.safe_load(value)
     return found
+
+
+def reset_options(options: Mapping[str, Any] | None) -> tuple[int | None, str, str]:
+    """Episode (None where it is not named), split and wording that an episode is begun with.
+
+    Raises ValueError for an option that no suite knows.
+    """
+    given = dict(options or {})
+    episode, split, wording = given.pop("episode", None), given.pop("split", "test"), given.pop("wording", "training")
+    if given:
+        raise ValueError(f"unknown reset option {next(iter(given))!r}: known are episode, split, wording")
+    return None if episode is None else int(episode), split, wording

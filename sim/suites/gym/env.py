@@ -11,6 +11,7 @@ from jaxtyping import Float
 from vlamem.core.seeding import integer_seed
 from vlamem.core.spec import ActionSpec
 from vlamem.sim.suites.gym.view import GymSuiteError, GymView
+from vlamem.sim.suites.parameters import reset_options
 from vlamem.sim.suites.protocol import Cue, NoExpertError, TaskInfo
 
 SPLITS = ("test", "train")
@@ -72,11 +73,9 @@ class GymSuiteEnv:
 
     def reset(self, *, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode. Raises ValueError for an unknown option, split or wording."""
-        given = dict(options)
-        episode, split = int(given.pop("episode")), given.pop("split", "test")
-        wording = given.pop("wording", "training")
-        if given:
-            raise ValueError(f"unknown reset option {next(iter(given))!r}: known are episode, split, wording")
+        episode, split, wording = reset_options(options)
+        if episode is None:
+            raise ValueError("no episode: expected options={'episode': 0} or another number")
         if split not in SPLITS:
             raise ValueError(f"split {split!r}: a suite from gymnasium has {' and '.join(map(repr, SPLITS))}")
         if wording != "training":

@@ -10,6 +10,7 @@ from vlamem.core.spec import OSC_POSE, ActionSpec
 from vlamem.sim.suites.libero.experts import Expert, expert_for
 from vlamem.sim.suites.libero.render import CAMERAS, Cameras
 from vlamem.sim.suites.libero.simulation import CONTROL_HZ, Simulation
+from vlamem.sim.suites.parameters import reset_options
 from vlamem.sim.suites.protocol import RenderProfile, TaskInfo
 from vlamem.sim.suites.spaces import action_space, observation_space
 
@@ -69,11 +70,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode; raises ValueError for an unknown option, split or wording."""
         super().reset(seed=seed)
-        given = dict(options or {})
-        split, wording = given.pop("split", "test"), given.pop("wording", "training")
-        episode = given.pop("episode", None)
-        if given:
-            raise ValueError(f"unknown reset option {next(iter(given))!r}: known are episode, split, wording")
+        episode, split, wording = reset_options(options)
         if split not in ("test", "train"):
             raise ValueError(f"split {split!r}: LIBERO has 'test' (its stored initial states) and 'train'")
         if wording != "training":

@@ -13,6 +13,7 @@ from vlamem.sim.suites.mikasa.experts import Actor, actor_for
 from vlamem.sim.suites.mikasa.language import BUTTON, oracle_instruction
 from vlamem.sim.suites.mikasa.simulation import CONTROL_HZ, Simulation
 from vlamem.sim.suites.mikasa.verdicts import TouchJudge, nearest_touched
+from vlamem.sim.suites.parameters import reset_options
 from vlamem.sim.suites.protocol import Cue, RenderProfile
 
 FIRST_SEED = 4_242_424_242
@@ -72,11 +73,9 @@ class MikasaEnv:
 
     def reset(self, *, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode. Raises ValueError for an unknown option, split or wording."""
-        given = dict(options)
-        episode, split = int(given.pop("episode")), given.pop("split", "test")
-        wording = given.pop("wording", "training")
-        if given:
-            raise ValueError(f"unknown reset option {next(iter(given))!r}: known are episode, split, wording")
+        episode, split, wording = reset_options(options)
+        if episode is None:
+            raise ValueError("no episode: expected options={'episode': 0} or another number")
         if split not in SPLITS:
             raise ValueError(f"split {split!r}: MIKASA-Robo has 'test' (its own seeds) and 'train'")
         if wording != "training":

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from vlamem.core.seeding import stream
 from vlamem.core.spec import OSC_POSE, ActionSpec
+from vlamem.sim.suites.parameters import reset_options
 from vlamem.sim.suites.protocol import Cue
 from vlamem.sim.suites.spaces import action_space, observation_space
 from vlamem.sim.suites.tabletop.language import HELD_OUT, TEMPLATES
@@ -73,12 +74,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode; raises ValueError for an unknown option, split or wording."""
         super().reset(seed=seed)
-        given = dict(options or {})
-        split = given.pop("split", "test")
-        wording = given.pop("wording", "training")
-        episode = given.pop("episode", None)
-        if given:
-            raise ValueError(f"unknown reset option {next(iter(given))!r}: known are episode, split, wording")
+        episode, split, wording = reset_options(options)
         if split not in _FIRST_EPISODE:
             raise ValueError(f"split {split!r} is unknown: choose one of {', '.join(_FIRST_EPISODE)}")
         if wording not in ("training", "held_out"):
